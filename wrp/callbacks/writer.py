@@ -1,0 +1,97 @@
+"""Writing propagated labels to disk, interval by interval, from every process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from PIL import Image
+from pytorch_lightning.callbacks import BasePredictionWriter
+
+from wrp.types import LabelMap, Propagated
+from wrp.writing import replacing, write_image, write_label, write_text
+
+PARTS = "manifest.parts"
+
+
+class LabelWriter(BasePredictionWriter):
+    """Write what ``trainer.predict`` yields in the package's folder layout.
+
+    * ``labels/<clip>/<stem>.png``: indexed PNG of ids, of the module's last method; anchors' labels as they were given
+    * ``methods/<method>/<clip>/<stem>.png``: the same of its other methods
+    * ``confidence/<clip>/<stem>.png``: 8-bit grey, 255 is certain
+    * ``manifest.jsonl``: one line per frame, complete once all intervals are
+
+    Every batch is noted in ``manifest.parts`` when all its files are there, so that an interrupted run can go on. The
+    label map is the data module's.
+
+    Args:
+        out: Folder to write to.
+    """
+
+    def __init__(self, out: str) -> None:
+        super().__init__("batch")
+        self.out = Path(out)
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Sequence[Propagated],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch of results."""
+        label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
+        final = pl_module.methods[-1]  # type: ignore[index]
+        lines = []
+        for result in prediction:
+            labels = result.labels.cpu().numpy()
+            name = Path(result.clip, f"{result.stem}.png")
+            if result.method not in (final, "anchor"):
+                write_label(method_folder(self.out, str(result.method)) / name, labels, label_map)
+                continue
+            confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
+            write_label(self.out / "labels" / name, labels, label_map)
+            write_image(self.out / "confidence" / name, Image.fromarray(confidence))
+            lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255)))
+        if lines:
+            first = prediction[0]
+            write_text(self.out / PARTS / first.clip / f"{first.index:06d}.jsonl", "\n".join(lines) + "\n")
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Join the parts of the manifest once every process has written its own."""
+        trainer.strategy.barrier("manifest")
+        if trainer.is_global_zero:
+            parts = sorted((self.out / PARTS).glob("*/*.jsonl"))
+            with replacing(self.out / "manifest.jsonl") as temporary, temporary.open("w", encoding="utf-8") as manifest:
+                manifest.writelines(part.read_text(encoding="utf-8") for part in parts)
+
+
+def method_folder(out: Path, method: str) -> Path:
+    """Where the labels of a method that is not the last one are written; ``motion:previous`` is no file name."""
+    return out / "methods" / method.replace(":", "-")
+
+
+def written_parts(out: Path) -> frozenset[tuple[str, int]]:
+    """Clip and first frame of each batch that was written completely."""
+    return frozenset((part.parent.name, int(part.stem)) for part in (out / PARTS).glob("*/*.jsonl"))
+
+
+def _entry(result: Propagated, mean_confidence: float) -> dict[str, Any]:
+    return {
+        "clip": result.clip,
+        "frame": result.stem,
+        "index": result.index,
+        "method": result.method,
+        "anchors": list(result.anchors),
+        "distance": result.distance,
+        "mean_confidence": round(mean_confidence, 4),
+        "label": f"labels/{result.clip}/{result.stem}.png",
+    }

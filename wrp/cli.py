@@ -1,0 +1,162 @@
+"""The command line: LightningCLI's verbs, and autolabel and demo."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wrp.types import WrpError
+
+if TYPE_CHECKING:
+    from wrp.pipeline.settings import Settings
+
+LIGHTNING_VERBS = {
+    "fit": "train a module",
+    "validate": "score a module on the validation data",
+    "test": "score a module on the test data",
+    "predict": "write a module's labels",
+}
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Arguments; None: those of the process.
+
+    Returns:
+        Exit code: 0 done, 2 an error in usage or input, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("wrp").setLevel(logging.INFO)
+    try:
+        if given and given[0] in LIGHTNING_VERBS:
+            _lightning(given if args is not None else None)
+        else:
+            options = _parser().parse_args(given or ["--help"])
+            options.run(options)
+    except WrpError as error:
+        print(f"wrp: error: {_message(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("wrp: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except SystemExit as exit_:  # argparse and jsonargparse have said why
+        return exit_.code if isinstance(exit_.code, int) else EXIT_ERROR
+    return 0
+
+
+def _message(error: WrpError) -> str:
+    """The message; a loader's worker process wraps it into its traceback."""
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text
+
+
+def _lightning(args: list[str] | None) -> None:
+    from wrp.lightning_cli import run
+
+    run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wrp",
+        description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
+        epilog="fit, validate, test and predict are LightningCLI's: `wrp fit --help`, `wrp fit --config FILE`.",
+    )
+    parser.add_argument("--version", action="version", version=f"wrp {version('wrp')}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb, purpose in LIGHTNING_VERBS.items():
+        verbs.add_parser(verb, help=purpose, add_help=False)
+    _add_autolabel(verbs)
+    _add_demo(verbs)
+    return parser
+
+
+def _add_autolabel(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "autolabel",
+        help="label every frame of a data set's clips",
+        description="Label every frame: train a teacher and a refiner on the labelled frames, propagate their labels, "
+        "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
+    )
+    verb.add_argument("root", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS")
+    verb.add_argument("--out", required=True, help="folder to write to")
+    verb.add_argument("--layout", default="auto", help="auto, folder, camvid or davis (default: %(default)s)")
+    verb.add_argument("--split", help="split of the data set (default: the layout's)")
+    verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
+    verb.add_argument(
+        "--label-every", type=int, metavar="K", help="hide all labels but every K-th and score the others"
+    )
+    verb.add_argument(
+        "--label-offset", type=int, default=0, metavar="O", help="number of the first label kept (default 0)"
+    )
+    verb.add_argument(
+        "--methods",
+        default="motion,semantic,inpaint,refine",
+        help="comma-separated; the last one is the result; also motion:previous, motion:nearest (default: %(default)s)",
+    )
+    verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")
+    verb.add_argument("--refiner", metavar="CKPT", help="checkpoint of a RefinementModule instead of training one")
+    verb.add_argument(
+        "--weights",
+        default="auto",
+        help="encoder weights of the teacher: auto (ImageNet's if they can be had, else none), none, or a name",
+    )
+    verb.add_argument("--teacher-steps", type=int, metavar="N", help="training steps of the teacher")
+    verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
+    verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
+    verb.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
+    verb.set_defaults(run=_autolabel)
+
+
+def _add_demo(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "demo",
+        help="autolabel a generated street scene",
+        description="Generate a street scene with known truth, label every 12th frame, propagate, and score the others.",
+    )
+    verb.add_argument("--out", default="wrp-demo", help="folder to write to (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
+    verb.set_defaults(run=_demo)
+
+
+def _autolabel(options: argparse.Namespace) -> None:
+    from wrp.pipeline.autolabel import autolabel
+
+    _print(autolabel(_settings(options)), Path(options.out))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from wrp.pipeline.settings import Settings, split_names
+
+    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
+    for key in ("methods", "clips"):
+        if key in given:
+            given[key] = split_names(given[key])
+    return Settings(**given)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from wrp.pipeline.autolabel import demo
+
+    _print(demo(Path(options.out), options.seed), Path(options.out))
+
+
+def _print(metrics: dict[str, Any], out: Path) -> None:
+    from wrp.pipeline.report import overall_table
+
+    if any(scores["frames"] for scores in metrics["overall"].values()):
+        print(overall_table(metrics))
+    print(f"labels: {out / 'labels'}")
+    print(f"report: {out / 'report.md'}")

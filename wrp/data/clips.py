@@ -1,0 +1,118 @@
+"""The index: clips, their anchors, and the intervals between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wrp.data.reading import IMAGE_SUFFIXES
+from wrp.types import Clip, DataError, Frame, Interval, LabelMap
+
+
+@dataclass(frozen=True)
+class ClipIndex:
+    """A data set as its layout found it.
+
+    Attributes:
+        root: Its folder.
+        layout: Name of its layout.
+        label_map: Its classes.
+        clips: Its clips; every frame that has a label is an anchor.
+        images: Further labelled frames outside of the clips, for the teacher.
+        binary: Whether the labels are masks of one object, scored by J and F.
+    """
+
+    root: Path
+    layout: str
+    label_map: LabelMap
+    clips: tuple[Clip, ...]
+    images: tuple[Frame, ...] = ()
+    binary: bool = False
+
+
+def make_clip(name: str, frames: Iterable[Frame]) -> Clip:
+    """A clip whose labelled frames are all anchors."""
+    frames = tuple(frames)
+    return Clip(name, frames, tuple(i for i, frame in enumerate(frames) if frame.label is not None))
+
+
+def hide_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
+    """Keep the labelled frames number ``offset``, ``offset + every`` … as anchors and hide the others for scoring."""
+    labelled = sorted({*clip.anchors, *clip.hidden})
+    anchors = tuple(labelled[offset::every])
+    return replace(clip, anchors=anchors, hidden=tuple(i for i in labelled if i not in set(anchors)))
+
+
+def select_clips(index: ClipIndex, names: Sequence[str] | None, every: int | None, offset: int = 0) -> ClipIndex:
+    """Choose clips by name and hide labels.
+
+    Raises:
+        DataError: If a name is unknown, a number is out of range, or a clip has no anchor.
+    """
+    if every is not None and every < 1:
+        raise DataError(f"label-every must be at least 1, got {every}")
+    if offset < 0 or (offset and every is None):
+        raise DataError(f"label-offset must be at least 0 and goes with label-every, got {offset}")
+    clips = index.clips
+    if names is not None:
+        if missing := [name for name in names if name not in {clip.name for clip in clips}]:
+            raise DataError(
+                f"{index.root} has no clip {missing[0]!r}; its clips are {_some(clip.name for clip in clips)}"
+            )
+        clips = tuple(clip for clip in clips if clip.name in names)
+    if every is not None:
+        clips = tuple(hide_labels(clip, every, offset) for clip in clips)
+    for clip in clips:
+        if not clip.anchors:
+            reason = f", label-every {every} from {offset} leaves none of {len(clip.hidden)}" if clip.hidden else ""
+            raise DataError(
+                f"clip {clip.name} of {index.root} has no labelled frame{reason}; label at least one of its "
+                f"{len(clip.frames)} frames, or choose other clips by name"
+            )
+    return replace(index, clips=clips)
+
+
+def intervals(clip: Clip) -> list[Interval]:
+    """The units of work of a clip: each frame belongs to exactly one."""
+    ends = list(clip.anchors)
+    count = len(clip.frames)
+    if not ends:
+        return []
+    cuts = []
+    if ends[0] > 0:
+        cuts.append(Interval(clip, 0, ends[0], None, ends[0]))
+    cuts += [Interval(clip, a, b, a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    last = ends[-1]
+    if last == count - 1 and cuts:
+        cuts[-1] = replace(cuts[-1], stop=count)
+    else:
+        cuts.append(Interval(clip, last, count, last, None))
+    return cuts
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files of a folder in the order of their names.
+
+    Raises:
+        DataError: If the folder is missing or two files have one stem.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+    stems = [file.stem for file in files]
+    if len(set(stems)) < len(stems):
+        double = next(stem for stem in stems if stems.count(stem) > 1)
+        raise DataError(f"{folder} holds two images named {double!r}; every frame needs a name of its own")
+    return files
+
+
+def label_beside(folder: Path, image: Path) -> Path | None:
+    """The label ``folder/<stem>.png`` of an image, if it is there."""
+    path = folder / f"{image.stem}.png"
+    return path if path.is_file() else None
+
+
+def _some(names: Iterable[str], most: int = 8) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

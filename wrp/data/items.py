@@ -1,0 +1,165 @@
+"""What the data modules serve: single frames, labelled frames with neighbours, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wrp.data.clips import intervals
+from wrp.data.reading import read_image, read_label
+from wrp.data.transforms import Draw, TrainTransform
+from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Frame, FrameBatch, LabelMap
+
+# Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
+FRAME_CACHE_BYTES = 2**28
+
+
+class FrameItems(Dataset[FrameBatch]):
+    """Single frames; batches of one, see :func:`collate_frames`.
+
+    Args:
+        frames: Frames with the name of their clip and their index in it.
+        label_map: Classes of the labels.
+        transform: Augmentation; None serves frames as they are.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[tuple[str, int, Frame]],
+        label_map: LabelMap,
+        transform: TrainTransform | None = None,
+    ) -> None:
+        self.frames = list(frames)
+        self.label_map = label_map
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: int | Draw) -> FrameBatch:
+        draw = key if isinstance(key, Draw) else Draw(0, key)
+        clip, index, frame = self.frames[draw.index]
+        image = read_image(frame.image)
+        label = _label_or_nothing(frame, image, self.label_map)
+        if self.transform is not None:
+            image, label = self.transform(image, label, draw)
+        return FrameBatch(image[None], label[None], [clip], [frame.stem], [index])
+
+
+def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
+    """Join frames of one size into one batch."""
+    if len(sizes := {item.images.shape for item in items}) > 1:
+        raise DataError(f"frames of one batch must have one size, got {sorted(sizes)}: set batch_size=1")
+    return FrameBatch(
+        torch.cat([item.images for item in items]),
+        torch.cat([item.labels for item in items]),
+        [name for item in items for name in item.clips],
+        [stem for item in items for stem in item.stems],
+        [index for item in items for index in item.indices],
+    )
+
+
+class ClipItems(Dataset[ClipBatch]):
+    """Base of the items that are a stretch of a clip: decoded frames are kept while they fit."""
+
+    def __init__(self, label_map: LabelMap) -> None:
+        self.label_map = label_map
+        self._decoded: BoundedCache[Path, Tensor] = BoundedCache(FRAME_CACHE_BYTES, lambda frame: frame.nbytes)
+
+    def _read(
+        self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
+    ) -> ClipBatch:
+        first, last = span
+        frames = [self._frame(frame) for frame in clip.frames[first : last + 1]]
+        if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
+            raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
+        return ClipBatch(
+            clip=clip.name,
+            stems=[frame.stem for frame in clip.frames[first : last + 1]],
+            first=first,
+            frames=frames,
+            labels={index: self._label(clip, index) for index in labels},
+            targets=targets,
+            hidden={index: self._label(clip, index) for index in hidden},
+        )
+
+    def _frame(self, frame: Frame) -> Tensor:
+        return self._decoded.get(frame.image, lambda: read_image(frame.image))
+
+    def _label(self, clip: Clip, index: int) -> Tensor:
+        frame = clip.frames[index]
+        return _label_or_nothing(frame, self._frame(frame), self.label_map)
+
+
+class WindowItems(ClipItems):
+    """Each anchor with its neighbours on both sides and the other anchors among them.
+
+    Args:
+        clips: The clips.
+        label_map: Classes of the labels.
+        radius: Neighbours on each side; None: up to the next anchor on either side, or to the ends of the clip.
+    """
+
+    def __init__(self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None) -> None:
+        super().__init__(label_map)
+        self.radius = radius
+        self.windows = [(clip, anchor) for clip in clips for anchor in clip.anchors]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, key: int | Draw) -> ClipBatch:
+        clip, target = self.windows[key.index if isinstance(key, Draw) else key]
+        first, last = self._span(clip, target)
+        labels = [anchor for anchor in clip.anchors if first <= anchor <= last]
+        return self._read(clip, (first, last), (target, target + 1), labels, ())
+
+    def _span(self, clip: Clip, target: int) -> tuple[int, int]:
+        end = len(clip.frames) - 1
+        if self.radius is not None:
+            return max(0, target - self.radius), min(end, target + self.radius)
+        before = [anchor for anchor in clip.anchors if anchor < target]
+        after = [anchor for anchor in clip.anchors if anchor > target]
+        return before[-1] if before else 0, after[0] if after else end
+
+
+class IntervalItems(ClipItems):
+    """The intervals of all clips.
+
+    Args:
+        clips: The clips.
+        label_map: Classes of the labels.
+        with_hidden: Whether to serve hidden labels, for scoring.
+        done: Intervals (clip, first target) to leave out.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        label_map: LabelMap,
+        with_hidden: bool = False,
+        done: frozenset[tuple[str, int]] = frozenset(),
+    ) -> None:
+        super().__init__(label_map)
+        self.with_hidden = with_hidden
+        self.intervals = [i for clip in clips for i in intervals(clip) if (clip.name, i.start) not in done]
+
+    def __len__(self) -> int:
+        return len(self.intervals)
+
+    def __getitem__(self, key: int) -> ClipBatch:
+        interval = self.intervals[key]
+        targets = (interval.start, interval.stop)
+        hidden = [i for i in interval.clip.hidden if i in range(*targets)] if self.with_hidden else ()
+        return self._read(interval.clip, interval.span, targets, interval.anchors, hidden)
+
+
+def _label_or_nothing(frame: Frame, image: Tensor, label_map: LabelMap) -> Tensor:
+    size = (image.shape[1], image.shape[2])
+    if frame.label is None:
+        return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
+    return read_label(frame.label, label_map, size)

@@ -1,0 +1,73 @@
+"""Reading frames and labels from files, with Pillow: it reports damaged files where other decoders guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wrp.types import DataError, LabelMap
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+# Larger images are refused before they are decoded: a small file can expand to gigabytes.
+MAX_PIXELS = 64_000_000
+
+
+def read_image(path: Path) -> Tensor:
+    """A frame (3, H, W) uint8 RGB.
+
+    Raises:
+        DataError: If the file is missing, damaged or too large.
+    """
+    array = _decode(path, "RGB")
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = None) -> Tensor:
+    """The label of a frame as class indices.
+
+    Args:
+        path: An 8-bit PNG of ids, grey or indexed; an alpha channel is left out.
+        label_map: What the ids mean.
+        size: Height and width of the frame.
+
+    Returns:
+        (H, W) uint8 with 0 … C-1 and 255.
+
+    Raises:
+        DataError: If the file is missing, damaged, of another size, or holds unknown ids.
+    """
+    values = _decode(path, None)
+    if values.ndim == 3:  # grey or index with alpha
+        values = np.ascontiguousarray(values[..., 0])
+    if size is not None and values.shape != size:
+        raise DataError(
+            f"{path}: the label is {values.shape[1]}×{values.shape[0]} pixels, its frame is {size[1]}×{size[0]}; "
+            "labels must have the size of their frames"
+        )
+    return torch.from_numpy(label_map.encode(values, path))
+
+
+def _decode(path: Path, mode: str | None) -> np.ndarray:
+    """Pixels of a file, converted to ``mode``; None: ids as they are stored."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"{path}: {image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are read"
+                )
+            if mode is None and image.mode not in ("L", "P", "LA", "PA"):
+                raise DataError(
+                    f"{path}: the label is a PNG of mode {image.mode!r}, expected 8-bit grey or indexed ids ('L' or 'P')"
+                )
+            return np.array(image.convert(mode) if mode is not None else image)
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
+        raise DataError(f"{path} cannot be read as an image: {error}") from error

@@ -1,0 +1,56 @@
+"""Samplers that shard over processes and tell each item its epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from wrp.data.transforms import Draw
+
+
+class TrainSampler(DistributedSampler):
+    """A fresh order in each epoch; every process gets the same number of items, each as a :class:`Draw`.
+
+    Lightning leaves subclasses of DistributedSampler alone and calls their ``set_epoch``.
+
+    Args:
+        dataset: What to draw from.
+        length: Items per epoch over all processes; longer than the data set repeats it.
+        num_replicas: Number of processes.
+        rank: This process.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, dataset: Dataset[Any], length: int, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.items = len(dataset)  # type: ignore[arg-type]
+        self.num_samples = max(1, length // num_replicas)
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        wanted = self.num_samples * self.num_replicas
+        rounds = -(-wanted // self.items)
+        order = torch.cat([torch.randperm(self.items, generator=generator) for _ in range(rounds)])[:wanted]
+        for position in range(self.rank, wanted, self.num_replicas):
+            # The number of draws so far, so that an item repeated within an epoch is augmented anew.
+            yield Draw(self.epoch * rounds + position // self.items, int(order[position]))
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class ShardSampler(DistributedSampler):
+    """Every item exactly once over all processes, in order; some processes may get one less, or none."""
+
+    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        self.indices = list(range(rank, len(dataset), num_replicas))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)

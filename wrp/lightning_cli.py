@@ -1,0 +1,94 @@
+"""LightningCLI with this package's modules, data modules and checks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+# Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
+from wrp.callbacks.writer import LabelWriter
+from wrp.data.datamodule import ImageDataModule, VideoDataModule
+from wrp.modules.base import BaseModule
+from wrp.modules.propagation import PropagationModule
+from wrp.modules.refinement import RefinementModule
+from wrp.modules.segmentation import SegmentationModule
+from wrp.types import WrpError
+
+MODULES = (SegmentationModule, RefinementModule, PropagationModule)
+DATA_MODULES = (VideoDataModule, ImageDataModule)
+CALLBACKS = (LabelWriter,)
+
+# Loggers whose package is an extra of this one.
+LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
+
+
+class WrpCLI(LightningCLI):
+    """LightningCLI in subclass mode; the data's number of classes becomes the model's."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what data and model must agree on."""
+        parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
+
+    def before_instantiate_classes(self) -> None:
+        """Check what Lightning would find out late, or never."""
+        config = self.config[self.config.subcommand]
+        for logger in _listed(config.trainer.logger):
+            name = str(getattr(logger, "class_path", "")).rsplit(".", 1)[-1]
+            installed, extra = LOGGERS.get(name, (True, ""))
+            if not installed:
+                raise WrpError(f"{name} needs a package that is not installed: pip install 'wrp[{extra}]'")
+
+    def _parse_ckpt_path(self) -> None:
+        """Compare a checkpoint with the configuration before Lightning lets it replace the model."""
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if path and Path(path).is_file() and config.get("model"):
+            _compare(Path(path), config.model)
+        elif path and path not in ("last", "best", "hpc", "registry") and "://" not in path and not Path(path).exists():
+            raise WrpError(f"there is no checkpoint {path}")
+        super()._parse_ckpt_path()
+
+
+def run(args: list[str] | None) -> WrpCLI:
+    """Run one of LightningCLI's verbs; ``args`` None: those of the process."""
+    return WrpCLI(
+        pl.LightningModule,
+        pl.LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        # A second run into one folder would fail on the file of the first.
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"description": "Warp-Refine Propagation"},
+        args=args,
+    )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _compare(path: Path, model: Any) -> None:
+    """Refuse the checkpoint of another class; warn where its settings replace those given."""
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:
+        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
+    saved: dict[str, Any] = checkpoint.get("hyper_parameters", {})
+    made_by = checkpoint.get(BaseModule.CLASS_KEY)
+    if made_by is not None and made_by != model.class_path:
+        raise WrpError(
+            f"{path} was made by {made_by}, got the model {model.class_path}; pass a checkpoint of that class"
+        )
+    given = model.get("init_args") or {}
+    for key, value in saved.items():
+        if key in given and given[key] != value and not isinstance(value, list | dict):
+            warnings.warn(
+                f"{key}={value!r} of {path} replaces the {given[key]!r} of the configuration", UserWarning, stacklevel=2
+            )

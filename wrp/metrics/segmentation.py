@@ -1,0 +1,74 @@
+"""mIoU from one confusion matrix over all pixels of all frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from wrp.types import IGNORE_INDEX
+
+
+def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
+    """Count the pixels of each pair of truth and prediction.
+
+    Args:
+        prediction: Integer labels of any shape, 0 … C-1; 255 is "unlabelled" and is never right.
+        truth: Labels of the same shape; pixels of 255 do not count.
+        num_classes: C.
+
+    Returns:
+        (C, C + 1) int64: rows are the truth, the last column holds the unlabelled predictions.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in size")
+    columns = num_classes + 1
+    # Uncounted pixels go to a bin of their own: selecting with a mask would wait for the device.
+    index = truth.long() * columns + prediction.long().clamp(max=num_classes)
+    index = torch.where(truth == IGNORE_INDEX, num_classes * columns, index)
+    return torch.bincount(index.flatten(), minlength=num_classes * columns + 1)[:-1].view(num_classes, columns)
+
+
+def class_iou(matrix: Tensor) -> Tensor:
+    """IoU of each class, (…, C) float64, of confusion matrices (…, C, C + 1).
+
+    Classes absent from both truth and prediction are NaN.
+    """
+    counts = matrix.double()
+    hits = counts[..., :-1].diagonal(dim1=-2, dim2=-1)
+    union = counts.sum(-1) + counts[..., :-1].sum(-2) - hits
+    return hits / union
+
+
+def mean_iou(matrix: Tensor) -> Tensor:
+    """Mean of the class IoUs over the classes that occur, (…) float64 in [0, 1]; NaN where there are none."""
+    return class_iou(matrix).nanmean(-1)
+
+
+class SegmentationScore(Metric):
+    """mIoU and class IoUs of all frames seen, as one confusion matrix that is summed over processes.
+
+    Args:
+        num_classes: C.
+    """
+
+    matrix: Tensor
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("matrix", torch.zeros(num_classes, num_classes + 1, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, truth: Tensor) -> None:
+        """Count labels (B, H, W) against the truth (B, H, W); see :func:`confusion`."""
+        self.matrix += confusion(prediction, truth, self.num_classes)
+
+    def compute(self) -> Tensor:
+        """MIoU in [0, 1], float64 scalar."""
+        return mean_iou(self.matrix)
+
+    def per_class(self) -> Tensor:
+        """IoU of each class (C,) float64 in [0, 1], NaN for the absent ones, of what this process has seen."""
+        return class_iou(self.matrix)

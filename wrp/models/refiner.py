@@ -1,0 +1,113 @@
+"""The refiner R: a label-denoising network (paper), here a light U-Net over a soft prior (ours)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wrp.ops.fusion import Evidence, anchor_weights, blend, inpaint, motion_error
+
+# Probability spread over all classes before the logarithm: log-odds of the prior stay within ±log(C · 97 %/ 3 %),
+# so that the network can overrule it.
+SMOOTHING = 0.03
+
+# Channels of the input that depend neither on the image nor on the number of classes.
+CUES = 4
+
+
+@dataclass
+class RefinerInput:
+    """What the refiner sees of B frames.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [0, 1].
+        prior: y^WI, the inpainted soft label, (B, C, H, W) float32 that sums to 1, or to 0 where nothing is known.
+        semantic: p^S, the teacher's probabilities, (B, C, H, W) float32; zeros where there is no teacher.
+        cues: (B, 4, H, W) float32 in [0, 1]: motion-error mask, disagreement of the sources, their blended photometric
+            error and nearness exp(-distance / 10).
+    """
+
+    image: Tensor
+    prior: Tensor
+    semantic: Tensor
+    cues: Tensor
+
+
+def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> RefinerInput:
+    """Inputs of one frame, made by the same code in training and at inference.
+
+    Args:
+        image: I_j, (3, H, W) float32 in [0, 1].
+        evidence: What the sources say about the frame.
+        semantic: p^S_j, (C, H, W).
+
+    Returns:
+        Input with B = 1.
+    """
+    weights = anchor_weights(evidence)
+    motion = blend(evidence, weights, semantic.shape[0])
+    error = motion_error(evidence)
+    prior = inpaint(motion, error, semantic)
+    disagreement = 1 - motion.amax(0)
+    photometric = (weights * evidence.photometric.float()).sum(0) * 10
+    nearness = (weights * torch.exp(-evidence.distance / 10).view(-1, 1, 1)).sum(0)
+    cues = torch.stack((error.float(), disagreement, photometric.clamp(max=1), nearness))
+    return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None])
+
+
+def stack_inputs(inputs: list[RefinerInput]) -> RefinerInput:
+    """One batch of several inputs of one size."""
+    return RefinerInput(*(torch.cat(parts) for parts in zip(*(vars(i).values() for i in inputs), strict=True)))
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    # Group instead of batch normalisation: the crops of a batch come from few frames of one clip.
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.ReLU(inplace=True)
+    )
+
+
+class Refiner(nn.Module):
+    """A light U-Net with residual logits over the prior: untrained, its output is the prior.
+
+    Args:
+        num_classes: C.
+        channels: Width of each level, full resolution first; each next level has half the resolution. Multiples of 4.
+    """
+
+    def __init__(self, num_classes: int, channels: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
+        super().__init__()
+        self.stem = _convolution(3 + 2 * num_classes + CUES, channels[0])
+        self.down = nn.ModuleList(
+            nn.Sequential(_convolution(fine, coarse, 2), _convolution(coarse, coarse))
+            for fine, coarse in zip(channels, channels[1:], strict=False)
+        )
+        self.up = nn.ModuleList(
+            _convolution(fine + coarse, fine) for fine, coarse in zip(channels, channels[1:], strict=False)
+        )
+        self.head = nn.Conv2d(channels[0], num_classes, 1)
+        nn.init.zeros_(self.head.weight)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, inputs: RefinerInput) -> Tensor:
+        """Logits (B, C, H, W): logarithm of the smoothed prior plus what the network adds."""
+        smooth = (1 - SMOOTHING) * inputs.prior + SMOOTHING / inputs.prior.shape[1]
+        return smooth.log() + self.residual(inputs)
+
+    def residual(self, inputs: RefinerInput) -> Tensor:
+        """What the network adds to the prior's logits, (B, C, H, W)."""
+        stacked = torch.cat((inputs.image - 0.5, inputs.prior, inputs.semantic, inputs.cues), 1)
+        features = [self.stem(stacked.contiguous(memory_format=torch.channels_last))]
+        for down in self.down:
+            features.append(down(features[-1]))
+        merged = features.pop()
+        for up in reversed(self.up):
+            finer = features.pop()
+            merged = functional.interpolate(merged, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+            merged = up(torch.cat((merged, finer), 1))
+        return self.head(merged)

@@ -1,0 +1,65 @@
+"""Segmentation networks: any architecture of segmentation-models-pytorch on any of its or timm's encoders."""
+
+from __future__ import annotations
+
+import segmentation_models_pytorch as smp
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from wrp.types import WrpError
+
+# Statistics of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# The total stride of every encoder used here divides 32; inputs are padded to a multiple of it.
+STRIDE = 32
+
+
+class Segmenter(nn.Module):
+    """A segmentation network for images of any size.
+
+    Args:
+        net: Maps normalised images (B, 3, h, w), h and w multiples of 32, to logits (B, C, h, w).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
+        height, width = images.shape[-2:]
+        normalised = (images - self.mean) / self.std
+        padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE))
+        return self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
+
+
+def create_segmenter(architecture: str, encoder: str, num_classes: int, weights: str | None = None) -> Segmenter:
+    """Make a segmentation network by name.
+
+    Args:
+        architecture: Name in segmentation-models-pytorch, e.g. ``Unet``, ``FPN``, ``DeepLabV3Plus``.
+        encoder: Name of an encoder there, e.g. ``resnet18``, or ``tu-`` and the name of one of timm's.
+        num_classes: C.
+        weights: ``imagenet``, another name the encoder knows, or None to start from scratch.
+
+    Raises:
+        WrpError: If a name is unknown or the weights cannot be downloaded.
+    """
+    try:
+        net = smp.create_model(architecture, encoder, encoder_weights=weights, in_channels=3, classes=num_classes)
+    except Exception as error:  # smp, timm and the hub raise all sorts, network errors included
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "; weights=null starts from scratch" if weights else ""
+        raise WrpError(
+            f"cannot make architecture {architecture!r} with encoder {encoder!r} and weights {weights!r}: "
+            f"{reason[0][:300]}{hint}"
+        ) from error
+    return Segmenter(net.to(memory_format=torch.channels_last))

@@ -1,0 +1,141 @@
+"""What the three LightningModules share: how they are optimised, saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import Self
+
+from wrp.types import WrpError
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+class BaseModule(pl.LightningModule):
+    """Base of the package's LightningModules.
+
+    Subclasses override any of the ``configure_*`` methods; networks named in :attr:`frozen` are never trained and never
+    saved: they come from their own checkpoint.
+
+    Args:
+        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        lr: Learning rate at the start; it falls to zero as (1 - step / steps)^0.9.
+        weight_decay: Weight decay.
+
+    Raises:
+        ValueError: If the optimizer is unknown.
+    """
+
+    frozen: tuple[str, ...] = ()
+
+    CLASS_KEY = "wrp_class"
+    """Where a checkpoint says which class made it."""
+
+    def __init__(self, optimizer: str, lr: float, weight_decay: float) -> None:
+        super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+
+    def configure_optimizers(self) -> Any:
+        """The named optimizer with the "poly" schedule, stepped after every batch."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+        else:
+            optimizer = torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = LambdaLR(optimizer, lambda step: (1 - min(step, steps - 1) / steps) ** 0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; frozen networks stay in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen:
+            network = getattr(self, name, None)
+            if network is not None:
+                network.eval()
+        return self
+
+    def freeze_part(self, name: str) -> None:
+        """Take a frozen network out of training for good."""
+        getattr(self, name).requires_grad_(False).eval()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Weights without those of frozen networks."""
+        state = super().state_dict(*args, **kwargs)
+        prefix = kwargs.get("prefix", "")
+        skipped = tuple(f"{prefix}{name}." for name in self.frozen)
+        return {key: value for key, value in state.items() if not key.startswith(skipped)} if skipped else state
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load weights; those of frozen networks are neither expected nor missed."""
+        own = {f"{name}." for name in self.frozen}
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [key for key in result.missing_keys if not key.startswith(tuple(own))] if own else result.missing_keys
+        if strict and (missing or result.unexpected_keys):
+            raise RuntimeError(
+                f"weights do not fit {type(self).__name__}: missing {missing[:3]}, unexpected "
+                f"{result.unexpected_keys[:3]}; was the checkpoint made with other settings?"
+            )
+        return result
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the class, so that a checkpoint is never loaded into another one."""
+        checkpoint[self.CLASS_KEY] = class_name(type(self))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another class."""
+        check_class(checkpoint, type(self))
+
+
+def class_name(class_: type) -> str:
+    """Full name of a class, as it stands in checkpoints and ``class_path``."""
+    return f"{class_.__module__}.{class_.__qualname__}"
+
+
+def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "the checkpoint") -> None:
+    """Raise WrpError unless a checkpoint was made by ``wanted``, one of its subclasses or one of its bases."""
+    made_by = checkpoint.get(BaseModule.CLASS_KEY)
+    family = [class_name(c) for c in wanted.__mro__] + [class_name(c) for c in _subclasses(wanted)]
+    if made_by not in family:
+        raise WrpError(
+            f"{path} holds a {made_by or 'model of another program'}, expected a {class_name(wanted)}: "
+            "pass the checkpoint of that module"
+        )
+
+
+def _subclasses(class_: type) -> list[type]:
+    children: list[type] = class_.__subclasses__()
+    return [s for child in children for s in (child, *_subclasses(child))]
+
+
+def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
+    """A LightningModule of this package from its checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        module: The class, e.g. ``SegmentationModule``.
+        path: Checkpoint that Lightning wrote.
+        changes: Arguments of the class that replace the saved ones.
+
+    Raises:
+        WrpError: If the file is missing, damaged, or of another class.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WrpError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file raises whatever the unpickler met first
+        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
+    if not isinstance(checkpoint, dict):
+        raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    check_class(checkpoint, module, path)
+    return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()

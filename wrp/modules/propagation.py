@@ -1,0 +1,238 @@
+"""Labelling the frames between the anchors: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
+from wrp.metrics.propagation import PropagationScore
+from wrp.models.refiner import refiner_input
+from wrp.modules.base import BaseModule, load_module
+from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
+from wrp.ops.chain import NeighbourFlow, extend_near, start_chain
+from wrp.ops.consistency import to_unit
+from wrp.ops.cycle import anchor_evidence
+from wrp.ops.fusion import Evidence, anchor_weights, blend, gather, inpaint, motion_error, nearest_weights
+from wrp.ops.labels import decide
+from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
+
+
+@dataclass
+class Target:
+    """One frame to label and all that is known about it.
+
+    Attributes:
+        frame: I_j, (3, H, W) uint8.
+        evidence: What the anchors say; the earlier anchor first.
+        semantic: The teacher's probabilities p^S_j, (C, H, W); zeros without a teacher.
+    """
+
+    frame: Tensor
+    evidence: Evidence
+    semantic: Tensor
+
+
+Propagator = Callable[["PropagationModule", Target], Tensor]
+
+
+def motion(module: PropagationModule, target: Target) -> Tensor:
+    """Motion-only y^M (paper), here from both anchors (ours)."""
+    return blend(target.evidence, anchor_weights(target.evidence), module.num_classes)
+
+
+def motion_previous(module: PropagationModule, target: Target) -> Tensor:
+    """Motion-only from the earlier anchor, or the only one (paper)."""
+    first = Evidence(*(value[:1] for value in vars(target.evidence).values()))
+    return blend(first, first.known.float(), module.num_classes)
+
+
+def motion_nearest(module: PropagationModule, target: Target) -> Tensor:
+    """Motion-only from the nearest anchor that sees the point."""
+    return blend(target.evidence, nearest_weights(target.evidence), module.num_classes)
+
+
+def semantic(module: PropagationModule, target: Target) -> Tensor:
+    """Semantic-only y^S (paper): the teacher."""
+    return target.semantic
+
+
+def warp_inpaint(module: PropagationModule, target: Target) -> Tensor:
+    """Warp-inpaint y^WI (paper): the teacher where motion is in error."""
+    return inpaint(motion(module, target), motion_error(target.evidence), target.semantic)
+
+
+def warp_refine(module: PropagationModule, target: Target) -> Tensor:
+    """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint."""
+    assert module.refiner is not None
+    inputs = refiner_input(to_unit(target.frame), target.evidence, target.semantic)
+    return module.refiner(inputs)[0].float().softmax(0)
+
+
+PROPAGATORS: dict[str, Propagator] = {
+    "motion": motion,
+    "motion:previous": motion_previous,
+    "motion:nearest": motion_nearest,
+    "semantic": semantic,
+    "inpaint": warp_inpaint,
+    "refine": warp_refine,
+}
+NEEDS_TEACHER = frozenset({"semantic", "inpaint", "refine"})
+NEEDS_REFINER = frozenset({"refine"})
+
+
+class PropagationModule(BaseModule):
+    """Label propagation from both anchors of an interval (:class:`~wrp.types.ClipBatch`, ``serve: intervals``).
+
+    ``trainer.predict`` gives a list of :class:`~wrp.types.Propagated` for each interval, one per frame and method, anchors
+    included; ``trainer.test`` scores hidden frames and logs ``test/<method>/miou`` and ``test/<method>/miou_<distance>``
+    in percent. An interval of N frames needs about 20 N bytes per pixel of memory, mostly for its flows.
+
+    Args:
+        num_classes: Number of classes C.
+        methods: What to compute, of ``motion`` (both anchors blended), ``motion:previous``, ``motion:nearest``,
+            ``semantic``, ``inpaint`` and ``refine``. The last one listed is the result. Subclasses add their own to
+            :attr:`propagators`.
+        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last three.
+        refiner: Checkpoint of a RefinementModule, or the module; needed by ``refine``.
+        flow: Flow estimator; None: DIS.
+
+    Raises:
+        WrpError: If a method is unknown or lacks its network, or a checkpoint does not fit.
+    """
+
+    frozen = ("teacher", "refiner")
+    propagators: ClassVar[dict[str, Propagator]] = PROPAGATORS
+
+    def __init__(
+        self,
+        num_classes: int,
+        methods: Sequence[str] = ("motion",),
+        teacher: str | nn.Module | None = None,
+        refiner: str | nn.Module | None = None,
+        flow: FlowEstimator | None = None,
+    ) -> None:
+        super().__init__("adamw", 0.0, 0.0)
+        methods = [methods] if isinstance(methods, str) else list(methods)
+        check_methods(methods, self.propagators)
+        passed = [name for name, value in (("teacher", teacher), ("refiner", refiner)) if isinstance(value, nn.Module)]
+        self.save_hyperparameters(ignore=["flow", *passed])
+        self.num_classes = num_classes
+        self.methods = methods
+        self.flow = flow if flow is not None else DIS()
+        self.teacher = load_teacher(teacher, num_classes)
+        self.refiner = load_refiner(refiner, num_classes)
+        for names, part in ((NEEDS_TEACHER, "teacher"), (NEEDS_REFINER, "refiner")):
+            if getattr(self, part) is not None:
+                self.freeze_part(part)
+            elif wanting := [method for method in methods if method in names]:
+                raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
+        self.test_score = PropagationScore(num_classes, methods)
+
+    def label(self, method: str, target: Target) -> tuple[Tensor, Tensor]:
+        """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
+        labels, confidence = decide(self.propagators[method](self, target)[None])
+        return labels[0], confidence[0]
+
+    @torch.no_grad()
+    def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
+        """Index and knowledge of each frame of an interval in temporal order; None at the anchors.
+
+        The chain to the later anchor runs backward in time, so its evidence is collected first, as ids; the chain to
+        the earlier anchor then runs along with the output.
+        """
+        start, stop = batch.targets
+        earlier = max((a for a in batch.labels if a <= start), default=None)
+        later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
+        flows = [self.flow.between(a, b) for a, b in zip(batch.frames, batch.frames[1:], strict=False)]
+        from_later = {} if later is None else dict(self._walk(batch, flows, later, range(later - 1, start - 1, -1)))
+        from_earlier = None if earlier is None else self._walk(batch, flows, earlier, range(earlier + 1, stop))
+        for index in range(start, stop):
+            if index in (earlier, later):
+                yield index, None
+                continue
+            sources = [] if from_earlier is None else [next(from_earlier)[1]]
+            if later is not None:
+                sources.append(from_later.pop(index))
+            frame = batch.frame(index)
+            yield index, Target(frame, gather(sources), semantic_probabilities(self.teacher, frame, self.num_classes))
+
+    def _walk(
+        self, batch: ClipBatch, flows: list[NeighbourFlow], anchor: int, indices: range
+    ) -> Iterator[tuple[int, Evidence]]:
+        """What an anchor says about each of the frames next to it, walking away from it."""
+        label, image = batch.labels[anchor], to_unit(batch.frame(anchor))
+        chain = start_chain(label)
+        for index in indices:
+            step = indices.step
+            onward, homeward = flows[min(index, index - step) - batch.first].towards(step)
+            chain = extend_near(chain, homeward, onward)
+            distance = abs(index - anchor)
+            yield index, anchor_evidence(label, image, to_unit(batch.frame(index)), chain, distance)
+
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
+        """Label an interval by every method."""
+        anchors = tuple(sorted(_interval(batch).labels))
+        results = []
+        for index, target in self.targets(batch):
+            name = (batch.clip, batch.stems[index - batch.first], index)
+            if target is None:
+                label = batch.labels[index]
+                results.append(Propagated(*name, "anchor", label, (label != IGNORE_INDEX).float(), (index,), 0))
+                continue
+            distance = min(abs(index - a) for a in anchors)
+            for method in self.methods:
+                labels, confidence = self.label(method, target)
+                results.append(Propagated(*name, method, labels, confidence, anchors, distance))
+        return results
+
+    def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Score the hidden frames of an interval."""
+        for index, target in self.targets(_interval(batch)):
+            if target is None or index not in batch.hidden:
+                continue
+            distance = min(abs(index - a) for a in batch.labels)
+            for method in self.methods:
+                self.test_score.update(method, distance, self.label(method, target)[0], batch.hidden[index])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores."""
+        for method, score in self.test_score.compute().items():
+            if score["frames"]:
+                self.log(f"test/{method}/miou", score["miou"])
+                for distance, miou in score["by_distance"].items():
+                    self.log(f"test/{method}/miou_{distance}", miou)
+        self.test_score.reset()
+
+    def configure_optimizers(self) -> None:
+        """Nothing is trained here."""
+
+
+def check_methods(methods: Sequence[str], known: Collection[str] = PROPAGATORS) -> None:
+    """Raise WrpError unless there is at least one method, all are known, and each is named once."""
+    unknown = [method for method in methods if method not in known]
+    if unknown or not methods or len(set(methods)) < len(methods):
+        raise WrpError(f"methods must be some of {', '.join(known)}, each once; got {', '.join(methods) or 'none'}")
+
+
+def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module | None:
+    """The refining network from a checkpoint of a RefinementModule, or of the module."""
+    if refiner is None:
+        return None
+    module = load_module(RefinementModule, refiner, teacher=None) if isinstance(refiner, str) else refiner
+    if module.num_classes != num_classes:
+        raise WrpError(f"the refiner {refiner} knows {module.num_classes} classes, expected {num_classes}")
+    return module
+
+
+def _interval(batch: ClipBatch) -> ClipBatch:
+    if not isinstance(batch, ClipBatch):
+        raise WrpError(
+            f"PropagationModule labels intervals, got a {type(batch).__name__}: set data.init_args.serve=intervals"
+        )
+    return batch

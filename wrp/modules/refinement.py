@@ -1,0 +1,265 @@
+"""Training the refiner on the noise of propagation, seen where the truth is known (method, section 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
+from wrp.losses.segmentation import cross_entropy
+from wrp.metrics.segmentation import SegmentationScore
+from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
+from wrp.modules.base import BaseModule, load_module
+from wrp.modules.segmentation import SegmentationModule
+from wrp.ops.chain import extend_far, extend_near, start_chain
+from wrp.ops.consistency import to_unit
+from wrp.ops.cycle import anchor_evidence, cycle_evidence
+from wrp.ops.fusion import Evidence, gather
+from wrp.ops.labels import decide
+from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
+
+# Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 45 MB.
+WALK_CACHE_BYTES = 2**30
+
+
+@dataclass
+class Walk:
+    """Everything that is learned at one labelled frame t: what a walk of the flow away from it met.
+
+    Attributes:
+        semantic: The teacher's probabilities p^S_t, (C, H, W) float16.
+        cycles: For each offset k ≠ 0, the label of t after the cycle t → t+k → t.
+        pairs: For each offset at which another anchor stands, its label brought to t: real one-way noise.
+    """
+
+    semantic: Tensor
+    cycles: dict[int, Evidence]
+    pairs: dict[int, Evidence]
+
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        sources = [*self.cycles.values(), *self.pairs.values()]
+        return self.semantic.nbytes + sum(count_bytes(vars(source).values()) for source in sources)
+
+
+class RefinementModule(BaseModule):
+    """Cycle-consistent training of the refiner, from the sparse anchors alone.
+
+    A batch is one labelled frame with its neighbours (:class:`~wrp.types.ClipBatch`, data modules with
+    ``serve: windows``). The flow walks from it to both sides once; of the cycles t → t±k → t and the labels of other
+    anchors it met, ``crops`` random examples are drawn: two sources whose distances add up to that of two anchors, as
+    at inference.
+
+    Logs ``train/loss``, ``val/miou`` and, for comparison, ``val/prior_miou``.
+
+    Args:
+        num_classes: Number of classes C.
+        teacher: Checkpoint of a SegmentationModule, or the module; frozen. None: no semantic input.
+        channels: Width of the refiner's levels, full resolution first.
+        interval: Distance between anchors that examples imitate, in frames; None: the walk's whole length.
+        pair_share: Share of the examples that use another anchor's label, where one is in reach.
+        crops: Examples per labelled frame and step.
+        crop_size: Height and width of an example in pixels; smaller frames are used whole.
+        optimizer: ``adamw`` or ``sgd``.
+        lr: Learning rate at the start of the "poly" schedule.
+        weight_decay: Weight decay.
+        flow: Flow estimator; None: DIS.
+        net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
+    """
+
+    frozen = ("teacher",)
+    methods = ("refine",)
+
+    def __init__(
+        self,
+        num_classes: int,
+        teacher: str | nn.Module | None = None,
+        channels: tuple[int, ...] = (16, 32, 48, 64, 96),
+        interval: int | None = None,
+        pair_share: float = 0.5,
+        crops: int = 6,
+        crop_size: tuple[int, int] = (192, 256),
+        optimizer: str = "adamw",
+        lr: float = 3e-3,
+        weight_decay: float = 1e-2,
+        flow: FlowEstimator | None = None,
+        net: nn.Module | None = None,
+    ) -> None:
+        super().__init__(optimizer, lr, weight_decay)
+        self.save_hyperparameters(ignore=["net", "flow"] if isinstance(teacher, str) else ["net", "flow", "teacher"])
+        self.num_classes = num_classes
+        self.channels = channels
+        self.interval = interval
+        self.pair_share = pair_share
+        self.crops = crops
+        self.crop_size = crop_size
+        self.flow = flow if flow is not None else DIS()
+        self.teacher = load_teacher(teacher, num_classes)
+        if self.teacher is not None:
+            self.freeze_part("teacher")
+        self.net = net if net is not None else self.configure_network()
+        self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
+        self.walks: BoundedCache[tuple[str, int], Walk] = BoundedCache(WALK_CACHE_BYTES, Walk.nbytes)
+
+    def configure_network(self) -> nn.Module:
+        """Make the refiner; override it for one of your own."""
+        return Refiner(self.num_classes, tuple(self.channels))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
+        return cross_entropy(logits, labels)
+
+    def forward(self, inputs: RefinerInput) -> Tensor:
+        """Logits (B, C, H, W) of the refined labels."""
+        return self.net(inputs)
+
+    @torch.no_grad()
+    def walk(self, window: ClipBatch) -> Walk:
+        """Follow the flow from the labelled frame to both ends of its window."""
+        target = window.targets[0]
+        frame = to_unit(window.frame(target))
+        label = window.labels[target]
+        cycles: dict[int, Evidence] = {}
+        pairs: dict[int, Evidence] = {}
+        for step in (-1, 1):
+            out = back = start_chain(label)
+            far = target + step
+            while window.first <= far < window.first + len(window.frames):
+                earlier = min(far, far - step)
+                flows = self.flow.between(window.frame(earlier), window.frame(earlier + 1))
+                onward, homeward = flows.towards(step)
+                out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
+                image, offset = to_unit(window.frame(far)), far - target
+                cycles[offset] = cycle_evidence(label, image, frame, out, back, abs(offset))
+                if far in window.labels:
+                    pairs[offset] = anchor_evidence(window.labels[far], image, frame, out, abs(offset))
+                far += step
+        return Walk(self.semantic(window.frame(target)).half(), cycles, pairs)
+
+    @torch.no_grad()
+    def semantic(self, frame: Tensor) -> Tensor:
+        """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
+        return semantic_probabilities(self.teacher, frame, self.num_classes)
+
+    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        """Loss of ``crops`` examples at one labelled frame."""
+        walk = self._walk_of(batch)
+        target = batch.targets[0]
+        image, label = to_unit(batch.frame(target)), batch.labels[target]
+        inputs, labels = [], []
+        for _ in range(self.crops):
+            example, truth = self._crop(draw_evidence(walk, label, self.interval, self.pair_share), walk, image, label)
+            inputs.append(example)
+            labels.append(truth)
+        loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
+        self.log("train/loss", loss, prog_bar=True, batch_size=self.crops)
+        return loss
+
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Refine the longest cycles of one labelled frame and compare with its truth."""
+        inputs, truth = self._longest(batch)
+        self.val_score.update(self(inputs).argmax(1), truth)
+        self.prior_score.update(decide(inputs.prior)[0], truth)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the refined labels and of the prior."""
+        for name, score in (("miou", self.val_score), ("prior_miou", self.prior_score)):
+            self.log(f"val/{name}", score.compute().float(), prog_bar=True)
+            score.reset()
+
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
+        """Refine the longest cycles of one labelled frame."""
+        inputs, _ = self._longest(batch)
+        labels, confidence = decide(self(inputs).softmax(1))
+        target = batch.targets[0]
+        stem = batch.stems[target - batch.first]
+        return [Propagated(batch.clip, stem, target, "refine", labels[0], confidence[0])]
+
+    def _walk_of(self, batch: ClipBatch) -> Walk:
+        if not isinstance(batch, ClipBatch) or batch.targets[1] - batch.targets[0] != 1:
+            raise WrpError(
+                f"RefinementModule learns from labelled frames with their neighbours, got a {type(batch).__name__}: "
+                "set data.init_args.serve=windows"
+            )
+        if len(batch.frames) < 2:
+            raise WrpError(f"clip {batch.clip}: a refiner needs at least two frames to learn from, got one")
+        return self.walks.get((batch.clip, batch.targets[0]), lambda: self.walk(batch))
+
+    def _longest(self, batch: ClipBatch) -> tuple[RefinerInput, Tensor]:
+        walk = self._walk_of(batch)
+        ends = sorted({min(walk.cycles), max(walk.cycles)})
+        target = batch.targets[0]
+        evidence = gather([walk.cycles[offset] for offset in ends])
+        return refiner_input(to_unit(batch.frame(target)), evidence, walk.semantic), batch.labels[target][None]
+
+    def _crop(self, evidence: Evidence, walk: Walk, image: Tensor, label: Tensor) -> tuple[RefinerInput, Tensor]:
+        height, width = min(self.crop_size[0], label.shape[0]), min(self.crop_size[1], label.shape[1])
+        top = int(torch.randint(label.shape[0] - height + 1, ()))
+        left = int(torch.randint(label.shape[1] - width + 1, ()))
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        evidence, semantic = evidence.crop(rows, columns), walk.semantic[:, rows, columns]
+        image, label = image[:, rows, columns], label[rows, columns]
+        if torch.rand(()) < 0.5:
+            evidence, semantic, image, label = evidence.flip(), semantic.flip(-1), image.flip(-1), label.flip(-1)
+        return refiner_input(image, evidence, semantic), label
+
+
+def draw_evidence(walk: Walk, label: Tensor, interval: int | None, pair_share: float) -> Evidence:
+    """Draw what two anchors could say about a labelled frame.
+
+    Either the labels of the other anchors in reach, alone or with a cycle, or two cycles over t - k' and t + k with
+    k + k' = ``interval``, as inference has it; k = 0 is the truth itself. At the end of a clip both cycles are on one
+    side.
+
+    Args:
+        walk: What is known at the frame.
+        label: Its truth, (H, W) uint8.
+        interval: K; None: the length of the walk's longer side.
+        pair_share: Probability of an example with the labels of other anchors, where there are any.
+    """
+    reach = interval or max(abs(offset) for offset in walk.cycles)
+    if walk.pairs and torch.rand(()) < pair_share:
+        sources = [walk.pairs[offset] for offset in _nearest_on_each_side(walk.pairs)]
+        if len(sources) == 1 and torch.rand(()) < 0.5:
+            sources.append(_cycle(walk, label, int(torch.randint(-reach, reach + 1, ()))))
+        return gather(sources)
+    before = int(torch.randint(0, reach + 1, ()))
+    return gather([_cycle(walk, label, -before), _cycle(walk, label, reach - before)])
+
+
+def _nearest_on_each_side(offsets: dict[int, Evidence]) -> list[int]:
+    sides = [[o for o in offsets if o < 0], [o for o in offsets if o > 0]]
+    return [min(side, key=abs) for side in sides if side]
+
+
+def _cycle(walk: Walk, label: Tensor, offset: int) -> Evidence:
+    """The cycle over an offset, or over one as far on the other side, or over the nearest to it there is."""
+    if offset == 0:
+        zeros = torch.zeros_like(label[None])
+        return Evidence(label[None], zeros.bool(), zeros.half(), torch.zeros(1, device=label.device))
+    for wanted in (offset, -offset):
+        if wanted in walk.cycles:
+            return walk.cycles[wanted]
+    return walk.cycles[min(walk.cycles, key=lambda o: (abs(abs(o) - abs(offset)), abs(o - offset)))]
+
+
+def load_teacher(teacher: str | nn.Module | None, num_classes: int) -> SegmentationModule | None:
+    """The teacher from its checkpoint, or as it is; WrpError if it knows another number of classes."""
+    if teacher is None:
+        return None
+    loaded: Any = load_module(SegmentationModule, teacher, weights=None) if isinstance(teacher, str) else teacher
+    if loaded.num_classes != num_classes:
+        raise WrpError(f"the teacher {teacher} knows {loaded.num_classes} classes, expected {num_classes}")
+    module: SegmentationModule = loaded
+    return module
+
+
+def semantic_probabilities(teacher: SegmentationModule | None, frame: Tensor, num_classes: int) -> Tensor:
+    """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
+    if teacher is None:
+        return torch.zeros(num_classes, *frame.shape[1:], device=frame.device)
+    return teacher.probabilities(frame[None])[0]

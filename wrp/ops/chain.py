@@ -1,0 +1,66 @@
+"""Running composition: the flow to a far frame, extended by one neighbour at a constant cost per step.
+
+A chain between frames j and a holds the composed flow F_{j→a} and the motion-error mask of the neighbouring flows it
+was made of. Propagation extends it at the near end (the target walks away from the anchor); the cycle of refiner
+training extends it at the far end (the other frame walks away from the labelled one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wrp.ops.consistency import forward_backward_error
+from wrp.ops.warp import coordinates, sample, sample_nearest
+
+
+@dataclass
+class Chain:
+    """What is known of the way from frame j to frame a.
+
+    Attributes:
+        flow: F_{j→a}, (B, 2, H, W) float32 in pixels.
+        error: Motion-error mask (B, H, W) bool: some neighbouring pair on the way failed the forward-backward test.
+        valid: (B, H, W) bool: the point stayed in the frame all the way.
+    """
+
+    flow: Tensor
+    error: Tensor
+    valid: Tensor
+
+
+@dataclass
+class NeighbourFlow:
+    """The two flows between neighbouring frames i and i + 1, each (B, 2, H, W) float32 in pixels."""
+
+    flow_fw: Tensor
+    flow_bw: Tensor
+
+    def towards(self, step: int) -> tuple[Tensor, Tensor]:
+        """The flow one step forward (``step`` > 0) or backward in time, and the one that returns."""
+        return (self.flow_fw, self.flow_bw) if step > 0 else (self.flow_bw, self.flow_fw)
+
+
+def start_chain(label: Tensor) -> Chain:
+    """The chain from a frame, whose label is (H, W), to itself."""
+    false = torch.zeros_like(label, dtype=torch.bool)[None]
+    return Chain(torch.zeros(1, 2, *label.shape, device=label.device), false, ~false)
+
+
+def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
+    """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
+    coords, inside = coordinates(flow_ji)
+    valid = inside & sample_nearest(chain.valid, coords)
+    error = forward_backward_error(flow_ji, flow_ij, alpha, beta) | sample_nearest(chain.error, coords)
+    return Chain(flow_ji.float() + sample(chain.flow, coords), error | ~valid, valid)
+
+
+def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
+    """From the chain t → i to the chain t → b, where i and b are neighbours; α, β: the forward-backward test's."""
+    coords, inside = coordinates(chain.flow)
+    failed = forward_backward_error(flow_ib, flow_bi, alpha, beta)
+    flow = chain.flow + sample(flow_ib, coords)
+    valid = chain.valid & inside & coordinates(flow)[1]
+    return Chain(flow, chain.error | sample_nearest(failed, coords) | ~valid, valid)

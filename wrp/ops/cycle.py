@@ -1,0 +1,60 @@
+"""Labels with the noise of propagation at frames whose truth is known: what the refiner learns from."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from wrp.ops.chain import Chain
+from wrp.ops.consistency import photometric_error
+from wrp.ops.fusion import Evidence
+from wrp.ops.warp import coordinates, sample, sample_nearest, warp, warp_labels
+from wrp.types import IGNORE_INDEX
+
+
+def anchor_evidence(label: Tensor, frame: Tensor, target: Tensor, chain: Chain, distance: int) -> Evidence:
+    """What one anchor says about a target: its label through the composed flow, with the tests of that flow.
+
+    Args:
+        label: y_a, (H, W) uint8.
+        frame: I_a, (3, H, W) float32 in [0, 1].
+        target: I_j, like ``frame``.
+        chain: The chain j → a.
+        distance: |j - a| in frames.
+
+    Returns:
+        Evidence of one source.
+    """
+    labels = warp_labels(label[None], chain.flow).masked_fill(~chain.valid, IGNORE_INDEX)
+    return _evidence(labels, frame, target, chain, distance)
+
+
+def cycle_evidence(
+    label: Tensor, frame: Tensor, target: Tensor, chain_out: Chain, chain_back: Chain, distance: int
+) -> Evidence:
+    """The label of a frame t after the cycle t → b → t (paper), as if b had been its anchor.
+
+    ỹ_t(x) = y_t(x + F_{t→b}(x) + F'_{b→t}(x + F_{t→b}(x))). The tests look at F_{t→b} alone (ours): the residual of both
+    flows together *is* the displacement of the cycle, and a mask made of it would be better than any at inference.
+
+    Args:
+        label: y_t, (H, W) uint8.
+        frame: I_b, (3, H, W) float32 in [0, 1].
+        target: I_t, like ``frame``.
+        chain_out: The chain t → b.
+        chain_back: The chain b → t.
+        distance: |t - b| in frames.
+
+    Returns:
+        Evidence of one source.
+    """
+    coords, inside = coordinates(chain_out.flow)
+    returned = chain_out.flow + sample(chain_back.flow, coords)
+    valid = chain_out.valid & inside & sample_nearest(chain_back.valid, coords)
+    labels = warp_labels(label[None], returned).masked_fill(~valid, IGNORE_INDEX)
+    return _evidence(labels, frame, target, chain_out, distance)
+
+
+def _evidence(labels: Tensor, frame: Tensor, target: Tensor, chain: Chain, distance: int) -> Evidence:
+    warped, _ = warp(frame[None], chain.flow)
+    photometric = photometric_error(target[None], warped).half()
+    return Evidence(labels, chain.error, photometric, chain.flow.new_tensor([float(distance)]))

@@ -1,0 +1,110 @@
+"""From what each anchor says about a frame to one label per pixel: two-anchor blend and inpainting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wrp.types import IGNORE_INDEX
+
+# Constants of the two-anchor blend (ours), chosen by experiments/propagation/fusion.py.
+PHOTOMETRIC_SCALE = 0.02
+TRUST_IN_ERROR = 0.3
+
+
+@dataclass
+class Evidence:
+    """What S sources, in general the labels of two anchors, say about one frame.
+
+    Attributes:
+        labels: (S, H, W) uint8, labels warped into the frame; 255 where a source says nothing.
+        error: (S, H, W) bool, motion-error mask of each source's chain.
+        photometric: (S, H, W) floating point in [0, 1], photometric error of each source.
+        distance: (S,) float32, frames to each source's anchor.
+    """
+
+    labels: Tensor
+    error: Tensor
+    photometric: Tensor
+    distance: Tensor
+
+    def crop(self, rows: slice, columns: slice) -> Evidence:
+        """The same about a part of the frame."""
+        return Evidence(
+            self.labels[:, rows, columns],
+            self.error[:, rows, columns],
+            self.photometric[:, rows, columns],
+            self.distance,
+        )
+
+    def flip(self) -> Evidence:
+        """The same about the mirrored frame."""
+        return Evidence(self.labels.flip(-1), self.error.flip(-1), self.photometric.flip(-1), self.distance)
+
+    @property
+    def known(self) -> Tensor:
+        """(S, H, W) bool: the source has a label."""
+        return self.labels != IGNORE_INDEX
+
+
+def gather(sources: list[Evidence]) -> Evidence:
+    """All sources as one."""
+    return Evidence(
+        torch.cat([source.labels for source in sources]),
+        torch.cat([source.error for source in sources]),
+        torch.cat([source.photometric for source in sources]),
+        torch.cat([source.distance for source in sources]),
+    )
+
+
+def anchor_weights(evidence: Evidence) -> Tensor:
+    """Weight of each source at each pixel (ours): near, consistent and photometrically right anchors count more.
+
+    w_s ∝ 1 / distance · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over the
+    sources that have a label.
+
+    Returns:
+        (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
+    """
+    weights = torch.exp(-evidence.photometric.float() / PHOTOMETRIC_SCALE) + 1e-6
+    weights = weights / evidence.distance.clamp(min=0.5).view(-1, 1, 1)
+    weights = weights * torch.where(evidence.error, TRUST_IN_ERROR, 1.0) * evidence.known
+    return weights / weights.sum(0).clamp(min=1e-12)
+
+
+def nearest_weights(evidence: Evidence) -> Tensor:
+    """All weight on the nearest anchor that has a label at the pixel, (S, H, W) float32; the earlier of two equals."""
+    weights = torch.zeros_like(evidence.photometric, dtype=torch.float32)
+    free = torch.ones_like(evidence.known[0])
+    for source in evidence.distance.argsort(stable=True):
+        weights[source] = evidence.known[source] & free
+        free = free & ~evidence.known[source]
+    return weights
+
+
+def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
+    """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known."""
+    index = evidence.labels.long().clamp(max=num_classes)  # the last row collects what has no label
+    votes = torch.zeros(num_classes + 1, *index.shape[1:], device=index.device)
+    return votes.scatter_add_(0, index, weights)[:-1]
+
+
+def motion_error(evidence: Evidence) -> Tensor:
+    """Motion-error mask E_j (H, W) bool of the blend: no source that has a label passed its test."""
+    return (evidence.error | ~evidence.known).all(0)
+
+
+def inpaint(motion: Tensor, error: Tensor, semantic: Tensor) -> Tensor:
+    """Warp-inpaint (paper): y^WI_j = (1 - E_j) y^M_j + E_j y^S_j, on probabilities.
+
+    Args:
+        motion: y^M_j, (C, H, W).
+        error: E_j, (H, W) bool.
+        semantic: y^S_j, the teacher's probabilities (C, H, W).
+
+    Returns:
+        (C, H, W) float32.
+    """
+    return torch.where(error, semantic.float(), motion.float())

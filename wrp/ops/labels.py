@@ -1,0 +1,26 @@
+"""From class probabilities to labels, with pixels that have no class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wrp.types import IGNORE_INDEX
+
+
+def decide(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor]:
+    """The most probable class and its probability.
+
+    Args:
+        probs: (B, C, H, W), non-negative; all zero or not finite where nothing is known.
+        ignore_index: Label of the pixels about which nothing is known.
+
+    Returns:
+        Labels (B, H, W) uint8 and confidence (B, H, W) float32 in [0, 1]; 0 where ignored.
+    """
+    confidence, labels = probs.float().max(1)
+    known = (confidence > 0) & torch.isfinite(probs.sum(1))
+    return (
+        labels.to(torch.uint8).masked_fill(~known, ignore_index),
+        torch.where(known, confidence, 0.0).clamp(max=1.0),
+    )

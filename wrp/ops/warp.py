@@ -1,0 +1,123 @@
+"""Warping along optical flow.
+
+Conventions, used everywhere in the package:
+
+* A flow F_{s→t} is (B, 2, H, W) float32, channel 0 is x (to the right) and channel 1 is y (down), in pixels: the point
+  at x in frame s is at x + F_{s→t}(x) in frame t.
+* Warping samples backward: warp(z_t, F_{s→t})(x) = z_t(x + F_{s→t}(x)); what is known in t arrives in s.
+* Pixel centres are at whole numbers, a frame covers [-½, W-½) × [-½, H-½). What lies outside is invalid, never clamped.
+* Coordinates are float32 also under autocast: half precision loses whole pixels.
+* Nothing here waits for the device: masks are returned, not tested.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wrp.types import IGNORE_INDEX
+
+
+def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """Coordinates (2, H, W) float32 of all pixel centres, x first."""
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack((x, y))
+
+
+def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a flow leads.
+
+    Args:
+        flow: (B, 2, H, W) in pixels.
+
+    Returns:
+        Coordinates x + F(x), (B, 2, H, W) float32 in pixels, and the mask (B, H, W) bool of those that are in the
+        frame. Coordinates outside of the mask are finite and in the frame as well, so that they can index, but
+        meaningless. A flow that is not finite is out of frame: it must never become a label.
+    """
+    height, width = flow.shape[-2:]
+    x, y = (pixel_grid(height, width, flow.device) + flow.float()).unbind(1)
+    valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    coords = torch.stack((_into(x, width), _into(y, height)), 1)
+    return coords, valid
+
+
+def _into(position: Tensor, size: int) -> Tensor:
+    return position.nan_to_num(0.0).clamp(0, size - 1)
+
+
+def sample(values: Tensor, coords: Tensor) -> Tensor:
+    """Bilinear samples of ``values`` (B, C, H, W) at ``coords`` (B, 2, h, w) in pixels: (B, C, h, w) float32.
+
+    Coordinates are expected in the frame (see :func:`coordinates`); the outer half of a border pixel has its value.
+    """
+    height, width = values.shape[-2:]
+    scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    with torch.autocast(values.device.type, enabled=False):
+        return functional.grid_sample(
+            values.float(), coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
+        )
+
+
+def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring images, probabilities or flows that are known in t to s: warp(z_t, F_{s→t}).
+
+    Args:
+        values: z_t, (B, C, H, W).
+        flow: F_{s→t}, (B, 2, H, W) in pixels.
+
+    Returns:
+        (B, C, H, W) float32, zero where invalid, and the mask (B, H, W) bool of the pixels whose point is in frame t.
+
+    Example:
+        >>> image = torch.arange(3.0).view(1, 1, 1, 3)
+        >>> warp(image, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 3))
+        (tensor([[[[1., 2., 0.]]]]), tensor([[[ True,  True, False]]]))
+    """
+    coords, valid = coordinates(flow)
+    return sample(values, coords) * valid[:, None], valid
+
+
+def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:
+    """Nearest samples of ``values`` (B, H, W) of any dtype at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
+    width = values.shape[-1]
+    nearest = (coords + 0.5).floor().long()
+    index = nearest[:, 1] * width + nearest[:, 0]
+    return values.flatten(1).gather(1, index.flatten(1)).view_as(index)
+
+
+def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Bring labels that are known in t to s, nearest neighbour, as ids and never as one-hots.
+
+    Args:
+        labels: y_t, (B, H, W), integer.
+        flow: F_{s→t}, (B, 2, H, W) in pixels.
+        ignore_index: Written where the point is outside of frame t.
+
+    Returns:
+        (B, H, W), dtype of ``labels``.
+    """
+    coords, valid = coordinates(flow)
+    return sample_nearest(labels, coords).masked_fill(~valid, ignore_index)
+
+
+def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
+    """Composed flow F_{j→a}(x) = F_{j→i}(x) + F_{i→a}(x + F_{j→i}(x)).
+
+    Sampling labels once through the composed flow drifts less than sampling them anew at every step.
+
+    Args:
+        flow_ji: F_{j→i}, (B, 2, H, W) in pixels.
+        flow_ia: F_{i→a}, (B, 2, H, W) in pixels.
+
+    Returns:
+        F_{j→a} (B, 2, H, W) float32 and the mask (B, H, W) bool of the pixels whose point is in frame i. Outside of
+        it the flow goes on as at the border of frame i, a smooth guess that keeps interpolation near the border sound.
+    """
+    coords, valid = coordinates(flow_ji)
+    return flow_ji.float() + sample(flow_ia, coords), valid

@@ -1,0 +1,186 @@
+"""From sparse labels to dense ones: teacher → refiner → propagation → score → report, each step done once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from tqdm import tqdm
+
+from wrp.callbacks.writer import LabelWriter, written_parts
+from wrp.data.clips import ClipIndex, intervals, select_clips
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.datasets import open_index
+from wrp.data.datasets.generated import generate_folder
+from wrp.data.reading import read_image, read_label
+from wrp.modules.propagation import PropagationModule
+from wrp.pipeline.report import write_report
+from wrp.pipeline.scoring import score
+from wrp.pipeline.settings import Settings
+from wrp.pipeline.training import find_weights, plain_trainer, quiet_lightning, train_refiner, train_teacher
+from wrp.types import DataError, WrpError
+from wrp.writing import write_json
+
+logger = logging.getLogger("wrp")
+
+PACKAGES = ("wrp", "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "opencv-python-headless")
+
+
+class Stopwatch:
+    """Seconds of each step, kept in a file so that a resumed run knows those of the steps it skips."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def add(self, step: str, seconds: float) -> None:
+        """Add to the time of a step."""
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
+        write_json(self.path, self.seconds)
+
+
+def autolabel(settings: Settings) -> dict[str, Any]:
+    """Label every frame of every clip; see the command of this name.
+
+    Args:
+        settings: What to do.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        WrpError: If data, checkpoints or settings are not as they have to be; nothing is written then.
+    """
+    started = time.perf_counter()
+    out = Path(settings.out)
+    index = open_index(settings.root, settings.layout, settings.split)
+    index = select_clips(index, settings.clips, settings.label_every, settings.label_offset)
+    check_files(index, settings.needs_teacher)
+    settings.claim_folder()
+    watch = Stopwatch(out / "seconds.json")
+    data = _data(settings, index)
+    teacher, refiner = _networks(settings, data, watch, out)
+    _propagate(settings, data, teacher, refiner, watch, out)
+    watch.add("total", time.perf_counter() - started)
+    metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
+    metrics |= score(index, settings.methods, out)
+    metrics["seconds"] = {key: 0.0 for key in ("flow", "teacher", "refiner", "propagate", "total")} | watch.seconds
+    write_json(out / "metrics.json", metrics)
+    write_report(index, metrics, out)
+    return metrics
+
+
+def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
+    """Autolabel a generated street scene whose truth is known at every frame; see the command of this name."""
+    root = generate_folder(out / f"scene-{seed}", seed=seed)
+    return autolabel(Settings(root=str(root), out=str(out), label_every=12, seed=seed, **{**DEMO, **changes}))
+
+
+# The demo's trainings are sized for two CPU cores and under four minutes all told.
+DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 120, "refiner_steps": 100}
+
+
+def check_files(index: ClipIndex, teacher: bool) -> None:
+    """Read every file that will be needed, so that a damaged one stops the run before it begins.
+
+    Raises:
+        DataError: On the first file that is unreadable, of another size, or holds unknown ids.
+    """
+    images = index.images if teacher else ()
+    frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
+    sizes: dict[str, tuple[tuple[int, ...], Path]] = {}
+    for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
+        size = tuple(read_image(frame.image).shape[1:])
+        if clip is not None:
+            expected, first = sizes.setdefault(clip.name, (size, frame.image))
+            if size != expected:
+                raise DataError(
+                    f"{frame.image} is {size[1]}×{size[0]} pixels, {first} is {expected[1]}×{expected[0]}; all frames of "
+                    "a clip must have one size"
+                )
+        if frame.label is not None:
+            read_label(frame.label, index.label_map, (size[0], size[1]))
+
+
+def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:
+    return VideoDataModule(
+        num_classes=index.label_map.num_classes,
+        root=settings.root,
+        layout=index.layout,
+        split=settings.split,
+        clips=[clip.name for clip in index.clips],
+        label_every=settings.label_every,
+        label_offset=settings.label_offset,
+        workers=settings.workers,
+        seed=settings.seed,
+    )
+
+
+def _networks(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> tuple[str | None, str | None]:
+    """Checkpoints of the networks that the methods need, trained if they are not there."""
+    teacher = refiner = None
+    if settings.needs_teacher:
+        teacher = settings.teacher or str(out / "teacher.ckpt")
+        if settings.teacher is None and not Path(teacher).is_file():
+            started = time.perf_counter()
+            weights, problem = find_weights(settings)
+            if problem is not None:
+                logger.warning("The teacher starts from scratch: %s", problem)
+            write_json(out / "weights.json", {"encoder": weights})
+            logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))
+            train_teacher(settings, data, weights, Path(teacher))
+            watch.add("teacher", time.perf_counter() - started)
+    if settings.needs_refiner:
+        refiner = settings.refiner or str(out / "refiner.ckpt")
+        if settings.refiner is None and not Path(refiner).is_file():
+            started = time.perf_counter()
+            assert teacher is not None
+            logger.info("Training the refiner on %d labelled frames", sum(len(c.anchors) for c in data.index.clips))
+            watch.add("flow", train_refiner(settings, data, Path(teacher), Path(refiner)))
+            watch.add("refiner", time.perf_counter() - started)
+    return teacher, refiner
+
+
+def _propagate(
+    settings: Settings, data: VideoDataModule, teacher: str | None, refiner: str | None, watch: Stopwatch, out: Path
+) -> None:
+    """Label the intervals that are not written yet."""
+    data.serve = "intervals"
+    data.done = written_parts(out)
+    units = sum(len(intervals(clip)) for clip in data.index.clips)
+    logger.info("Labelling %d of %d intervals", units - len(data.done), units)
+    module = PropagationModule(data.num_classes, settings.methods, teacher, refiner)
+    if units > len(data.done):
+        started = time.perf_counter()
+        with quiet_lightning():
+            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
+            trainer.predict(module, data, return_predictions=False)
+        watch.add("flow", module.flow.seconds)
+        watch.add("propagate", time.perf_counter() - started)
+    missing = [
+        frame.stem
+        for clip in data.index.clips
+        for frame in clip.frames
+        if not (out / "labels" / clip.name / f"{frame.stem}.png").is_file()
+    ]
+    if missing:
+        raise WrpError(
+            f"{out}: the labels of {len(missing)} frames are missing ({missing[0]} …); run it again to resume"
+        )
+
+
+def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
+    """The settings with everything that was found out at run time."""
+    record = replace(settings).as_json()
+    record["layout"] = index.layout
+    record["clips"] = [clip.name for clip in index.clips]
+    used = out / "weights.json"
+    record["encoder_weights"] = json.loads(used.read_text(encoding="utf-8"))["encoder"] if used.is_file() else None
+    record["versions"] = {package: version(package) for package in PACKAGES}
+    return record

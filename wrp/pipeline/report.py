@@ -1,0 +1,127 @@
+"""report.md: the tables of a run and one picture per clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wrp.data.clips import ClipIndex
+from wrp.data.reading import read_image, read_label
+from wrp.pipeline.scoring import prediction_path
+from wrp.types import Clip, LabelMap
+from wrp.writing import write_image, write_text
+
+# Distances that have a column in the table; metrics.json has all of them.
+DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
+
+CAPTION_HEIGHT = 18
+
+
+def overall_table(metrics: dict[str, Any]) -> str:
+    """Markdown table of the methods: mIoU over all hidden frames and by distance to the nearest anchor."""
+    overall = metrics["overall"]
+    distances = sorted({int(d) for scores in overall.values() for d in scores["by_distance"]})
+    shown = [d for d in distances if d in DISTANCES or d == distances[-1]]
+    masks = [key for key in ("j", "f") if any(key in scores for scores in overall.values())]
+    header = ["method", "mIoU", *(key.upper() for key in masks), *(f"d={d}" for d in shown), "frames"]
+    rows = [
+        [name, _number(s["miou"]), *(_number(s[key]) for key in masks)]
+        + [_number(s["by_distance"].get(str(d))) for d in shown]
+        + [str(s["frames"])]
+        for name, s in overall.items()
+    ]
+    return markdown_table(header, rows)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns; all but the first are numbers."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        + " |"
+        for row in [header, *rows]
+    ]  # fmt: skip
+    lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
+    return "\n".join(lines)
+
+
+def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
+    """Write report.md and its pictures from the files of a run."""
+    methods = tuple(metrics["settings"]["methods"])
+    parts = ["# Labels by wrp", _summary(index, metrics)]
+    if any(clip.hidden for clip in index.clips):
+        parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
+        parts += [overall_table(metrics), "### By class", _class_table(metrics)]
+        if len(index.clips) > 1:
+            parts += ["### By clip", _clip_table(metrics)]
+    parts.append("## Pictures")
+    for clip in index.clips:
+        picture = Path("report", f"{clip.name}.png")
+        position = pictured_frame(clip)
+        write_image(out / picture, draw_panel(index, clip, position, methods, out))
+        parts += [f"### {clip.name}, frame {clip.frames[position].stem}", f"![{clip.name}]({picture})"]
+    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in metrics["settings"].items())]
+    parts += ["## Seconds", *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
+    write_text(out / "report.md", "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n")
+
+
+def pictured_frame(clip: Clip) -> int:
+    """The frame that is farthest from its anchors, hidden ones first: where the methods differ most."""
+    candidates = clip.hidden or tuple(i for i in range(len(clip.frames)) if i not in clip.anchors) or clip.anchors
+    return max(candidates, key=lambda i: min(abs(i - anchor) for anchor in clip.anchors))
+
+
+def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, ...], out: Path) -> Image.Image:
+    """One frame, its truth where known, and what each method made of it, captioned and in rows of three."""
+    frame = clip.frames[position]
+    label_map = index.label_map
+    image = read_image(frame.image).permute(1, 2, 0).numpy()
+    tiles = [(f"frame {frame.stem}", image)]
+    if frame.label is not None:
+        tiles.append(("truth", label_map.colorize(read_label(frame.label, label_map).numpy())))
+    written = LabelMap(label_map.ids, label_map.names, label_map.colors)
+    for method in methods:
+        path = prediction_path(out, methods, method, clip.name, frame.stem)
+        if path.is_file():  # at an anchor only the result is written
+            tiles.append((method, label_map.colorize(read_label(path, written).numpy())))
+    columns = min(3, len(tiles))
+    rows = -(-len(tiles) // columns)
+    height, width = image.shape[0] + CAPTION_HEIGHT, image.shape[1]
+    panel = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(panel)
+    font = ImageFont.load_default(13)
+    for number, (caption, tile) in enumerate(tiles):
+        x, y = number % columns * width, number // columns * height
+        draw.text((x + 4, y + 1), caption, fill="black", font=font)
+        panel.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y + CAPTION_HEIGHT))
+    return panel
+
+
+def _summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
+    frames = sum(len(clip.frames) for clip in index.clips)
+    anchors = sum(len(clip.anchors) for clip in index.clips)
+    final = metrics["settings"]["methods"][-1]
+    return (
+        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {anchors} of them labelled by "
+        f"hand; the labels of the others in `labels/` are by `{final}`."
+    )
+
+
+def _class_table(metrics: dict[str, Any]) -> str:
+    overall = metrics["overall"]
+    names = list(next(iter(overall.values()))["per_class"])
+    rows = [[name, *(_number(scores["per_class"][name]) for scores in overall.values())] for name in names]
+    return markdown_table(["class", *overall], rows)
+
+
+def _clip_table(metrics: dict[str, Any]) -> str:
+    rows = [[clip, *(_number(s["miou"]) for s in scores.values())] for clip, scores in metrics["clips"].items()]
+    return markdown_table(["clip", *metrics["overall"]], rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

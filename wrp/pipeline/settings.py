@@ -1,0 +1,129 @@
+"""What an autolabel run is asked to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from wrp.modules.propagation import NEEDS_REFINER, NEEDS_TEACHER, check_methods
+from wrp.types import WrpError
+from wrp.writing import write_json
+
+METHODS = ("motion", "semantic", "inpaint", "refine")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of an autolabel run; those of the trainings were chosen by experiments/camvid and experiments/generated.
+
+    Attributes:
+        root: Root of a data set or of a folder in the package's layout.
+        out: Where everything is written.
+        layout: ``auto`` or the name of a layout.
+        split: Split of the data set; None: the layout's default.
+        clips: Names of the clips; None: all.
+        label_every: Hide all labels but every K-th, for evaluation.
+        label_offset: Number of the first label that is kept.
+        methods: Propagation methods; the last one is the result.
+        teacher: Checkpoint to use instead of training one.
+        refiner: Checkpoint to use instead of training one.
+        weights: ``auto``: ImageNet encoder weights if they can be had, else from scratch; ``none`` or a name otherwise.
+        architecture: The teacher's architecture.
+        encoder: The teacher's encoder.
+        teacher_steps: Training steps of the teacher.
+        teacher_crop: Height and width of its crops in pixels.
+        teacher_batch: Crops per step.
+        refiner_steps: Training steps of the refiner.
+        refiner_crop: Height and width of its crops in pixels.
+        refiner_batch: Crops per step.
+        seed: Seed of everything that is random.
+        workers: Loader processes.
+    """
+
+    root: str
+    out: str
+    layout: str = "auto"
+    split: str | None = None
+    clips: tuple[str, ...] | None = None
+    label_every: int | None = None
+    label_offset: int = 0
+    methods: tuple[str, ...] = METHODS
+    teacher: str | None = None
+    refiner: str | None = None
+    weights: str = "auto"
+    architecture: str = "FPN"
+    encoder: str = "resnet18"
+    teacher_steps: int = 400
+    teacher_crop: tuple[int, int] = (192, 256)
+    teacher_batch: int = 8
+    refiner_steps: int = 300
+    refiner_crop: tuple[int, int] = (192, 256)
+    refiner_batch: int = 6
+    seed: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work before anything is done."""
+        check_methods(self.methods)
+        root, out = Path(self.root).resolve(), Path(self.out).resolve()
+        if out == root or any(root / name in (out, *out.parents) for name in ("frames", "labels")):
+            raise WrpError(f"--out {self.out} would write into the data set {self.root}; choose another folder")
+        if out.exists() and not out.is_dir():
+            raise WrpError(f"--out {self.out} is a file, expected a folder")
+        for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
+            if getattr(self, name) < 1:
+                raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise WrpError(f"--workers must be at least 0, got {self.workers}")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a listed method needs the teacher."""
+        return bool(NEEDS_TEACHER & set(self.methods))
+
+    @property
+    def needs_refiner(self) -> bool:
+        """Whether a listed method needs the refiner."""
+        return bool(NEEDS_REFINER & set(self.methods))
+
+    def claim_folder(self) -> None:
+        """Make the output folder this run's; what other settings made there is never mixed with it.
+
+        Raises:
+            WrpError: If a run with other settings was written there.
+        """
+        out = Path(self.out)
+        path = out / "settings.json"
+        mine = self.as_json()
+        if path.is_file():
+            try:
+                theirs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise WrpError(f"{path} is damaged ({error}); delete {out} to start anew") from error
+            if changed := [key for key in mine if key not in _FREE and theirs.get(key) != mine[key]]:
+                key = changed[0]
+                raise WrpError(
+                    f"{out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
+                    "delete it to start anew"
+                )
+        write_json(path, mine)
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON would return them."""
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        settings["root"] = str(Path(self.root).resolve())
+        del settings["out"]
+        return settings
+
+
+# May change between the runs of one folder: it does not change results.
+_FREE = ("workers",)
+
+
+def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
+    """Names from a comma-separated list."""
+    parts = text.split(",") if isinstance(text, str) else text
+    return tuple(part.strip() for part in parts if part.strip())

@@ -1,0 +1,117 @@
+"""The trainings of an autolabel run: teacher and refiner."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from wrp.data.datamodule import VideoDataModule
+from wrp.models.segmenter import create_segmenter
+from wrp.modules.refinement import RefinementModule
+from wrp.modules.segmentation import SegmentationModule
+from wrp.pipeline.settings import Settings
+from wrp.types import WrpError
+from wrp.writing import replacing
+
+logger = logging.getLogger("wrp")
+
+WEIGHTS = "imagenet"
+WEIGHTS_TIMEOUT = 10.0  # seconds
+
+
+def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None, path: Path) -> None:
+    """Train the teacher on every labelled frame and save it."""
+    pl.seed_everything(settings.seed, verbose=False)
+    data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
+    data.epoch_length = settings.teacher_steps * settings.teacher_batch
+    module = SegmentationModule(data.num_classes, settings.architecture, settings.encoder, weights)
+    fit(module, data, settings.teacher_steps, path)
+
+
+def train_refiner(settings: Settings, data: VideoDataModule, teacher: Path, path: Path) -> float:
+    """Train the refiner from the anchors and save it; returns the seconds spent in optical flow."""
+    pl.seed_everything(settings.seed + 1, verbose=False)
+    data.serve, data.epoch_length = "windows", settings.refiner_steps
+    module = RefinementModule(
+        data.num_classes, str(teacher), crops=settings.refiner_batch, crop_size=settings.refiner_crop
+    )
+    fit(module, data, settings.refiner_steps, path)
+    return module.flow.seconds
+
+
+def fit(module: pl.LightningModule, data: VideoDataModule, steps: int, path: Path) -> None:
+    """Train for a number of steps and save a checkpoint that appears complete or not at all."""
+    with quiet_lightning():
+        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer())
+        trainer.fit(module, data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        with replacing(path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+def plain_trainer() -> dict[str, Any]:
+    """Trainer flags of a run that keeps its own files."""
+    return {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+    }
+
+
+def find_weights(settings: Settings) -> tuple[str | None, str | None]:
+    """The encoder weights to start from, and the reason if they are not ImageNet's though asked for.
+
+    With ``auto``, weights that cannot be had within 10 seconds are done without.
+    """
+    if settings.weights == "none":
+        return None, None
+    if settings.weights != "auto":
+        return settings.weights, None
+    problem: list[str] = ["no answer within 10 seconds"]
+
+    def download() -> None:
+        try:
+            create_segmenter(settings.architecture, settings.encoder, 2, WEIGHTS)
+            problem.clear()
+        except WrpError as error:
+            problem[:] = [str(error)]
+
+    # In a thread that is left behind: the download's own time-outs and retries take minutes.
+    noisy = logging.getLogger("huggingface_hub")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    thread = threading.Thread(target=download, daemon=True)
+    thread.start()
+    thread.join(WEIGHTS_TIMEOUT)
+    noisy.setLevel(level)
+    return (None, problem[0]) if problem else (WEIGHTS, None)
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Progress bars go to standard error; hints on hardware and loaders, which this run has chosen, are left out."""
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
+    lightning.setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        # https://lightning.ai/docs/pytorch/stable/advanced/speed.html: small clips are read faster than workers start
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # Intervals are no batches, so Lightning finds no indices; the results name their frames themselves.
+        warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
+        # https://github.com/Lightning-AI/pytorch-lightning/issues/21383: Lightning's own use of a deprecated torch call
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            yield
+        finally:
+            lightning.setLevel(level)

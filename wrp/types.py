@@ -1,0 +1,274 @@
+"""The containers in which data, modules and callbacks meet; their fields carry the shapes and units.
+
+Arrays and tensors of labels hold class *indices* 0 … C-1 and :data:`IGNORE_INDEX`; the ids that stand in the files
+are known to :class:`LabelMap` alone.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+IGNORE_INDEX = 255
+"""Label of a pixel without a class: left out of every loss and score, written where nothing is known."""
+
+_UNKNOWN = 254
+
+
+class WrpError(Exception):
+    """A user's mistake, told in one message: what was got, what was expected, what to do, with the path."""
+
+
+class DataError(WrpError):
+    """A file or folder is missing, unreadable, or does not hold what its layout promises."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """What the values of label files mean.
+
+    Attributes:
+        ids: The id of each class in the files, in the order of the class indices 0 … C-1.
+        names: The name of each class.
+        colors: RGB colour of each class, 0 … 255.
+        ignore: Values that mean "no class"; 255 always does, unless it is an alias.
+        aliases: Further values of a class, as pairs (value, id): DAVIS writes its object as 255 and means 1.
+    """
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    ignore: tuple[int, ...] = (IGNORE_INDEX,)
+    aliases: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse maps that could not be read back."""
+        if not self.ids or not len(self.ids) == len(self.names) == len(self.colors):
+            raise DataError(
+                f"a label map needs as many ids as names and colours and at least one, got {len(self.ids)} ids, "
+                f"{len(self.names)} names, {len(self.colors)} colours"
+            )
+        values = [*self.ids, *self.ignore, *(value for value, _ in self.aliases)]
+        if bad := [value for value in values if not (isinstance(value, int) and 0 <= value <= 255)]:
+            raise DataError(f"ids must be whole numbers from 0 to 255, got {bad[0]!r}")
+        if len(self.ids) > _UNKNOWN:
+            raise DataError(f"at most {_UNKNOWN} classes fit into an 8-bit label, got {len(self.ids)}")
+        if len(set(values)) < len(values):
+            raise DataError(f"every id must have one meaning, got ids {self.ids}, ignore {self.ignore}")
+        if IGNORE_INDEX in self.ids:
+            raise DataError(f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class")
+        if len(set(self.names)) < len(self.names):
+            raise DataError(f"class names must differ, got {self.names}")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C, without the ignored ones."""
+        return len(self.ids)
+
+    def encode(self, values: np.ndarray, path: Path | str = "") -> np.ndarray:
+        """Turn the values of a file into class indices.
+
+        Args:
+            values: (H, W) uint8, as read from the file.
+            path: The file, for the message.
+
+        Returns:
+            (H, W) uint8 with 0 … C-1 and 255.
+
+        Raises:
+            DataError: If a value is neither a class id nor an ignored one.
+        """
+        table = np.full(256, _UNKNOWN, np.uint8)
+        table[[IGNORE_INDEX, *self.ignore]] = IGNORE_INDEX
+        table[list(self.ids)] = np.arange(self.num_classes)
+        for value, id_ in self.aliases:
+            table[value] = self.ids.index(id_)
+        unknown = (table == _UNKNOWN).nonzero()[0]
+        if len(unknown):
+            counts = np.bincount(values.ravel(), minlength=256)[unknown]
+            if counts.any():
+                found = ", ".join(f"{v} ({n} pixels)" for v, n in zip(unknown, counts, strict=True) if n)
+                raise DataError(
+                    f"{path}: the label holds ids without a class: {found}; expected one of {list(self.ids)} or "
+                    f"{sorted({IGNORE_INDEX, *self.ignore})} for unlabelled. Correct the label or add the class to "
+                    "classes.yaml."
+                )
+        return table[values]
+
+    def decode(self, labels: np.ndarray) -> np.ndarray:
+        """Turn class indices (H, W) uint8 back into the ids of the files; unlabelled pixels become 255."""
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[: self.num_classes] = self.ids
+        return table[labels]
+
+    def colorize(self, labels: np.ndarray) -> np.ndarray:
+        """Picture (…, 3) uint8 RGB of class indices (…) uint8; unlabelled pixels are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.num_classes] = self.colors
+        return table[labels]
+
+    @property
+    def palette(self) -> list[int]:
+        """The 768 numbers of a PNG palette that shows *ids* in the colours of their classes."""
+        table = np.zeros((256, 3), np.uint8)
+        table[list(self.ids)] = self.colors
+        return [int(value) for value in table.ravel()]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a clip: ``stem`` names its outputs; ``label`` is the path of its dense label, if it has one."""
+
+    stem: str
+    image: Path
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A run of neighbouring frames of one camera.
+
+    Attributes:
+        name: Name of the clip and of its output folders.
+        frames: All frames in temporal order.
+        anchors: Indices of the frames whose label may be used.
+        hidden: Indices of the frames whose label exists but is kept back for scoring.
+    """
+
+    name: str
+    frames: tuple[Frame, ...]
+    anchors: tuple[int, ...] = ()
+    hidden: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The unit of work: the targets ``start`` … ``stop - 1`` of one clip and the anchors on both sides of them.
+
+    Every frame of a clip belongs to exactly one interval. ``previous`` <= ``start``; ``next`` >= ``stop - 1``; one of
+    the two is missing at the ends of a clip that lie outside all anchors.
+    """
+
+    clip: Clip
+    start: int
+    stop: int
+    previous: int | None
+    next: int | None
+
+    @property
+    def anchors(self) -> tuple[int, ...]:
+        """The anchors there are, earlier first, each once."""
+        return tuple(sorted({a for a in (self.previous, self.next) if a is not None}))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last frame that is needed, anchors included."""
+        return min(self.start, *self.anchors), max(self.stop - 1, *self.anchors)
+
+
+@dataclass
+class ClipBatch:
+    """A stretch of one clip: an interval to label, or a labelled frame with its neighbours.
+
+    Attributes:
+        clip: Name of the clip.
+        stems: Names of the N frames.
+        first: Index in the clip of ``frames[0]``.
+        frames: N tensors (3, H, W) uint8 RGB.
+        labels: Labels that may be used, (H, W) uint8, by index in the clip.
+        targets: Range [start, stop) of indices in the clip that are to be labelled, or the one to learn from.
+        hidden: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
+    """
+
+    clip: str
+    stems: list[str]
+    first: int
+    frames: list[Tensor]
+    labels: dict[int, Tensor]
+    targets: tuple[int, int]
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+
+    def frame(self, index: int) -> Tensor:
+        """The frame (3, H, W) uint8 with this index in the clip."""
+        return self.frames[index - self.first]
+
+
+@dataclass
+class FrameBatch:
+    """B single frames of one size.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB.
+        labels: (B, H, W) uint8, class indices and 255; all 255 where a frame has no label.
+        clips: Name of the clip of each frame; empty for images without video.
+        stems: Name of each frame.
+        indices: Index of each frame in its clip.
+    """
+
+    images: Tensor
+    labels: Tensor
+    clips: list[str]
+    stems: list[str]
+    indices: list[int]
+
+
+@dataclass
+class Propagated:
+    """The label of one frame.
+
+    Attributes:
+        clip: Name of the clip.
+        stem: Name of the frame.
+        index: Index of the frame in the clip.
+        method: What made the label: a propagation method, or ``anchor`` for a label that was given.
+        labels: (H, W) uint8, class indices and 255.
+        confidence: (H, W) float32 in [0, 1]: probability mass of the label (not calibrated), 0 where unlabelled.
+        anchors: Indices of the anchors that were used.
+        distance: Frames to the nearest anchor; None where none was used.
+    """
+
+    clip: str
+    stem: str
+    index: int
+    method: str
+    labels: Tensor
+    confidence: Tensor
+    anchors: tuple[int, ...] = ()
+    distance: int | None = None
+
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class BoundedCache(Generic[Key, Value]):
+    """Keep the results of a costly function while they fit into ``max_bytes``; the least recently used goes first."""
+
+    def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self._size = size
+        self._items: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of ``key``, made by ``make`` if it is not held."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key]
+        value = make()
+        self.held_bytes += self._size(value)
+        self._items[key] = value
+        while self.held_bytes > self.max_bytes and len(self._items) > 1:
+            self.held_bytes -= self._size(self._items.popitem(last=False)[1])
+        return value
+
+
+def count_bytes(tensors: Iterable[Tensor]) -> int:
+    """Memory that the elements of these tensors take, in bytes."""
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,54 @@
+"""Writing files so that a reader sees the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from wrp.types import LabelMap
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write to a temporary name in the folder of ``path``; it takes the name of ``path`` once the block has ended.
+
+    A block that raises leaves ``path`` as it was and nothing beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that a person can read, too."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> None:
+    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
+    image = Image.fromarray(label_map.decode(labels))
+    image.putpalette(label_map.palette)
+    write_image(path, image)
+
+
+def write_image(path: Path, image: Image.Image) -> None:
+    """Write a PNG."""
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", compress_level=4)
