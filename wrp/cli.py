@@ -95,9 +95,7 @@ def _add_autolabel(verbs: Any) -> None:
     verb.add_argument("--layout", default="auto", help="auto, folder, camvid or davis (default: %(default)s)")
     verb.add_argument("--split", help="split of the data set (default: the layout's)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
-    verb.add_argument(
-        "--label-every", type=int, metavar="K", help="hide all labels but every K-th and score the others"
-    )
+    verb.add_argument("--label-every", type=int, metavar="K", help="hide all labels but every K-th; score the others")
     verb.add_argument(
         "--label-offset", type=int, default=0, metavar="O", help="number of the first label kept (default 0)"
     )
@@ -124,7 +122,7 @@ def _add_demo(verbs: Any) -> None:
     verb = verbs.add_parser(
         "demo",
         help="autolabel a generated street scene",
-        description="Generate a street scene with known truth, label every 12th frame, propagate, and score the others.",
+        description="Generate a street scene with known truth, propagate every 12th label, and score the other frames.",
     )
     verb.add_argument("--out", default="wrp-demo", help="folder to write to (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")

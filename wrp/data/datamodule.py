@@ -42,14 +42,14 @@ class _BaseDataModule(pl.LightningDataModule):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
 
     def _train_loader(self, dataset: Dataset[Any], length: int, batch_size: int | None) -> DataLoader[Any]:
-        sampler = TrainSampler(dataset, length, *self._processes(), self.seed)  # type: ignore[arg-type]
+        sampler = TrainSampler(dataset, length, *self._processes(), self.seed)
         collate = collate_frames if batch_size is not None else None
         return DataLoader(
             dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate, drop_last=False
         )
 
     def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
-        sampler = ShardSampler(dataset, *self._processes())  # type: ignore[arg-type]
+        sampler = ShardSampler(dataset, *self._processes())
         # Frames of one data set may differ in size, so they are evaluated one by one.
         batch_size, collate = (1, collate_frames) if frames else (None, None)
         return DataLoader(dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
@@ -58,12 +58,12 @@ class _BaseDataModule(pl.LightningDataModule):
 class VideoDataModule(_BaseDataModule):
     """Video clips of which a few frames have labels.
 
-    It serves single labelled frames for :class:`~wrp.modules.SegmentationModule` (``frames``), labelled frames with their
-    neighbours for :class:`~wrp.modules.RefinementModule` (``windows``), or intervals between labelled frames for
-    :class:`~wrp.modules.PropagationModule` (``intervals``).
+    It serves single labelled frames for :class:`~wrp.SegmentationModule` (``frames``), labelled frames with their
+    neighbours for :class:`~wrp.RefinementModule` (``windows``), or intervals between labelled frames for
+    :class:`~wrp.PropagationModule` (``intervals``).
 
-    With ``frames``, the anchors and the data set's further labelled images are for training, the hidden frames (or, where
-    none are hidden, the anchors) for validation and test, and all frames for prediction.
+    With ``frames``, the anchors and the data set's further labelled images are for training, the hidden frames (or,
+    where none are hidden, the anchors) for validation and test, and all frames for prediction.
 
     Args:
         num_classes: Number of classes; checked against the data set's.
@@ -188,7 +188,9 @@ class VideoDataModule(_BaseDataModule):
 
 
 class ImageDataModule(_BaseDataModule):
-    """Labelled images without video: ``images/<split>/<stem>.{png,jpg}``, ``labels/<split>/<stem>.png``, ``classes.yaml``.
+    """Labelled images without video.
+
+    Expected are ``images/<split>/<stem>.{png,jpg}``, ``labels/<split>/<stem>.png`` and ``classes.yaml``.
 
     Args:
         num_classes: Number of classes; checked against classes.yaml.

@@ -64,7 +64,7 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
                 )
             if mode is None and image.mode not in ("L", "P", "LA", "PA"):
                 raise DataError(
-                    f"{path}: the label is a PNG of mode {image.mode!r}, expected 8-bit grey or indexed ids ('L' or 'P')"
+                    f"{path}: the label has the mode {image.mode!r}, expected 8-bit grey or indexed ids ('L', 'P')"
                 )
             return np.array(image.convert(mode) if mode is not None else image)
     except DataError:

@@ -47,7 +47,7 @@ class ShardSampler(DistributedSampler):
 
     def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = list(range(rank, len(dataset), num_replicas))
+        self.indices = list(range(rank, len(dataset), num_replicas))  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

@@ -89,9 +89,10 @@ NEEDS_REFINER = frozenset({"refine"})
 class PropagationModule(BaseModule):
     """Label propagation from both anchors of an interval (:class:`~wrp.types.ClipBatch`, ``serve: intervals``).
 
-    ``trainer.predict`` gives a list of :class:`~wrp.types.Propagated` for each interval, one per frame and method, anchors
-    included; ``trainer.test`` scores hidden frames and logs ``test/<method>/miou`` and ``test/<method>/miou_<distance>``
-    in percent. An interval of N frames needs about 20 N bytes per pixel of memory, mostly for its flows.
+    ``trainer.predict`` gives a list of :class:`~wrp.types.Propagated` for each interval, one per frame and method,
+    anchors included; ``trainer.test`` scores hidden frames and logs ``test/<method>/miou`` and
+    ``test/<method>/miou_<distance>`` in percent. An interval of N frames needs about 20 N bytes of memory per pixel,
+    mostly for its flows.
 
     Args:
         num_classes: Number of classes C.

@@ -33,8 +33,8 @@ def cycle_evidence(
 ) -> Evidence:
     """The label of a frame t after the cycle t → b → t (paper), as if b had been its anchor.
 
-    ỹ_t(x) = y_t(x + F_{t→b}(x) + F'_{b→t}(x + F_{t→b}(x))). The tests look at F_{t→b} alone (ours): the residual of both
-    flows together *is* the displacement of the cycle, and a mask made of it would be better than any at inference.
+    ỹ_t(x) = y_t(x + F_{t→b}(x) + F'_{b→t}(x + F_{t→b}(x))). The tests look at F_{t→b} alone (ours): the residual of
+    both flows together *is* the displacement of the cycle, and a mask made of it would be better than any at inference.
 
     Args:
         label: y_t, (H, W) uint8.

@@ -62,8 +62,8 @@ def gather(sources: list[Evidence]) -> Evidence:
 def anchor_weights(evidence: Evidence) -> Tensor:
     """Weight of each source at each pixel (ours): near, consistent and photometrically right anchors count more.
 
-    w_s ∝ 1 / distance · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over the
-    sources that have a label.
+    w_s ∝ 1 / distance · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over
+    the sources that have a label.
 
     Returns:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.

@@ -107,7 +107,7 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
 
 
 def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
-    """Composed flow F_{j→a}(x) = F_{j→i}(x) + F_{i→a}(x + F_{j→i}(x)).
+    """The composed flow, F_{j→a}(x) = F_{j→i}(x) + F_{i→a}(x + F_{j→i}(x)).
 
     Sampling labels once through the composed flow drifts less than sampling them anew at every step.
 

@@ -101,8 +101,8 @@ def check_files(index: ClipIndex, teacher: bool) -> None:
             expected, first = sizes.setdefault(clip.name, (size, frame.image))
             if size != expected:
                 raise DataError(
-                    f"{frame.image} is {size[1]}×{size[0]} pixels, {first} is {expected[1]}×{expected[0]}; all frames of "
-                    "a clip must have one size"
+                    f"{frame.image} is {size[1]}×{size[0]} pixels, {first} is {expected[1]}×{expected[0]}; all "
+                    "frames of a clip must have one size"
                 )
         if frame.label is not None:
             read_label(frame.label, index.label_map, (size[0], size[1]))

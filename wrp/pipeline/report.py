@@ -40,11 +40,8 @@ def overall_table(metrics: dict[str, Any]) -> str:
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns; all but the first are numbers."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        + " |"
-        for row in [header, *rows]
-    ]  # fmt: skip
+    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [header, *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in aligned]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
     return "\n".join(lines)
 
@@ -106,8 +103,8 @@ def _summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
     anchors = sum(len(clip.anchors) for clip in index.clips)
     final = metrics["settings"]["methods"][-1]
     return (
-        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {anchors} of them labelled by "
-        f"hand; the labels of the others in `labels/` are by `{final}`."
+        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {anchors} of them labelled "
+        f"by hand; the labels of the others in `labels/` are by `{final}`."
     )
 
 
