@@ -22,26 +22,35 @@ class Segmenter(nn.Module):
 
     Args:
         net: Maps normalised images (B, 3, h, w), h and w multiples of 32, to logits (B, C, h, w).
+        scale: Working resolution: the network sees the image at this magnification, its logits are scaled back.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
         self.net = net
+        self.scale = scale
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
-        height, width = images.shape[-2:]
+        size = images.shape[-2:]
         normalised = (images - self.mean) / self.std
+        if self.scale != 1:
+            smaller = [max(1, round(side * self.scale)) for side in size]
+            normalised = functional.interpolate(normalised, smaller, mode="bilinear", antialias=True)
+        height, width = normalised.shape[-2:]
         padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE))
-        return self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
+        logits = self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
+        return logits if self.scale == 1 else functional.interpolate(logits, size, mode="bilinear")
 
 
-def create_segmenter(architecture: str, encoder: str, num_classes: int, weights: str | None = None) -> Segmenter:
+def create_segmenter(
+    architecture: str, encoder: str, num_classes: int, weights: str | None = None, scale: float = 1.0
+) -> Segmenter:
     """Make a segmentation network by name.
 
     Args:
@@ -49,6 +58,7 @@ def create_segmenter(architecture: str, encoder: str, num_classes: int, weights:
         encoder: Name of an encoder there, e.g. ``resnet18``, or ``tu-`` and the name of one of timm's.
         num_classes: C.
         weights: ``imagenet``, another name the encoder knows, or None to start from scratch.
+        scale: Working resolution, see :class:`Segmenter`.
 
     Raises:
         WrpError: If a name is unknown or the weights cannot be downloaded.
@@ -62,4 +72,4 @@ def create_segmenter(architecture: str, encoder: str, num_classes: int, weights:
             f"cannot make architecture {architecture!r} with encoder {encoder!r} and weights {weights!r}: "
             f"{reason[0][:300]}{hint}"
         ) from error
-    return Segmenter(net.to(memory_format=torch.channels_last))
+    return Segmenter(net.to(memory_format=torch.channels_last), scale)

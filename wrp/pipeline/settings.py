@@ -33,6 +33,8 @@ class Settings:
         weights: ``auto``: ImageNet encoder weights if they can be had, else from scratch; ``none`` or a name otherwise.
         architecture: The teacher's architecture.
         encoder: The teacher's encoder.
+        teacher_scale: The teacher's working resolution.
+        teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
         teacher_crop: Height and width of its crops in pixels.
         teacher_batch: Crops per step.
@@ -55,11 +57,13 @@ class Settings:
     refiner: str | None = None
     weights: str = "auto"
     architecture: str = "FPN"
-    encoder: str = "resnet18"
-    teacher_steps: int = 400
-    teacher_crop: tuple[int, int] = (192, 256)
-    teacher_batch: int = 8
-    refiner_steps: int = 300
+    encoder: str = "tu-regnetx_002"
+    teacher_scale: float = 0.5
+    teacher_lr: float = 2e-3
+    teacher_steps: int = 800
+    teacher_crop: tuple[int, int] = (256, 448)
+    teacher_batch: int = 4
+    refiner_steps: int = 400
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
     seed: int = 0

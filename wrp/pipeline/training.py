@@ -32,7 +32,14 @@ def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None
     pl.seed_everything(settings.seed, verbose=False)
     data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
     data.epoch_length = settings.teacher_steps * settings.teacher_batch
-    module = SegmentationModule(data.num_classes, settings.architecture, settings.encoder, weights)
+    module = SegmentationModule(
+        data.num_classes,
+        settings.architecture,
+        settings.encoder,
+        weights,
+        settings.teacher_scale,
+        lr=settings.teacher_lr,
+    )
     fit(module, data, settings.teacher_steps, path)
 
 
