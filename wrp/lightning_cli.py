@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import ImageDataModule, VideoDataModule
-from wrp.modules.base import BaseModule
+from wrp.modules.base import BaseModule, check_class
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -81,11 +82,10 @@ def _compare(path: Path, model: Any) -> None:
     except Exception as error:
         raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
     saved: dict[str, Any] = checkpoint.get("hyper_parameters", {})
-    made_by = checkpoint.get(BaseModule.CLASS_KEY)
-    if made_by is not None and made_by != model.class_path:
-        raise WrpError(
-            f"{path} was made by {made_by}, got the model {model.class_path}; pass a checkpoint of that class"
-        )
+    module, name = model.class_path.rsplit(".", 1)
+    wanted = getattr(import_module(module), name)
+    if issubclass(wanted, BaseModule):
+        check_class(checkpoint, wanted, path)
     given = model.get("init_args") or {}
     for key, value in saved.items():
         if key in given and given[key] != value and not isinstance(value, list | dict):

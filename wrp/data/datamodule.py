@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, select_clips
-from wrp.data.datasets import open_index
+from wrp.data.datasets import find_folder, open_index
 from wrp.data.datasets.generated import cached_folder
 from wrp.data.items import FrameItems, IntervalItems, WindowItems, collate_frames
 from wrp.data.labelmaps import read_label_map
@@ -67,7 +67,8 @@ class VideoDataModule(_BaseDataModule):
 
     Args:
         num_classes: Number of classes; checked against the data set's.
-        root: Folder of the data set; None: a street scene is generated into ``~/.cache/wrp``.
+        root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
+            ``~/.cache/wrp``.
         layout: ``auto``, ``folder``, ``camvid`` or ``davis``.
         split: Name of a split, where the layout has splits.
         clips: Names of the clips to use; None: all.
@@ -121,6 +122,8 @@ class VideoDataModule(_BaseDataModule):
     def index(self) -> ClipIndex:
         """The clips, with labels hidden as asked for."""
         if self._index is None:
+            if self.root is None and self.layout not in ("auto", "folder"):
+                raise DataError(f"layout {self.layout!r} needs the folder of its data set: pass data.init_args.root")
             root = self.root if self.root is not None else cached_folder(self.num_classes, self.seed)
             found = open_index(root, self.layout, self.split)
             self._check_classes(found.label_map, found.root)
@@ -232,14 +235,14 @@ class ImageDataModule(_BaseDataModule):
     def label_map(self) -> LabelMap:
         """The classes."""
         if self._label_map is None:
-            if not self.root.is_dir():
-                raise DataError(f"there is no folder {self.root}")
+            self.root = find_folder(self.root)
             self._label_map = read_label_map(self.root / "classes.yaml")
             self._check_classes(self._label_map, self.root)
         return self._label_map
 
     def frames(self, split: str, labelled: bool = True) -> list[tuple[str, int, Frame]]:
         """The images of a split; those without a label are left out where ``labelled``."""
+        self.root = find_folder(self.root)
         images = list_images(self.root / "images" / split)
         labels = self.root / "labels" / split
         frames = [Frame(image.stem, image, label_beside(labels, image)) for image in images]

@@ -48,18 +48,23 @@ class PropagationScore(Metric):
 
         mIoU and IoU are in percent, rounded to 2 digits, None where nothing was counted.
         """
-        return {method: self._of_method(index) for index, method in enumerate(self.methods)}
+        return {method: summarize(self.matrix[i], self.frames[i]) for i, method in enumerate(self.methods)}
 
-    def _of_method(self, index: int) -> dict[str, Any]:
-        matrix = self.matrix[index]
-        total = matrix.sum(0)
-        distances = self.frames[index].nonzero().flatten().tolist()
-        return {
-            "miou": _percent(mean_iou(total)),
-            "per_class": [_percent(value) for value in class_iou(total)],
-            "by_distance": {str(d): _percent(mean_iou(matrix[d])) for d in distances},
-            "frames": int(self.frames[index].sum()),
-        }
+
+def summarize(matrix: Tensor, frames: Tensor) -> dict[str, Any]:
+    """Scores of one method, see :meth:`PropagationScore.compute`, from its counts by distance.
+
+    Args:
+        matrix: Confusion matrices (D, C, C + 1).
+        frames: Number of frames at each distance, (D,).
+    """
+    total = matrix.sum(0)
+    return {
+        "miou": _percent(mean_iou(total)),
+        "per_class": [_percent(value) for value in class_iou(total)],
+        "by_distance": {str(d): _percent(mean_iou(matrix[d])) for d in frames.nonzero().flatten().tolist()},
+        "frames": int(frames.sum()),
+    }
 
 
 def _percent(value: Tensor) -> float | None:

@@ -65,7 +65,7 @@ def sample(values: Tensor, coords: Tensor) -> Tensor:
 
 
 def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring images, probabilities or flows that are known in t to s: warp(z_t, F_{s→t}).
+    """Bring images, probabilities or flows that are known in t to s; z_t and F_{s→t} give what s sees of t.
 
     Args:
         values: z_t, (B, C, H, W).

@@ -13,7 +13,7 @@ from wrp.callbacks.writer import method_folder
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_label
 from wrp.metrics.masks import boundary_accuracy, region_similarity
-from wrp.metrics.propagation import PropagationScore
+from wrp.metrics.propagation import PropagationScore, summarize
 from wrp.types import Clip, LabelMap
 
 
@@ -75,9 +75,11 @@ def _predictions(
 
 
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
-    result = score_.compute()
-    for scores in result.values():
-        scores["per_class"] = dict(zip(label_map.names, scores["per_class"], strict=True))
+    result = {}
+    for i, method in enumerate(score_.methods):
+        # Not by compute(): clips without hidden frames are no mistake, and nothing is to be synchronised.
+        scores = summarize(score_.matrix[i], score_.frames[i])
+        result[method] = scores | {"per_class": dict(zip(label_map.names, scores["per_class"], strict=True))}
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex
@@ -11,20 +12,33 @@ from wrp.types import DataError
 LAYOUTS = {"folder": folder, "camvid": camvid, "davis": davis}
 
 
+def find_folder(root: str | Path) -> Path:
+    """A data set's folder: as given or, where there is none of this name, below the folder in ``WRP_DATA``.
+
+    Raises:
+        DataError: If there is neither.
+    """
+    places = [Path(root)]
+    if base := os.environ.get("WRP_DATA"):
+        places.append(Path(base) / root)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError(f"there is no folder {' nor '.join(map(str, places))}")
+
+
 def open_index(root: str | Path, layout: str = "auto", split: str | None = None) -> ClipIndex:
     """Index a data set.
 
     Args:
-        root: Its folder.
+        root: Its folder, see :func:`find_folder`.
         layout: ``auto``, ``folder``, ``camvid`` or ``davis``.
         split: Name of a split, where the layout has splits.
 
     Raises:
         DataError: If the folder is missing or does not have the layout.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}")
+    root = find_folder(root)
     if layout == "auto":
         found = [name for name, module in LAYOUTS.items() if module.matches(root)]
         if not found:

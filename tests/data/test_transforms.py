@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.clips import id_picture, picture
+from wrp.data.transforms import Draw, TrainTransform
+
+IMAGE = torch.from_numpy(picture(0, 60, 90)).permute(2, 0, 1).contiguous()
+LABEL = torch.from_numpy(id_picture(0, (0, 1, 2), 60, 90))
+
+
+def augment(draw: Draw, seed: int = 0, crop: tuple[int, int] = (32, 48)) -> tuple[Tensor, Tensor]:
+    return TrainTransform(crop, seed=seed)(IMAGE, LABEL, draw)
+
+
+def test_a_draw_is_another_seed_for_every_epoch_index_and_run() -> None:
+    seeds = {Draw(epoch, index).seed(run) for epoch in range(10) for index in range(10) for run in range(5)}
+    assert len(seeds) == 500
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert Draw(3, 4).seed(5) == Draw(3, 4).seed(5)
+
+
+@pytest.mark.parametrize("crop", [(32, 48), (48, 32), (64, 200), (128, 128)])
+def test_every_crop_has_its_size_and_dtype(crop: tuple[int, int]) -> None:
+    for index in range(6):
+        image, label = augment(Draw(0, index), crop=crop)
+        assert image.shape == (3, *crop)
+        assert label.shape == crop
+        assert image.dtype == label.dtype == torch.uint8
+        assert set(label.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:
+    transform = TrainTransform((32, 48), seed=3)
+    first = transform(IMAGE, LABEL, Draw(1, 2))
+    for other in (Draw(0, 0), Draw(1, 1), Draw(2, 2)):
+        transform(IMAGE, LABEL, other)  # what was drawn before does not matter
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(1)
+    again, fresh = transform(IMAGE, LABEL, Draw(1, 2)), augment(Draw(1, 2), seed=3)
+    for i in range(2):
+        assert torch.equal(first[i], again[i])
+        assert torch.equal(first[i], fresh[i])
+
+
+def test_other_seeds_epochs_and_indices_look_different() -> None:
+    cases = [(Draw(e, i), s) for e in range(3) for i in range(3) for s in range(2)]
+    pictures = {augment(draw, seed)[0].numpy().tobytes() for draw, seed in cases}
+    assert len(pictures) == len(cases)
+
+
+def test_the_frame_given_stays_as_it_was() -> None:
+    image, label = IMAGE.clone(), LABEL.clone()
+    augment(Draw(0, 1))
+    assert torch.equal(image, IMAGE)
+    assert torch.equal(label, LABEL)
+
+
+def test_frame_and_label_share_one_geometry_and_padding_is_unlabelled() -> None:
+    """The frame shows its own label in grey, so they must agree after any scale, crop and mirror."""
+    label = torch.zeros(64, 64, dtype=torch.uint8)
+    label[:, 20:] = 1
+    label[30:, 40:] = 2
+    image = (label * 100 + 20).repeat(3, 1, 1)
+    for index in range(20):
+        crop, moved = TrainTransform((80, 80), seed=1)(image, label, Draw(0, index))
+        grey = crop.float().mean(0)
+        medians = [grey[moved == value].median().item() for value in moved.unique().tolist() if value != 255]
+        assert medians == sorted(medians)
+        for value in (0, 1, 2):
+            region = grey[moved == value]
+            if len(region) > 100:
+                assert ((region - region.median()).abs() < 25).float().mean() > 0.85
+        padded = moved == 255
+        if padded.any():
+            assert grey[padded].max() <= 60
+
+
+def test_mirrored_and_plain_crops_both_occur() -> None:
+    label = torch.zeros(64, 64, dtype=torch.uint8)
+    label[:, 32:] = 1
+    image = (label * 200).repeat(3, 1, 1)
+    left = [TrainTransform((64, 64), scale=(1, 1), seed=0)(image, label, Draw(0, i))[1][0, 0].item() for i in range(20)]
+    assert 3 < sum(left) < 17

@@ -1,0 +1,111 @@
+"""What every flow estimator must do. A new estimator's test is a subclass with its ``make``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wrp.flow.estimator import FlowEstimator
+
+
+def texture(height: int, width: int, x: float = 0.0, y: float = 0.0) -> Tensor:
+    """A frame (3, H, W) uint8 that shows a smooth random texture, moved by (x, y) pixels."""
+    noise = np.random.default_rng(0).uniform(0, 255, (height + 80, width + 80, 3)).astype(np.float32)
+    noise = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    noise = (noise - noise.min()) / np.ptp(noise) * 255
+    moved = cv2.warpAffine(noise, np.array([[1, 0, x - 40.0], [0, 1, y - 40.0]]), (width, height))
+    return torch.from_numpy(moved.round().astype(np.uint8)).permute(2, 0, 1).contiguous()
+
+
+class FlowEstimatorTester(ABC):
+    """Tests of the interface; subclass it as ``class TestName(FlowEstimatorTester)``."""
+
+    smallest: tuple[int, int] = (1, 1)
+    odd: tuple[int, int] = (57, 83)
+    tolerance: float = 0.5  # median error in pixels on a texture that moves as a whole
+
+    @abstractmethod
+    def make(self) -> FlowEstimator:
+        """The estimator, without weights from the network."""
+
+    @pytest.fixture
+    def estimator(self) -> FlowEstimator:
+        return self.make()
+
+    def test_flow_is_float32_with_x_and_y(self, estimator: FlowEstimator) -> None:
+        flow = estimator(texture(64, 96)[None], texture(64, 96, 2)[None])
+        assert flow.shape == (1, 2, 64, 96)
+        assert flow.dtype == torch.float32
+        assert torch.isfinite(flow).all()
+        assert not flow.requires_grad
+
+    @pytest.mark.parametrize(("x", "y"), [(0, 0), (3, 0), (-3, 0), (0, 2), (2, -2.5)])
+    def test_flow_points_from_the_first_frame_to_the_second(self, estimator: FlowEstimator, x: float, y: float) -> None:
+        flow = estimator(texture(96, 128)[None], texture(96, 128, x, y)[None])
+        inner = flow[0, :, 16:-16, 16:-16].flatten(1).median(1).values
+        assert inner.tolist() == pytest.approx([x, y], abs=self.tolerance)
+
+    def test_frames_of_any_size_are_taken(self, estimator: FlowEstimator) -> None:
+        for height, width in (self.odd, self.smallest):
+            flow = estimator(texture(height, width)[None], texture(height, width, 1)[None])
+            assert flow.shape == (1, 2, height, width)
+            assert torch.isfinite(flow).all()
+
+    def test_a_batch_equals_a_loop(self, estimator: FlowEstimator) -> None:
+        first = torch.stack([texture(64, 80), texture(64, 80, 5), texture(64, 80, 0, 3)])
+        second = torch.stack([texture(64, 80, 2), texture(64, 80, 4), texture(64, 80, 1, 3)])
+        together = estimator(first, second)
+        for i in range(3):
+            alone = estimator(first[i : i + 1], second[i : i + 1])[0]
+            torch.testing.assert_close(together[i], alone, atol=1e-3, rtol=0)
+
+    def test_frames_are_left_as_they_were(self, estimator: FlowEstimator) -> None:
+        first, second = texture(64, 80)[None], texture(64, 80, 2)[None]
+        copies = first.clone(), second.clone()
+        estimator(first, second)
+        assert torch.equal(first, copies[0])
+        assert torch.equal(second, copies[1])
+
+    def test_between_gives_both_directions(self, estimator: FlowEstimator) -> None:
+        frame, following = texture(64, 96), texture(64, 96, 2)
+        flows = estimator.between(frame, following)
+        torch.testing.assert_close(flows.flow_fw, estimator(frame[None], following[None]), atol=1e-3, rtol=0)
+        torch.testing.assert_close(flows.flow_bw, estimator(following[None], frame[None]), atol=1e-3, rtol=0)
+        assert flows.flow_fw.shape == flows.flow_bw.shape == (1, 2, 64, 96)
+
+    def test_time_is_counted(self, estimator: FlowEstimator) -> None:
+        assert estimator.seconds == 0
+        estimator(texture(64, 64)[None], texture(64, 64)[None])
+        first = estimator.seconds
+        estimator(texture(64, 64)[None], texture(64, 64)[None])
+        assert 0 < first < estimator.seconds
+
+    def test_it_is_frozen(self, estimator: FlowEstimator) -> None:
+        assert not any(parameter.requires_grad for parameter in estimator.parameters())
+        assert not estimator.state_dict()
+
+    @pytest.mark.parametrize(
+        ("first", "second", "message"),
+        [
+            ((1, 3, 32, 32), (1, 3, 32, 33), r"one shape, got \(1, 3, 32, 32\) and \(1, 3, 32, 33\)"),
+            ((1, 3, 32, 32), (2, 3, 32, 32), "one shape"),
+            ((3, 32, 32), (3, 32, 32), r"\(B, 3, H, W\)"),
+            ((1, 1, 32, 32), (1, 1, 32, 32), r"\(B, 3, H, W\)"),
+        ],
+    )
+    def test_other_shapes_are_refused(
+        self, estimator: FlowEstimator, first: tuple[int, ...], second: tuple[int, ...], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            estimator(torch.zeros(first, dtype=torch.uint8), torch.zeros(second, dtype=torch.uint8))
+
+    def test_other_dtypes_are_refused(self, estimator: FlowEstimator) -> None:
+        frame = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+        for first, second in ((frame.float(), frame), (frame, frame.half())):
+            with pytest.raises(ValueError, match="flow needs uint8 frames in 0 … 255, got"):
+                estimator(first, second)

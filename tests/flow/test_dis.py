@@ -1,0 +1,51 @@
+import threading
+
+import pytest
+import torch
+
+from tests.flow.base import FlowEstimatorTester, texture
+from wrp.flow.dis import DIS, PRESETS
+
+
+class TestDIS(FlowEstimatorTester):
+    def make(self) -> DIS:
+        return DIS()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_estimates(preset: str) -> None:
+    flow = DIS(preset)(texture(96, 128)[None], texture(96, 128, 2)[None])
+    assert abs(flow[0, 0, 16:-16, 16:-16].median() - 2) < 0.5
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown DIS preset 'best', expected one of ultrafast, fast, medium"):
+        DIS("best")
+
+
+@pytest.mark.parametrize("size", [(8, 8), (31, 100), (33, 47), (100, 9)])
+def test_padding_of_small_frames_is_taken_off_again(size: tuple[int, int]) -> None:
+    assert DIS()(texture(*size)[None], texture(*size)[None]).shape == (1, 2, *size)
+
+
+def test_a_frame_that_does_not_move_has_no_flow() -> None:
+    assert DIS()(texture(64, 64)[None], texture(64, 64)[None]).abs().max() < 1e-3
+
+
+def test_two_threads_can_share_an_estimator() -> None:
+    estimator, first = DIS(), texture(96, 96)[None]
+    moved = [texture(96, 96, x)[None] for x in (1, 3)]
+    alone = [estimator(first, second) for second in moved]
+    found: list[list[torch.Tensor]] = [[], []]
+
+    def work(i: int) -> None:
+        found[i].extend(estimator(first, moved[i]) for _ in range(5))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i in range(2):
+        assert len(found[i]) == 5
+        assert all(torch.equal(flow, alone[i]) for flow in found[i])

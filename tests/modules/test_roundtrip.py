@@ -1,0 +1,144 @@
+"""Fit, checkpoint, load and predict every module through the real command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.clips import make_folder
+from wrp import PropagationModule, RefinementModule, SegmentationModule
+from wrp.cli import main
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.lightning_cli import run
+from wrp.modules.base import load_module
+from wrp.modules.propagation import PROPAGATORS
+from wrp.types import WrpError
+
+FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
+PREDICT = ["--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.devices=1", "--return_predictions=false"]
+SEGMENTER = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002"]
+REFINER = ["--model=RefinementModule", "--model.channels=[4,8,8]", "--model.crop_size=[16,32]", "--model.crops=2"]
+
+
+def data(root: Path, serve: str) -> list[str]:
+    chosen = [f"--data.root={root}", f"--data.serve={serve}", "--data.crop_size=[32,64]"]
+    return ["--data=VideoDataModule", "--data.num_classes=3", *chosen]
+
+
+def checkpoints(folder: str) -> list[str]:
+    return [
+        "--trainer.callbacks=ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={folder}",
+        "--trainer.callbacks.filename=model",
+    ]
+
+
+def writer(folder: str) -> list[str]:
+    return ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={folder}"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "clips", {"walk": 7}, labelled=(0, 3, 6))
+
+
+def fit(root: Path, serve: str, model: list[str], folder: str) -> str:
+    assert main(["fit", *model, *data(root, serve), *FIT, *checkpoints(folder)]) == 0
+    return f"{folder}/model.ckpt"
+
+
+def written(folder: str) -> list[np.ndarray]:
+    return [np.array(Image.open(path)) for path in sorted(Path(folder, "labels", "walk").glob("*.png"))]
+
+
+def test_segmentation(root: Path) -> None:
+    checkpoint = fit(root, "frames", SEGMENTER, "teacher")
+    command = ["predict", *SEGMENTER, *data(root, "frames"), *PREDICT, *writer("out"), f"--ckpt_path={checkpoint}"]
+    assert main(command) == 0
+    labels = written("out")
+    assert len(labels) == 7
+    module = load_module(SegmentationModule, checkpoint)
+    frame = torch.from_numpy(np.array(Image.open(root / "frames/walk/00004.png"))).permute(2, 0, 1)
+    with torch.inference_mode():
+        expected = module.probabilities(frame[None]).argmax(1)[0].numpy()
+    assert np.array_equal(np.array([0, 3, 7])[expected], labels[4])
+
+
+def test_refinement_and_propagation(root: Path) -> None:
+    teacher = fit(root, "frames", SEGMENTER, "teacher")
+    refiner = fit(root, "windows", [*REFINER, f"--model.teacher={teacher}"], "refiner")
+    names = torch.load(refiner, weights_only=True)["state_dict"]
+    assert names
+    assert not [name for name in names if name.startswith("teacher")]
+    again = ["predict", *REFINER, f"--model.teacher={teacher}", *data(root, "windows"), *PREDICT, *writer("anchors")]
+    assert main([*again, f"--ckpt_path={refiner}"]) == 0
+    assert len(written("anchors")) == 3
+    methods = ["motion", "semantic", "inpaint", "refine"]
+    model = ["--model=PropagationModule", f"--model.methods={methods}", f"--model.teacher={teacher}"]
+    model.append(f"--model.refiner={refiner}")
+    assert main(["predict", *model, *data(root, "intervals"), *PREDICT, *writer("out")]) == 0
+    labels = written("out")
+    assert len(labels) == 7
+    for anchor in (0, 3, 6):
+        assert np.array_equal(labels[anchor], np.array(Image.open(root / f"labels/walk/{anchor:05d}.png")))
+    for method in methods[:-1]:
+        assert len(list(Path("out", "methods", method, "walk").glob("*.png"))) == 4
+    lines = [json.loads(line) for line in Path("out", "manifest.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == list(range(7))
+    assert [line["method"] for line in lines] == ["anchor", "refine", "refine", "anchor", "refine", "refine", "anchor"]
+
+
+def test_propagation_scores_hidden_frames(root: Path) -> None:
+    root = make_folder(root.parent / "full", {"walk": 7})
+    model = ["--model=PropagationModule", "--model.methods=[motion,'motion:previous']"]
+    cli = run(["test", *model, *data(root, "intervals"), "--data.label_every=3", *PREDICT[:3]])
+    scores = cli.trainer.callback_metrics
+    assert {"test/motion/miou", "test/motion:previous/miou_1", "test/motion:previous/miou_2"} <= set(scores)
+    assert 0 < scores["test/motion/miou"] <= 100
+
+
+def test_checkpoint_of_another_class_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = fit(root, "frames", SEGMENTER, "teacher")
+    with pytest.raises(WrpError, match="holds a .*SegmentationModule, expected a .*RefinementModule"):
+        load_module(RefinementModule, teacher)
+    command = ["predict", *REFINER, *data(root, "windows"), *PREDICT, f"--ckpt_path={teacher}"]
+    assert main(command) == 2
+    assert "holds a wrp.modules.segmentation.SegmentationModule" in capsys.readouterr().err
+
+
+def test_settings_of_a_checkpoint_that_win_are_named(root: Path) -> None:
+    teacher = fit(root, "frames", SEGMENTER, "teacher")
+    command = ["fit", *SEGMENTER, "--model.lr=0.5", *data(root, "frames"), *FIT, f"--ckpt_path={teacher}"]
+    with pytest.warns(UserWarning, match=r"lr=0\.001 of .* replaces the 0\.5"):
+        main([*command, *checkpoints("again")])
+
+
+def test_a_method_without_its_network_is_refused() -> None:
+    with pytest.raises(WrpError, match="'inpaint' needs a teacher"):
+        PropagationModule(3, ["motion", "inpaint"])
+    with pytest.raises(WrpError, match="methods must be some of"):
+        PropagationModule(3, ["motoin"])
+
+
+@pytest.mark.parametrize("serve", ["windows", "intervals"])
+def test_wrong_batches_are_named(root: Path, serve: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *SEGMENTER, *data(root, serve), *FIT]) == 2
+    assert "serve" in capsys.readouterr().err
+
+
+def test_an_own_propagator_takes_five_lines(root: Path) -> None:
+    class Earlier(PropagationModule):
+        propagators = {**PropagationModule.propagators, "earlier": PROPAGATORS["motion:previous"]}
+
+    batch = IntervalItems(open_index(root).clips, open_index(root).label_map)[0]
+    mine = Earlier(3, ["earlier"]).predict_step(batch, 0)
+    theirs = PropagationModule(3, ["motion:previous"]).predict_step(batch, 0)
+    assert all(torch.equal(a.labels, b.labels) for a, b in zip(mine, theirs, strict=True))
+    assert [result.method for result in mine] == ["anchor", "earlier", "earlier"]

@@ -1,0 +1,150 @@
+import pytest
+import torch
+from torch import Tensor
+
+from wrp.ops.fusion import Evidence, anchor_weights, blend, gather, inpaint, motion_error, nearest_weights
+
+IGNORE = 255
+
+
+def evidence(
+    labels: list[list[int]],
+    distance: list[float],
+    error: list[list[bool]] | None = None,
+    photometric: list[list[float]] | None = None,
+) -> Evidence:
+    """Evidence about a frame of one row."""
+    ids = torch.tensor(labels, dtype=torch.uint8)[:, None]
+    return Evidence(
+        ids,
+        torch.tensor(error)[:, None] if error else torch.zeros_like(ids, dtype=torch.bool),
+        torch.tensor(photometric)[:, None] if photometric else torch.zeros_like(ids, dtype=torch.float32),
+        torch.tensor(distance),
+    )
+
+
+def random_evidence(sources: int, seed: int, height: int = 9, width: int = 11) -> Evidence:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (sources, height, width), generator=generator, dtype=torch.uint8)
+    unknown = torch.rand(sources, height, width, generator=generator) < 0.4
+    return Evidence(
+        labels.masked_fill(unknown, IGNORE),
+        torch.rand(sources, height, width, generator=generator) < 0.4,
+        torch.rand(sources, height, width, generator=generator).half(),
+        torch.randint(1, 20, (sources,), generator=generator).float(),
+    )
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4])
+@pytest.mark.parametrize("weigh", [anchor_weights, nearest_weights])
+def test_weights_sum_to_one_where_a_source_has_a_label_and_to_zero_elsewhere(sources: int, weigh) -> None:
+    for seed in range(5):
+        given = random_evidence(sources, seed)
+        weights = weigh(given)
+        assert weights.shape == given.labels.shape
+        assert weights.dtype == torch.float32
+        assert (weights >= 0).all()
+        assert not weights[~given.known].any()
+        torch.testing.assert_close(weights.sum(0), given.known.any(0).float(), atol=1e-5, rtol=0)
+
+
+def test_weights_sum_to_one_even_where_every_source_looks_wrong() -> None:
+    given = evidence([[1], [2]], [100.0, 90.0], [[True], [True]], [[1.0], [1.0]])
+    torch.testing.assert_close(anchor_weights(given).sum(0), torch.ones(1, 1), atol=1e-4, rtol=0)
+
+
+def test_one_anchor_has_all_the_weight() -> None:
+    given = evidence([[3, IGNORE, 1]], [7.0], [[False, False, True]], [[0.0, 0.0, 0.9]])
+    torch.testing.assert_close(anchor_weights(given)[0, 0], torch.tensor([1.0, 0, 1]), atol=1e-4, rtol=0)
+    assert nearest_weights(given)[0, 0].tolist() == [1, 0, 1]
+
+
+def test_nearer_consistent_and_photometrically_better_sources_count_more() -> None:
+    assert anchor_weights(evidence([[1], [2]], [2.0, 3.0]))[:, 0, 0].tolist() == pytest.approx([0.6, 0.4], abs=1e-5)
+    failed = evidence([[1], [2]], [1.0, 1.0], error=[[True], [False]])
+    assert anchor_weights(failed)[:, 0, 0].tolist() == pytest.approx([0.3 / 1.3, 1 / 1.3], abs=1e-5)
+    darker = evidence([[1], [2]], [1.0, 1.0], photometric=[[0.02], [0.0]])
+    first = torch.exp(torch.tensor(-1.0)).item()
+    assert anchor_weights(darker)[:, 0, 0].tolist() == pytest.approx([first / (1 + first), 1 / (1 + first)], abs=1e-5)
+
+
+def test_all_weight_goes_to_the_nearest_anchor_wherever_it_stands() -> None:
+    assert nearest_weights(evidence([[1], [2]], [2.0, 3.0]))[:, 0, 0].tolist() == [1, 0]
+    assert nearest_weights(evidence([[1], [2]], [3.0, 2.0]))[:, 0, 0].tolist() == [0, 1]
+    assert nearest_weights(evidence([[1], [2], [3]], [3.0, 2.0, 1.0]))[:, 0, 0].tolist() == [0, 0, 1]
+
+
+def test_the_earlier_of_two_equally_near_anchors_is_taken() -> None:
+    assert nearest_weights(evidence([[1], [2]], [4.0, 4.0]))[:, 0, 0].tolist() == [1, 0]
+
+
+def test_the_other_anchor_speaks_where_the_nearest_says_nothing() -> None:
+    given = evidence([[IGNORE, 1, IGNORE], [2, 2, IGNORE]], [1.0, 9.0])
+    assert nearest_weights(given)[:, 0].tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert anchor_weights(given)[:, 0, 0].tolist() == pytest.approx([0, 1], abs=1e-5)
+
+
+def test_blend_adds_the_weights_of_each_class() -> None:
+    given = evidence([[0, 1, 2, IGNORE], [0, 2, IGNORE, IGNORE]], [1.0, 1.0])
+    weights = torch.tensor([[0.75, 0.75, 1, 0], [0.25, 0.25, 0, 0]])[:, None]
+    probs = blend(given, weights, 3)[:, 0]
+    assert probs.T.tolist() == [[1, 0, 0], [0, 0.75, 0.25], [0, 0, 1], [0, 0, 0]]
+
+
+def test_blend_of_weights_sums_to_one_or_zero() -> None:
+    given = random_evidence(3, 7)
+    probs = blend(given, anchor_weights(given), 5)
+    assert probs.shape == (5, 9, 11)
+    torch.testing.assert_close(probs.sum(0), given.known.any(0).float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "expected"),
+    [
+        ([1, 2], [False, False], False),
+        ([1, 2], [True, False], False),
+        ([1, 2], [True, True], True),
+        ([1, IGNORE], [False, True], False),
+        ([1, IGNORE], [True, False], True),  # the source that passed its test says nothing
+        ([IGNORE, IGNORE], [False, False], True),
+    ],
+)
+def test_motion_is_in_error_where_no_source_with_a_label_passed_its_test(
+    labels: list[int], error: list[bool], expected: bool
+) -> None:
+    given = evidence([[label] for label in labels], [1.0, 2.0], [[failed] for failed in error])
+    assert motion_error(given).tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("label", [1, IGNORE])
+@pytest.mark.parametrize("failed", [False, True])
+def test_motion_error_of_one_anchor(label: int, failed: bool) -> None:
+    given = evidence([[label]], [1.0], [[failed]])
+    assert motion_error(given).item() is (failed or label == IGNORE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inpaint_is_the_formula_of_the_paper(dtype: torch.dtype) -> None:
+    motion, semantic = torch.rand(4, 5, 6).softmax(0), torch.rand(4, 5, 6).softmax(0).to(dtype)
+    error = torch.rand(5, 6) < 0.5
+    expected = (1 - error.float()) * motion + error.float() * semantic.float()
+    result = inpaint(motion, error, semantic)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, expected)
+
+
+def test_gather_stacks_sources_in_order() -> None:
+    first, second = random_evidence(1, 1), random_evidence(2, 2)
+    both = gather([first, second])
+    for name, value in vars(both).items():
+        assert torch.equal(value, torch.cat([getattr(first, name), getattr(second, name)]))
+
+
+@pytest.mark.parametrize("weigh", [anchor_weights, nearest_weights])
+def test_cropping_and_mirroring_commute_with_weighing(weigh) -> None:
+    given = random_evidence(2, 5)
+    rows, columns = slice(2, 7), slice(1, 6)
+    weights: Tensor = weigh(given)
+    assert torch.equal(weigh(given.crop(rows, columns)), weights[:, rows, columns])
+    assert torch.equal(weigh(given.flip()), weights.flip(-1))
+    assert torch.equal(motion_error(given.flip()), motion_error(given).flip(-1))

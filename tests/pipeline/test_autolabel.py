@@ -1,0 +1,230 @@
+"""The main job through the command line: what is written, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
+from wrp.cli import main
+from wrp.data.datasets.generated import generate_folder
+from wrp.pipeline.settings import Settings
+from wrp.pipeline.training import find_weights
+
+QUICK = ["--teacher-steps", "2", "--refiner-steps", "2", "--weights", "none"]
+
+
+def metrics(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return content
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.png"))}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene") / "clip"
+    return generate_folder(folder, num_classes=8, num_frames=9, height=64, width=96)
+
+
+@pytest.mark.slow
+def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", *QUICK]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert "| refine " in printed.out
+    assert str(out / "report.md") in printed.out
+    result = metrics(out)
+    assert result["schema"] == 1
+    assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine"]
+    for scores in result["overall"].values():
+        assert scores["frames"] == 6
+        assert set(scores["by_distance"]) == {"1", "2"}
+        assert 0 <= scores["miou"] <= 100
+        assert len(scores["per_class"]) == 8
+    assert result["overall"] == result["clips"]["street0"]
+    assert set(result["seconds"]) == {"flow", "teacher", "refiner", "propagate", "total"}
+    assert result["settings"]["encoder_weights"] is None
+    for folder in ("labels", "confidence"):
+        assert len(list((out / folder / "street0").glob("*.png"))) == 9
+    label = Image.open(out / "labels/street0/00002.png")
+    assert label.mode == "P"
+    for anchor in ("00000", "00004", "00008"):
+        given, copied = (np.array(Image.open(r / "labels/street0" / f"{anchor}.png")) for r in (scene, out))
+        assert np.array_equal(given, copied)
+    assert "![street0](report/street0.png)" in (out / "report.md").read_text()
+    assert Image.open(out / "report/street0.png").size == (3 * 96, 2 * (64 + 18))
+    # Everything is there: the same command trains nothing and writes the same.
+    before, checkpoint = tree(out), (out / "teacher.ckpt").stat().st_mtime_ns
+    assert main(command) == 0
+    assert tree(out) == before
+    assert (out / "teacher.ckpt").stat().st_mtime_ns == checkpoint
+    # A lost interval is made again, and only that one.
+    kept = (out / "labels/street0/00001.png").stat().st_mtime_ns
+    (out / "manifest.parts/street0/000004.jsonl").unlink()
+    (out / "labels/street0/00005.png").unlink()
+    assert main(command) == 0
+    assert tree(out) == before
+    assert (out / "labels/street0/00001.png").stat().st_mtime_ns == kept
+    # Other settings do not mix with what is there.
+    assert main([*command, "--seed", "5"]) == 2
+    assert "holds a run with seed=0, got 5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_hidden_label_changes_nothing_but_the_score(tmp_path: Path) -> None:
+    roots = [make_folder(tmp_path / name / "clips", {"walk": 7}) for name in "ab"]
+    save(roots[1] / "labels/walk/00004.png", np.full_like(id_picture(0), 7))
+    results = []
+    for root in roots:
+        out = root.parent / "out"
+        assert main(["autolabel", str(root), "--out", str(out), "--label-every", "3", *QUICK]) == 0
+        results.append(({k: v for k, v in tree(out).items() if not k.startswith("report")}, metrics(out)["overall"]))
+    assert results[0][0] == results[1][0]
+    assert results[0][1] != results[1][1]
+
+
+def test_nothing_is_trained_that_no_method_needs(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods", "motion"]) == 0
+    assert not list(out.glob("*.ckpt"))
+    assert not (out / "methods").exists()
+
+
+def test_only_anchors_have_labels(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {"walk": 6, "run": 5}, labelled=(2,))
+    out = tmp_path / "out"
+    assert main(["autolabel", str(root), "--out", str(out), "--methods", "motion:previous,motion"]) == 0
+    assert len(list((out / "labels").rglob("*.png"))) == 11
+    assert metrics(out)["overall"]["motion"] == {
+        "miou": None, "per_class": {"road": None, "sky": None, "car": None}, "by_distance": {}, "frames": 0,
+    }  # fmt: skip
+    assert "Scores" not in (out / "report.md").read_text()
+    assert set(np.unique(np.array(Image.open(out / "labels/run/00001.png")))) <= {0, 3, 7, 255}
+
+
+def test_camvid_layout(tmp_path: Path) -> None:
+    root = make_camvid(tmp_path / "camvid", val=6)
+    out = tmp_path / "out"
+    assert main(["autolabel", str(root), "--out", str(out), "--label-every", "5", "--methods", "motion"]) == 0
+    stems = [path.stem for path in sorted((out / "labels/0016E5_07959").glob("*.png"))]
+    assert stems == [f"0016E5_{7959 + 2 * i:05d}" for i in range(6)]
+
+
+def test_davis_layout(tmp_path: Path) -> None:
+    root = make_davis(tmp_path / "davis", {"bear": 7, "surf": 6})
+    out = tmp_path / "out"
+    command = ["autolabel", str(root), "--out", str(out), "--label-every", "3", "--methods", "motion"]
+    assert main([*command, "--clips", "bear"]) == 0
+    assert set(metrics(out)["overall"]["motion"]) == {"miou", "per_class", "by_distance", "frames", "j", "f"}
+    values = {int(v) for path in (out / "labels").rglob("*.png") for v in np.unique(np.array(Image.open(path)))}
+    assert values <= {0, 1, 255}
+    assert not (out / "labels/surf").exists()
+
+
+def test_weights_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wrp.pipeline import training
+    from wrp.types import WrpError
+
+    def fail(*_: object) -> None:
+        raise WrpError("no network")
+
+    monkeypatch.setattr(training, "create_segmenter", fail)
+    assert find_weights(Settings("a", "b")) == (None, "no network")
+    assert find_weights(Settings("a", "b", weights="none")) == (None, None)
+    assert find_weights(Settings("a", "b", weights="imagenet")) == ("imagenet", None)
+
+
+def broken(root: Path, what: str) -> str:
+    """Break a data set and return what the message must name."""
+    label, frame = root / "labels/walk/00000.png", root / "frames/walk/00003.png"
+    if what == "label of another size":
+        save(label, id_picture(0, width=30))
+    elif what == "id outside classes.yaml":
+        save(label, np.full_like(id_picture(0), 5))
+    elif what == "colour label":
+        save(label, np.zeros((24, 40, 3), np.uint8))
+    elif what == "truncated label":
+        label.write_bytes(label.read_bytes()[:60])
+    elif what == "truncated frame":
+        frame.write_bytes(frame.read_bytes()[:-200])
+        return str(frame)
+    elif what == "frame of another size":
+        save(frame, np.zeros((20, 40, 3), np.uint8))
+        return str(frame)
+    elif what == "no label":
+        for path in (root / "labels/walk").iterdir():
+            path.unlink()
+        return "clip walk"
+    elif what == "no classes.yaml":
+        (root / "classes.yaml").unlink()
+        return "classes.yaml"
+    elif what == "broken classes.yaml":
+        (root / "classes.yaml").write_text("classes: [road, car]")
+        return "classes.yaml"
+    return str(label)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "label of another size",
+        "id outside classes.yaml",
+        "colour label",
+        "truncated label",
+        "truncated frame",
+        "frame of another size",
+        "no label",
+        "no classes.yaml",
+        "broken classes.yaml",
+    ],
+)
+def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_folder(tmp_path / "clips", {"walk": 6}, labelled=(0, 5))
+    named = broken(root, what)
+    assert main(["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "motion"]) == 2
+    error = capsys.readouterr().err
+    assert "wrp: error: " in error
+    assert named in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--out", "out"], "there is no folder nowhere"),
+        (["clips", "--out", "clips"], "would write into the data set"),
+        (["clips", "--out", "clips/labels/x"], "would write into the data set"),
+        (["clips", "--out", "out", "--methods", "motoin"], "methods must be some of"),
+        (["clips", "--out", "out", "--clips", "fly"], "has no clip 'fly'; its clips are walk"),
+        (["clips", "--out", "out", "--label-every", "0"], "label-every must be at least 1"),
+        (["clips", "--out", "out", "--label-every", "2", "--label-offset", "9"], "leaves none"),
+        (["clips", "--out", "out", "--layout", "camvid"], "does not have the layout 'camvid'"),
+        (["clips", "--out", "out", "--split", "val"], "has no splits"),
+        (["clips", "--out", "out", "--methods", "semantic", "--teacher", "t.ckpt"], "there is no checkpoint t.ckpt"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "clips", {"walk": 4}, labelled=(0, 3))
+    assert main(["autolabel", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from wrp.pipeline import autolabel
+
+    monkeypatch.setattr(autolabel, "DEMO", {**autolabel.DEMO, "teacher_steps": 1, "refiner_steps": 1})
+    assert main(["demo", "--seed", "1"]) == 0
+    assert "| refine " in capsys.readouterr().out
+    assert len(list(Path("wrp-demo/labels/street1").glob("*.png"))) == 49
+    assert Path("wrp-demo/report/street1.png").is_file()

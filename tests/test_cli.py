@@ -1,0 +1,46 @@
+"""The command line itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from wrp.cli import main
+
+
+def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for verb in ("fit", "validate", "test", "predict", "autolabel", "demo"):
+        assert verb in printed
+
+
+def test_unknown_verbs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["propagate"]) == 2
+    assert "invalid choice: 'propagate'" in capsys.readouterr().err
+
+
+def test_lightning_help_explains_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--model.help", "RefinementModule"]) == 0
+    assert "pair_share" in capsys.readouterr().out
+
+
+def test_unknown_classes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--model", "Nothing"]) == 2
+    assert "Nothing" in capsys.readouterr().err
+
+
+def test_module_and_version() -> None:
+    run = subprocess.run([sys.executable, "-m", "wrp", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("wrp ")
+
+
+def test_a_missing_logger_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from wrp import lightning_cli
+
+    monkeypatch.setitem(lightning_cli.LOGGERS, "CSVLogger", (False, "wandb"))
+    command = ["fit", "--model", "RefinementModule", "--data", "VideoDataModule", "--data.num_classes", "10"]
+    assert main([*command, "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "."]) == 2
+    assert "pip install 'wrp[wandb]'" in capsys.readouterr().err
