@@ -31,6 +31,11 @@ def test_tolerance_is_relative_to_the_squared_motion_plus_a_constant(returned: f
     assert forward_backward_error(constant(4), constant(returned))[0, :, :6].unique().tolist() == [fails]
 
 
+def test_what_leaves_the_frame_fails_however_little_it_moves() -> None:
+    failed = forward_backward_error(constant(0.6), constant(-0.6))
+    assert torch.equal(failed[0], (torch.arange(10) == 9).repeat(6, 1))
+
+
 def test_tolerances_can_be_chosen() -> None:
     there, back = constant(4), constant(-3)
     assert not forward_backward_error(there, back, alpha=0.05, beta=0.0)[0, 0, 0]

@@ -2,7 +2,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from wrp.ops.fusion import Evidence, anchor_weights, blend, gather, inpaint, motion_error, nearest_weights
+from wrp.ops.fusion import (
+    CONFIRMED_ERROR,
+    PHOTOMETRIC_ERROR,
+    Evidence,
+    anchor_weights,
+    blend,
+    gather,
+    inpaint,
+    motion_error,
+    nearest_weights,
+)
 
 IGNORE = 255
 
@@ -98,29 +108,39 @@ def test_blend_of_weights_sums_to_one_or_zero() -> None:
     torch.testing.assert_close(probs.sum(0), given.known.any(0).float(), atol=1e-5, rtol=0)
 
 
+SAME, CONFIRMS, DIFFERS = 0.0, (CONFIRMED_ERROR + PHOTOMETRIC_ERROR) / 2, PHOTOMETRIC_ERROR + 0.01
+
+
+def test_a_failed_test_is_confirmed_by_less_than_what_is_an_error_by_itself() -> None:
+    assert 0 < CONFIRMED_ERROR < PHOTOMETRIC_ERROR < 1
+
+
 @pytest.mark.parametrize(
-    ("labels", "error", "expected"),
+    ("labels", "error", "photometric", "expected"),
     [
-        ([1, 2], [False, False], False),
-        ([1, 2], [True, False], False),
-        ([1, 2], [True, True], True),
-        ([1, IGNORE], [False, True], False),
-        ([1, IGNORE], [True, False], True),  # the source that passed its test says nothing
-        ([IGNORE, IGNORE], [False, False], True),
+        # one anchor
+        ([1], [False], [SAME], False),
+        ([1], [True], [SAME], False),  # the forward-backward test alone is not believed
+        ([1], [True], [CONFIRMS], True),
+        ([1], [False], [CONFIRMS], False),
+        ([1], [False], [DIFFERS], True),
+        ([IGNORE], [False], [SAME], True),
+        # two anchors: one that is right is enough
+        ([1, 2], [False, False], [SAME, SAME], False),
+        ([1, 2], [True, False], [CONFIRMS, CONFIRMS], False),
+        ([1, 2], [True, True], [CONFIRMS, CONFIRMS], True),
+        ([1, 2], [True, False], [CONFIRMS, DIFFERS], True),
+        ([1, 2], [False, False], [DIFFERS, SAME], False),
+        ([1, IGNORE], [False, True], [SAME, SAME], False),
+        ([1, IGNORE], [True, False], [CONFIRMS, SAME], True),  # the source that is right says nothing
+        ([IGNORE, IGNORE], [False, False], [SAME, SAME], True),
     ],
 )
-def test_motion_is_in_error_where_no_source_with_a_label_passed_its_test(
-    labels: list[int], error: list[bool], expected: bool
+def test_motion_is_in_error_where_every_source_with_a_label_is(
+    labels: list[int], error: list[bool], photometric: list[float], expected: bool
 ) -> None:
-    given = evidence([[label] for label in labels], [1.0, 2.0], [[failed] for failed in error])
+    given = evidence([[x] for x in labels], [2.0] * len(labels), [[x] for x in error], [[x] for x in photometric])
     assert motion_error(given).tolist() == [[expected]]
-
-
-@pytest.mark.parametrize("label", [1, IGNORE])
-@pytest.mark.parametrize("failed", [False, True])
-def test_motion_error_of_one_anchor(label: int, failed: bool) -> None:
-    given = evidence([[label]], [1.0], [[failed]])
-    assert motion_error(given).item() is (failed or label == IGNORE)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

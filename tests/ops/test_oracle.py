@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -37,8 +38,18 @@ class Way:
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def clip(request: pytest.FixtureRequest) -> SyntheticClip:
-    return render_clip(FRAMES, HEIGHT, WIDTH, num_classes=10, seed=request.param)
+def seed(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@cache
+def render(seed: int) -> SyntheticClip:
+    return render_clip(FRAMES, HEIGHT, WIDTH, num_classes=10, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def clip(seed: int) -> SyntheticClip:
+    return render(seed)
 
 
 def flows_of(clip: SyntheticClip) -> list[NeighbourFlow]:
@@ -83,36 +94,34 @@ def follow(clip: SyntheticClip, source: int, target: int) -> Way:
     return Way(hidden, near_border)
 
 
-def ways(anchor: int) -> list[int]:
-    return [frame for frame in range(FRAMES) if frame != anchor]
-
-
-def propagated(clip: SyntheticClip, anchor: int, target: int, chain: Chain) -> np.ndarray:
+@cache
+def propagated(seed: int, anchor: int, build: Build) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """For each other frame: its index, the label (H, W) moved from the anchor, and what of it stays visible (H, W)."""
+    clip = render(seed)
+    flows, label = flows_of(clip), torch.from_numpy(clip.labels[anchor])
     frames = to_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))
-    label = torch.from_numpy(clip.labels[anchor])
-    evidence = anchor_evidence(label, frames[anchor], frames[target], chain, abs(target - anchor))
-    return evidence.labels[0].numpy()
+    results = []
+    for target in (frame for frame in range(FRAMES) if frame != anchor):
+        chain = build(flows, target, anchor, HEIGHT, WIDTH)
+        evidence = anchor_evidence(label, frames[anchor], frames[target], chain, abs(target - anchor))
+        results.append((target, evidence.labels[0].numpy(), ~follow(clip, target, anchor).hidden))
+    return results
 
 
 @pytest.mark.parametrize("build", [chain_near, chain_far], ids=["extend_near", "extend_far"])
 @pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_labels_moved_along_exact_flow_are_the_truth(clip: SyntheticClip, anchor: int, build: Build) -> None:
-    flows = flows_of(clip)
-    for target in ways(anchor):
-        labels = propagated(clip, anchor, target, build(flows, target, anchor, HEIGHT, WIDTH))
-        truth = clip.labels[target]
-        visible = ~follow(clip, target, anchor).hidden & flat(truth) & (labels != IGNORE)
-        assert visible.mean() > 0.35
-        assert (labels == truth)[visible].mean() >= ENOUGH, f"frame {target}"
+def test_labels_moved_along_exact_flow_are_the_truth(seed: int, anchor: int, build: Build) -> None:
+    for target, labels, visible in propagated(seed, anchor, build):
+        truth = render(seed).labels[target]
+        counted = visible & flat(truth) & (labels != IGNORE)
+        assert counted.mean() > 0.35
+        assert (labels == truth)[counted].mean() >= ENOUGH, f"frame {target}"
 
 
 @pytest.mark.parametrize("build", [chain_near, chain_far], ids=["extend_near", "extend_far"])
 @pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_what_stays_visible_gets_a_label(clip: SyntheticClip, anchor: int, build: Build) -> None:
-    flows = flows_of(clip)
-    for target in ways(anchor):
-        labels = propagated(clip, anchor, target, build(flows, target, anchor, HEIGHT, WIDTH))
-        visible = ~follow(clip, target, anchor).hidden
+def test_what_stays_visible_gets_a_label(seed: int, anchor: int, build: Build) -> None:
+    for target, labels, visible in propagated(seed, anchor, build):
         assert (labels != IGNORE)[visible].mean() >= ENOUGH, f"frame {target}"
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from wrp.types import IGNORE_INDEX
 
-# Constants of the two-anchor blend (ours), chosen by experiments/propagation/fusion.py.
+# Constants of the two-anchor blend and of the motion-error mask (ours), chosen by experiments/propagation/fusion.py.
+# Photometric errors are mean absolute differences of colours in [0, 1].
 PHOTOMETRIC_SCALE = 0.02
 TRUST_IN_ERROR = 0.3
+CONFIRMED_ERROR = 0.06
 
 
 @dataclass
@@ -92,8 +94,13 @@ def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
 
 
 def motion_error(evidence: Evidence) -> Tensor:
-    """Motion-error mask E_j (H, W) bool of the blend: no source that has a label passed its test."""
-    return (evidence.error | ~evidence.known).all(0)
+    """Motion-error mask E_j (H, W) bool of the blend: every source that has a label is in error.
+
+    A source is in error where its chain failed the forward-backward test and the photometric error confirms it (ours).
+    Carried along a chain, the forward-backward test alone fires on many pixels whose label is right.
+    """
+    failed = evidence.error & (evidence.photometric > CONFIRMED_ERROR)
+    return (failed | ~evidence.known).all(0)
 
 
 def inpaint(motion: Tensor, error: Tensor, semantic: Tensor) -> Tensor:

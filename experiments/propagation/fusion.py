@@ -1,0 +1,134 @@
+"""Measure the constants of the two-anchor blend and of the motion-error mask (wrp/ops/fusion.py).
+
+One constant is changed at a time from its default; each row is the mean mIoU over the settings in the columns. With
+--teacher, rows of the motion-error mask show warp-inpaint, without, the blend's motion-only labels.
+
+    python experiments/propagation/fusion.py camvid --every 5 10 25 50
+    python experiments/propagation/fusion.py camvid --every 25 --teacher DIR/teacher.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wrp import PropagationModule
+from wrp.data.clips import select_clips
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.metrics.segmentation import confusion, mean_iou
+from wrp.modules.propagation import Target
+from wrp.ops import fusion
+from wrp.ops.labels import decide
+from wrp.pipeline.report import markdown_table
+
+Variant = Callable[[Target, int], Tensor]
+
+
+def blend(target: Target, num_classes: int) -> Tensor:
+    return fusion.blend(target.evidence, fusion.anchor_weights(target.evidence), num_classes)
+
+
+def nearest(target: Target, num_classes: int) -> Tensor:
+    return fusion.blend(target.evidence, fusion.nearest_weights(target.evidence), num_classes)
+
+
+def previous(target: Target, num_classes: int) -> Tensor:
+    first = fusion.Evidence(*(value[:1] for value in vars(target.evidence).values()))
+    return fusion.blend(first, first.known.float(), num_classes)
+
+
+def inpaint(target: Target, num_classes: int) -> Tensor:
+    return fusion.inpaint(blend(target, num_classes), fusion.motion_error(target.evidence), target.semantic)
+
+
+def photometric_alone(threshold: float) -> Variant:
+    """Inpaint wherever every source differs from the frame by more than a threshold."""
+
+    def variant(target: Target, num_classes: int) -> Tensor:
+        evidence = target.evidence
+        error = ((evidence.photometric > threshold) | ~evidence.known).all(0)
+        return fusion.inpaint(blend(target, num_classes), error, target.semantic)
+
+    return variant
+
+
+def with_constants(variant: Variant, **constants: float) -> Variant:
+    """The same with other constants of the module."""
+
+    def changed(target: Target, num_classes: int) -> Tensor:
+        before = {name: getattr(fusion, name) for name in constants}
+        for name, value in constants.items():
+            setattr(fusion, name, value)
+        result = variant(target, num_classes)
+        for name, value in before.items():
+            setattr(fusion, name, value)
+        return result
+
+    return changed
+
+
+def variants(teacher: bool) -> dict[str, Variant]:
+    rows: dict[str, Variant] = {"motion:previous": previous, "motion:nearest": nearest, "motion (defaults)": blend}
+    if not teacher:
+        for value in (0.01, 0.02, 0.04, 0.08):
+            rows[f"PHOTOMETRIC_SCALE = {value}"] = with_constants(blend, PHOTOMETRIC_SCALE=value)
+        for value in (0.1, 0.3, 1.0):
+            rows[f"TRUST_IN_ERROR = {value}"] = with_constants(blend, TRUST_IN_ERROR=value)
+        return rows
+    rows["inpaint (defaults)"] = inpaint
+    rows["inpaint, forward-backward test alone"] = with_constants(inpaint, CONFIRMED_ERROR=-1.0)
+    for value in (0.02, 0.04, 0.06, 0.1):
+        rows[f"inpaint, CONFIRMED_ERROR = {value}"] = with_constants(inpaint, CONFIRMED_ERROR=value)
+    for value in (0.1, 0.15, 0.25):
+        rows[f"inpaint, photometric error above {value} alone"] = photometric_alone(value)
+    rows["inpaint where both anchors are lost"] = with_constants(inpaint, CONFIRMED_ERROR=9.0)
+    return rows
+
+
+def targets(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Target, Tensor]]:
+    """Every hidden frame of a data set with its truth."""
+    index = select_clips(open_index(root), None, every, offset)
+    methods = ["inpaint"] if teacher else ["motion"]
+    module = PropagationModule(index.label_map.num_classes, methods, teacher)
+    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
+        batch = items[number]
+        for position, target in module.targets(batch):
+            if target is not None:
+                yield target, batch.hidden[position]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument("--every", type=int, nargs="+", default=[25])
+    parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--teacher", help="checkpoint for the rows of the motion-error mask")
+    options = parser.parse_args()
+    rows = variants(options.teacher is not None)
+    table: dict[str, list[float]] = {name: [] for name in rows}
+    header = ["", "mean"]
+    for root in options.roots:
+        num_classes = open_index(root).label_map.num_classes
+        for every in options.every:
+            header.append(f"{Path(root).name} K={every}")
+            counts = {name: torch.zeros(num_classes, num_classes + 1, dtype=torch.long) for name in rows}
+            with torch.inference_mode():
+                for target, truth in targets(root, every, options.offset, options.teacher):
+                    for name, variant in rows.items():
+                        labels, _ = decide(variant(target, num_classes)[None])
+                        counts[name] += confusion(labels[0], truth, num_classes)
+            for name, matrix in counts.items():
+                table[name].append(100 * mean_iou(matrix).item())
+    cells = [[name, *(f"{v:.2f}" for v in (sum(values) / len(values), *values))] for name, values in table.items()]
+    print(markdown_table(header, cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Print one table of the scores of several runs of `wrp autolabel` or `wrp demo`: python experiments/summarize.py DIR …"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from wrp.pipeline.report import markdown_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.json")
+    runs = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in parser.parse_args().runs]
+    rows = []
+    for method in runs[0]["overall"]:
+        scores = [run["overall"][method]["miou"] for run in runs]
+        spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        rows.append([method, *(f"{score:.2f}" for score in scores), f"{statistics.mean(scores):.2f}", f"{spread:.2f}"])
+    names = [
+        f"{run['settings']['clips'][0]} every {run['settings']['label_every']} seed {run['settings']['seed']}"
+        for run in runs
+    ]
+    print(markdown_table(["mIoU", *names, "mean", "stdev"], rows))
+    seconds = [[step, *(f"{run['seconds'][step]:.0f}" for run in runs)] for step in runs[0]["seconds"]]
+    print()
+    print(markdown_table(["seconds", *names], seconds))
+    print()
+    print("; ".join(f"{package} {number}" for package, number in runs[0]["settings"]["versions"].items()))
+
+
+if __name__ == "__main__":
+    main()
