@@ -1,4 +1,7 @@
-"""Print one table of the scores of several runs of `wrp autolabel` or `wrp demo`: python experiments/summarize.py DIR …"""
+"""Print one table of the scores of several runs of `wrp autolabel` or `wrp demo`.
+
+python experiments/summarize.py DIR ...
+"""
 
 from __future__ import annotations
 

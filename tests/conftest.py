@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+
+# The tensors of the tests are small: threads cost more than they bring, above all beside other processes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -55,12 +55,14 @@ class LabelMap:
                 f"{len(self.names)} names, {len(self.colors)} colours"
             )
         values = [*self.ids, *self.ignore, *(value for value, _ in self.aliases)]
-        if bad := [value for value in values if not (isinstance(value, int) and 0 <= value <= 255)]:
+        if bad := [value for value in values if type(value) is not int or not 0 <= value <= 255]:
             raise DataError(f"ids must be whole numbers from 0 to 255, got {bad[0]!r}")
         if len(self.ids) > _UNKNOWN:
             raise DataError(f"at most {_UNKNOWN} classes fit into an 8-bit label, got {len(self.ids)}")
         if len(set(values)) < len(values):
             raise DataError(f"every id must have one meaning, got ids {self.ids}, ignore {self.ignore}")
+        if lost := [id_ for _, id_ in self.aliases if id_ not in self.ids]:
+            raise DataError(f"an alias must mean one of the ids {self.ids}, got {lost[0]}")
         if IGNORE_INDEX in self.ids:
             raise DataError(f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class")
         if len(set(self.names)) < len(self.names):
@@ -195,7 +197,9 @@ class ClipBatch:
     hidden: dict[int, Tensor] = field(default_factory=dict)
 
     def frame(self, index: int) -> Tensor:
-        """The frame (3, H, W) uint8 with this index in the clip."""
+        """The frame (3, H, W) uint8 with this index in the clip; IndexError outside of the stretch."""
+        if index < self.first:
+            raise IndexError(f"frame {index} lies before the stretch, which begins at {self.first}")
         return self.frames[index - self.first]
 
 

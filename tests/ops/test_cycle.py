@@ -13,7 +13,7 @@ def constant_chain(x: float, height: int = 4, width: int = 8) -> Chain:
     flow[:, 0] = x
     position = torch.arange(width) + x
     valid = ((position >= -0.5) & (position < width - 0.5)).repeat(1, height, 1)
-    return Chain(flow, ~valid, valid)
+    return Chain(flow, ~valid)
 
 
 def row_label(height: int = 4, width: int = 8) -> Tensor:
@@ -32,9 +32,9 @@ def test_an_anchor_says_its_label_along_the_composed_flow() -> None:
     assert not said.photometric[0, :, :3].any()
 
 
-def test_an_anchor_says_nothing_where_the_point_left_the_frame_on_the_way() -> None:
+def test_an_anchor_says_nothing_where_the_flow_leads_out_of_the_frame() -> None:
     chain = constant_chain(0)
-    chain.valid[0, :, 3] = False
+    chain.flow[0, 1, :, 3] = 9.0
     said = anchor_evidence(row_label(), grey(0), grey(0), chain, 1)
     assert said.labels[0, 0].tolist() == [0, 1, 2, IGNORE, 4, 5, 6, 7]
 
@@ -76,7 +76,7 @@ def test_the_way_back_starts_where_the_way_out_ended() -> None:
 
 def test_a_point_that_leaves_the_frame_on_the_way_back_has_no_label() -> None:
     back = constant_chain(-1)
-    back.valid[0, :, 4] = False
+    back.flow[0, 1, :, 4] = -9.0
     said = cycle_evidence(row_label(), grey(0), grey(0), constant_chain(1), back, 1)
     assert said.labels[0, 0].tolist() == [0, 1, 2, IGNORE, 4, 5, 6, IGNORE]
 

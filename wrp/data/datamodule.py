@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
@@ -111,6 +111,8 @@ class VideoDataModule(_BaseDataModule):
         self.clips = clips
         self.label_every = label_every
         self.label_offset = label_offset
+        if serve not in get_args(Serve):
+            raise DataError(f"data.init_args.serve must be one of {', '.join(get_args(Serve))}, got {serve!r}")
         self.serve = serve
         self.radius = radius
         self.crop_size = crop_size

@@ -30,7 +30,7 @@ def read_label_map(path: Path) -> LabelMap:
         classes = content["classes"]
         return LabelMap(
             ids=tuple(entry["id"] for entry in classes),
-            names=tuple(str(entry["name"]) for entry in classes),
+            names=tuple(_name(entry["name"]) for entry in classes),
             colors=tuple(_color(entry["color"]) for entry in classes),
             ignore=tuple(ignore) if isinstance(ignore, list) else (ignore,),
         )
@@ -45,6 +45,12 @@ def write_label_map(label_map: LabelMap, path: Path) -> None:
     rows = zip(label_map.ids, label_map.names, label_map.colors, strict=True)
     classes = [{"id": id_, "name": name, "color": list(color)} for id_, name, color in rows]
     path.write_text(yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False), encoding="utf-8")
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bool) or value is None:  # YAML reads the names no, off and null so
+        raise ValueError(f"put the name that reads {value!r} into quotes")
+    return str(value)
 
 
 def _color(value: Any) -> tuple[int, int, int]:

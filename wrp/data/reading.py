@@ -58,6 +58,9 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
         raise DataError(f"there is no file {path}")
     try:
         with Image.open(path) as image:
+            if image.format == "PNG":
+                image.verify()  # the checksums, which decoding ignores; the file has to be opened anew
+        with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(
                     f"{path}: {image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are read"
@@ -66,6 +69,8 @@ def _decode(path: Path, mode: str | None) -> np.ndarray:
                 raise DataError(
                     f"{path}: the label has the mode {image.mode!r}, expected 8-bit grey or indexed ids ('L', 'P')"
                 )
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")
             return np.array(image.convert(mode) if mode is not None else image)
     except DataError:
         raise

@@ -13,22 +13,24 @@ import torch
 from torch import Tensor
 
 from wrp.ops.consistency import forward_backward_error
-from wrp.ops.warp import coordinates, sample, sample_nearest
+from wrp.ops.warp import compose, coordinates, sample_nearest
 
 
 @dataclass
 class Chain:
     """What is known of the way from frame j to frame a.
 
+    Whether the point is in frame a follows from where the flow ends; a mask carried along the chain would be resampled
+    at every step and drift.
+
     Attributes:
-        flow: F_{j→a}, (B, 2, H, W) float32 in pixels.
-        error: Motion-error mask (B, H, W) bool: some neighbouring pair on the way failed the forward-backward test.
-        valid: (B, H, W) bool: the point stayed in the frame all the way.
+        flow: F_{j→a}, (B, 2, H, W) float32 in pixels; a guess where the point left the frame on its way.
+        error: Motion-error mask (B, H, W) bool: on the way, some neighbouring pair failed the forward-backward test, or
+            the point left the frame.
     """
 
     flow: Tensor
     error: Tensor
-    valid: Tensor
 
 
 @dataclass
@@ -45,22 +47,22 @@ class NeighbourFlow:
 
 def start_chain(label: Tensor) -> Chain:
     """The chain from a frame, whose label is (H, W), to itself."""
-    false = torch.zeros_like(label, dtype=torch.bool)[None]
-    return Chain(torch.zeros(1, 2, *label.shape, device=label.device), false, ~false)
+    return Chain(torch.zeros(1, 2, *label.shape, device=label.device), torch.zeros_like(label, dtype=torch.bool)[None])
 
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
-    coords, inside = coordinates(flow_ji)
-    valid = inside & sample_nearest(chain.valid, coords)
+    coords, _ = coordinates(flow_ji)
     error = forward_backward_error(flow_ji, flow_ij, alpha, beta) | sample_nearest(chain.error, coords)
-    return Chain(flow_ji.float() + sample(chain.flow, coords), error | ~valid, valid)
+    return _chain(compose(flow_ji, chain.flow)[0], error)
 
 
 def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain t → i to the chain t → b, where i and b are neighbours; α, β: the forward-backward test's."""
-    coords, inside = coordinates(chain.flow)
+    coords, _ = coordinates(chain.flow)
     failed = forward_backward_error(flow_ib, flow_bi, alpha, beta)
-    flow = chain.flow + sample(flow_ib, coords)
-    valid = chain.valid & inside & coordinates(flow)[1]
-    return Chain(flow, chain.error | sample_nearest(failed, coords) | ~valid, valid)
+    return _chain(compose(chain.flow, flow_ib)[0], chain.error | sample_nearest(failed, coords))
+
+
+def _chain(flow: Tensor, error: Tensor) -> Chain:
+    return Chain(flow, error | ~coordinates(flow)[1])

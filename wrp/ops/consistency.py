@@ -28,7 +28,8 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
     back, valid = warp(flow_ts, flow_st)
     residual = (flow_st + back).square().sum(1)
     magnitude = flow_st.square().sum(1) + back.square().sum(1)
-    return ~valid | ~(residual <= alpha * magnitude + beta)
+    # Written so that a residual or magnitude that is not finite fails.
+    return ~valid | ~(residual - alpha * magnitude <= beta)
 
 
 def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:

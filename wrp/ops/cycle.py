@@ -7,7 +7,7 @@ from torch import Tensor
 from wrp.ops.chain import Chain
 from wrp.ops.consistency import photometric_error
 from wrp.ops.fusion import Evidence
-from wrp.ops.warp import coordinates, sample, sample_nearest, warp, warp_labels
+from wrp.ops.warp import compose, warp, warp_labels
 from wrp.types import IGNORE_INDEX
 
 
@@ -24,7 +24,7 @@ def anchor_evidence(label: Tensor, frame: Tensor, target: Tensor, chain: Chain, 
     Returns:
         Evidence of one source.
     """
-    labels = warp_labels(label[None], chain.flow).masked_fill(~chain.valid, IGNORE_INDEX)
+    labels = warp_labels(label[None], chain.flow)
     return _evidence(labels, frame, target, chain, distance)
 
 
@@ -47,10 +47,8 @@ def cycle_evidence(
     Returns:
         Evidence of one source.
     """
-    coords, inside = coordinates(chain_out.flow)
-    returned = chain_out.flow + sample(chain_back.flow, coords)
-    valid = chain_out.valid & inside & sample_nearest(chain_back.valid, coords)
-    labels = warp_labels(label[None], returned).masked_fill(~valid, IGNORE_INDEX)
+    returned, inside = compose(chain_out.flow, chain_back.flow)
+    labels = warp_labels(label[None], returned).masked_fill(~inside, IGNORE_INDEX)
     return _evidence(labels, frame, target, chain_out, distance)
 
 

@@ -80,7 +80,7 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[[[1., 2., 0.]]]]), tensor([[[ True,  True, False]]]))
     """
     coords, valid = coordinates(flow)
-    return sample(values, coords) * valid[:, None], valid
+    return torch.where(valid[:, None], sample(values, coords), 0.0), valid
 
 
 def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ split, named ``<sequence>_<first frame>``.
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
@@ -67,18 +68,15 @@ def _number(frame: Frame) -> tuple[str, int]:
 
 
 def _runs(frames: list[Frame]) -> list[Clip]:
-    """Cut frames into runs of one sequence and one spacing."""
+    """Cut frames into runs of one sequence and one spacing: wherever a gap is wider than one beside it."""
     runs: list[list[Frame]] = []
-    spacing: int | None = None
-    last: tuple[str, int] | None = None
-    for frame in sorted(frames, key=_number):
-        sequence, number = _number(frame)
-        step = number - last[1] if last is not None and last[0] == sequence else None
-        if step is None or (spacing is not None and step != spacing):
-            runs.append([])
-            spacing = None
-        else:
-            spacing = step
-        runs[-1].append(frame)
-        last = sequence, number
+    for _, group in groupby(sorted(frames, key=_number), key=lambda frame: _number(frame)[0]):
+        sequence = list(group)
+        gaps = [_number(b)[1] - _number(a)[1] for a, b in zip(sequence, sequence[1:], strict=False)]
+        runs.append([sequence[0]])
+        for i, frame in enumerate(sequence[1:]):
+            beside = gaps[max(0, i - 1) : i] + gaps[i + 1 : i + 2]
+            if beside and gaps[i] > min(beside):
+                runs.append([])
+            runs[-1].append(frame)
     return [make_clip(run[0].stem, run) for run in runs]

@@ -37,6 +37,11 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         stems = {image.stem for image in images}
         if labels.is_dir() and (lost := [path for path in sorted(labels.glob("*.png")) if path.stem not in stems]):
             raise DataError(f"{lost[0]} is the label of no frame in {folder}; a label has the name of its frame")
+    if (root / "labels").is_dir():
+        known = {folder.name for folder in folders}
+        for labels in sorted((root / "labels").iterdir()):
+            if labels.is_dir() and labels.name not in known:
+                raise DataError(f"{labels} holds labels of no clip: there is no folder {root / 'frames' / labels.name}")
     if not clips:
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg")
     return ClipIndex(root, "folder", label_map, tuple(clips))
