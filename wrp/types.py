@@ -61,8 +61,8 @@ class LabelMap:
             raise DataError(f"at most {_UNKNOWN} classes fit into an 8-bit label, got {len(self.ids)}")
         if len(set(values)) < len(values):
             raise DataError(f"every id must have one meaning, got ids {self.ids}, ignore {self.ignore}")
-        if lost := [id_ for _, id_ in self.aliases if id_ not in self.ids]:
-            raise DataError(f"an alias must mean one of the ids {self.ids}, got {lost[0]}")
+        if lost := [alias for alias in self.aliases if alias[1] not in self.ids]:
+            raise DataError(f"an alias must mean one of the ids {self.ids}, got (value, id) = {lost[0]}")
         if IGNORE_INDEX in self.ids:
             raise DataError(f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class")
         if len(set(self.names)) < len(self.names):

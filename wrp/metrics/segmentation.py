@@ -19,14 +19,19 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
 
     Returns:
         (C, C + 1) int64: rows are the truth, the last column holds the unlabelled predictions.
+
+    Raises:
+        ValueError: If the sizes differ or the truth holds other labels.
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in size")
     columns = num_classes + 1
-    # Uncounted pixels go to a bin of their own: selecting with a mask would wait for the device.
-    index = truth.long() * columns + prediction.long().clamp(max=num_classes)
-    index = torch.where(truth == IGNORE_INDEX, num_classes * columns, index)
-    return torch.bincount(index.flatten(), minlength=num_classes * columns + 1)[:-1].view(num_classes, columns)
+    # The first bin takes the pixels that do not count, which is cheaper than selecting the others.
+    index = 1 + truth.long() * columns + prediction.long().clamp(max=num_classes)
+    counts = torch.bincount(index.masked_fill(truth == IGNORE_INDEX, 0).flatten(), minlength=num_classes * columns + 1)
+    if len(counts) > num_classes * columns + 1:
+        raise ValueError(f"the truth holds labels beyond the {num_classes} classes that are no {IGNORE_INDEX}")
+    return counts[1:].view(num_classes, columns)
 
 
 def class_iou(matrix: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ from wrp.ops.consistency import forward_backward_error
 from wrp.ops.warp import compose, coordinates, sample_nearest
 
 
+# Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
+LOST = 1e6
+
+
 @dataclass
 class Chain:
     """What is known of the way from frame j to frame a.
@@ -65,4 +69,6 @@ def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.
 
 
 def _chain(flow: Tensor, error: Tensor) -> Chain:
+    # NaN would spread by a pixel with each interpolation, even at whole coordinates, where its weight is zero.
+    flow = flow.nan_to_num(LOST, LOST, -LOST)
     return Chain(flow, error | ~coordinates(flow)[1])
