@@ -142,3 +142,11 @@ def test_an_own_propagator_takes_five_lines(root: Path) -> None:
     theirs = PropagationModule(3, ["motion:previous"]).predict_step(batch, 0)
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(mine, theirs, strict=True))
     assert [result.method for result in mine] == ["anchor", "earlier", "earlier"]
+
+
+@pytest.mark.slow
+def test_wandb_offline(root: Path) -> None:
+    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.logger.save_dir=."]
+    quick = [flag for flag in FIT if "logger" not in flag]
+    assert main(["fit", *REFINER, *data(root, "windows"), *quick, *logger, "--trainer.log_every_n_steps=1"]) == 0
+    assert list(Path("wandb").glob("offline-run-*/*.wandb"))

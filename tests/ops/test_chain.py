@@ -99,9 +99,7 @@ def test_consistent_flow_has_no_error_inside_the_frame(name: str, build: Build, 
 @pytest.mark.parametrize("name", MOTIONS)
 @pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize(("source", "target"), WAYS)
-def test_points_that_clearly_left_the_frame_are_in_error(
-    name: str, build: Build, source: int, target: int
-) -> None:
+def test_points_that_clearly_left_the_frame_are_in_error(name: str, build: Build, source: int, target: int) -> None:
     pose = MOTIONS[name]
     chain = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
     gone = ~inside_all_the_way(pose, source, target, margin=-4.0)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from wrp.data.clips import intervals
 from wrp.data.reading import read_image, read_label
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Frame, FrameBatch, LabelMap
+from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Frame, FrameBatch, LabelMap, count_bytes
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
@@ -36,6 +36,7 @@ class FrameItems(Dataset[FrameBatch]):
         self.frames = list(frames)
         self.label_map = label_map
         self.transform = transform
+        self._decoded: BoundedCache[Path, tuple[Tensor, Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -43,11 +44,14 @@ class FrameItems(Dataset[FrameBatch]):
     def __getitem__(self, key: int | Draw) -> FrameBatch:
         draw = key if isinstance(key, Draw) else Draw(0, key)
         clip, index, frame = self.frames[draw.index]
-        image = read_image(frame.image)
-        label = _label_or_nothing(frame, image, self.label_map)
+        image, label = self._decoded.get(frame.image, lambda: self._read(frame))
         if self.transform is not None:
             image, label = self.transform(image, label, draw)
         return FrameBatch(image[None], label[None], [clip], [frame.stem], [index])
+
+    def _read(self, frame: Frame) -> tuple[Tensor, Tensor]:
+        image = read_image(frame.image)
+        return image, _label_or_nothing(frame, image, self.label_map)
 
 
 def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:

@@ -30,7 +30,7 @@ class TrainSampler(DistributedSampler):
         self.num_samples = max(1, length // num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:
-        generator = torch.Generator().manual_seed(Draw(self.epoch, 0).seed(self.seed))
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
         wanted = self.num_samples * self.num_replicas
         rounds = -(-wanted // self.items)
         order = torch.cat([torch.randperm(self.items, generator=generator) for _ in range(rounds)])[:wanted]

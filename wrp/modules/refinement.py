@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.losses.segmentation import cross_entropy
+from wrp.losses.segmentation import cross_entropy_dice
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule, load_module
@@ -64,6 +64,7 @@ class RefinementModule(BaseModule):
         pair_share: Share of the examples that use another anchor's label, where one is in reach.
         crops: Examples per labelled frame and step.
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
+        dice: Weight of the Dice loss beside cross-entropy.
         optimizer: ``adamw`` or ``sgd``.
         lr: Learning rate at the start of the "poly" schedule.
         weight_decay: Weight decay.
@@ -83,8 +84,9 @@ class RefinementModule(BaseModule):
         pair_share: float = 0.5,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
+        dice: float = 1.0,
         optimizer: str = "adamw",
-        lr: float = 3e-3,
+        lr: float = 5e-3,
         weight_decay: float = 1e-2,
         flow: FlowEstimator | None = None,
         net: nn.Module | None = None,
@@ -97,6 +99,7 @@ class RefinementModule(BaseModule):
         self.pair_share = pair_share
         self.crops = crops
         self.crop_size = crop_size
+        self.dice = dice
         self.flow = flow if flow is not None else DIS()
         self.teacher = load_teacher(teacher, num_classes)
         if self.teacher is not None:
@@ -111,7 +114,7 @@ class RefinementModule(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
-        return cross_entropy(logits, labels)
+        return cross_entropy_dice(logits, labels, self.dice)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
         """Logits (B, C, H, W) of the refined labels."""

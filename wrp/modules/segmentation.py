@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wrp.losses.segmentation import cross_entropy
+from wrp.losses.segmentation import cross_entropy_dice
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.base import BaseModule
@@ -27,6 +27,7 @@ class SegmentationModule(BaseModule):
         encoder: Name of an encoder there, or ``tu-`` and a name of timm's.
         weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
         scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
+        dice: Weight of the Dice loss beside cross-entropy.
         optimizer: ``adamw`` or ``sgd``.
         lr: Learning rate at the start of the "poly" schedule.
         weight_decay: Weight decay.
@@ -45,6 +46,7 @@ class SegmentationModule(BaseModule):
         encoder: str = "resnet18",
         weights: str | None = None,
         scale: float = 1.0,
+        dice: float = 0.0,
         optimizer: str = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -57,6 +59,7 @@ class SegmentationModule(BaseModule):
         self.encoder = encoder
         self.weights = weights
         self.scale = scale
+        self.dice = dice
         self.net = net if net is not None else self.configure_network()
         self.val_score, self.test_score = self.configure_score(), self.configure_score()
 
@@ -70,7 +73,7 @@ class SegmentationModule(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against labels (B, H, W) uint8; override it for another."""
-        return cross_entropy(logits, labels)
+        return cross_entropy_dice(logits, labels, self.dice)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]."""

@@ -15,7 +15,6 @@ from torch import Tensor
 from wrp.ops.consistency import forward_backward_error
 from wrp.ops.warp import compose, coordinates, sample_nearest
 
-
 # Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
 LOST = 1e6
 

@@ -63,7 +63,7 @@ class Settings:
     teacher_steps: int = 800
     teacher_crop: tuple[int, int] = (256, 448)
     teacher_batch: int = 4
-    refiner_steps: int = 400
+    refiner_steps: int = 600
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
     seed: int = 0
