@@ -44,15 +44,13 @@ class _BaseDataModule(pl.LightningDataModule):
     def _train_loader(self, dataset: Dataset[Any], length: int, batch_size: int | None) -> DataLoader[Any]:
         sampler = TrainSampler(dataset, length, *self._processes(), self.seed)
         collate = collate_frames if batch_size is not None else None
-        return DataLoader(
-            dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate, drop_last=False
-        )
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
 
     def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
         sampler = ShardSampler(dataset, *self._processes())
         # Frames of one data set may differ in size, so they are evaluated one by one.
         batch_size, collate = (1, collate_frames) if frames else (None, None)
-        return DataLoader(dataset, batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
 
 
 class VideoDataModule(_BaseDataModule):
@@ -104,7 +102,8 @@ class VideoDataModule(_BaseDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(num_classes, batch_size, workers, seed)
-        self.save_hyperparameters()
+        # Not for the logger: it refuses names such as crop_size that model and data give different values.
+        self.save_hyperparameters(logger=False)
         self.root = root
         self.layout = layout
         self.split = split
@@ -225,7 +224,8 @@ class ImageDataModule(_BaseDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(num_classes, batch_size, workers, seed)
-        self.save_hyperparameters()
+        # Not for the logger: it refuses names such as crop_size that model and data give different values.
+        self.save_hyperparameters(logger=False)
         self.root = Path(root)
         self.train_split = train_split
         self.val_split = val_split
