@@ -65,8 +65,13 @@ class LabelWriter(BasePredictionWriter):
             first = prediction[0]
             write_text(self.out / PARTS / first.clip / f"{first.index:06d}.jsonl", "\n".join(lines) + "\n")
 
-    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Join the parts of the manifest once every process has written its own."""
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Join the parts of the manifest once every process has written its own.
+
+        ``on_predict_end`` would not do: Lightning leaves it out in a process that got no interval.
+        """
+        if stage != "predict":
+            return
         trainer.strategy.barrier("manifest")
         if trainer.is_global_zero:
             parts = sorted((self.out / PARTS).glob("*/*.jsonl"))

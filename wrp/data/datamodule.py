@@ -26,6 +26,8 @@ class _BaseDataModule(pl.LightningDataModule):
 
     def __init__(self, num_classes: int, batch_size: int, workers: int, seed: int) -> None:
         super().__init__()
+        # Prediction may have fewer intervals than processes; scoring may not, see _eval_loader.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.workers = workers
@@ -47,7 +49,15 @@ class _BaseDataModule(pl.LightningDataModule):
         return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
 
     def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
-        sampler = ShardSampler(dataset, *self._processes())
+        processes, rank = self._processes()
+        sampler = ShardSampler(dataset, processes, rank)
+        scoring = self.trainer is not None and not self.trainer.predicting
+        if scoring and len(dataset) < processes:  # type: ignore[arg-type]
+            # A process without items would leave the others waiting for its part of the score.
+            raise DataError(
+                f"{len(dataset)} items to score are fewer than {processes} processes: use "  # type: ignore[arg-type]
+                f"--trainer.devices {len(dataset)} or less"  # type: ignore[arg-type]
+            )
         # Frames of one data set may differ in size, so they are evaluated one by one.
         batch_size, collate = (1, collate_frames) if frames else (None, None)
         return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
