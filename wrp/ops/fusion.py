@@ -13,7 +13,7 @@ from wrp.types import IGNORE_INDEX
 # Photometric errors are mean absolute differences of colours in [0, 1].
 PHOTOMETRIC_SCALE = 0.02
 TRUST_IN_ERROR = 0.3
-CONFIRMED_ERROR = 0.06
+CONFIRMED_ERROR = 0.1
 
 
 @dataclass
