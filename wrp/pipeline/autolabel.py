@@ -83,7 +83,7 @@ def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
 
 
 # The demo's trainings are sized for two CPU cores and under four minutes all told.
-DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 160, "refiner_steps": 140}
+DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 180, "refiner_steps": 120}
 
 
 def check_files(index: ClipIndex, teacher: bool) -> None:
