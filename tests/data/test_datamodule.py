@@ -24,7 +24,7 @@ def video(root: str, **changes: Any) -> VideoDataModule:
 
 
 def on_rank(module: Any, rank: int, world: int) -> Any:
-    module.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+    module.trainer = SimpleNamespace(world_size=world, global_rank=rank, predicting=True)
     return module
 
 
@@ -287,3 +287,10 @@ def test_the_number_of_classes_of_images_is_checked(tmp_path: Path) -> None:
     make_images(tmp_path, {"train": 1})
     with pytest.raises(DataError, match=f"{tmp_path} has 3 classes .*, got num_classes=7"):
         images(tmp_path, num_classes=7).train_dataloader()
+
+
+def test_scoring_with_more_processes_than_items_is_refused(root: str) -> None:
+    module = on_rank(video(root, serve="intervals"), 0, 50)
+    module.trainer.predicting = False
+    with pytest.raises(DataError, match="fewer than 50 processes"):
+        module.test_dataloader()
