@@ -17,7 +17,7 @@ METHODS = ("motion", "semantic", "inpaint", "refine")
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of an autolabel run; those of the trainings were chosen by experiments/camvid and experiments/generated.
+    """Settings of an autolabel run; those of the trainings are sized for two CPU cores and not tuned yet.
 
     Attributes:
         root: Root of a data set or of a folder in the package's layout.
