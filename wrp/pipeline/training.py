@@ -112,13 +112,13 @@ def quiet_lightning() -> Iterator[None]:
     level = lightning.level
     lightning.setLevel(logging.WARNING)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        # https://lightning.ai/docs/pytorch/stable/advanced/speed.html: small clips are read faster than workers start
+        # The number of workers is the user's choice; small clips are read faster than workers start.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # The frozen teacher is meant to be in evaluation mode.
         warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training.*")
         # Intervals are no batches, so Lightning finds no indices; the results name their frames themselves.
         warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
-        # https://github.com/Lightning-AI/pytorch-lightning/issues/21383: Lightning's own use of a deprecated torch call
+        # Lightning itself uses a deprecated call of torch.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:
             yield
