@@ -109,6 +109,11 @@ class LabelMap:
         table[: self.num_classes] = self.ids
         return table[labels]
 
+    @property
+    def written(self) -> LabelMap:
+        """The map of the files that this package writes: the same ids, 255 for unlabelled, no aliases."""
+        return LabelMap(self.ids, self.names, self.colors)
+
     def colorize(self, labels: np.ndarray) -> np.ndarray:
         """Picture (…, 3) uint8 RGB of class indices (…) uint8; unlabelled pixels are black."""
         table = np.zeros((256, 3), np.uint8)

@@ -73,13 +73,13 @@ class BaseModule(pl.LightningModule):
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         skipped = tuple(f"{prefix}{name}." for name in self.frozen)
-        return {key: value for key, value in state.items() if not key.startswith(skipped)} if skipped else state
+        return {key: value for key, value in state.items() if not key.startswith(skipped)}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load weights; those of frozen networks are neither expected nor missed."""
-        own = {f"{name}." for name in self.frozen}
+        own = tuple(f"{name}." for name in self.frozen)
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [key for key in result.missing_keys if not key.startswith(tuple(own))] if own else result.missing_keys
+        missing = [key for key in result.missing_keys if not key.startswith(own)]
         if strict and (missing or result.unexpected_keys):
             raise RuntimeError(
                 f"weights do not fit {type(self).__name__}: missing {missing[:3]}, unexpected "

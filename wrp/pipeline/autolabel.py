@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,7 @@ def _propagate(
 
 def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     """The settings with everything that was found out at run time."""
-    record = replace(settings).as_json()
+    record = settings.as_json()
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
 from wrp.pipeline.scoring import prediction_path
-from wrp.types import Clip, LabelMap
+from wrp.types import Clip
 from wrp.writing import write_image, write_text
 
 # Distances that have a column in the table; metrics.json has all of them.
@@ -80,11 +80,10 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
     tiles = [(f"frame {frame.stem}", image)]
     if frame.label is not None:
         tiles.append(("truth", label_map.colorize(read_label(frame.label, label_map).numpy())))
-    written = LabelMap(label_map.ids, label_map.names, label_map.colors)
     for method in methods:
         path = prediction_path(out, methods, method, clip.name, frame.stem)
         if path.is_file():  # at an anchor only the result is written
-            tiles.append((method, label_map.colorize(read_label(path, written).numpy())))
+            tiles.append((method, label_map.colorize(read_label(path, label_map.written).numpy())))
     columns = min(3, len(tiles))
     rows = -(-len(tiles) // columns)
     height, width = image.shape[0] + CAPTION_HEIGHT, image.shape[1]

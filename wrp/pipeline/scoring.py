@@ -69,9 +69,7 @@ def _predictions(
         truth = read_label(frame.label, label_map)
         for method in methods:
             path = prediction_path(out, methods, method, clip.name, frame.stem)
-            # What we wrote holds ids without any of the input's aliases.
-            written = LabelMap(label_map.ids, label_map.names, label_map.colors)
-            yield i, method, read_label(path, written, (truth.shape[0], truth.shape[1])), truth
+            yield i, method, read_label(path, label_map.written, (truth.shape[0], truth.shape[1])), truth
 
 
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
