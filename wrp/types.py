@@ -179,6 +179,15 @@ class Interval:
         return min(self.start, *self.anchors), max(self.stop - 1, *self.anchors)
 
 
+@dataclass(frozen=True)
+class FramePair:
+    """Names of two frames of a clip between which there is flow: from ``source`` to ``target``."""
+
+    clip: str
+    source: str
+    target: str
+
+
 @dataclass
 class ClipBatch:
     """A stretch of one clip: an interval to label, or a labelled frame with its neighbours.

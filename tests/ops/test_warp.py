@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.warp import compose, coordinates, pixel_grid, sample, sample_nearest, warp, warp_labels
+from wrp.ops.warp import compose, coordinates, sample, sample_nearest, warp, warp_labels
 
 IGNORE = 255
 
@@ -31,9 +31,10 @@ def random_flow(height: int, width: int, batch: int, size: float = 4.0) -> Tenso
     return size * torch.randn(batch, 2, height, width, generator=torch.Generator().manual_seed(2))
 
 
-def test_pixel_grid_has_x_first_and_centres_at_whole_numbers() -> None:
-    grid = pixel_grid(2, 3)
-    assert grid.tolist() == [[[0, 1, 2], [0, 1, 2]], [[0, 0, 0], [1, 1, 1]]]
+def test_coordinates_of_no_flow_have_x_first_and_centres_at_whole_numbers() -> None:
+    coords, valid = coordinates(torch.zeros(1, 2, 2, 3))
+    assert coords[0].tolist() == [[[0, 1, 2], [0, 1, 2]], [[0, 0, 0], [1, 1, 1]]]
+    assert valid.all()
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (1, 0), (-1, 0), (0, 2), (0, -2), (3, -1), (-5, 4), (7, 0), (-7, 0)])
@@ -75,7 +76,7 @@ def test_half_a_pixel_of_a_label_goes_to_one_neighbour_and_never_between() -> No
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_frame_covers_half_a_pixel_around_its_centres(position: float, inside: bool, axis: int) -> None:
     flow = torch.zeros(1, 2, 4, 4)
-    flow[:, axis] = position - pixel_grid(4, 4)[axis]
+    flow[:, axis] = position - coordinates(flow)[0][0, axis]
     assert coordinates(flow)[1].all().item() is inside
     assert coordinates(flow)[1].any().item() is inside
 

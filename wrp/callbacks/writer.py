@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class LabelWriter(BasePredictionWriter):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: Sequence[Propagated],
+        prediction: Iterable[Propagated],
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -50,8 +50,9 @@ class LabelWriter(BasePredictionWriter):
         """Write one batch of results."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
-        lines = []
-        for result in prediction:
+        lines, part = [], None
+        for result in prediction:  # may be an iterator that works as it goes
+            part = part or self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
             labels = result.labels.cpu().numpy()
             name = Path(result.clip, f"{result.stem}.png")
             if result.method not in (final, "anchor"):
@@ -61,9 +62,8 @@ class LabelWriter(BasePredictionWriter):
             write_label(self.out / "labels" / name, labels, label_map)
             write_image(self.out / "confidence" / name, Image.fromarray(confidence))
             lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255)))
-        if lines:
-            first = prediction[0]
-            write_text(self.out / PARTS / first.clip / f"{first.index:06d}.jsonl", "\n".join(lines) + "\n")
+        if part is not None:
+            write_text(part, "\n".join(lines) + "\n")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Join the parts of the manifest once every process has written its own.

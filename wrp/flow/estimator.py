@@ -4,38 +4,68 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from wrp.flow.padding import Padding
 from wrp.ops.chain import NeighbourFlow
+from wrp.types import ClipBatch, FramePair
 
 
 class FlowEstimator(nn.Module, ABC):
     """Two batches of frames in, flow out.
 
-    Subclasses implement :meth:`estimate`. Estimators are frozen: no gradients, nothing in the ``state_dict`` of the
-    module that uses them.
+    Subclasses implement :meth:`estimate` and set :attr:`stride` and :attr:`smallest`; frames arrive there at the
+    working resolution and padded. Estimators are frozen: no gradients, nothing in the ``state_dict`` of the module
+    that uses them.
+
+    Args:
+        scale: Working resolution: frames are estimated at this magnification, flow is scaled back. 0.5 is about four
+            times as fast.
+        pairs_per_call: Neighbouring pairs that :meth:`neighbours` estimates in one call; more use a GPU better.
 
     Attributes:
+        stride: What height and width have to be multiples of.
+        smallest: Least height and width in pixels.
         seconds: Time spent in estimation since construction, by the clock of the host.
+
+    Raises:
+        ValueError: If an argument is out of its range.
     """
 
-    def __init__(self) -> None:
+    stride: int = 1
+    smallest: int = 1
+
+    def __init__(self, scale: float = 1.0, pairs_per_call: int = 1) -> None:
         super().__init__()
+        if not 0 < scale <= 1:
+            raise ValueError(f"the working resolution of flow must be in (0, 1], got scale={scale}")
+        if pairs_per_call < 1:
+            raise ValueError(f"pairs_per_call must be at least 1, got {pairs_per_call}")
+        self.scale = scale
+        self.pairs_per_call = pairs_per_call
         self.seconds = 0.0
 
     @abstractmethod
-    def estimate(self, frames_s: Tensor, frames_t: Tensor) -> Tensor:
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Flow F_{s→t} of frames (B, 3, H, W) uint8 RGB: (B, 2, H, W) float32 in pixels, on the frames' device."""
 
+    @property
+    @abstractmethod
+    def signature(self) -> str:
+        """Everything that the flow depends on besides the frames, in words: a cache made with another is not used."""
+
     @torch.no_grad()
-    def forward(self, frames_s: Tensor, frames_t: Tensor) -> Tensor:
+    def forward(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None = None) -> Tensor:
         """Check the frames and estimate F_{s→t}.
 
         Args:
             frames_s: (B, 3, H, W) uint8 RGB.
             frames_t: The same shape and dtype.
+            pairs: Names of the B pairs, for estimators that read flow from files.
 
         Returns:
             (B, 2, H, W) float32, x and y in pixels.
@@ -51,11 +81,35 @@ class FlowEstimator(nn.Module, ABC):
         if frames_s.dtype != torch.uint8 or frames_t.dtype != torch.uint8:
             raise ValueError(f"flow needs uint8 frames in 0 … 255, got {frames_s.dtype} and {frames_t.dtype}")
         started = time.perf_counter()
-        flow = self.estimate(frames_s, frames_t)
+        height, width = frames_s.shape[-2:]
+        working = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
+        padding = Padding(working, self.stride, self.smallest)
+        frames_s, frames_t = (padding.pad(_resize(frames, working)) for frames in (frames_s, frames_t))
+        flow = padding.unpad(self.estimate(frames_s, frames_t, pairs).float())
+        if working != (height, width):
+            flow = functional.interpolate(flow, (height, width), mode="bilinear")
+            flow = flow * flow.new_tensor([width / working[1], height / working[0]]).view(2, 1, 1)
         self.seconds += time.perf_counter() - started
         return flow
 
-    def between(self, frame: Tensor, following: Tensor) -> NeighbourFlow:
-        """Both flows between two neighbouring frames (3, H, W) uint8, each (1, 2, H, W)."""
-        flows = self(torch.stack((frame, following)), torch.stack((following, frame)))
-        return NeighbourFlow(flows[:1], flows[1:])
+    def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
+        """Both flows between frames i and i + 1 of a stretch for each of the given i, all in one call."""
+        first = torch.stack([batch.frame(i) for i in indices])
+        second = torch.stack([batch.frame(i + 1) for i in indices])
+        names = [(batch.stems[i - batch.first], batch.stems[i + 1 - batch.first]) for i in indices]
+        pairs = [FramePair(batch.clip, a, b) for a, b in names] + [FramePair(batch.clip, b, a) for a, b in names]
+        flow_fw, flow_bw = self(torch.cat((first, second)), torch.cat((second, first)), pairs).chunk(2)
+        return [NeighbourFlow(fw[None], bw[None]) for fw, bw in zip(flow_fw, flow_bw, strict=True)]
+
+    def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
+        """Both flows between frames i and i + 1 of a stretch for each of the given i, a few pairs at a time."""
+        todo = list(indices)
+        for start in range(0, len(todo), self.pairs_per_call):
+            yield from self.between(batch, todo[start : start + self.pairs_per_call])
+
+
+def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(frames.shape[-2:]) == size:
+        return frames
+    smaller = functional.interpolate(frames.float(), size, mode="bilinear", antialias=True)
+    return smaller.round().clamp(0, 255).to(torch.uint8)

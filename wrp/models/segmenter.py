@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ STRIDE = 32
 class Segmenter(nn.Module):
     """A segmentation network for images of any size.
 
+    In training its logits keep the working resolution: most of a step at half resolution would otherwise go into
+    scaling them up. In evaluation they have the size of the images.
+
     Args:
         net: Maps normalised images (B, 3, h, w), h and w multiples of 32, to logits (B, C, h, w).
         scale: Working resolution: the network sees the image at this magnification, its logits are scaled back.
@@ -36,7 +41,7 @@ class Segmenter(nn.Module):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
+        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]; (B, C, h, w) in training, see above."""
         size = images.shape[-2:]
         normalised = (images - self.mean) / self.std
         if self.scale != 1:
@@ -45,11 +50,16 @@ class Segmenter(nn.Module):
         height, width = normalised.shape[-2:]
         padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE))
         logits = self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
-        return logits if self.scale == 1 else functional.interpolate(logits, size, mode="bilinear")
+        return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
 
 def create_segmenter(
-    architecture: str, encoder: str, num_classes: int, weights: str | None = None, scale: float = 1.0
+    architecture: str,
+    encoder: str,
+    num_classes: int,
+    weights: str | None = None,
+    scale: float = 1.0,
+    options: dict[str, Any] | None = None,
 ) -> Segmenter:
     """Make a segmentation network by name.
 
@@ -59,12 +69,15 @@ def create_segmenter(
         num_classes: C.
         weights: ``imagenet``, another name the encoder knows, or None to start from scratch.
         scale: Working resolution, see :class:`Segmenter`.
+        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
 
     Raises:
-        WrpError: If a name is unknown or the weights cannot be downloaded.
+        WrpError: If a name or option is unknown or the weights cannot be downloaded.
     """
     try:
-        net = smp.create_model(architecture, encoder, encoder_weights=weights, in_channels=3, classes=num_classes)
+        net = smp.create_model(
+            architecture, encoder, encoder_weights=weights, in_channels=3, classes=num_classes, **(options or {})
+        )
     except Exception as error:  # smp, timm and the hub raise all sorts, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = "; weights=null starts from scratch" if weights else ""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
+from wrp.flow.walk import walk_interval
 from wrp.metrics.propagation import PropagationScore
 from wrp.models.refiner import refiner_input
 from wrp.modules.base import BaseModule, load_module
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
-from wrp.ops.chain import NeighbourFlow, extend_near, start_chain
 from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence
-from wrp.ops.fusion import Evidence, anchor_weights, blend, gather, inpaint, motion_error, nearest_weights
+from wrp.ops.fusion import Evidence, anchor_weights, elect, motion_error, nearest_weights
 from wrp.ops.labels import decide
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
@@ -38,40 +38,50 @@ class Target:
     semantic: Tensor
 
 
-Propagator = Callable[["PropagationModule", Target], Tensor]
+Labels = tuple[Tensor, Tensor]
+"""Labels (H, W) uint8 and confidence (H, W) float32 in [0, 1] of one frame."""
+
+Propagator = Callable[["PropagationModule", Target], Labels]
 
 
-def motion(module: PropagationModule, target: Target) -> Tensor:
+def motion(module: PropagationModule, target: Target) -> Labels:
     """Motion-only y^M (paper), here from both anchors (ours)."""
-    return blend(target.evidence, anchor_weights(target.evidence), module.num_classes)
+    return elect(target.evidence, anchor_weights(target.evidence))
 
 
-def motion_previous(module: PropagationModule, target: Target) -> Tensor:
+def motion_previous(module: PropagationModule, target: Target) -> Labels:
     """Motion-only from the earlier anchor, or the only one (paper)."""
     first = Evidence(*(value[:1] for value in vars(target.evidence).values()))
-    return blend(first, first.known.float(), module.num_classes)
+    return elect(first, first.known.float())
 
 
-def motion_nearest(module: PropagationModule, target: Target) -> Tensor:
+def motion_nearest(module: PropagationModule, target: Target) -> Labels:
     """Motion-only from the nearest anchor that sees the point."""
-    return blend(target.evidence, nearest_weights(target.evidence), module.num_classes)
+    return elect(target.evidence, nearest_weights(target.evidence))
 
 
-def semantic(module: PropagationModule, target: Target) -> Tensor:
+def semantic(module: PropagationModule, target: Target) -> Labels:
     """Semantic-only y^S (paper): the teacher."""
-    return target.semantic
+    return _decide(target.semantic)
 
 
-def warp_inpaint(module: PropagationModule, target: Target) -> Tensor:
+def warp_inpaint(module: PropagationModule, target: Target) -> Labels:
     """Warp-inpaint y^WI (paper): the teacher where motion is in error."""
-    return inpaint(motion(module, target), motion_error(target.evidence), target.semantic)
+    error = motion_error(target.evidence)
+    by_motion, by_teacher = motion(module, target), semantic(module, target)
+    return torch.where(error, by_teacher[0], by_motion[0]), torch.where(error, by_teacher[1], by_motion[1])
 
 
-def warp_refine(module: PropagationModule, target: Target) -> Tensor:
+def warp_refine(module: PropagationModule, target: Target) -> Labels:
     """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint."""
     assert module.refiner is not None
     inputs = refiner_input(to_unit(target.frame), target.evidence, target.semantic)
-    return module.refiner(inputs)[0].float().softmax(0)
+    return _decide(module.refiner(inputs)[0].float().softmax(0))
+
+
+def _decide(probabilities: Tensor) -> Labels:
+    labels, confidence = decide(probabilities[None])
+    return labels[0], confidence[0]
 
 
 PROPAGATORS: dict[str, Propagator] = {
@@ -107,7 +117,7 @@ class PropagationModule(BaseModule):
         WrpError: If a method is unknown or lacks its network, or a checkpoint does not fit.
     """
 
-    frozen = ("teacher", "refiner")
+    frozen = ("teacher", "refiner", "flow")
     propagators: ClassVar[dict[str, Propagator]] = PROPAGATORS
 
     def __init__(
@@ -125,7 +135,7 @@ class PropagationModule(BaseModule):
         self.save_hyperparameters(ignore=["flow", *passed])
         self.num_classes = num_classes
         self.methods = methods
-        self.flow = flow if flow is not None else DIS()
+        self.flow = cached(flow if flow is not None else DIS())
         self.teacher = load_teacher(teacher, num_classes)
         self.refiner = load_refiner(refiner, num_classes)
         for names, part in ((NEEDS_TEACHER, "teacher"), (NEEDS_REFINER, "refiner")):
@@ -135,62 +145,45 @@ class PropagationModule(BaseModule):
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
         self.test_score = PropagationScore(num_classes, methods)
 
-    def label(self, method: str, target: Target) -> tuple[Tensor, Tensor]:
+    def label(self, method: str, target: Target) -> Labels:
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
-        labels, confidence = decide(self.propagators[method](self, target)[None])
-        return labels[0], confidence[0]
+        return self.propagators[method](self, target)
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
-        """Index and knowledge of each frame of an interval in temporal order; None at the anchors.
-
-        The chain to the later anchor runs backward in time, so its evidence is collected first, as ids; the chain to
-        the earlier anchor then runs along with the output.
-        """
-        start, stop = batch.targets
-        earlier = max((a for a in batch.labels if a <= start), default=None)
-        later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
-        flows = [self.flow.between(a, b) for a, b in zip(batch.frames, batch.frames[1:], strict=False)]
-        from_later = {} if later is None else dict(self._walk(batch, flows, later, range(later - 1, start - 1, -1)))
-        from_earlier = None if earlier is None else self._walk(batch, flows, earlier, range(earlier + 1, stop))
-        for index in range(start, stop):
-            if index in (earlier, later):
+        """Index and knowledge of each frame of an interval in temporal order; None at the anchors."""
+        for index, evidence in walk_interval(batch, self.flow):
+            if evidence is None:
                 yield index, None
                 continue
-            sources = [] if from_earlier is None else [next(from_earlier)[1]]
-            if later is not None:
-                sources.append(from_later.pop(index))
             frame = batch.frame(index)
-            yield index, Target(frame, gather(sources), semantic_probabilities(self.teacher, frame, self.num_classes))
+            yield index, Target(frame, evidence, semantic_probabilities(self.teacher, frame, self.num_classes))
 
-    def _walk(
-        self, batch: ClipBatch, flows: list[NeighbourFlow], anchor: int, indices: range
-    ) -> Iterator[tuple[int, Evidence]]:
-        """What an anchor says about each of the frames next to it, walking away from it."""
-        label, image = batch.labels[anchor], to_unit(batch.frame(anchor))
-        chain = start_chain(label)
-        for index in indices:
-            step = indices.step
-            onward, homeward = flows[min(index, index - step) - batch.first].towards(step)
-            chain = extend_near(chain, homeward, onward)
-            distance = abs(index - anchor)
-            yield index, anchor_evidence(label, image, to_unit(batch.frame(index)), chain, distance)
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> Iterable[Propagated]:
+        """Label an interval by every method.
 
-    def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
-        """Label an interval by every method."""
-        anchors = tuple(sorted(_interval(batch).labels))
-        results = []
+        Returns:
+            A list; an iterator that labels frame by frame where a trainer was told not to collect predictions, so that
+            memory does not grow with the interval.
+        """
+        results = self.propagate(_interval(batch))
+        collected = self._trainer is None or self.trainer.predict_loop.return_predictions
+        return list(results) if collected else results
+
+    @torch.no_grad()
+    def propagate(self, batch: ClipBatch) -> Iterator[Propagated]:
+        """Labels of each frame of an interval by every method, in temporal order, anchors included."""
+        anchors = tuple(sorted(batch.labels))
         for index, target in self.targets(batch):
             name = (batch.clip, batch.stems[index - batch.first], index)
             if target is None:
                 label = batch.labels[index]
-                results.append(Propagated(*name, "anchor", label, (label != IGNORE_INDEX).float(), (index,), 0))
+                yield Propagated(*name, "anchor", label, (label != IGNORE_INDEX).float(), (index,), 0)
                 continue
             distance = min(abs(index - a) for a in anchors)
             for method in self.methods:
                 labels, confidence = self.label(method, target)
-                results.append(Propagated(*name, method, labels, confidence, anchors, distance))
-        return results
+                yield Propagated(*name, method, labels, confidence, anchors, distance)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""

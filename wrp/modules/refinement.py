@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.losses.segmentation import cross_entropy_dice
@@ -72,7 +73,7 @@ class RefinementModule(BaseModule):
         net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
     """
 
-    frozen = ("teacher",)
+    frozen = ("teacher", "flow")
     methods = ("refine",)
 
     def __init__(
@@ -100,7 +101,7 @@ class RefinementModule(BaseModule):
         self.crops = crops
         self.crop_size = crop_size
         self.dice = dice
-        self.flow = flow if flow is not None else DIS()
+        self.flow = cached(flow if flow is not None else DIS())
         self.teacher = load_teacher(teacher, num_classes)
         if self.teacher is not None:
             self.freeze_part("teacher")
@@ -133,8 +134,7 @@ class RefinementModule(BaseModule):
             far = target + step
             while window.first <= far < window.first + len(window.frames):
                 earlier = min(far, far - step)
-                flows = self.flow.between(window.frame(earlier), window.frame(earlier + 1))
-                onward, homeward = flows.towards(step)
+                onward, homeward = self.flow.between(window, [earlier])[0].towards(step)
                 out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
                 image, offset = to_unit(window.frame(far)), far - target
                 cycles[offset] = cycle_evidence(label, image, frame, out, back, abs(offset))

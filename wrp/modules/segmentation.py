@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.base import BaseModule
 from wrp.ops.consistency import to_unit
-from wrp.ops.labels import decide
+from wrp.ops.labels import decide, resize_labels
 from wrp.types import FrameBatch, Propagated, WrpError
 
 
@@ -27,6 +29,7 @@ class SegmentationModule(BaseModule):
         encoder: Name of an encoder there, or ``tu-`` and a name of timm's.
         weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
         scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
+        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
         dice: Weight of the Dice loss beside cross-entropy.
         optimizer: ``adamw`` or ``sgd``.
         lr: Learning rate at the start of the "poly" schedule.
@@ -46,6 +49,7 @@ class SegmentationModule(BaseModule):
         encoder: str = "resnet18",
         weights: str | None = None,
         scale: float = 1.0,
+        options: dict[str, Any] | None = None,
         dice: float = 0.0,
         optimizer: str = "adamw",
         lr: float = 1e-3,
@@ -59,13 +63,16 @@ class SegmentationModule(BaseModule):
         self.encoder = encoder
         self.weights = weights
         self.scale = scale
+        self.options = options
         self.dice = dice
         self.net = net if net is not None else self.configure_network()
         self.val_score, self.test_score = self.configure_score(), self.configure_score()
 
     def configure_network(self) -> nn.Module:
         """Make the network; override it for one of your own."""
-        return create_segmenter(self.architecture, self.encoder, self.num_classes, self.weights, self.scale)
+        return create_segmenter(
+            self.architecture, self.encoder, self.num_classes, self.weights, self.scale, self.options
+        )
 
     def configure_score(self) -> SegmentationScore:
         """Make the metric of validation and of test."""
@@ -85,7 +92,9 @@ class SegmentationModule(BaseModule):
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        loss = self.loss(self(to_unit(_frames(batch).images)), batch.labels)
+        logits = self(to_unit(_frames(batch).images))
+        # A network may learn at its working resolution.
+        loss = self.loss(logits, resize_labels(batch.labels, (logits.shape[-2], logits.shape[-1])))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.stems))
         return loss
 

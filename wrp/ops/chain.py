@@ -8,12 +8,13 @@ training extends it at the far end (the other frame walks away from the labelled
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from wrp.ops.consistency import forward_backward_error
-from wrp.ops.warp import compose, coordinates, sample_nearest
+from wrp.ops.consistency import disagree, forward_backward_error
+from wrp.ops.warp import coordinates, sample, sample_nearest
 
 # Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
 LOST = 1e6
@@ -35,6 +36,11 @@ class Chain:
     flow: Tensor
     error: Tensor
 
+    @cached_property
+    def landing(self) -> tuple[Tensor, Tensor]:
+        """Coordinates in frame a and the mask of those that are in it, see :func:`~wrp.ops.warp.coordinates`."""
+        return coordinates(self.flow)
+
 
 @dataclass
 class NeighbourFlow:
@@ -55,19 +61,22 @@ def start_chain(label: Tensor) -> Chain:
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
-    coords, _ = coordinates(flow_ji)
-    error = forward_backward_error(flow_ji, flow_ij, alpha, beta) | sample_nearest(chain.error, coords)
-    return _chain(compose(flow_ji, chain.flow)[0], error)
+    coords, inside = coordinates(flow_ji)
+    # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
+    back, onward = sample(torch.cat((flow_ij, chain.flow), 1), coords).split(2, 1)
+    failed = ~inside | disagree(flow_ji, back, alpha, beta)
+    return _chain(flow_ji + onward, failed | sample_nearest(chain.error, coords))
 
 
 def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain t → i to the chain t → b, where i and b are neighbours; α, β: the forward-backward test's."""
-    coords, _ = coordinates(chain.flow)
+    coords, _ = chain.landing
     failed = forward_backward_error(flow_ib, flow_bi, alpha, beta)
-    return _chain(compose(chain.flow, flow_ib)[0], chain.error | sample_nearest(failed, coords))
+    return _chain(chain.flow + sample(flow_ib, coords), chain.error | sample_nearest(failed, coords))
 
 
 def _chain(flow: Tensor, error: Tensor) -> Chain:
     # NaN would spread by a pixel with each interpolation, even at whole coordinates, where its weight is zero.
-    flow = flow.nan_to_num(LOST, LOST, -LOST)
-    return Chain(flow, error | ~coordinates(flow)[1])
+    chain = Chain(flow.nan_to_num(LOST, LOST, -LOST), error)
+    chain.error = chain.error | ~chain.landing[1]
+    return chain

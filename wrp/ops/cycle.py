@@ -7,7 +7,7 @@ from torch import Tensor
 from wrp.ops.chain import Chain
 from wrp.ops.consistency import photometric_error
 from wrp.ops.fusion import Evidence
-from wrp.ops.warp import compose, warp, warp_labels
+from wrp.ops.warp import compose, sample, sample_nearest, warp_labels
 from wrp.types import IGNORE_INDEX
 
 
@@ -24,7 +24,8 @@ def anchor_evidence(label: Tensor, frame: Tensor, target: Tensor, chain: Chain, 
     Returns:
         Evidence of one source.
     """
-    labels = warp_labels(label[None], chain.flow)
+    coords, inside = chain.landing
+    labels = sample_nearest(label[None], coords).masked_fill(~inside, IGNORE_INDEX)
     return _evidence(labels, frame, target, chain, distance)
 
 
@@ -53,6 +54,7 @@ def cycle_evidence(
 
 
 def _evidence(labels: Tensor, frame: Tensor, target: Tensor, chain: Chain, distance: int) -> Evidence:
-    warped, _ = warp(frame[None], chain.flow)
+    # Where the chain ends out of frame, there is no label whose weight would follow from this error.
+    warped = sample(frame[None], chain.landing[0])
     photometric = photometric_error(target[None], warped).half()
     return Evidence(labels, chain.error, photometric, chain.flow.new_tensor([float(distance)]))

@@ -93,6 +93,28 @@ def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
     return votes.scatter_add_(0, index, weights)[:-1]
 
 
+def elect(evidence: Evidence, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The label with the greatest weight at each pixel: the maximum of :func:`blend`, from ids alone.
+
+    Args:
+        evidence: What S sources say.
+        weights: (S, H, W) float32, zero where a source has no label.
+
+    Returns:
+        Labels (H, W) uint8, 255 where no source has one, and their share of the weight, (H, W) float32; of equals, the
+        first source wins.
+    """
+    votes = [
+        sum((weights[t] * (label == evidence.labels[t]) for t in range(len(weights)) if t != s), weights[s])
+        for s, label in enumerate(evidence.labels)
+    ]
+    labels, most = evidence.labels[0], votes[0]
+    for label, vote in zip(evidence.labels[1:], votes[1:], strict=True):
+        labels = torch.where(vote > most, label, labels)
+        most = torch.maximum(vote, most)
+    return labels.masked_fill(most <= 0, IGNORE_INDEX), most.clamp(max=1.0)
+
+
 def motion_error(evidence: Evidence) -> Tensor:
     """Motion-error mask E_j (H, W) bool of the blend: every source that has a label is in error.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wrp.types import IGNORE_INDEX
 
@@ -24,3 +25,10 @@ def decide(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Ten
         labels.to(torch.uint8).masked_fill(~known, ignore_index),
         torch.where(known, confidence, 0.0).clamp(max=1.0),
     )
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (B, H, W) of any integer dtype brought to another height and width, nearest neighbour."""
+    if tuple(labels.shape[-2:]) == size:
+        return labels
+    return functional.interpolate(labels[:, None].float(), size, mode="nearest-exact")[:, 0].to(labels.dtype)

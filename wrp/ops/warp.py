@@ -16,17 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wrp.ops.remap import remap_bilinear, remap_serves
 from wrp.types import IGNORE_INDEX
-
-
-def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Coordinates (2, H, W) float32 of all pixel centres, x first."""
-    y, x = torch.meshgrid(
-        torch.arange(height, dtype=torch.float32, device=device),
-        torch.arange(width, dtype=torch.float32, device=device),
-        indexing="ij",
-    )
-    return torch.stack((x, y))
 
 
 def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +32,9 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
         meaningless. A flow that is not finite is out of frame: it must never become a label.
     """
     height, width = flow.shape[-2:]
-    x, y = (pixel_grid(height, width, flow.device) + flow.float()).unbind(1)
+    flow = flow.float()
+    x = flow[:, 0] + torch.arange(width, dtype=torch.float32, device=flow.device)
+    y = flow[:, 1] + torch.arange(height, dtype=torch.float32, device=flow.device).view(-1, 1)
     valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     coords = torch.stack((_into(x, width), _into(y, height)), 1)
     return coords, valid
@@ -56,6 +49,8 @@ def sample(values: Tensor, coords: Tensor) -> Tensor:
 
     Coordinates are expected in the frame (see :func:`coordinates`); the outer half of a border pixel has its value.
     """
+    if remap_serves(values, coords):
+        return remap_bilinear(values, coords)
     height, width = values.shape[-2:]
     scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
     with torch.autocast(values.device.type, enabled=False):

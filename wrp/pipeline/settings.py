@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from wrp.modules.propagation import NEEDS_REFINER, NEEDS_TEACHER, check_methods
 from wrp.types import WrpError
 from wrp.writing import write_json
 
+# A quarter of smp's widths trains three times as fast on a CPU.
+SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
 METHODS = ("motion", "semantic", "inpaint", "refine")
 
 
@@ -33,7 +35,9 @@ class Settings:
         weights: ``auto``: ImageNet encoder weights if they can be had, else from scratch; ``none`` or a name otherwise.
         architecture: The teacher's architecture.
         encoder: The teacher's encoder.
+        teacher_options: Further arguments of the architecture.
         teacher_scale: The teacher's working resolution.
+        teacher_dice: Weight of the Dice loss in its training.
         teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
         teacher_crop: Height and width of its crops in pixels.
@@ -58,11 +62,13 @@ class Settings:
     weights: str = "auto"
     architecture: str = "FPN"
     encoder: str = "tu-regnetx_002"
+    teacher_options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
     teacher_scale: float = 0.5
-    teacher_lr: float = 2e-3
-    teacher_steps: int = 800
+    teacher_dice: float = 1.0
+    teacher_lr: float = 5e-3
+    teacher_steps: int = 2000
     teacher_crop: tuple[int, int] = (256, 448)
-    teacher_batch: int = 4
+    teacher_batch: int = 8
     refiner_steps: int = 600
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6

@@ -38,6 +38,8 @@ def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None
         settings.encoder,
         weights,
         settings.teacher_scale,
+        settings.teacher_options,
+        settings.teacher_dice,
         lr=settings.teacher_lr,
     )
     fit(module, data, settings.teacher_steps, path)

@@ -1,0 +1,192 @@
+"""Flow that is kept on disk: found again, shared, and never trusted when it is not what it should be."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.flow.base import FlowEstimatorTester, texture
+from wrp.flow.cache import FlowCache, cached
+from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
+from wrp.types import ClipBatch, FramePair
+
+
+class Counting(FlowEstimator):
+    """Flow that tells the first pixel of both frames, and how often it was asked."""
+
+    def __init__(self, version: int = 1) -> None:
+        super().__init__()
+        self.version = version
+        self.asked = 0
+
+    @property
+    def signature(self) -> str:
+        return f"counting {self.version}"
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        self.asked += len(frames_s)
+        ends = torch.stack((frames_s[:, 0, 0, 0], frames_t[:, 0, 0, 0]), 1).float()
+        return (ends[:, :, None, None] * self.version + 1 / 3).expand(-1, -1, *frames_s.shape[2:])
+
+
+def stretch(values: Sequence[int], clip: str = "clip", size: tuple[int, int] = (12, 16)) -> ClipBatch:
+    frames = [torch.full((3, *size), value, dtype=torch.uint8) for value in values]
+    return ClipBatch(clip, [f"{value:03d}" for value in values], 0, frames, {}, (0, len(values)))
+
+
+def forward(cache: FlowCache, batch: ClipBatch, index: int) -> list[float]:
+    """Both components of the flow at the first pixel."""
+    flow: list[float] = cache.between(batch, [index])[0].flow_fw[0, :, 0, 0].tolist()
+    return flow
+
+
+class TestFlowCache(FlowEstimatorTester):
+    def make(self) -> FlowCache:
+        return FlowCache(DIS())
+
+
+def test_a_flow_is_estimated_once_and_rounded_alike_at_every_time(tmp_path: Path) -> None:
+    estimator, batch = Counting(), stretch([1, 2, 3, 4])
+    cache = FlowCache(estimator, str(tmp_path))
+    first = list(cache.neighbours(batch, range(3)))
+    assert estimator.asked == 6
+    for again in (cache, FlowCache(Counting(), str(tmp_path))):
+        second = list(again.neighbours(batch, reversed(range(3))))[::-1]
+        for a, b in zip(first, second, strict=True):
+            assert torch.equal(a.flow_fw, b.flow_fw)
+            assert torch.equal(a.flow_bw, b.flow_bw)
+    assert estimator.asked == 6
+    assert (cache.hits, cache.misses) == (3, 3)
+    assert "6 pairs asked for, 50 % found" in cache.summary()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_error_of_rounding_is_as_stated(tmp_path: Path) -> None:
+    batch = stretch([0, 1])
+    batch.frames[:] = [texture(48, 64), texture(48, 64, 3)]
+    exact, kept = DIS().between(batch, [0])[0], FlowCache(DIS(), str(tmp_path)).between(batch, [0])[0]
+    assert ((exact.flow_fw - kept.flow_fw).abs() <= exact.flow_fw.abs() * 2**-11 + 1e-7).all()
+    assert not torch.equal(exact.flow_fw, kept.flow_fw)
+
+
+def test_flows_are_found_by_content_not_by_name(tmp_path: Path) -> None:
+    FlowCache(Counting(), str(tmp_path)).between(stretch([7, 8]), [0])
+    changed, estimator = stretch([7, 9]), Counting()
+    changed.stems = ["007", "008"]
+    assert forward(FlowCache(estimator, str(tmp_path)), changed, 0) == pytest.approx([7.33, 9.33], abs=0.01)
+    assert estimator.asked == 2
+
+
+def test_clips_sizes_and_estimators_have_files_of_their_own(tmp_path: Path) -> None:
+    for version, batch in (
+        (1, stretch([1, 2])),
+        (2, stretch([1, 2])),
+        (1, stretch([1, 2], "a/b")),
+        (1, stretch([1, 2], size=(8, 8))),
+    ):
+        estimator = Counting(version)
+        assert forward(FlowCache(estimator, str(tmp_path)), batch, 0) == pytest.approx(
+            [version + 0.33, 2 * version + 0.33], abs=0.01
+        )
+        assert estimator.asked == 2
+    assert len(list(tmp_path.glob("*.flow"))) == 4
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "header", "flow", "cut", "cut in the header", "gone"])
+def test_a_damaged_file_is_never_trusted(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    batch = stretch([1, 2, 3])
+    list(FlowCache(Counting(), str(tmp_path)).neighbours(batch, range(2)))
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    if damage == "header":
+        content[3] ^= 1
+    elif damage == "flow":
+        content[4096 + 64 + 5] ^= 1
+    changed = {"empty": b"", "text": b"flow", "cut": content[:-9], "cut in the header": content[:99]}
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(changed.get(damage, bytes(content)))
+    estimator = Counting()
+    with caplog.at_level(logging.WARNING):
+        again = FlowCache(estimator, str(tmp_path))
+        assert forward(again, batch, 0) == pytest.approx([1.33, 2.33], abs=0.01)
+        assert forward(again, batch, 1) == pytest.approx([2.33, 3.33], abs=0.01)
+    assert estimator.asked == {"flow": 2, "cut": 2}.get(damage, 4)
+    if damage not in ("gone", "cut"):
+        assert "estimated anew" in caplog.text or "made anew" in caplog.text
+    healed = Counting()
+    list(FlowCache(healed, str(tmp_path)).neighbours(batch, range(2)))
+    assert healed.asked == 0
+
+
+def test_a_file_that_breaks_while_it_is_open_is_not_trusted(tmp_path: Path) -> None:
+    estimator, batch = Counting(), stretch([1, 2, 3])
+    cache = FlowCache(estimator, str(tmp_path))
+    list(cache.neighbours(batch, range(2)))
+    (path,) = tmp_path.iterdir()
+    with path.open("r+b") as file:
+        file.truncate(4096 + 100)
+    assert forward(cache, batch, 1) == pytest.approx([2.33, 3.33], abs=0.01)
+    assert estimator.asked == 6
+
+
+def test_a_full_cache_says_so_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    estimator, batch = Counting(), stretch([1, 2, 3, 4])
+    cache = FlowCache(estimator, str(tmp_path), max_bytes=4096 + 2 * (64 + 8 * 12 * 16))
+    for _ in range(2):
+        list(cache.neighbours(batch, range(3)))
+    assert (cache.hits, cache.misses) == (2, 4)
+    assert caplog.text.count("is full") == 1
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
+
+
+def _fill(folder: str, order: Sequence[int]) -> None:
+    cache = FlowCache(Counting(), folder)
+    for index in order:
+        assert abs(forward(cache, stretch(range(40)), index)[0] - index - 1 / 3) < 0.02
+
+
+def test_processes_share_a_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    orders = [list(range(39)), list(reversed(range(39)))]
+    processes = [context.Process(target=_fill, args=(str(tmp_path), order)) for order in orders]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    estimator = Counting()
+    list(FlowCache(estimator, str(tmp_path)).neighbours(stretch(range(40)), range(39)))
+    assert estimator.asked == 0
+
+
+def test_a_temporary_cache_keeps_one_clip_and_leaves_nothing() -> None:
+    cache = cached(Counting())
+    place = cache.place
+    list(cache.neighbours(stretch([1, 2, 3], "one"), range(2)))
+    list(cache.neighbours(stretch([1, 2, 3], "two"), range(2)))
+    assert len(list(place.iterdir())) == 1
+    assert cached(cache) is cache
+    del cache
+    gc.collect()
+    assert not place.exists()
+
+
+def test_time_is_that_of_the_estimator(tmp_path: Path) -> None:
+    cache = FlowCache(DIS(), str(tmp_path))
+    batch = stretch([0, 1])
+    batch.frames[:] = [texture(64, 96), texture(64, 96, 3)]
+    cache.between(batch, [0])
+    spent = cache.seconds
+    assert spent == cache.estimator.seconds > 0
+    cache.between(batch, [0])
+    assert cache.seconds == spent

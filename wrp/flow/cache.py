@@ -1,0 +1,113 @@
+"""Flow between neighbouring frames, estimated once and kept: by refiner training, propagation and voting alike."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wrp.flow.estimator import FlowEstimator
+from wrp.flow.keys import frame_key
+from wrp.flow.records import FlowRecords
+from wrp.ops.chain import NeighbourFlow
+from wrp.types import ClipBatch, FramePair
+
+logger = logging.getLogger("wrp")
+
+# Disk space that one cache may take unless told otherwise, in bytes: 6000 pairs of 480×360.
+MAX_BYTES = 2**33
+
+
+class FlowCache(FlowEstimator):
+    """An estimator whose flows between neighbouring frames are kept on disk, one file per clip.
+
+    Flow is kept as float16, which moves a point by at most 2⁻¹¹ of its flow (0.005 px at 10 px), and rounded on the
+    way in as well, so that a run that finds its flows gives the very result of the run that made them. A flow is found
+    by the content of its two frames; the file, by clip, size and the estimator's signature. Files that are damaged, cut
+    short or of another estimator are not trusted: what they lack is estimated anew.
+
+    Args:
+        estimator: Makes the flows that are not there.
+        folder: Where the files are kept, to be shared between runs and processes; None: in a temporary folder that is
+            deleted with this object.
+        max_bytes: Disk space for all clips; flows beyond it are estimated each time.
+    """
+
+    def __init__(self, estimator: FlowEstimator, folder: str | None = None, max_bytes: int = MAX_BYTES) -> None:
+        super().__init__(pairs_per_call=estimator.pairs_per_call)
+        self.estimator = estimator
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.hits = 0
+        self.misses = 0
+        self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
+        self._open: FlowRecords | None = None
+
+    @property
+    def place(self) -> Path:
+        """Folder of the files."""
+        return Path(self.folder if self.folder is not None else self._temporary.name)
+
+    @property
+    def signature(self) -> str:
+        """The estimator's."""
+        return self.estimator.signature
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        """Flow of any two frames; only neighbours are kept, see :meth:`between`."""
+        return self.estimator(frames_s, frames_t, pairs)
+
+    def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
+        """Both flows between frames i and i + 1, from the file or estimated and then put there."""
+        records = self._records(batch)
+        keys = {i: frame_key(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
+        found: dict[int, NeighbourFlow] = {}
+        for i in indices:
+            stored = records.read(keys[i] + keys[i + 1])
+            if stored is not None:
+                found[i] = _unpack(torch.from_numpy(stored).to(batch.frame(i).device))
+        missing = [i for i in indices if i not in found]
+        self.hits += len(found)
+        self.misses += len(missing)
+        if missing:
+            before = self.estimator.seconds
+            for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
+                packed = torch.cat((flow.flow_fw, flow.flow_bw)).half()
+                records.append(keys[i] + keys[i + 1], packed.cpu().numpy())
+                found[i] = _unpack(packed)
+            self.seconds += self.estimator.seconds - before
+        return [found[i] for i in indices]
+
+    def summary(self) -> str:
+        """Size and hit rate in words."""
+        size = sum(path.stat().st_size for path in self.place.glob("*.flow"))
+        asked = self.hits + self.misses
+        rate = 100 * self.hits / asked if asked else 0.0
+        return f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {size / 1e6:.0f} MB on disk"
+
+    def _records(self, batch: ClipBatch) -> FlowRecords:
+        height, width = batch.frame(batch.first).shape[1:]
+        path = self.place / FlowRecords.file_name(batch.clip, height, width, self.signature)
+        if self._open is None or self._open.path != path:
+            if self._open is not None and self.folder is None:
+                self._open.path.unlink(missing_ok=True)  # clips come one after the other, and nobody else reads it
+            self._open = FlowRecords(path, height, width, self.signature, self._room)
+        return self._open
+
+    def _room(self) -> int:
+        """Bytes that may still be written."""
+        return self.max_bytes - sum(path.stat().st_size for path in self.place.glob("*.flow"))
+
+
+def cached(estimator: FlowEstimator) -> FlowCache:
+    """The estimator if it is a cache, or a temporary cache around it."""
+    return estimator if isinstance(estimator, FlowCache) else FlowCache(estimator)
+
+
+def _unpack(packed: Tensor) -> NeighbourFlow:
+    flow_fw, flow_bw = packed.float().split(1)
+    return NeighbourFlow(flow_fw, flow_bw)

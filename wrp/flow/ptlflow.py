@@ -1,0 +1,68 @@
+"""Any model of PTLFlow (https://ptlflow.readthedocs.io), an optional package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning_utilities.core.imports import RequirementCache
+from torch import Tensor
+
+from wrp.flow.estimator import FlowEstimator
+from wrp.flow.raft import fingerprint
+from wrp.types import FramePair, WrpError
+
+_PTLFLOW = RequirementCache("ptlflow>=0.4")
+
+
+class PTLFlow(FlowEstimator):
+    """An optical flow network of PTLFlow by name.
+
+    Args:
+        model: Name in PTLFlow, e.g. ``rapidflow`` or ``sea_raft_s``.
+        weights: Name of PTLFlow's weights for the model, e.g. ``things``, which are downloaded; path of a checkpoint;
+            or None for random weights.
+        scale: Working resolution, see :class:`FlowEstimator`.
+        pairs_per_call: See :class:`FlowEstimator`.
+
+    Raises:
+        WrpError: If PTLFlow is not installed, does not know the model, or cannot load the weights.
+    """
+
+    def __init__(self, model: str, weights: str | None = None, scale: float = 1.0, pairs_per_call: int = 1) -> None:
+        super().__init__(scale, pairs_per_call)
+        if not _PTLFLOW:
+            raise WrpError("PTLFlow estimators need the package ptlflow: see 'Flow' in the guide for how to install it")
+        self.model = model
+        self.net = _load(model, weights).requires_grad_(False).eval()
+        # PTLFlow's models pad by themselves; the smallest frame is what their pyramids of correlations can take.
+        self.stride = int(getattr(self.net, "output_stride", 8))
+        self.smallest = 16 * self.stride
+        self._fingerprint = fingerprint(self.net)
+
+    @property
+    def signature(self) -> str:
+        """Model, settings and a hash of the weights."""
+        return f"PTLFlow {self.model} scale={self.scale} weights={self._fingerprint}"
+
+    def train(self, mode: bool = True) -> PTLFlow:
+        """The network stays in evaluation mode."""
+        return super().train(False)
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        """Flow of the model; see :class:`FlowEstimator`."""
+        # PTLFlow reads images with OpenCV, so its models expect BGR.
+        images = torch.stack((frames_s, frames_t), 1).flip(2).float() / 255
+        flow: Tensor = self.net({"images": images})["flows"][:, 0]
+        return flow
+
+
+def _load(model: str, weights: str | None) -> Any:
+    import ptlflow
+
+    try:
+        return ptlflow.get_model(model, ckpt_path=weights)
+    except (Exception, SystemExit) as error:  # unknown names, downloads and damaged files raise all sorts there
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WrpError(f"PTLFlow cannot make model {model!r} with weights {weights!r}: {reason[0][:300]}") from error

@@ -1,0 +1,144 @@
+"""One file with the neighbouring flows of one clip: records of one size behind a header."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+import numpy as np
+
+from wrp.flow.keys import KEY_BYTES
+from wrp.writing import replacing
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process per folder
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("wrp")
+
+_HEADER_BYTES = 4096
+# Before each record: the keys of both frames and a checksum of the flow; padded so that the flow is aligned.
+_LABEL_BYTES = 64
+
+
+class FlowRecords:
+    """Both flows of each pair of neighbours, (2, 2, H, W) float16, found by the keys of the two frames.
+
+    A file appears with a complete header or not at all; a record counts when it is complete and its checksum is right.
+    Processes that append to one file take turns.
+
+    Args:
+        path: The file; made if it is missing, made anew if it is not what it should be.
+        height: H in pixels.
+        width: W in pixels.
+        signature: Signature of the estimator.
+        room: Tells how many bytes may still be written.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, signature: str, room: Callable[[], int]) -> None:
+        self.path = path
+        self._shape = (2, 2, height, width)
+        self._flow_bytes = 8 * height * width
+        self._record_bytes = _LABEL_BYTES + self._flow_bytes
+        self._header = _header(height, width, signature)
+        self._room = room
+        self._numbers: dict[bytes, int] = {}
+        self._known = 0
+        self._full = False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._is_mine():
+            if path.exists():
+                logger.warning("%s is no flow cache of this estimator or is damaged; it is made anew", path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(self._header)
+        self._learn()
+
+    @staticmethod
+    def file_name(clip: str, height: int, width: int, signature: str) -> str:
+        """Name of the file of a clip for one size of frames and one estimator."""
+        digest = hashlib.blake2b(signature.encode(), digest_size=4).hexdigest()
+        return f"{quote(clip, safe='')}-{height}x{width}-{digest}.flow"
+
+    def read(self, key: bytes) -> np.ndarray | None:
+        """Both flows of a pair, (2, 2, H, W) float16, or None if the file does not have them."""
+        if key not in self._numbers:
+            self._learn()  # another process may have added it
+        number = self._numbers.get(key)
+        if number is None:
+            return None
+        try:
+            # Mapped for the time of one copy: a mapping that stays would count as this process's memory.
+            record = np.memmap(self.path, np.uint8, "r", self._offset(number), (self._record_bytes,))
+            label, flow = record[:_LABEL_BYTES].tobytes(), record[_LABEL_BYTES:].copy()
+        except (OSError, ValueError):  # gone or cut short since
+            label, flow = b"", np.empty(0, np.uint8)
+        if label != _label(key, flow):
+            logger.warning("%s: a flow is damaged and is estimated anew", self.path)
+            del self._numbers[key]
+            return None
+        return flow.view(np.float16).reshape(self._shape)
+
+    def append(self, key: bytes, flow: np.ndarray) -> None:
+        """Add both flows of a pair, (2, 2, H, W) float16, unless there is no room."""
+        if self._full or self._room() < self._record_bytes:
+            if not self._full:
+                logger.warning("%s: the flow cache is full; further flows are estimated each time", self.path.parent)
+            self._full = True
+            return
+        payload = np.ascontiguousarray(flow).view(np.uint8).reshape(-1)
+        with _locked(self.path) as file:
+            number = self._count(file)
+            file.seek(self._offset(number))
+            file.write(_label(key, payload) + payload.tobytes())
+        self._numbers[key] = number
+
+    def _is_mine(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(_HEADER_BYTES) == self._header
+        except OSError:
+            return False
+
+    def _learn(self) -> None:
+        """Note the keys of the complete records that are not known yet."""
+        try:
+            with self.path.open("rb") as file:
+                count = self._count(file)
+                for number in range(self._known, count):
+                    file.seek(self._offset(number))
+                    self._numbers[file.read(2 * KEY_BYTES)] = number
+                self._known = count
+        except OSError:
+            self._numbers.clear()
+
+    def _count(self, file: BinaryIO) -> int:
+        return (os.fstat(file.fileno()).st_size - _HEADER_BYTES) // self._record_bytes
+
+    def _offset(self, number: int) -> int:
+        return _HEADER_BYTES + number * self._record_bytes
+
+
+def _header(height: int, width: int, signature: str) -> bytes:
+    about = {"format": "wrp flow", "version": 1, "height": height, "width": width, "signature": signature}
+    return json.dumps(about).encode().ljust(_HEADER_BYTES)[:_HEADER_BYTES]
+
+
+def _label(key: bytes, flow: np.ndarray) -> bytes:
+    return (key + zlib.crc32(flow.data).to_bytes(4, "little")).ljust(_LABEL_BYTES, b"\0")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    with path.open("r+b") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+        yield file

@@ -1,0 +1,127 @@
+"""Flow that another program made, read from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from wrp.flow.estimator import FlowEstimator
+from wrp.types import DataError, FramePair, WrpError
+
+
+class Stored(FlowEstimator):
+    """Flow read from disk by the names of the two frames.
+
+    ``.flo`` (Middlebury), ``.png`` (KITTI: 16 bit, invalid pixels have no flow), ``.npy`` and ``.npz`` (its only array;
+    (2, H, W) or (H, W, 2), in pixels).
+
+    Args:
+        root: Folder of the files.
+        pattern: Path below ``root`` of the flow from one frame to another, with ``{clip}``, ``{source}`` and
+            ``{target}`` for the name of the clip and the names of the frames without suffix.
+
+    Raises:
+        WrpError: If the folder is missing or the pattern does not name both frames.
+    """
+
+    def __init__(self, root: str, pattern: str = "{clip}/{source}_{target}.flo") -> None:
+        super().__init__()
+        if not Path(root).is_dir():
+            raise WrpError(f"there is no folder {root} with stored flow")
+        if "{source}" not in pattern or "{target}" not in pattern:
+            raise WrpError(f"the pattern of stored flow must hold {{source}} and {{target}}, got {pattern!r}")
+        if (suffix := Path(pattern).suffix) not in _READERS:
+            raise WrpError(f"stored flow must be one of {', '.join(_READERS)}, got {suffix or 'no suffix'!r}")
+        self.root = root
+        self.pattern = pattern
+
+    @property
+    def signature(self) -> str:
+        """Where the flow comes from; files that change are not noticed."""
+        return f"stored {Path(self.root).resolve()} {self.pattern}"
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        """Read each pair; see :class:`FlowEstimator`.
+
+        Raises:
+            WrpError: If the frames come without names.
+            DataError: If a file is missing, damaged or of another size.
+        """
+        if pairs is None:
+            raise WrpError("stored flow is found by the names of frames: pass pairs=")
+        flows = []
+        for pair in pairs:
+            path = Path(self.root, self.pattern.format(clip=pair.clip, source=pair.source, target=pair.target))
+            flow = read_flow(path)
+            if flow.shape[1:] != frames_s.shape[2:]:
+                raise DataError(
+                    f"{path} holds flow of {flow.shape[2]}×{flow.shape[1]} pixels, the frames are "
+                    f"{frames_s.shape[3]}×{frames_s.shape[2]}"
+                )
+            flows.append(torch.from_numpy(flow))
+        return torch.stack(flows).to(frames_s.device)
+
+
+def read_flow(path: Path) -> np.ndarray:
+    """Flow of one file.
+
+    Args:
+        path: ``.flo``, ``.png``, ``.npy`` or ``.npz``, see :class:`Stored`.
+
+    Returns:
+        (2, H, W) float32 in pixels; NaN where the file says that there is none.
+
+    Raises:
+        DataError: If the file is missing or does not hold flow.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no stored flow {path}")
+    try:
+        flow = _READERS[path.suffix](path)
+    except (OSError, ValueError, EOFError, cv2.error) as error:
+        raise DataError(f"{path} cannot be read as flow: {str(error).splitlines()[0][:200]}") from error
+    if flow.ndim == 3 and flow.shape[0] != 2 and flow.shape[2] == 2:
+        flow = flow.transpose(2, 0, 1)
+    if flow.ndim != 3 or flow.shape[0] != 2 or flow.dtype.kind not in "fiu":
+        raise DataError(f"{path} holds {flow.dtype} {flow.shape}, expected flow (2, H, W) or (H, W, 2)")
+    return np.ascontiguousarray(flow, dtype=np.float32)
+
+
+def _read_flo(path: Path) -> np.ndarray:
+    data = path.read_bytes()
+    width, height = np.frombuffer(data, "<i4", 2, 4) if len(data) >= 12 else (0, 0)
+    # 202021.25, the format's mark, reads "PIEH"
+    if data[:4] != b"PIEH" or min(width, height) < 1 or len(data) != 12 + 8 * int(width) * int(height):
+        raise ValueError(f"no .flo file, or cut short: {len(data)} bytes")
+    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
+
+
+def _read_kitti(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError("no 16-bit RGB PNG of KITTI's flow")
+    valid, y, x = image.astype(np.float32).transpose(2, 0, 1)  # OpenCV turns RGB into BGR
+    flow = (np.stack((x, y), 2) - 2**15) / 64
+    flow[valid == 0] = np.nan
+    return flow
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as arrays:
+        if len(arrays.files) != 1:
+            raise ValueError(f"holds {len(arrays.files)} arrays, expected one")
+        flow: np.ndarray = arrays[arrays.files[0]]
+    return flow
+
+
+_READERS = {
+    ".flo": _read_flo,
+    ".png": _read_kitti,
+    ".npy": lambda path: np.load(path, allow_pickle=False),
+    ".npz": _read_npz,
+}
