@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -188,6 +188,14 @@ class FramePair:
     target: str
 
 
+class IndexedFrames(Protocol):
+    """Frames (3, H, W) uint8 RGB by their number: a list of them, or something that reads them late."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
 @dataclass
 class ClipBatch:
     """A stretch of one clip: an interval to label, or a labelled frame with its neighbours.
@@ -196,7 +204,7 @@ class ClipBatch:
         clip: Name of the clip.
         stems: Names of the N frames.
         first: Index in the clip of ``frames[0]``.
-        frames: N tensors (3, H, W) uint8 RGB.
+        frames: N tensors (3, H, W) uint8 RGB; of a long stretch, read when they are asked for.
         labels: Labels that may be used, (H, W) uint8, by index in the clip.
         targets: Range [start, stop) of indices in the clip that are to be labelled, or the one to learn from.
         hidden: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
@@ -205,7 +213,7 @@ class ClipBatch:
     clip: str
     stems: list[str]
     first: int
-    frames: list[Tensor]
+    frames: IndexedFrames
     labels: dict[int, Tensor]
     targets: tuple[int, int]
     hidden: dict[int, Tensor] = field(default_factory=dict)
@@ -214,7 +222,9 @@ class ClipBatch:
         """The frame (3, H, W) uint8 with this index in the clip; IndexError outside of the stretch."""
         if index < self.first:
             raise IndexError(f"frame {index} lies before the stretch, which begins at {self.first}")
-        return self.frames[index - self.first]
+        frame = self.frames[index - self.first]
+        # Frames that are read late were not there when the stretch went to its device.
+        return frame.to(next(iter(self.labels.values())).device) if self.labels else frame
 
 
 @dataclass

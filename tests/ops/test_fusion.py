@@ -7,11 +7,13 @@ from wrp.ops.fusion import (
     Evidence,
     anchor_weights,
     blend,
+    elect,
     gather,
     inpaint,
     motion_error,
     nearest_weights,
 )
+from wrp.ops.labels import decide
 
 IGNORE = 255
 
@@ -161,3 +163,22 @@ def test_cropping_and_mirroring_commute_with_weighing(weigh) -> None:
     assert torch.equal(weigh(given.crop(rows, columns)), weights[:, rows, columns])
     assert torch.equal(weigh(given.flip()), weights.flip(-1))
     assert torch.equal(motion_error(given.flip()), motion_error(given).flip(-1))
+
+
+def test_elected_labels_are_the_maximum_of_the_blend() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for sources in (1, 2, 3, 4):
+        labels = torch.randint(0, 4, (sources, 20, 30), generator=generator).to(torch.uint8)
+        labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
+        weights = torch.rand(labels.shape, generator=generator) * (labels != 255)
+        weights = weights / weights.sum(0).clamp(min=1e-6)
+        evidence = Evidence(labels, labels > 0, weights, torch.ones(sources))
+        expected, confidence = decide(blend(evidence, weights, 4)[None])
+        found, share = elect(labels, weights)
+        assert torch.equal(found, expected[0])
+        torch.testing.assert_close(share, confidence[0])
+
+
+def test_of_equal_votes_the_first_source_wins() -> None:
+    labels = torch.tensor([[[3]], [[1]]], dtype=torch.uint8)
+    assert elect(labels, torch.full((2, 1, 1), 0.5))[0].item() == 3

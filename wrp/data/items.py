@@ -17,6 +17,10 @@ from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Fr
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
 
+# A stretch whose frames take more memory than this is read frame by frame while it is worked on, in bytes: 129 frames
+# of 480×360, 10 of 2048×1024.
+STRETCH_BYTES = 2**26
+
 
 class FrameItems(Dataset[FrameBatch]):
     """Single frames; batches of one, see :func:`collate_frames`.
@@ -78,9 +82,15 @@ class ClipItems(Dataset[ClipBatch]):
         self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
     ) -> ClipBatch:
         first, last = span
-        frames = [self._frame(frame) for frame in clip.frames[first : last + 1]]
-        if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
-            raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
+        wanted = clip.frames[first : last + 1]
+        start = self._frame(wanted[0])
+        frames: Sequence[Tensor] | LazyFrames
+        if len(wanted) * start.nbytes > STRETCH_BYTES:
+            frames = LazyFrames(clip.name, [frame.image for frame in wanted], tuple(start.shape[1:]))
+        else:
+            frames = [self._frame(frame) for frame in wanted]
+            if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
+                raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
         return ClipBatch(
             clip=clip.name,
             stems=[frame.stem for frame in clip.frames[first : last + 1]],
@@ -97,6 +107,38 @@ class ClipItems(Dataset[ClipBatch]):
     def _label(self, clip: Clip, index: int) -> Tensor:
         frame = clip.frames[index]
         return _label_or_nothing(frame, self._frame(frame), self.label_map)
+
+
+class LazyFrames:
+    """The frames of a long stretch, read when they are asked for; no Sequence, which Lightning would read through.
+
+    Args:
+        clip: Name of the clip, for the message.
+        paths: The images.
+        size: Height and width that all of them must have.
+    """
+
+    def __init__(self, clip: str, paths: Sequence[Path], size: tuple[int, ...]) -> None:
+        self.clip = clip
+        self.paths = list(paths)
+        self.size = size
+        # Flow to both neighbours and the evidence ask for one frame shortly after one another.
+        self._decoded: BoundedCache[int, Tensor] = BoundedCache(STRETCH_BYTES, lambda frame: frame.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._decoded.get(index, lambda: self._read(index))
+
+    def _read(self, index: int) -> Tensor:
+        frame = read_image(self.paths[index])
+        if tuple(frame.shape[1:]) != self.size:
+            raise DataError(
+                f"clip {self.clip}: its frames have different sizes (H, W): {self.size} and {tuple(frame.shape[1:])} "
+                f"of {self.paths[index]}"
+            )
+        return frame
 
 
 class WindowItems(ClipItems):

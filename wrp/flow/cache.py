@@ -14,12 +14,16 @@ from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
 from wrp.flow.records import FlowRecords
 from wrp.ops.chain import NeighbourFlow
-from wrp.types import ClipBatch, FramePair
+from wrp.ops.cpu import reused, serves
+from wrp.types import ClipBatch, FramePair, count_bytes
 
 logger = logging.getLogger("wrp")
 
 # Disk space that one cache may take unless told otherwise, in bytes: 6000 pairs of 480×360.
 MAX_BYTES = 2**33
+
+# Memory for the flows of a cache without a folder, in bytes: 48 pairs of 480×360; the others go to the disk.
+HELD_BYTES = 2**26
 
 
 class FlowCache(FlowEstimator):
@@ -40,10 +44,12 @@ class FlowCache(FlowEstimator):
     def __init__(self, estimator: FlowEstimator, folder: str | None = None, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(pairs_per_call=estimator.pairs_per_call)
         self.estimator = estimator
+        self.ahead = estimator.ahead
         self.folder = folder
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
+        self._held: dict[bytes, Tensor] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
         self._open: FlowRecords | None = None
 
@@ -67,9 +73,9 @@ class FlowCache(FlowEstimator):
         keys = {i: frame_key(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
         for i in indices:
-            stored = records.read(keys[i] + keys[i + 1])
-            if stored is not None:
-                found[i] = _unpack(torch.from_numpy(stored).to(batch.frame(i).device))
+            packed = self._find(records, keys[i] + keys[i + 1])
+            if packed is not None:
+                found[i] = _unpack(packed.to(batch.frame(i).device))
         missing = [i for i in indices if i not in found]
         self.hits += len(found)
         self.misses += len(missing)
@@ -77,10 +83,22 @@ class FlowCache(FlowEstimator):
             before = self.estimator.seconds
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
                 packed = torch.cat((flow.flow_fw, flow.flow_bw)).half()
-                records.append(keys[i] + keys[i + 1], packed.cpu().numpy())
+                self._keep(records, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
             self.seconds += self.estimator.seconds - before
         return [found[i] for i in indices]
+
+    def _find(self, records: FlowRecords, key: bytes) -> Tensor | None:
+        if key in self._held:
+            return self._held[key]
+        stored = records.read(key)
+        return None if stored is None else torch.from_numpy(stored)
+
+    def _keep(self, records: FlowRecords, key: bytes, packed: Tensor) -> None:
+        if self.folder is None and count_bytes(self._held.values()) + packed.nbytes <= HELD_BYTES:
+            self._held[key] = packed
+        else:
+            records.append(key, packed.cpu().numpy())
 
     def summary(self) -> str:
         """Size and hit rate in words."""
@@ -94,7 +112,9 @@ class FlowCache(FlowEstimator):
         path = self.place / FlowRecords.file_name(batch.clip, height, width, self.signature)
         if self._open is None or self._open.path != path:
             if self._open is not None and self.folder is None:
-                self._open.path.unlink(missing_ok=True)  # clips come one after the other, and nobody else reads it
+                # Clips come one after the other, and nobody else reads these flows.
+                self._open.path.unlink(missing_ok=True)
+                self._held.clear()
             self._open = FlowRecords(path, height, width, self.signature, self._room)
         return self._open
 
@@ -109,5 +129,5 @@ def cached(estimator: FlowEstimator) -> FlowCache:
 
 
 def _unpack(packed: Tensor) -> NeighbourFlow:
-    flow_fw, flow_bw = packed.float().split(1)
+    flow_fw, flow_bw = (reused(*packed.shape).copy_(packed) if serves(packed) else packed.float()).split(1)
     return NeighbourFlow(flow_fw, flow_bw)

@@ -34,6 +34,8 @@ class DIS(FlowEstimator):
 
     # DIS builds a pyramid of 8-pixel patches and raises on smaller frames.
     smallest = 32
+    # OpenCV lets go of the interpreter, so one core estimates while the other composes.
+    ahead = True
 
     def __init__(self, preset: str = "medium", scale: float = 1.0, threads: int | None = None) -> None:
         super().__init__(scale)
@@ -70,4 +72,4 @@ class DIS(FlowEstimator):
 
 def _grey(frame: Tensor) -> np.ndarray:
     """Grey image (H, W) uint8 of one frame (3, H, W)."""
-    return cv2.cvtColor(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()), cv2.COLOR_RGB2GRAY)
+    return cv2.cvtColor(cv2.merge([plane.numpy() for plane in frame]), cv2.COLOR_RGB2GRAY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class FlowEstimator(nn.Module, ABC):
     Attributes:
         stride: What height and width have to be multiples of.
         smallest: Least height and width in pixels.
+        ahead: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
         seconds: Time spent in estimation since construction, by the clock of the host.
 
     Raises:
@@ -38,6 +40,7 @@ class FlowEstimator(nn.Module, ABC):
 
     stride: int = 1
     smallest: int = 1
+    ahead: bool = False
 
     def __init__(self, scale: float = 1.0, pairs_per_call: int = 1) -> None:
         super().__init__()
@@ -104,8 +107,17 @@ class FlowEstimator(nn.Module, ABC):
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
         """Both flows between frames i and i + 1 of a stretch for each of the given i, a few pairs at a time."""
         todo = list(indices)
-        for start in range(0, len(todo), self.pairs_per_call):
-            yield from self.between(batch, todo[start : start + self.pairs_per_call])
+        calls = [todo[start : start + self.pairs_per_call] for start in range(0, len(todo), self.pairs_per_call)]
+        if not self.ahead or len(calls) < 2:
+            for call in calls:
+                yield from self.between(batch, call)
+            return
+        with ThreadPoolExecutor(1, "wrp-flow") as worker:
+            coming = worker.submit(self.between, batch, calls[0])
+            for call in calls[1:]:
+                flows, coming = coming.result(), worker.submit(self.between, batch, call)
+                yield from flows
+            yield from coming.result()
 
 
 def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""A stack of evidence that moves to disk when it grows."""
+"""A stack of tensors that moves to disk when it grows."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ import tempfile
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from wrp.ops.fusion import Evidence
 from wrp.types import count_bytes
 
 
-class EvidenceSpool:
+class Spool:
     """Last in, first out: what the later anchor says, collected backward in time and used forward in time.
 
     Args:
-        max_bytes: Memory for evidence; what does not fit waits in a temporary file.
+        max_bytes: Memory for tensors; what does not fit waits in a temporary file.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
-        self._items: list[Evidence | int] = []
-        self._file = tempfile.TemporaryFile(prefix="wrp-evidence-")  # noqa: SIM115, closed with this object
-        self._device = torch.device("cpu")
+        self._items: list[list[Tensor] | _Stored] = []
+        self._file = tempfile.TemporaryFile(prefix="wrp-spool-")  # noqa: SIM115, closed with this object
 
-    def push(self, evidence: Evidence) -> None:
-        """Put evidence on top."""
-        self._device = evidence.labels.device
-        size = count_bytes(vars(evidence).values())
+    def push(self, tensors: list[Tensor]) -> None:
+        """Put some tensors on top."""
+        size = count_bytes(tensors)
         if size <= self._room:
             self._room -= size
-            self._items.append(evidence)
+            self._items.append(tensors)
             return
-        self._items.append(self._file.seek(0, 2))
-        for value in vars(evidence).values():
-            np.save(self._file, value.cpu().numpy())
+        self._items.append(_Stored(self._file.seek(0, 2), len(tensors), tensors[0].device))
+        for tensor in tensors:
+            np.save(self._file, tensor.cpu().numpy())
 
-    def pop(self) -> Evidence:
-        """Take the evidence on top; IndexError if there is none."""
+    def pop(self) -> list[Tensor]:
+        """Take the tensors on top; IndexError if there are none."""
         item = self._items.pop()
-        if isinstance(item, Evidence):
-            self._room += count_bytes(vars(item).values())
+        if not isinstance(item, _Stored):
+            self._room += count_bytes(item)
             return item
-        self._file.seek(item)
-        values = [torch.from_numpy(np.load(self._file)).to(self._device) for _ in vars_of_evidence()]
-        self._file.truncate(item)
-        return Evidence(*values)
+        self._file.seek(item.offset)
+        tensors = [torch.from_numpy(np.load(self._file)).to(item.device) for _ in range(item.count)]
+        self._file.truncate(item.offset)
+        return tensors
 
 
-def vars_of_evidence() -> list[str]:
-    """Names of the fields of :class:`~wrp.ops.fusion.Evidence` in order."""
-    return list(Evidence.__dataclass_fields__)
+class _Stored:
+    def __init__(self, offset: int, count: int, device: torch.device) -> None:
+        self.offset = offset
+        self.count = count
+        self.device = device

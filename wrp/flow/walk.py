@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from wrp.flow.cache import FlowCache
-from wrp.flow.spool import EvidenceSpool
-from wrp.ops.chain import extend_near, start_chain
+from wrp.flow.spool import Spool
+from wrp.ops.chain import append_flow, extend_near, prepend_flow, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence
 from wrp.ops.fusion import Evidence, gather
+from wrp.ops.vote import push_labels, source_weights
+from wrp.ops.warp import warp_labels
 from wrp.types import ClipBatch
 
 # Memory for what the later anchor says about the frames of an interval, in bytes: 46 frames of 480×360.
@@ -37,6 +41,34 @@ def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) ->
         yield anchor_evidence(label, image, to_unit(batch.frame(index)), chain, abs(index - anchor))
 
 
+@dataclass(frozen=True)
+class Sides:
+    """The anchors of an interval and the frames that each of them labels, in the order of the walk away from it.
+
+    Attributes:
+        earlier: Index of the anchor before the targets, or at their start; None if there is none.
+        later: Index of the anchor behind the targets, or at their end; None if there is none.
+        onward: Targets from the earlier anchor on, forward in time.
+        homeward: Targets from the later anchor on, backward in time, the earlier anchor left out.
+    """
+
+    earlier: int | None
+    later: int | None
+    onward: range
+    homeward: range
+
+    @classmethod
+    def of(cls, batch: ClipBatch) -> Sides:
+        """The sides of an interval with one or two anchors."""
+        start, stop = batch.targets
+        earlier = max((a for a in batch.labels if a <= start), default=None)
+        later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
+        onward = range(0) if earlier is None else range(earlier + 1, stop if later != stop - 1 else stop - 1)
+        first = start + 1 if earlier == start else start
+        homeward = range(0) if later is None else range(later - 1, first - 1, -1)
+        return cls(earlier, later, onward, homeward)
+
+
 @torch.no_grad()
 def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evidence | None]]:
     """What the anchors say about each frame of an interval, in temporal order; None at the anchors themselves.
@@ -51,21 +83,59 @@ def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evid
     Yields:
         Index in the clip, and evidence of one or two sources, the earlier anchor first.
     """
-    start, stop = batch.targets
-    earlier = max((a for a in batch.labels if a <= start), default=None)
-    later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
-    from_later = EvidenceSpool(SPOOL_BYTES)
-    if later is not None:
-        for evidence in walk_from(batch, flow, later, range(later - 1, start - 1, -1)):
-            from_later.push(evidence)
-        if earlier == start:
-            from_later.pop()  # about the other anchor, whose label is known
-    from_earlier = iter(()) if earlier is None else walk_from(batch, flow, earlier, range(earlier + 1, stop))
-    for index in range(start, stop):
-        if index in (earlier, later):
+    sides = Sides.of(batch)
+    from_later = Spool(SPOOL_BYTES)
+    if sides.later is not None:
+        for evidence in walk_from(batch, flow, sides.later, sides.homeward):
+            from_later.push(list(vars(evidence).values()))
+    from_earlier = iter(()) if sides.earlier is None else walk_from(batch, flow, sides.earlier, sides.onward)
+    for index in range(*batch.targets):
+        if index in (sides.earlier, sides.later):
             yield index, None
             continue
-        sources = [] if earlier is None else [next(from_earlier)]
-        if later is not None:
-            sources.append(from_later.pop())
+        sources = [] if sides.earlier is None else [next(from_earlier)]
+        if sides.later is not None:
+            sources.append(Evidence(*from_later.pop()))
         yield index, gather(sources)
+
+
+@torch.no_grad()
+def vote_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tensor | None, Tensor]]:
+    """SegProp's sources for each frame of an interval, at a constant cost per frame.
+
+    Args:
+        batch: An interval with one or two anchors.
+        flow: Flow between neighbours.
+
+    Yields:
+        Index in the clip; labels (S, H, W) uint8 of two sources per anchor, pushed along the flow from the anchor and
+        read through the flow to it, or None at the anchors themselves; and the weight of each source, (S,) float32.
+    """
+    sides = Sides.of(batch)
+    from_later = Spool(SPOOL_BYTES)
+    if sides.later is not None:
+        for labels in _vote_from(batch, flow, sides.later, sides.homeward):
+            from_later.push([labels])
+    from_earlier = iter(()) if sides.earlier is None else _vote_from(batch, flow, sides.earlier, sides.onward)
+    for index in range(*batch.targets):
+        if index in (sides.earlier, sides.later):
+            yield index, None, torch.ones(0)
+        elif sides.earlier is None or sides.later is None:
+            labels = next(from_earlier) if sides.later is None else from_later.pop()[0]
+            yield index, labels, torch.full((2,), 0.5)
+        else:
+            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
+            labels = torch.cat((next(from_earlier), from_later.pop()[0]))
+            yield index, labels, torch.tensor([earlier, earlier, later, later]) / 2
+
+
+def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Tensor]:
+    """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
+    step, label = indices.step, batch.labels[anchor]
+    there = back = start_chain(label)
+    flows = flow.neighbours(batch, (min(index, index - step) for index in indices))
+    for neighbour in flows:
+        onward, homeward = neighbour.towards(step)
+        there, back = append_flow(there, onward), prepend_flow(back, homeward)
+        coords, valid = there.landing
+        yield torch.stack((push_labels(label, coords[0], valid[0]), warp_labels(label[None], back.flow)[0]))

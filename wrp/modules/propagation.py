@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -30,12 +31,17 @@ class Target:
     Attributes:
         frame: I_j, (3, H, W) uint8.
         evidence: What the anchors say; the earlier anchor first.
-        semantic: The teacher's probabilities p^S_j, (C, H, W); zeros without a teacher.
+        ask_teacher: Makes :attr:`semantic` from the frame.
     """
 
     frame: Tensor
     evidence: Evidence
-    semantic: Tensor
+    ask_teacher: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def semantic(self) -> Tensor:
+        """The teacher's probabilities p^S_j, (C, H, W), asked for once; zeros without a teacher."""
+        return self.ask_teacher(self.frame)
 
 
 Labels = tuple[Tensor, Tensor]
@@ -46,18 +52,18 @@ Propagator = Callable[["PropagationModule", Target], Labels]
 
 def motion(module: PropagationModule, target: Target) -> Labels:
     """Motion-only y^M (paper), here from both anchors (ours)."""
-    return elect(target.evidence, anchor_weights(target.evidence))
+    return elect(target.evidence.labels, anchor_weights(target.evidence))
 
 
 def motion_previous(module: PropagationModule, target: Target) -> Labels:
     """Motion-only from the earlier anchor, or the only one (paper)."""
     first = Evidence(*(value[:1] for value in vars(target.evidence).values()))
-    return elect(first, first.known.float())
+    return elect(first.labels, first.known.float())
 
 
 def motion_nearest(module: PropagationModule, target: Target) -> Labels:
     """Motion-only from the nearest anchor that sees the point."""
-    return elect(target.evidence, nearest_weights(target.evidence))
+    return elect(target.evidence.labels, nearest_weights(target.evidence))
 
 
 def semantic(module: PropagationModule, target: Target) -> Labels:
@@ -156,8 +162,11 @@ class PropagationModule(BaseModule):
             if evidence is None:
                 yield index, None
                 continue
-            frame = batch.frame(index)
-            yield index, Target(frame, evidence, semantic_probabilities(self.teacher, frame, self.num_classes))
+            yield index, Target(batch.frame(index), evidence, self.semantic)
+
+    def semantic(self, frame: Tensor) -> Tensor:
+        """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
+        return semantic_probabilities(self.teacher, frame, self.num_classes)
 
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> Iterable[Propagated]:
         """Label an interval by every method.

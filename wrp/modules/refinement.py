@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import ColorJitter
 
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
@@ -66,6 +67,9 @@ class RefinementModule(BaseModule):
         crops: Examples per labelled frame and step.
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
         dice: Weight of the Dice loss beside cross-entropy.
+        balance: Weight of rare classes in the cross-entropy, see :func:`~wrp.losses.segmentation.cross_entropy`.
+        jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
+            learned by heart soon.
         optimizer: ``adamw`` or ``sgd``.
         lr: Learning rate at the start of the "poly" schedule.
         weight_decay: Weight decay.
@@ -85,7 +89,9 @@ class RefinementModule(BaseModule):
         pair_share: float = 0.5,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
-        dice: float = 1.0,
+        dice: float = 0.0,
+        balance: float = 0.5,
+        jitter: float = 0.3,
         optimizer: str = "adamw",
         lr: float = 5e-3,
         weight_decay: float = 1e-2,
@@ -101,6 +107,8 @@ class RefinementModule(BaseModule):
         self.crops = crops
         self.crop_size = crop_size
         self.dice = dice
+        self.balance = balance
+        self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
         self.teacher = load_teacher(teacher, num_classes)
         if self.teacher is not None:
@@ -115,7 +123,7 @@ class RefinementModule(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
-        return cross_entropy_dice(logits, labels, self.dice)
+        return cross_entropy_dice(logits, labels, self.dice, self.balance)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
         """Logits (B, C, H, W) of the refined labels."""
@@ -208,7 +216,9 @@ class RefinementModule(BaseModule):
         image, label = image[:, rows, columns], label[rows, columns]
         if torch.rand(()) < 0.5:
             evidence, semantic, image, label = evidence.flip(), semantic.flip(-1), image.flip(-1), label.flip(-1)
-        return refiner_input(image, evidence, semantic), label
+        example = refiner_input(image, evidence, semantic)
+        example.image = self.jitter(example.image)
+        return example, label
 
 
 def draw_evidence(walk: Walk, label: Tensor, interval: int | None, pair_share: float) -> Evidence:

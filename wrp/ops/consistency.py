@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wrp.ops.cpu import backend, box_sums, serves, tensor
 from wrp.ops.warp import warp
 
 
@@ -31,11 +35,13 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
 
 def disagree(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Tensor:
     """Where |F + B|² > α (|F|² + |B|²) + β, (B, H, W) bool, for a flow F and the way back B met at its end."""
-    (x, y), (u, v) = flow.float().unbind(1), back.float().unbind(1)
-    residual = (x + u).square() + (y + v).square()
-    magnitude = x.square() + y.square() + u.square() + v.square()
-    # Written so that a residual or magnitude that is not finite fails.
-    return ~(residual - alpha * magnitude <= beta)
+    _, flow, back = backend(flow.float(), back.float())
+    x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
+    with np.errstate(invalid="ignore", over="ignore"):
+        residual = (x + u) ** 2 + (y + v) ** 2
+        magnitude = x * x + y * y + u * u + v * v
+        # Written so that a residual or magnitude that is not finite fails.
+        return tensor(~(residual - alpha * magnitude <= beta))
 
 
 def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
@@ -50,11 +56,19 @@ def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
     Returns:
         (B, H, W) float32 in [0, 1].
     """
-    difference = (frame.float() - warped.float()).abs().mean(1, keepdim=True)
-    half = window // 2
-    # Rows and columns one after the other: a tenth of the additions of the square.
-    rows = functional.avg_pool2d(difference, (1, window), 1, (0, half), count_include_pad=False)
-    return functional.avg_pool2d(rows, (window, 1), 1, (half, 0), count_include_pad=False)[:, 0]
+    xp, first, second = backend(frame.float(), warped.float())
+    red, green, blue = (xp.abs(first[:, i] - second[:, i]) for i in range(3))
+    difference = tensor((red + green + blue) / 3)
+    if serves(difference):
+        counts = _counts(*difference.shape[-2:], window)
+        return tensor(box_sums(difference, window).numpy() / counts.numpy())
+    return functional.avg_pool2d(difference, window, 1, window // 2, count_include_pad=False)
+
+
+@lru_cache(maxsize=4)
+def _counts(height: int, width: int, window: int) -> Tensor:
+    """How many pixels of a frame are in the window around each of them."""
+    return box_sums(torch.ones(1, height, width), window)
 
 
 def to_unit(frames: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from wrp.ops.cpu import backend, tensor
 from wrp.types import IGNORE_INDEX
 
 # Constants of the two-anchor blend and of the motion-error mask (ours), chosen by experiments/propagation/fusion.py.
@@ -70,10 +72,11 @@ def anchor_weights(evidence: Evidence) -> Tensor:
     Returns:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
-    weights = torch.exp(-evidence.photometric.float() / PHOTOMETRIC_SCALE) + 1e-6
-    weights = weights / evidence.distance.clamp(min=0.5).view(-1, 1, 1)
-    weights = weights * torch.where(evidence.error, TRUST_IN_ERROR, 1.0) * evidence.known
-    return weights / weights.sum(0).clamp(min=1e-12)
+    near = 1 / evidence.distance.clamp(min=0.5).view(-1, 1, 1)
+    xp, photometric, error, known, near = backend(evidence.photometric.float(), evidence.error, evidence.known, near)
+    weights = (xp.exp(photometric * (-1 / PHOTOMETRIC_SCALE)) + 1e-6) * near * known
+    weights = xp.where(error, TRUST_IN_ERROR * weights, weights)
+    return tensor(weights / xp.clip(weights.sum(0), 1e-12, None))
 
 
 def nearest_weights(evidence: Evidence) -> Tensor:
@@ -93,26 +96,34 @@ def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
     return votes.scatter_add_(0, index, weights)[:-1]
 
 
-def elect(evidence: Evidence, weights: Tensor) -> tuple[Tensor, Tensor]:
+def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The label with the greatest weight at each pixel: the maximum of :func:`blend`, from ids alone.
 
     Args:
-        evidence: What S sources say.
+        labels: Labels of S sources, (S, H, W) uint8; 255 where a source has none.
         weights: (S, H, W) float32, zero where a source has no label.
 
     Returns:
-        Labels (H, W) uint8, 255 where no source has one, and their share of the weight, (H, W) float32; of equals, the
-        first source wins.
+        Labels (H, W) uint8, 255 where no source has one, and the weight of all sources that agree, (H, W) float32; of
+        equals, the first source wins.
     """
-    votes = [
-        sum((weights[t] * (label == evidence.labels[t]) for t in range(len(weights)) if t != s), weights[s])
-        for s, label in enumerate(evidence.labels)
-    ]
-    labels, most = evidence.labels[0], votes[0]
-    for label, vote in zip(evidence.labels[1:], votes[1:], strict=True):
-        labels = torch.where(vote > most, label, labels)
-        most = torch.maximum(vote, most)
-    return labels.masked_fill(most <= 0, IGNORE_INDEX), most.clamp(max=1.0)
+    xp, labels, weights = backend(labels, weights)
+    chosen, most = labels[0], _votes(labels, weights, 0)
+    for s in range(1, len(labels)):
+        votes = _votes(labels, weights, s)
+        chosen = xp.where(votes > most, labels[s], chosen)
+        most = xp.maximum(votes, most)
+    nothing = chosen | IGNORE_INDEX  # 255 whatever the label, in its dtype
+    return tensor(xp.where(most > 0, chosen, nothing)), tensor(xp.clip(most, None, 1.0))
+
+
+def _votes(labels: Any, weights: Any, source: int) -> Any:
+    """Weight (H, W) of all sources that say what one of them says."""
+    votes = weights[source]
+    for other in range(len(labels)):
+        if other != source:
+            votes = votes + weights[other] * (labels[other] == labels[source])
+    return votes
 
 
 def motion_error(evidence: Evidence) -> Tensor:

@@ -12,11 +12,12 @@ Conventions, used everywhere in the package:
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.remap import remap_bilinear, remap_serves
+from wrp.ops.cpu import add, backend, remap_bilinear, remap_is_exact, serves, tensor
 from wrp.types import IGNORE_INDEX
 
 
@@ -32,16 +33,20 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
         meaningless. A flow that is not finite is out of frame: it must never become a label.
     """
     height, width = flow.shape[-2:]
-    flow = flow.float()
-    x = flow[:, 0] + torch.arange(width, dtype=torch.float32, device=flow.device)
-    y = flow[:, 1] + torch.arange(height, dtype=torch.float32, device=flow.device).view(-1, 1)
+    column, row = _axes(height, width, flow.device)
+    xp, flow, column, row = backend(flow.float(), column, row)
+    x, y = flow[:, 0] + column, flow[:, 1] + row
     valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    coords = torch.stack((_into(x, width), _into(y, height)), 1)
-    return coords, valid
+    # Of a number and what is not a number, fmin and fmax return the number.
+    zero, right, bottom = 0 * column[:1], column[-1:], row[-1:]
+    coords = xp.stack((xp.fmin(xp.fmax(x, zero), right), xp.fmin(xp.fmax(y, zero), bottom)), 1)
+    return tensor(coords), tensor(valid)
 
 
-def _into(position: Tensor, size: int) -> Tensor:
-    return position.nan_to_num(0.0).clamp(0, size - 1)
+def _axes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Coordinates of the columns, (W,), and of the rows, (H, 1)."""
+    column = torch.arange(width, dtype=torch.float32, device=device)
+    return column, torch.arange(height, dtype=torch.float32, device=device).view(-1, 1)
 
 
 def sample(values: Tensor, coords: Tensor) -> Tensor:
@@ -49,14 +54,23 @@ def sample(values: Tensor, coords: Tensor) -> Tensor:
 
     Coordinates are expected in the frame (see :func:`coordinates`); the outer half of a border pixel has its value.
     """
-    if remap_serves(values, coords):
-        return remap_bilinear(values, coords)
+    if serves(values, coords) and remap_is_exact():
+        return remap_bilinear([values], coords)[0]
     height, width = values.shape[-2:]
     scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
     with torch.autocast(values.device.type, enabled=False):
         return functional.grid_sample(
             values.float(), coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
         )
+
+
+def sample_together(first: Tensor, second: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`sample` of two maps at the same coordinates in one pass."""
+    if serves(first, second, coords) and remap_is_exact():
+        one, other = remap_bilinear([first, second], coords)
+    else:
+        one, other = sample(torch.cat((first, second), 1), coords).split([first.shape[1], second.shape[1]], 1)
+    return one, other
 
 
 def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +95,11 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:
     """Nearest samples of ``values`` (B, H, W) of any dtype at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
     width = values.shape[-1]
-    nearest = (coords + 0.5).floor().long()
+    if serves(values, coords):
+        whole = (coords.numpy() + np.float32(0.5)).astype(np.int32)  # rounds down: coordinates are not negative
+        picked = [v.reshape(-1).take(y * width + x) for v, (x, y) in zip(values.numpy(), whole, strict=True)]
+        return torch.from_numpy(np.stack(picked) if len(picked) > 1 else picked[0][None])
+    nearest = (coords + 0.5).long()
     index = nearest[:, 1] * width + nearest[:, 0]
     return values.flatten(1).gather(1, index.flatten(1)).view_as(index)
 
@@ -115,4 +133,4 @@ def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
         it the flow goes on as at the border of frame i, a smooth guess that keeps interpolation near the border sound.
     """
     coords, valid = coordinates(flow_ji)
-    return flow_ji.float() + sample(flow_ia, coords), valid
+    return add(flow_ji.float(), sample(flow_ia, coords)), valid

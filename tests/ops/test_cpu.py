@@ -1,0 +1,94 @@
+"""OpenCV's route to bilinear samples gives what torch's does."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from wrp.ops import cpu
+from wrp.ops.consistency import photometric_error
+from wrp.ops.warp import coordinates, sample, warp
+
+
+def by_torch(values: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
+    height, width = values.shape[-2:]
+    grid = coords.double().permute(0, 2, 3, 1) * torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]) - 1
+    return functional.grid_sample(values.double(), grid.double(), padding_mode="border", align_corners=True).float()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (37, 53)])
+def test_both_routes_agree(channels: int, size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    values = torch.randn(2, channels, *size, generator=generator)
+    coords, _ = coordinates(8 * torch.randn(2, 2, *size, generator=generator))
+    assert cpu.serves(values, coords)
+    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+
+
+def test_samples_may_be_more_or_fewer_than_values() -> None:
+    values = torch.rand(1, 3, 9, 11)
+    coords = torch.rand(1, 2, 30, 4) * 8
+    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+
+
+def test_values_that_are_not_contiguous_are_sampled_alike() -> None:
+    values = torch.rand(1, 9, 11, 3).permute(0, 3, 1, 2)
+    coords = coordinates(torch.rand(1, 9, 11, 2).permute(0, 3, 1, 2))[0].transpose(2, 3).contiguous().transpose(2, 3)
+    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["values", "coords"])
+def test_gradients_take_the_route_of_torch(part: str) -> None:
+    values, coords = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
+    tensor = {"values": values, "coords": coords}[part].requires_grad_()
+    assert not cpu.serves(values, coords)
+    sample(values, coords).sum().backward()
+    assert tensor.grad is not None
+    with torch.no_grad():
+        assert cpu.serves(values, coords)
+
+
+def test_gradients_of_warping_are_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(1, 2, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    # Between the pixel centres: at them the derivative jumps. Single precision inside: wide steps and tolerances.
+    flow = (0.3 + 0.3 * torch.rand(1, 2, 4, 5, generator=generator, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v, f: warp(v, f)[0], (values, flow), eps=1e-2, atol=1e-2, nondet_tol=1e-5)
+
+
+def test_an_opencv_that_rounds_coordinates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounding(image, x, y, out):  # type: ignore[no-untyped-def]
+        exact(image, (x * 32).round() / 32, y, out)
+
+    exact = cpu._remap
+    cpu.remap_is_exact.cache_clear()
+    monkeypatch.setattr(cpu, "_remap", rounding)
+    values, coords = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
+    assert not cpu.remap_is_exact()
+    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+    monkeypatch.undo()
+    cpu.remap_is_exact.cache_clear()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (20, 31)])
+def test_smoothing_agrees_at_the_border_too(size: tuple[int, int]) -> None:
+    frame, warped = torch.rand(2, 3, *size), torch.rand(2, 3, *size)
+    difference = (frame - warped).abs().mean(1, keepdim=True)
+    expected = functional.avg_pool2d(difference, 5, 1, 2, count_include_pad=False)[:, 0]
+    torch.testing.assert_close(photometric_error(frame, warped), expected, atol=1e-6, rtol=0)
+
+
+def test_results_do_not_share_memory() -> None:
+    values, coords = torch.rand(1, 3, 6, 7), torch.rand(1, 2, 6, 7) * 5
+    first = sample(values, coords)
+    kept = first.clone()
+    sample(values + 1, coords)
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.slow
+def test_compiled_warping_equals_eager() -> None:
+    values, flow = torch.rand(1, 3, 32, 48), 4 * torch.randn(1, 2, 32, 48)
+    compiled = torch.compile(warp, backend="aot_eager", fullgraph=True)
+    for found, expected in zip(compiled(values, flow), warp(values, flow), strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
