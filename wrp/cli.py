@@ -113,6 +113,11 @@ def _add_autolabel(verbs: Any) -> None:
     )
     verb.add_argument("--teacher-steps", type=int, metavar="N", help="training steps of the teacher")
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
+    verb.add_argument(
+        "--flow-cache",
+        metavar="DIR",
+        help="keep optical flow there, to be shared between runs (default: in --out, deleted in the end)",
+    )
     verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
     verb.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
     verb.set_defaults(run=_autolabel)

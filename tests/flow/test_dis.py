@@ -49,3 +49,13 @@ def test_two_threads_can_share_an_estimator() -> None:
     for i in range(2):
         assert len(found[i]) == 5
         assert all(torch.equal(flow, alone[i]) for flow in found[i])
+
+
+def test_flow_does_not_depend_on_what_was_estimated_before() -> None:
+    first, second = texture(64, 96)[None], texture(64, 96, 3)[None]
+    expected = DIS()(first, second)
+    for size in ((57, 83), (64, 96), (200, 120)):
+        for preset in PRESETS:
+            DIS(preset)(texture(*size)[None], texture(*size, 5)[None])
+        assert torch.equal(DIS()(first, second), expected)
+        assert torch.equal(DIS()(first, second), expected)

@@ -176,6 +176,8 @@ def test_elected_labels_are_the_maximum_of_the_blend() -> None:
         expected, confidence = decide(blend(evidence, weights, 4)[None])
         found, share = elect(labels, weights)
         assert torch.equal(found, expected[0])
+        assert found.dtype == torch.uint8
+        assert share.dtype == torch.float32
         torch.testing.assert_close(share, confidence[0])
 
 

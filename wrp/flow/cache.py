@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class FlowCache(FlowEstimator):
         if missing:
             before = self.estimator.seconds
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
-                packed = torch.cat((flow.flow_fw, flow.flow_bw)).half()
+                packed = _pack(flow)
                 self._keep(records, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
             self.seconds += self.estimator.seconds - before
@@ -126,6 +127,16 @@ class FlowCache(FlowEstimator):
 def cached(estimator: FlowEstimator) -> FlowCache:
     """The estimator if it is a cache, or a temporary cache around it."""
     return estimator if isinstance(estimator, FlowCache) else FlowCache(estimator)
+
+
+def _pack(flow: NeighbourFlow) -> Tensor:
+    both = (flow.flow_fw, flow.flow_bw)
+    if not serves(*both):
+        return torch.cat(both).half()
+    packed = reused(2, *flow.flow_fw.shape[1:], dtype=np.float16)
+    packed[:1].copy_(flow.flow_fw)
+    packed[1:].copy_(flow.flow_bw)
+    return packed
 
 
 def _unpack(packed: Tensor) -> NeighbourFlow:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
 from wrp.ops.chain import NeighbourFlow
 from wrp.types import ClipBatch, FramePair
@@ -108,16 +108,9 @@ class FlowEstimator(nn.Module, ABC):
         """Both flows between frames i and i + 1 of a stretch for each of the given i, a few pairs at a time."""
         todo = list(indices)
         calls = [todo[start : start + self.pairs_per_call] for start in range(0, len(todo), self.pairs_per_call)]
-        if not self.ahead or len(calls) < 2:
-            for call in calls:
-                yield from self.between(batch, call)
-            return
-        with ThreadPoolExecutor(1, "wrp-flow") as worker:
-            coming = worker.submit(self.between, batch, calls[0])
-            for call in calls[1:]:
-                flows, coming = coming.result(), worker.submit(self.between, batch, call)
-                yield from flows
-            yield from coming.result()
+        found = (self.between(batch, call) for call in calls)
+        for flows in ahead(found) if self.ahead else found:
+            yield from flows
 
 
 def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.spool import Spool
 from wrp.ops.chain import append_flow, extend_near, prepend_flow, start_chain
@@ -88,7 +89,7 @@ def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evid
     if sides.later is not None:
         for evidence in walk_from(batch, flow, sides.later, sides.homeward):
             from_later.push(list(vars(evidence).values()))
-    from_earlier = iter(()) if sides.earlier is None else walk_from(batch, flow, sides.earlier, sides.onward)
+    from_earlier = ahead(iter(()) if sides.earlier is None else walk_from(batch, flow, sides.earlier, sides.onward))
     for index in range(*batch.targets):
         if index in (sides.earlier, sides.later):
             yield index, None
@@ -116,7 +117,7 @@ def vote_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tens
     if sides.later is not None:
         for labels in _vote_from(batch, flow, sides.later, sides.homeward):
             from_later.push([labels])
-    from_earlier = iter(()) if sides.earlier is None else _vote_from(batch, flow, sides.earlier, sides.onward)
+    from_earlier = ahead(iter(()) if sides.earlier is None else _vote_from(batch, flow, sides.earlier, sides.onward))
     for index in range(*batch.targets):
         if index in (sides.earlier, sides.later):
             yield index, None, torch.ones(0)

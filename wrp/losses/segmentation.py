@@ -10,9 +10,7 @@ from torch.nn import functional
 from wrp.types import IGNORE_INDEX
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX, balance: float = 0.0
-) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = IGNORE_INDEX, balance: float = 0.0) -> Tensor:
     """Mean cross-entropy over the labelled pixels.
 
     Args:

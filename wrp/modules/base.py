@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from wrp.types import WrpError
+
+logger = logging.getLogger("wrp")
 
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -86,6 +89,12 @@ class BaseModule(pl.LightningModule):
                 f"{result.unexpected_keys[:3]}; was the checkpoint made with other settings?"
             )
         return result
+
+    def teardown(self, stage: str) -> None:
+        """Tell how often a shared cache had the flow that was asked for."""
+        flow = getattr(self, "flow", None)
+        if flow is not None and flow.folder is not None:
+            logger.info("%s", flow.summary())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the class, so that a checkpoint is never loaded into another one."""

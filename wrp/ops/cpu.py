@@ -67,9 +67,9 @@ def add(first: Tensor, second: Tensor) -> Tensor:
         return tensor(one + other)
 
 
-def reused(*shape: int) -> Tensor:
-    """Float32 memory of a shape, not initialised, from numpy."""
-    return torch.from_numpy(np.empty(shape, np.float32))
+def reused(*shape: int, dtype: Any = np.float32) -> Tensor:
+    """Memory of a shape, not initialised, from numpy."""
+    return torch.from_numpy(np.empty(shape, dtype))
 
 
 def remap_bilinear(values: Sequence[Tensor], coords: Tensor) -> list[Tensor]:

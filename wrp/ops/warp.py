@@ -37,9 +37,10 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
     xp, flow, column, row = backend(flow.float(), column, row)
     x, y = flow[:, 0] + column, flow[:, 1] + row
     valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    # Of a number and what is not a number, fmin and fmax return the number.
-    zero, right, bottom = 0 * column[:1], column[-1:], row[-1:]
-    coords = xp.stack((xp.fmin(xp.fmax(x, zero), right), xp.fmin(xp.fmax(y, zero), bottom)), 1)
+    coords = xp.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1)
+    # What is not a number is clipped to nothing. Looking for it is cheaper than replacing it, but a device would wait.
+    if xp is torch or not np.isfinite(coords).all():
+        coords = xp.nan_to_num(coords)
     return tensor(coords), tensor(valid)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,8 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.reading import read_image, read_label
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
 from wrp.modules.propagation import PropagationModule
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
@@ -64,8 +67,12 @@ def autolabel(settings: Settings) -> dict[str, Any]:
     settings.claim_folder()
     watch = Stopwatch(out / "seconds.json")
     data = _data(settings, index)
-    teacher, refiner = _networks(settings, data, watch, out)
-    _propagate(settings, data, teacher, refiner, watch, out)
+    flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
+    teacher, refiner = _networks(settings, data, flow, watch, out)
+    _propagate(settings, data, teacher, refiner, flow, watch, out)
+    watch.add("flow", flow.seconds)
+    if settings.flow_cache is None:
+        shutil.rmtree(out / "flow", ignore_errors=True)
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
     metrics |= score(index, settings.methods, out)
@@ -82,7 +89,7 @@ def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
 
 
 # The demo's trainings are sized for two CPU cores and under four minutes all told.
-DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 180, "refiner_steps": 120}
+DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 400, "refiner_steps": 250}
 
 
 def check_files(index: ClipIndex, teacher: bool) -> None:
@@ -121,7 +128,9 @@ def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:
     )
 
 
-def _networks(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> tuple[str | None, str | None]:
+def _networks(
+    settings: Settings, data: VideoDataModule, flow: FlowCache, watch: Stopwatch, out: Path
+) -> tuple[str | None, str | None]:
     """Checkpoints of the networks that the methods need, trained if they are not there."""
     teacher = refiner = None
     if settings.needs_teacher:
@@ -141,26 +150,31 @@ def _networks(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: 
             started = time.perf_counter()
             assert teacher is not None
             logger.info("Training the refiner on %d labelled frames", sum(len(c.anchors) for c in data.index.clips))
-            watch.add("flow", train_refiner(settings, data, Path(teacher), Path(refiner)))
+            train_refiner(settings, data, Path(teacher), flow, Path(refiner))
             watch.add("refiner", time.perf_counter() - started)
     return teacher, refiner
 
 
 def _propagate(
-    settings: Settings, data: VideoDataModule, teacher: str | None, refiner: str | None, watch: Stopwatch, out: Path
+    settings: Settings,
+    data: VideoDataModule,
+    teacher: str | None,
+    refiner: str | None,
+    flow: FlowCache,
+    watch: Stopwatch,
+    out: Path,
 ) -> None:
     """Label the intervals that are not written yet."""
     data.serve = "intervals"
     data.done = written_parts(out)
     units = sum(len(intervals(clip)) for clip in data.index.clips)
     logger.info("Labelling %d of %d intervals", units - len(data.done), units)
-    module = PropagationModule(data.num_classes, settings.methods, teacher, refiner)
+    module = PropagationModule(data.num_classes, settings.methods, teacher, refiner, flow)
     if units > len(data.done):
         started = time.perf_counter()
         with quiet_lightning():
             trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
             trainer.predict(module, data, return_predictions=False)
-        watch.add("flow", module.flow.seconds)
         watch.add("propagate", time.perf_counter() - started)
     missing = [
         frame.stem

@@ -45,6 +45,7 @@ class Settings:
         refiner_steps: Training steps of the refiner.
         refiner_crop: Height and width of its crops in pixels.
         refiner_batch: Crops per step.
+        flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
         seed: Seed of everything that is random.
         workers: Loader processes.
     """
@@ -69,9 +70,10 @@ class Settings:
     teacher_steps: int = 2000
     teacher_crop: tuple[int, int] = (256, 448)
     teacher_batch: int = 8
-    refiner_steps: int = 600
+    refiner_steps: int = 1200
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
+    flow_cache: str | None = None
     seed: int = 0
     workers: int = 0
 
@@ -130,7 +132,7 @@ class Settings:
 
 
 # May change between the runs of one folder: it does not change results.
-_FREE = ("workers",)
+_FREE = ("workers", "flow_cache")
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from wrp.data.datamodule import VideoDataModule
+from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -45,15 +46,14 @@ def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None
     fit(module, data, settings.teacher_steps, path)
 
 
-def train_refiner(settings: Settings, data: VideoDataModule, teacher: Path, path: Path) -> float:
-    """Train the refiner from the anchors and save it; returns the seconds spent in optical flow."""
+def train_refiner(settings: Settings, data: VideoDataModule, teacher: Path, flow: FlowEstimator, path: Path) -> None:
+    """Train the refiner from the anchors and save it."""
     pl.seed_everything(settings.seed + 1, verbose=False)
     data.serve, data.epoch_length = "windows", settings.refiner_steps
     module = RefinementModule(
-        data.num_classes, str(teacher), crops=settings.refiner_batch, crop_size=settings.refiner_crop
+        data.num_classes, str(teacher), crops=settings.refiner_batch, crop_size=settings.refiner_crop, flow=flow
     )
     fit(module, data, settings.refiner_steps, path)
-    return module.flow.seconds
 
 
 def fit(module: pl.LightningModule, data: VideoDataModule, steps: int, path: Path) -> None:
