@@ -26,5 +26,7 @@ def test_an_unknown_model_is_named() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ptlflow, "_PTLFLOW", False)
-    with pytest.raises(WrpError, match="need the package ptlflow"):
+    with pytest.raises(
+        WrpError, match=r"need the package ptlflow: pip install 'wrp\[ptlflow\]' && pip install --no-deps ptlflow"
+    ):
         ptlflow.PTLFlow("rapidflow")

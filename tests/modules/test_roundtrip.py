@@ -13,6 +13,7 @@ from PIL import Image
 from tests.clips import make_folder
 from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.cli import main
+from wrp.data import items
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.lightning_cli import run
@@ -150,3 +151,33 @@ def test_wandb_offline(root: Path) -> None:
     quick = [flag for flag in FIT if "logger" not in flag]
     assert main(["fit", *REFINER, *data(root, "windows"), *quick, *logger, "--trainer.log_every_n_steps=1"]) == 0
     assert list(Path("wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_a_flow_cache_is_shared_through_the_command_line(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flow = ["--model.flow=wrp.flow.cache.FlowCache", "--model.flow.folder=flow"]
+    flow += ["--model.flow.estimator=wrp.flow.dis.DIS", "--model.flow.estimator.preset=fast"]
+    model = ["--model=PropagationModule", *flow]
+    for folder, rate in (("first", "25 %"), ("second", "100 %")):
+        caplog.clear()
+        with caplog.at_level("INFO", "wrp"):
+            assert main(["predict", *model, *data(root, "intervals"), *PREDICT, *writer(folder)]) == 0
+        assert f"{rate} found" in caplog.text
+    assert all(np.array_equal(a, b) for a, b in zip(written("first"), written("second"), strict=True))
+
+
+def test_a_long_stretch_is_read_frame_by_frame_with_the_same_result(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = open_index(root)
+    module = PropagationModule(3, ["motion"])
+    at_once = module.predict_step(IntervalItems(index.clips, index.label_map)[0], 0)
+    monkeypatch.setattr(items, "STRETCH_BYTES", 0)
+    batch = IntervalItems(index.clips, index.label_map)[0]
+    assert isinstance(batch.frames, items.LazyFrames)
+    one_by_one = module.predict_step(batch, 0)
+    assert all(torch.equal(a.labels, b.labels) for a, b in zip(at_once, one_by_one, strict=True))
+    moved = IntervalItems(index.clips, index.label_map)[1]
+    image = Image.open(root / "frames/walk/00004.png")
+    image.resize((9, 9)).save(root / "frames/walk/00004.png")
+    with pytest.raises(WrpError, match=r"different sizes .* of .*00004.png"):
+        module.predict_step(moved, 0)

@@ -33,7 +33,10 @@ class PTLFlow(FlowEstimator):
     def __init__(self, model: str, weights: str | None = None, scale: float = 1.0, pairs_per_call: int = 1) -> None:
         super().__init__(scale, pairs_per_call)
         if not _PTLFLOW:
-            raise WrpError("PTLFlow estimators need the package ptlflow: see 'Flow' in the guide for how to install it")
+            raise WrpError(
+                "PTLFlow estimators need the package ptlflow: pip install 'wrp[ptlflow]' && "
+                "pip install --no-deps ptlflow"
+            )
         self.model = model
         self.net = _load(model, weights).requires_grad_(False).eval()
         # PTLFlow's models pad by themselves; the smallest frame is what their pyramids of correlations can take.

@@ -20,7 +20,7 @@ from wrp.modules.base import BaseModule, load_module
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
 from wrp.ops.consistency import to_unit
 from wrp.ops.fusion import Evidence, anchor_weights, elect, motion_error, nearest_weights
-from wrp.ops.labels import decide
+from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 
@@ -68,7 +68,7 @@ def motion_nearest(module: PropagationModule, target: Target) -> Labels:
 
 def semantic(module: PropagationModule, target: Target) -> Labels:
     """Semantic-only y^S (paper): the teacher."""
-    return _decide(target.semantic)
+    return decide_frame(target.semantic)
 
 
 def warp_inpaint(module: PropagationModule, target: Target) -> Labels:
@@ -82,12 +82,7 @@ def warp_refine(module: PropagationModule, target: Target) -> Labels:
     """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint."""
     assert module.refiner is not None
     inputs = refiner_input(to_unit(target.frame), target.evidence, target.semantic)
-    return _decide(module.refiner(inputs)[0].float().softmax(0))
-
-
-def _decide(probabilities: Tensor) -> Labels:
-    labels, confidence = decide(probabilities[None])
-    return labels[0], confidence[0]
+    return decide_frame(module.refiner(inputs)[0].float().softmax(0))
 
 
 PROPAGATORS: dict[str, Propagator] = {

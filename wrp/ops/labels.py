@@ -27,6 +27,12 @@ def decide(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Ten
     )
 
 
+def decide_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for one frame: probabilities (C, H, W) to labels (H, W) uint8 and confidence (H, W) float32."""
+    labels, confidence = decide(probs[None])
+    return labels[0], confidence[0]
+
+
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels (B, H, W) of any integer dtype brought to another height and width, nearest neighbour."""
     if tuple(labels.shape[-2:]) == size:
