@@ -61,3 +61,26 @@ def test_half_precision_logits_are_summed_in_float32(dtype: torch.dtype) -> None
 def test_a_label_beyond_the_classes_is_an_error_and_not_ignored() -> None:
     with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
         cross_entropy(torch.zeros(1, 2, 1, 1), torch.tensor([[[5]]]))
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_balance_weighs_classes_by_their_share_of_the_batch(balance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 8, 9, generator=generator)
+    labels = torch.randint(0, 2, (2, 8, 9), generator=generator)
+    labels[0, 0, :4] = 255
+    each = -logits.log_softmax(1).gather(1, labels.clamp(max=2)[:, None])[:, 0]
+    weights = torch.zeros(labels.shape)
+    for c in range(2):
+        weights[labels == c] = float((labels == c).sum()) ** -balance
+    expected = (each * weights).sum() / weights.sum()
+    torch.testing.assert_close(cross_entropy(logits, labels, balance=balance), expected)
+
+
+def test_a_balanced_loss_of_nothing_is_a_zero_with_gradients() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = cross_entropy(logits, torch.full((1, 4, 4), 255), balance=0.5)
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

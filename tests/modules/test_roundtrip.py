@@ -181,3 +181,20 @@ def test_a_long_stretch_is_read_frame_by_frame_with_the_same_result(
     image.resize((9, 9)).save(root / "frames/walk/00004.png")
     with pytest.raises(WrpError, match=r"different sizes .* of .*00004.png"):
         module.predict_step(moved, 0)
+
+
+def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -> None:
+    options = {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 8}
+    checkpoint = fit(root, "frames", [*SEGMENTER, f"--model.options={json.dumps(options)}"], "slim")
+    module = load_module(SegmentationModule, checkpoint)
+    assert dict(module.options) == options
+    assert sum(p.numel() for p in module.parameters()) < sum(
+        p.numel() for p in SegmentationModule(3, encoder="tu-regnetx_002").parameters()
+    )
+
+
+def test_a_network_learns_at_its_working_resolution_and_answers_at_full(root: Path) -> None:
+    module = SegmentationModule(3, encoder="tu-regnetx_002", scale=0.5)
+    images = torch.rand(2, 3, 48, 64)
+    assert module.train()(images).shape == (2, 3, 24, 32)
+    assert module.eval()(images).shape == (2, 3, 48, 64)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wrp.ops.labels import decide
+from wrp.ops.labels import decide, resize_labels
 
 
 def test_the_most_probable_class_wins_with_its_probability() -> None:
@@ -41,3 +41,11 @@ def test_half_precision_gives_float32_confidence(dtype: torch.dtype) -> None:
 
 def test_rounding_never_gives_more_than_certainty() -> None:
     assert decide(torch.full((1, 1, 1, 1), 1.0001))[1].item() == 1
+
+
+def test_labels_are_resized_by_nearest_neighbour() -> None:
+    labels = torch.tensor([[[0, 0, 255, 255], [0, 0, 255, 255], [3, 3, 1, 1], [3, 3, 1, 1]]], dtype=torch.uint8)
+    smaller = resize_labels(labels, (2, 2))
+    assert smaller.tolist() == [[[0, 255], [3, 1]]]
+    assert smaller.dtype == torch.uint8
+    assert resize_labels(labels, (4, 4)) is labels
