@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from wrp.models.segmenter import MEAN, STD, STRIDE, Segmenter, create_segmenter
+from wrp.models.segmenter import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
+from wrp.pipeline.settings import Settings
 from wrp.types import WrpError
 
 
@@ -21,12 +22,13 @@ def test_images_are_padded_to_the_stride_and_the_logits_cut_back(size: tuple[int
     assert logits.shape == (2, 2, *size)
     height, width = net.seen.shape[-2:]
     assert height % STRIDE == width % STRIDE == 0
-    assert 0 <= height - size[0] < STRIDE
-    assert 0 <= width - size[1] < STRIDE
+    for padded, side in ((height, size[0]), (width, size[1])):
+        assert padded == SMALLEST or 0 <= padded - side < STRIDE
+        assert padded >= max(side, SMALLEST)
 
 
 def test_images_are_normalised_with_the_statistics_of_the_encoders() -> None:
-    net, image = Recorder(), torch.rand(1, 3, 32, 32)
+    net, image = Recorder(), torch.rand(1, 3, 64, 64)
     Segmenter(net)(image)
     for channel in range(3):
         torch.testing.assert_close(net.seen[0, channel], (image[0, channel] - MEAN[channel]) / STD[channel])
@@ -68,3 +70,10 @@ def test_unknown_names_are_refused_in_one_line(
         create_segmenter(architecture, encoder, 3, weights)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
+
+
+def test_the_smallest_images_go_through_the_default_teacher() -> None:
+    settings = Settings("clips", "out")
+    net = create_segmenter(settings.architecture, settings.encoder, 3, None, 0.5, settings.teacher_options).eval()
+    with torch.inference_mode():
+        assert net(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)

@@ -184,7 +184,7 @@ def test_a_long_stretch_is_read_frame_by_frame_with_the_same_result(
 
 
 def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -> None:
-    options = {"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 8}
+    options = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
     checkpoint = fit(root, "frames", [*SEGMENTER, f"--model.options={json.dumps(options)}"], "slim")
     module = load_module(SegmentationModule, checkpoint)
     assert dict(module.options) == options

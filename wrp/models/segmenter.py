@@ -18,6 +18,9 @@ STD = (0.229, 0.224, 0.225)
 # The total stride of every encoder used here divides 32; inputs are padded to a multiple of it.
 STRIDE = 32
 
+# Features of one pixel have no statistics to normalise by.
+SMALLEST = 2 * STRIDE
+
 
 class Segmenter(nn.Module):
     """A segmentation network for images of any size.
@@ -48,7 +51,8 @@ class Segmenter(nn.Module):
             smaller = [max(1, round(side * self.scale)) for side in size]
             normalised = functional.interpolate(normalised, smaller, mode="bilinear", antialias=True)
         height, width = normalised.shape[-2:]
-        padded = functional.pad(normalised, (0, -width % STRIDE, 0, -height % STRIDE))
+        right, bottom = (max(-side % STRIDE, SMALLEST - side) for side in (width, height))
+        padded = functional.pad(normalised, (0, right, 0, bottom))
         logits = self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
