@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "losses": {"types", "ops"},
     "metrics": {"types", "ops"},
     "models": {"types", "ops"},
-    "flow": {"types", "ops", "writing"},
+    "flow": {"types", "ops"},
     "data": {"types", "ops", "writing"},
     "callbacks": {"types", "writing"},
     "modules": {"types", "ops", "losses", "metrics", "models", "flow"},

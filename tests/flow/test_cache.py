@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 import multiprocessing
+import pickle
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tests.flow.base import FlowEstimatorTester, texture
 from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.types import ClipBatch, FramePair
+from wrp.types import ClipBatch, FramePair, WrpError
 
 
 class Counting(FlowEstimator):
@@ -190,3 +193,41 @@ def test_time_is_that_of_the_estimator(tmp_path: Path) -> None:
     assert spent == cache.estimator.seconds > 0
     cache.between(batch, [0])
     assert cache.seconds == spent
+
+
+def test_copies_have_temporary_folders_of_their_own() -> None:
+    cache = cached(Counting())
+    list(cache.neighbours(stretch([1, 2, 3]), range(2)))
+    for twin in (copy.deepcopy(cache), pickle.loads(pickle.dumps(cache))):
+        assert twin.place != cache.place
+        assert forward(twin, stretch([5, 6], "other"), 0) == pytest.approx([5.33, 6.33], abs=0.01)
+    del twin
+    gc.collect()
+    assert cache.place.is_dir()
+    assert forward(cache, stretch([1, 2, 3]), 1) == pytest.approx([2.33, 3.33], abs=0.01)
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WrpError, match="optical flow cannot be kept in .*file"):
+        forward(FlowCache(Counting(), str(tmp_path / "file")), stretch([1, 2]), 0)
+
+
+def test_a_folder_that_goes_away_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = FlowCache(Counting(), str(tmp_path / "flow"))
+    assert forward(cache, stretch([1, 2, 3]), 0) == pytest.approx([1.33, 2.33], abs=0.01)
+    shutil.rmtree(tmp_path / "flow")
+    for _ in range(2):
+        assert forward(cache, stretch([1, 2, 3]), 1) == pytest.approx([2.33, 3.33], abs=0.01)
+    assert caplog.text.count("flow is no longer kept") == 1
+
+
+def test_flow_does_not_depend_on_the_precision_of_who_asks(tmp_path: Path) -> None:
+    class Product(Counting):
+        def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+            flow = super().estimate(frames_s, frames_t, pairs)
+            return flow @ torch.eye(flow.shape[-1])
+
+    plain = Product().between(stretch([100, 201]), [0])[0].flow_fw
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Product().between(stretch([100, 201]), [0])[0].flow_fw, plain)

@@ -210,6 +210,15 @@ def test_wrong_stored_flow_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(DataError, match="two.npz cannot be read as flow: holds 2 arrays"):
         read_flow(tmp_path / "two.npz")
+    (tmp_path / "two.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:-30])
+    with pytest.raises(DataError, match="two.npz cannot be read as flow"):
+        read_flow(tmp_path / "two.npz")
+    np.savez(tmp_path / "zip.npz", a=np.zeros(3))
+    (tmp_path / "zip.npz").rename(tmp_path / "zip.npy")
+    with pytest.raises(DataError, match="zip.npy holds several arrays"):
+        read_flow(tmp_path / "zip.npy")
+    with pytest.raises(WrpError, match="knows {clip}, {source} and {target} alone"):
+        Stored(str(tmp_path), "{folder}/{source}_{target}.flo")
     cv2.imwrite(str(tmp_path / "grey.png"), np.zeros((4, 4), np.uint8))
     with pytest.raises(DataError, match="grey.png cannot be read as flow: no 16-bit RGB"):
         read_flow(tmp_path / "grey.png")

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
 from tests.clips import make_folder
-from wrp import PropagationModule, RefinementModule, SegmentationModule
+from wrp import LabelWriter, PropagationModule, RefinementModule, SegmentationModule, VideoDataModule
 from wrp.cli import main
 from wrp.data import items
 from wrp.data.datasets import open_index
-from wrp.data.items import IntervalItems
+from wrp.data.items import IntervalItems, WindowItems
 from wrp.lightning_cli import run
 from wrp.modules.base import load_module
-from wrp.modules.propagation import PROPAGATORS
+from wrp.modules.propagation import PROPAGATORS, Labels, Target
 from wrp.types import WrpError
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -183,6 +184,44 @@ def test_a_long_stretch_is_read_frame_by_frame_with_the_same_result(
         module.predict_step(moved, 0)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_long_stretch_comes_from_a_loader_process(root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "STRETCH_BYTES", 0)
+    loaders = [f"--data.workers={workers}"]
+    model = ["--model=PropagationModule"]
+    assert main(["predict", *model, *data(root, "intervals"), *loaders, *PREDICT, *writer(f"out{workers}")]) == 0
+    assert len(written(f"out{workers}")) == 7
+
+
+def test_results_one_by_one_have_the_precision_of_the_trainer(root: Path) -> None:
+    seen = []
+
+    class Watching(PropagationModule):
+        def label(self, method: str, target: Target) -> Labels:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().label(method, target)
+
+    module = VideoDataModule(3, str(root), serve="intervals")
+    for collected in (True, False):
+        trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=[LabelWriter("out")])
+        trainer.predict(Watching(3), module, return_predictions=collected)
+    assert seen == [True] * 8
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Path) -> None:
+    other = make_folder(root.parent / "other", {"walk": 7}, labelled=(0, 3, 6))
+    for path in (other / "frames/walk").iterdir():
+        Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    module = RefinementModule(3, channels=(4, 8))
+    windows = [WindowItems(open_index(r).clips, open_index(r).label_map)[1] for r in (root, other, root)]
+    results = [module.predict_step(window, 0)[0].confidence for window in windows]
+    fresh = RefinementModule(3, channels=(4, 8)).predict_step(windows[1], 0)[0].confidence
+    assert torch.equal(results[0], results[2])
+    assert torch.equal(results[1], fresh)
+    assert len(module.walks._items) == 2
+
+
 def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -> None:
     options = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
     checkpoint = fit(root, "frames", [*SEGMENTER, f"--model.options={json.dumps(options)}"], "slim")
@@ -198,3 +237,13 @@ def test_a_network_learns_at_its_working_resolution_and_answers_at_full(root: Pa
     images = torch.rand(2, 3, 48, 64)
     assert module.train()(images).shape == (2, 3, 24, 32)
     assert module.eval()(images).shape == (2, 3, 48, 64)
+
+
+def test_a_refiner_learns_and_answers_in_bf16(root: Path) -> None:
+    checkpoint = fit(root, "windows", [*REFINER, "--trainer.precision=bf16-mixed"], "half")
+    model = ["--model=PropagationModule", "--model.methods=[refine]", f"--model.refiner={checkpoint}"]
+    teacher = fit(root, "frames", [*SEGMENTER, "--trainer.precision=bf16-mixed"], "half-teacher")
+    model.append(f"--model.teacher={teacher}")
+    predict = [*PREDICT, "--trainer.precision=bf16-mixed", *writer("out")]
+    assert main(["predict", *model, *data(root, "intervals"), *predict]) == 0
+    assert len(written("out")) == 7

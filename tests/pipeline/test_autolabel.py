@@ -228,3 +228,39 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     assert "| refine " in capsys.readouterr().out
     assert len(list(Path("wrp-demo/labels/street1").glob("*.png"))) == 49
     assert Path("wrp-demo/report/street1.png").is_file()
+
+
+def test_labels_that_were_lost_are_made_again(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods", "motion"]
+    assert main(command) == 0
+    before = tree(out / "labels")
+    next(path for path in sorted((out / "labels").rglob("*.png"))).unlink()
+    assert main(command) == 0
+    assert tree(out / "labels") == before
+
+
+def test_a_flow_cache_is_kept_and_shared_between_runs(
+    scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ["autolabel", str(scene), "--label-every", "4", "--methods", "motion"]
+    cache = ["--flow-cache", str(tmp_path / "flow")]
+    assert main([*command, "--out", str(tmp_path / "a"), *cache]) == 0
+    assert list((tmp_path / "flow").glob("*.flow"))
+    caplog.clear()
+    with caplog.at_level("INFO", "wrp"):
+        assert main([*command, "--out", str(tmp_path / "b"), *cache]) == 0
+    assert "100 % found" in caplog.text
+    assert main([*command, "--out", str(tmp_path / "c")]) == 0
+    assert not (tmp_path / "c" / "flow").exists()
+    assert tree(tmp_path / "a" / "labels") == tree(tmp_path / "b" / "labels") == tree(tmp_path / "c" / "labels")
+
+
+def test_a_flow_cache_that_is_a_file_is_refused_first(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "flow").write_text("")
+    command = ["autolabel", str(scene), "--out", str(tmp_path / "out"), "--flow-cache", str(tmp_path / "flow")]
+    assert main(command) == 2
+    assert "flow is a file, expected a folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

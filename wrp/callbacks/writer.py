@@ -85,8 +85,14 @@ def method_folder(out: Path, method: str) -> Path:
 
 
 def written_parts(out: Path) -> frozenset[tuple[str, int]]:
-    """Clip and first frame of each batch that was written completely."""
-    return frozenset((part.parent.name, int(part.stem)) for part in (out / PARTS).glob("*/*.jsonl"))
+    """Clip and first frame of each batch that was written completely and whose labels are still there."""
+    parts = (out / PARTS).glob("*/*.jsonl")
+    return frozenset((part.parent.name, int(part.stem)) for part in parts if _has_labels(part, out))
+
+
+def _has_labels(part: Path, out: Path) -> bool:
+    lines = part.read_text(encoding="utf-8").splitlines()
+    return all((out / json.loads(line)["label"]).is_file() for line in lines)
 
 
 def _entry(result: Propagated, mean_confidence: float) -> dict[str, Any]:

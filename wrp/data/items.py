@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +78,7 @@ class ClipItems(Dataset[ClipBatch]):
 
     def __init__(self, label_map: LabelMap) -> None:
         self.label_map = label_map
-        self._decoded: BoundedCache[Path, Tensor] = BoundedCache(FRAME_CACHE_BYTES, lambda frame: frame.nbytes)
+        self._decoded: BoundedCache[Path, Tensor] = BoundedCache(FRAME_CACHE_BYTES, _nbytes)
 
     def _read(
         self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
@@ -122,14 +124,27 @@ class LazyFrames:
         self.clip = clip
         self.paths = list(paths)
         self.size = size
-        # Flow to both neighbours and the evidence ask for one frame shortly after one another.
-        self._decoded: BoundedCache[int, Tensor] = BoundedCache(STRETCH_BYTES, lambda frame: frame.nbytes)
+        self._start()
+
+    def _start(self) -> None:
+        # Flow, evidence and the teacher ask for one frame shortly after one another, each in its own thread.
+        self._decoded: BoundedCache[int, Tensor] = BoundedCache(STRETCH_BYTES, _nbytes)
+        self._turn = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes from a loader's process to the next: no decoded frames."""
+        return {"clip": self.clip, "paths": self.paths, "size": self.size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._decoded.get(index, lambda: self._read(index))
+        with self._turn:
+            return self._decoded.get(index, lambda: self._read(index))
 
     def _read(self, index: int) -> Tensor:
         frame = read_image(self.paths[index])
@@ -202,6 +217,10 @@ class IntervalItems(ClipItems):
         targets = (interval.start, interval.stop)
         hidden = [i for i in interval.clip.hidden if i in range(*targets)] if self.with_hidden else ()
         return self._read(interval.clip, interval.span, targets, interval.anchors, hidden)
+
+
+def _nbytes(frame: Tensor) -> int:
+    return frame.nbytes
 
 
 def _label_or_nothing(frame: Frame, image: Tensor, label_map: LabelMap) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,20 @@ class FlowCache(FlowEstimator):
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
+        self._start()
+
+    def _start(self) -> None:
         self._held: dict[bytes, Tensor] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
         self._open: FlowRecords | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process gets: the settings, but no temporary folder of this object."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "_temporary", "_open")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._start()
 
     @property
     def place(self) -> Path:
@@ -70,7 +82,7 @@ class FlowCache(FlowEstimator):
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         """Both flows between frames i and i + 1, from the file or estimated and then put there."""
-        records = self._records(batch)
+        records = self._records(batch, indices[0])
         keys = {i: frame_key(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
         for i in indices:
@@ -108,8 +120,9 @@ class FlowCache(FlowEstimator):
         rate = 100 * self.hits / asked if asked else 0.0
         return f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {size / 1e6:.0f} MB on disk"
 
-    def _records(self, batch: ClipBatch) -> FlowRecords:
-        height, width = batch.frame(batch.first).shape[1:]
+    def _records(self, batch: ClipBatch, index: int) -> FlowRecords:
+        # Not the first frame: those of a long stretch are read when they are asked for.
+        height, width = batch.frame(index).shape[1:]
         path = self.place / FlowRecords.file_name(batch.clip, height, width, self.signature)
         if self._open is None or self._open.path != path:
             if self._open is not None and self.folder is None:

@@ -88,7 +88,9 @@ class FlowEstimator(nn.Module, ABC):
         working = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
         padding = Padding(working, self.stride, self.smallest)
         frames_s, frames_t = (padding.pad(_resize(frames, working)) for frames in (frames_s, frames_t))
-        flow = padding.unpad(self.estimate(frames_s, frames_t, pairs).float())
+        # Flow that is kept must not depend on the precision of whoever asks first.
+        with torch.autocast(frames_s.device.type, enabled=False):
+            flow = padding.unpad(self.estimate(frames_s, frames_t, pairs).float())
         if working != (height, width):
             flow = functional.interpolate(flow, (height, width), mode="bilinear")
             flow = flow * flow.new_tensor([width / working[1], height / working[0]]).view(2, 1, 1)

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from wrp.flow.keys import KEY_BYTES
-from wrp.writing import replacing
+from wrp.types import WrpError
 
 try:
     import fcntl
@@ -54,12 +54,14 @@ class FlowRecords:
         self._numbers: dict[bytes, int] = {}
         self._known = 0
         self._full = False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._is_mine():
-            if path.exists():
-                logger.warning("%s is no flow cache of this estimator or is damaged; it is made anew", path)
-            with replacing(path) as temporary:
-                temporary.write_bytes(self._header)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._is_mine():
+                if path.exists():
+                    logger.warning("%s is no flow cache of this estimator or is damaged; it is made anew", path)
+                self._make()
+        except OSError as error:
+            raise WrpError(f"optical flow cannot be kept in {path.parent}: {error.strerror or error}") from error
         self._learn()
 
     @staticmethod
@@ -95,11 +97,29 @@ class FlowRecords:
             self._full = True
             return
         payload = np.ascontiguousarray(flow).view(np.uint8).reshape(-1)
-        with _locked(self.path) as file:
-            number = self._count(file)
-            file.seek(self._offset(number))
-            file.write(_label(key, payload) + payload.tobytes())
+        try:
+            with _locked(self.path) as file:
+                number = self._count(file)
+                file.seek(self._offset(number))
+                file.write(_label(key, payload) + payload.tobytes())
+        except OSError as error:  # a full disk, a folder that is gone: the work does not depend on it
+            logger.warning("%s: flow is no longer kept: %s", self.path, error.strerror or error)
+            self._full = True
+            return
         self._numbers[key] = number
+
+    def _make(self) -> None:
+        """Put a file with nothing but its header in place; that of a process that was faster stays."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(self._header)
+            try:
+                os.link(temporary, self.path)
+            except OSError:  # there is a file, or the file system has no links
+                if not self._is_mine():
+                    os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _is_mine(self) -> bool:
         try:
@@ -113,6 +133,9 @@ class FlowRecords:
         try:
             with self.path.open("rb") as file:
                 count = self._count(file)
+                if count < self._known:  # another file has taken its place
+                    self._numbers.clear()
+                    self._known = 0
                 for number in range(self._known, count):
                     file.seek(self._offset(number))
                     self._numbers[file.read(2 * KEY_BYTES)] = number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +39,12 @@ class Stored(FlowEstimator):
             raise WrpError(f"the pattern of stored flow must hold {{source}} and {{target}}, got {pattern!r}")
         if (suffix := Path(pattern).suffix) not in _READERS:
             raise WrpError(f"stored flow must be one of {', '.join(_READERS)}, got {suffix or 'no suffix'!r}")
+        try:
+            pattern.format(clip="", source="", target="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise WrpError(
+                f"the pattern of stored flow knows {{clip}}, {{source}} and {{target}} alone, got {pattern!r}"
+            ) from error
         self.root = root
         self.pattern = pattern
 
@@ -83,8 +91,11 @@ def read_flow(path: Path) -> np.ndarray:
         raise DataError(f"there is no stored flow {path}")
     try:
         flow = _READERS[path.suffix](path)
-    except (OSError, ValueError, EOFError, cv2.error) as error:
-        raise DataError(f"{path} cannot be read as flow: {str(error).splitlines()[0][:200]}") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, cv2.error) as error:
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise DataError(f"{path} cannot be read as flow: {reason[0][:200]}") from error
+    if not isinstance(flow, np.ndarray):
+        raise DataError(f"{path} holds several arrays, expected flow (2, H, W) or (H, W, 2)")
     if flow.ndim == 3 and flow.shape[0] != 2 and flow.shape[2] == 2:
         flow = flow.transpose(2, 0, 1)
     if flow.ndim != 3 or flow.shape[0] != 2 or flow.dtype.kind not in "fiu":

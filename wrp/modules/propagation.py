@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -102,8 +102,8 @@ class PropagationModule(BaseModule):
 
     ``trainer.predict`` gives a list of :class:`~wrp.types.Propagated` for each interval, one per frame and method,
     anchors included; ``trainer.test`` scores hidden frames and logs ``test/<method>/miou`` and
-    ``test/<method>/miou_<distance>`` in percent. An interval of N frames needs about 20 N bytes of memory per pixel,
-    mostly for its flows.
+    ``test/<method>/miou_<distance>`` in percent. Flow and what the later anchor says go to the disk when an interval is
+    long; without ``return_predictions=False`` the results, 5 bytes per pixel, frame and method, are kept in memory.
 
     Args:
         num_classes: Number of classes C.
@@ -167,12 +167,22 @@ class PropagationModule(BaseModule):
         """Label an interval by every method.
 
         Returns:
-            A list; an iterator that labels frame by frame where a trainer was told not to collect predictions, so that
-            memory does not grow with the interval.
+            A list; an iterator that labels frame by frame, for one consumer, where a trainer was told not to collect
+            predictions, so that memory does not grow with the interval.
         """
         results = self.propagate(_interval(batch))
         collected = self._trainer is None or self.trainer.predict_loop.return_predictions
-        return list(results) if collected else results
+        return list(results) if collected else self._one_by_one(results)
+
+    def _one_by_one(self, results: Iterator[Propagated]) -> Iterator[Propagated]:
+        """The same results, each in the trainer's precision: the writer asks for them when the step is over."""
+        end: Any = object()
+        while True:
+            with self.trainer.precision_plugin.predict_step_context():
+                result = next(results, end)
+            if result is end:
+                return
+            yield result
 
     @torch.no_grad()
     def propagate(self, batch: ClipBatch) -> Iterator[Propagated]:

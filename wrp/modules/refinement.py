@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torchvision.transforms.v2 import ColorJitter
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
+from wrp.flow.keys import frame_key
 from wrp.losses.segmentation import cross_entropy_dice
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
@@ -115,7 +117,7 @@ class RefinementModule(BaseModule):
             self.freeze_part("teacher")
         self.net = net if net is not None else self.configure_network()
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
-        self.walks: BoundedCache[tuple[str, int], Walk] = BoundedCache(WALK_CACHE_BYTES, Walk.nbytes)
+        self.walks: BoundedCache[Hashable, Walk] = BoundedCache(WALK_CACHE_BYTES, Walk.nbytes)
 
     def configure_network(self) -> nn.Module:
         """Make the refiner; override it for one of your own."""
@@ -198,7 +200,10 @@ class RefinementModule(BaseModule):
             )
         if len(batch.frames) < 2:
             raise WrpError(f"clip {batch.clip}: a refiner needs at least two frames to learn from, got one")
-        return self.walks.get((batch.clip, batch.targets[0]), lambda: self.walk(batch))
+        # Not the name of the clip: the same module may see another data set, or other neighbours of the frame.
+        span = (batch.first, len(batch.frames), tuple(sorted(batch.labels)))
+        key = (frame_key(batch.frame(batch.targets[0])), batch.targets[0], span)
+        return self.walks.get(key, lambda: self.walk(batch))
 
     def _longest(self, batch: ClipBatch) -> tuple[RefinerInput, Tensor]:
         walk = self._walk_of(batch)

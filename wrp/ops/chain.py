@@ -58,7 +58,10 @@ class NeighbourFlow:
 
 def start_chain(label: Tensor) -> Chain:
     """The chain from a frame, whose label is (H, W), to itself."""
-    return Chain(torch.zeros(1, 2, *label.shape, device=label.device), torch.zeros_like(label, dtype=torch.bool)[None])
+    return Chain(
+        torch.zeros(1, 2, *label.shape, dtype=torch.float32, device=label.device),
+        torch.zeros_like(label, dtype=torch.bool)[None],
+    )
 
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:

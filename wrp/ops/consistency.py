@@ -68,7 +68,7 @@ def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
 @lru_cache(maxsize=4)
 def _counts(height: int, width: int, window: int) -> Tensor:
     """How many pixels of a frame are in the window around each of them."""
-    return box_sums(torch.ones(1, height, width), window)
+    return box_sums(torch.ones(1, height, width, dtype=torch.float32), window)
 
 
 def to_unit(frames: Tensor) -> Tensor:

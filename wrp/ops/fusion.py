@@ -55,12 +55,14 @@ class Evidence:
 
 def gather(sources: list[Evidence]) -> Evidence:
     """All sources as one."""
-    return Evidence(
-        torch.cat([source.labels for source in sources]),
-        torch.cat([source.error for source in sources]),
-        torch.cat([source.photometric for source in sources]),
-        torch.cat([source.distance for source in sources]),
-    )
+    # Autocast to bfloat16 refuses to join the float16 of the photometric errors.
+    with torch.autocast(sources[0].labels.device.type, enabled=False):
+        return Evidence(
+            torch.cat([source.labels for source in sources]),
+            torch.cat([source.error for source in sources]),
+            torch.cat([source.photometric for source in sources]),
+            torch.cat([source.distance for source in sources]),
+        )
 
 
 def anchor_weights(evidence: Evidence) -> Tensor:
@@ -97,7 +99,7 @@ def nearest_weights(evidence: Evidence) -> Tensor:
 def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
     """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known."""
     index = evidence.labels.long().clamp(max=num_classes)  # the last row collects what has no label
-    votes = torch.zeros(num_classes + 1, *index.shape[1:], device=index.device)
+    votes = torch.zeros(num_classes + 1, *index.shape[1:], dtype=torch.float32, device=index.device)
     return votes.scatter_add_(0, index, weights)[:-1]
 
 

@@ -71,8 +71,9 @@ def autolabel(settings: Settings) -> dict[str, Any]:
     teacher, refiner = _networks(settings, data, flow, watch, out)
     _propagate(settings, data, teacher, refiner, flow, watch, out)
     watch.add("flow", flow.seconds)
-    if settings.flow_cache is None:
-        shutil.rmtree(out / "flow", ignore_errors=True)
+    own = (out / "flow").resolve()
+    if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
+        shutil.rmtree(own, ignore_errors=True)
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
     metrics |= score(index, settings.methods, out)

@@ -85,6 +85,8 @@ class Settings:
             raise WrpError(f"--out {self.out} would write into the data set {self.root}; choose another folder")
         if out.exists() and not out.is_dir():
             raise WrpError(f"--out {self.out} is a file, expected a folder")
+        if self.flow_cache is not None and Path(self.flow_cache).exists() and not Path(self.flow_cache).is_dir():
+            raise WrpError(f"--flow-cache {self.flow_cache} is a file, expected a folder")
         for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
             if getattr(self, name) < 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
