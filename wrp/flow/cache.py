@@ -115,10 +115,11 @@ class FlowCache(FlowEstimator):
 
     def summary(self) -> str:
         """Size and hit rate in words."""
-        size = sum(path.stat().st_size for path in self.place.glob("*.flow"))
         asked = self.hits + self.misses
         rate = 100 * self.hits / asked if asked else 0.0
-        return f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {size / 1e6:.0f} MB on disk"
+        return (
+            f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {self._size() / 1e6:.0f} MB on disk"
+        )
 
     def _records(self, batch: ClipBatch, index: int) -> FlowRecords:
         # Not the first frame: those of a long stretch are read when they are asked for.
@@ -132,9 +133,13 @@ class FlowCache(FlowEstimator):
             self._open = FlowRecords(path, height, width, self.signature, self._room)
         return self._open
 
+    def _size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self.place.glob("*.flow"))
+
     def _room(self) -> int:
         """Bytes that may still be written."""
-        return self.max_bytes - sum(path.stat().st_size for path in self.place.glob("*.flow"))
+        return self.max_bytes - self._size()
 
 
 def cached(estimator: FlowEstimator) -> FlowCache:

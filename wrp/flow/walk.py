@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -84,20 +84,12 @@ def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evid
     Yields:
         Index in the clip, and evidence of one or two sources, the earlier anchor first.
     """
-    sides = Sides.of(batch)
-    from_later = Spool(SPOOL_BYTES)
-    if sides.later is not None:
-        for evidence in walk_from(batch, flow, sides.later, sides.homeward):
-            from_later.push(list(vars(evidence).values()))
-    from_earlier = ahead(iter(()) if sides.earlier is None else walk_from(batch, flow, sides.earlier, sides.onward))
-    for index in range(*batch.targets):
-        if index in (sides.earlier, sides.later):
-            yield index, None
-            continue
-        sources = [] if sides.earlier is None else [next(from_earlier)]
-        if sides.later is not None:
-            sources.append(Evidence(*from_later.pop()))
-        yield index, gather(sources)
+
+    def walk(anchor: int, indices: range) -> Iterator[list[Tensor]]:
+        return (list(vars(evidence).values()) for evidence in walk_from(batch, flow, anchor, indices))
+
+    for index, said in _from_both_sides(batch, walk):
+        yield index, None if said is None else gather([Evidence(*tensors) for tensors in said])
 
 
 @torch.no_grad()
@@ -113,24 +105,38 @@ def vote_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tens
         read through the flow to it, or None at the anchors themselves; and the weight of each source, (S,) float32.
     """
     sides = Sides.of(batch)
+    for index, said in _from_both_sides(batch, lambda anchor, indices: _vote_from(batch, flow, anchor, indices)):
+        if said is None:
+            yield index, None, torch.ones(0)
+            continue
+        weights = torch.full((2,), 0.5)
+        if sides.earlier is not None and sides.later is not None:
+            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
+            weights = torch.tensor([earlier, earlier, later, later]) / 2
+        yield index, torch.cat([labels for [labels] in said]), weights
+
+
+def _from_both_sides(
+    batch: ClipBatch, walk: Callable[[int, range], Iterator[list[Tensor]]]
+) -> Iterator[tuple[int, list[list[Tensor]] | None]]:
+    """What walks away from the anchors yield for each frame, the earlier anchor's first; None at the anchors."""
+    sides = Sides.of(batch)
     from_later = Spool(SPOOL_BYTES)
     if sides.later is not None:
-        for labels in _vote_from(batch, flow, sides.later, sides.homeward):
-            from_later.push([labels])
-    from_earlier = ahead(iter(()) if sides.earlier is None else _vote_from(batch, flow, sides.earlier, sides.onward))
+        for tensors in walk(sides.later, sides.homeward):
+            from_later.push(tensors)
+    from_earlier = ahead(iter(()) if sides.earlier is None else walk(sides.earlier, sides.onward))
     for index in range(*batch.targets):
         if index in (sides.earlier, sides.later):
-            yield index, None, torch.ones(0)
-        elif sides.earlier is None or sides.later is None:
-            labels = next(from_earlier) if sides.later is None else from_later.pop()[0]
-            yield index, labels, torch.full((2,), 0.5)
-        else:
-            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
-            labels = torch.cat((next(from_earlier), from_later.pop()[0]))
-            yield index, labels, torch.tensor([earlier, earlier, later, later]) / 2
+            yield index, None
+            continue
+        said = [] if sides.earlier is None else [next(from_earlier)]
+        if sides.later is not None:
+            said.append(from_later.pop())
+        yield index, said
 
 
-def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Tensor]:
+def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
     """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
     step, label = indices.step, batch.labels[anchor]
     there = back = start_chain(label)
@@ -139,4 +145,4 @@ def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -
         onward, homeward = neighbour.towards(step)
         there, back = append_flow(there, onward), prepend_flow(back, homeward)
         coords, valid = there.landing
-        yield torch.stack((push_labels(label, coords[0], valid[0]), warp_labels(label[None], back.flow)[0]))
+        yield [torch.stack((push_labels(label, coords[0], valid[0]), warp_labels(label[None], back.flow)[0]))]
