@@ -4,6 +4,7 @@ One constant is changed at a time from its default; each row is the mean mIoU ov
 --teacher, rows of the motion-error mask show warp-inpaint, without, the blend's motion-only labels.
 
     python experiments/propagation/fusion.py camvid --every 5 10 25 50
+    python experiments/propagation/fusion.py camvid --every 5 10 25 50 --census
     python experiments/propagation/fusion.py camvid --every 25 --teacher DIR/teacher.ckpt
 """
 
@@ -23,7 +24,7 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.modules.propagation import Target
-from wrp.ops import fusion
+from wrp.ops import consistency, cycle, fusion
 from wrp.ops.labels import decide
 from wrp.pipeline.report import markdown_table
 
@@ -73,10 +74,10 @@ def with_constants(variant: Variant, **constants: float) -> Variant:
     return changed
 
 
-def variants(teacher: bool) -> dict[str, Variant]:
+def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
     rows: dict[str, Variant] = {"motion:previous": previous, "motion:nearest": nearest, "motion (defaults)": blend}
     if not teacher:
-        for value in (0.01, 0.02, 0.04, 0.08):
+        for value in scales:
             rows[f"PHOTOMETRIC_SCALE = {value}"] = with_constants(blend, PHOTOMETRIC_SCALE=value)
         for value in (0.1, 0.3, 1.0):
             rows[f"TRUST_IN_ERROR = {value}"] = with_constants(blend, TRUST_IN_ERROR=value)
@@ -109,9 +110,13 @@ def main() -> None:
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
     parser.add_argument("--every", type=int, nargs="+", default=[25])
     parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--census", action="store_true", help="compare census transforms instead of colours")
     parser.add_argument("--teacher", help="checkpoint for the rows of the motion-error mask")
     options = parser.parse_args()
-    rows = variants(options.teacher is not None)
+    if options.census:
+        cycle.photometric_error = consistency.census_error
+    scales = (0.05, 0.1, 0.2, 0.4) if options.census else (0.01, 0.02, 0.04, 0.08)
+    rows = variants(options.teacher is not None, scales)
     table: dict[str, list[float]] = {name: [] for name in rows}
     header = ["", "mean"]
     for root in options.roots:

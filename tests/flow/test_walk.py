@@ -15,8 +15,7 @@ from wrp.flow.dis import DIS
 from wrp.flow.spool import Spool
 from wrp.flow.walk import Sides, vote_interval, walk_interval
 from wrp.ops.chain import extend_near, start_chain
-from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence
+from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.vote import push_labels
 from wrp.ops.warp import compose, coordinates
 from wrp.types import IGNORE_INDEX, ClipBatch
@@ -50,8 +49,8 @@ def anew(batch: ClipBatch, cache: FlowCache, anchor: int, index: int) -> list[Te
     for i in range(anchor + step, index + step, step):
         onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
         chain = extend_near(chain, homeward, onward)
-    frames = to_unit(batch.frame(anchor)), to_unit(batch.frame(index))
-    return list(vars(anchor_evidence(batch.labels[anchor], *frames, chain, abs(index - anchor))).values())
+    image, label = image_of(batch.frame(anchor)), batch.labels[anchor]
+    return list(vars(anchor_evidence(label, image, batch.frame(index), chain, abs(index - anchor))).values())
 
 
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)

@@ -19,8 +19,7 @@ import torch
 from tests.motions import chain_far, chain_near
 from wrp.data.datasets.synthetic import SyntheticClip, render_clip
 from wrp.ops.chain import Chain, NeighbourFlow
-from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence, cycle_evidence
+from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 
 FRAMES, HEIGHT, WIDTH = 12, 96, 160
 IGNORE = 255
@@ -99,11 +98,11 @@ def propagated(seed: int, anchor: int, build: Build) -> list[tuple[int, np.ndarr
     """For each other frame: its index, the label (H, W) moved from the anchor, and what of it stays visible (H, W)."""
     clip = render(seed)
     flows, label = flows_of(clip), torch.from_numpy(clip.labels[anchor])
-    frames = to_unit(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))
+    frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
     results = []
     for target in (frame for frame in range(FRAMES) if frame != anchor):
         chain = build(flows, target, anchor, HEIGHT, WIDTH)
-        evidence = anchor_evidence(label, frames[anchor], frames[target], chain, abs(target - anchor))
+        evidence = anchor_evidence(label, image_of(frames[anchor]), frames[target], chain, abs(target - anchor))
         results.append((target, evidence.labels[0].numpy(), ~follow(clip, target, anchor).hidden))
     return results
 
@@ -155,9 +154,10 @@ CYCLES = [
 def cycled(clip: SyntheticClip, start: int, offset: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels after the cycle and the pixels (H, W) that stay visible and lie off borders."""
     flows, far = flows_of(clip), start + offset
-    frames = to_unit(torch.from_numpy(clip.frames[[far, start]]).permute(0, 3, 1, 2))
+    image, frame = torch.from_numpy(clip.frames[[far, start]]).permute(0, 3, 1, 2)
+    label = torch.from_numpy(clip.labels[start])
     out, back = chain_far(flows, start, far, HEIGHT, WIDTH), chain_near(flows, far, start, HEIGHT, WIDTH)
-    evidence = cycle_evidence(torch.from_numpy(clip.labels[start]), frames[0], frames[1], out, back, abs(offset))
+    evidence = cycle_evidence(label, image_of(image), frame, out, back, abs(offset))
     return evidence.labels[0].numpy(), ~follow(clip, start, far).hidden & flat(clip.labels[start])
 
 

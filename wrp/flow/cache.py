@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
 from wrp.flow.records import FlowRecords
 from wrp.ops.chain import NeighbourFlow
-from wrp.ops.cpu import reused, serves
+from wrp.ops.cpu import convert, join
 from wrp.types import ClipBatch, FramePair, count_bytes
 
 logger = logging.getLogger("wrp")
@@ -148,15 +147,9 @@ def cached(estimator: FlowEstimator) -> FlowCache:
 
 
 def _pack(flow: NeighbourFlow) -> Tensor:
-    both = (flow.flow_fw, flow.flow_bw)
-    if not serves(*both):
-        return torch.cat(both).half()
-    packed = reused(2, *flow.flow_fw.shape[1:], dtype=np.float16)
-    packed[:1].copy_(flow.flow_fw)
-    packed[1:].copy_(flow.flow_bw)
-    return packed
+    return join([convert(flow.flow_fw, torch.float16), convert(flow.flow_bw, torch.float16)])
 
 
 def _unpack(packed: Tensor) -> NeighbourFlow:
-    flow_fw, flow_bw = (reused(*packed.shape).copy_(packed) if serves(packed) else packed.float()).split(1)
+    flow_fw, flow_bw = convert(packed, torch.float32).split(1)
     return NeighbourFlow(flow_fw, flow_bw)

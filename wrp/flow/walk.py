@@ -11,12 +11,12 @@ from torch import Tensor
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.spool import Spool
-from wrp.ops.chain import append_flow, extend_near, prepend_flow, start_chain
-from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence
+from wrp.ops.chain import Chain, append_flow, extend_near, prepend_flow, start_chain
+from wrp.ops.cpu import hide, serves
+from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather
 from wrp.ops.vote import push_labels, source_weights
-from wrp.ops.warp import warp_labels
+from wrp.ops.warp import sample_nearest
 from wrp.types import ClipBatch
 
 # Memory for what the later anchor says about the frames of an interval, in bytes: 46 frames of 480×360.
@@ -32,14 +32,20 @@ def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) ->
         anchor: Index of the anchor in the clip.
         indices: Indices of the frames in the order of the walk, starting beside the anchor.
     """
-    step = indices.step
-    label, image = batch.labels[anchor], to_unit(batch.frame(anchor))
-    chain = start_chain(label)
-    flows = flow.neighbours(batch, (min(index, index - step) for index in indices))
-    for index, neighbour in zip(indices, flows, strict=True):
+    label, image = batch.labels[anchor], image_of(batch.frame(anchor))
+    chains = _chains_from(batch, flow, anchor, indices)
+    # The next chain is extended while this one's end is looked at.
+    for index, chain in zip(indices, ahead(chains) if serves(label) else chains, strict=True):
+        yield anchor_evidence(label, image, batch.frame(index), chain, abs(index - anchor))
+
+
+def _chains_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Chain]:
+    """The chain from each frame of a walk to its anchor."""
+    step, chain = indices.step, start_chain(batch.labels[anchor])
+    for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
         chain = extend_near(chain, homeward, onward)
-        yield anchor_evidence(label, image, to_unit(batch.frame(index)), chain, abs(index - anchor))
+        yield chain
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,19 @@ def _from_both_sides(
 
 def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
     """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
-    step, label = indices.step, batch.labels[anchor]
-    there = back = start_chain(label)
-    flows = flow.neighbours(batch, (min(index, index - step) for index in indices))
-    for neighbour in flows:
+    label = batch.labels[anchor]
+    chains = _both_chains(batch, flow, anchor, indices)
+    for there, back in ahead(chains) if serves(label) else chains:
+        coords, valid = there.landing
+        read = hide(sample_nearest(label[None], back.landing[0]), back.landing[1])
+        yield [torch.stack((push_labels(label, coords[0], valid[0]), read[0]))]
+
+
+def _both_chains(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Chain, Chain]]:
+    """The chain from an anchor to each frame of a walk, and the one back."""
+    step = indices.step
+    there = back = start_chain(batch.labels[anchor])
+    for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
         there, back = append_flow(there, onward), prepend_flow(back, homeward)
-        coords, valid = there.landing
-        yield [torch.stack((push_labels(label, coords[0], valid[0]), warp_labels(label[None], back.flow)[0]))]
+        yield there, back

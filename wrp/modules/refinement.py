@@ -21,7 +21,7 @@ from wrp.modules.base import BaseModule, load_module
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.chain import extend_far, extend_near, start_chain
 from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence, cycle_evidence
+from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 from wrp.ops.fusion import Evidence, gather
 from wrp.ops.labels import decide
 from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
@@ -135,8 +135,7 @@ class RefinementModule(BaseModule):
     def walk(self, window: ClipBatch) -> Walk:
         """Follow the flow from the labelled frame to both ends of its window."""
         target = window.targets[0]
-        frame = to_unit(window.frame(target))
-        label = window.labels[target]
+        frame, label = window.frame(target), window.labels[target]
         cycles: dict[int, Evidence] = {}
         pairs: dict[int, Evidence] = {}
         for step in (-1, 1):
@@ -146,7 +145,7 @@ class RefinementModule(BaseModule):
                 earlier = min(far, far - step)
                 onward, homeward = self.flow.between(window, [earlier])[0].towards(step)
                 out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
-                image, offset = to_unit(window.frame(far)), far - target
+                image, offset = image_of(window.frame(far)), far - target
                 cycles[offset] = cycle_evidence(label, image, frame, out, back, abs(offset))
                 if far in window.labels:
                     pairs[offset] = anchor_evidence(window.labels[far], image, frame, out, abs(offset))

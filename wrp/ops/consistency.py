@@ -30,18 +30,18 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
         (B, H, W) bool, True where the motion is in error, in frame s.
     """
     back, valid = warp(flow_ts, flow_st)
-    return ~valid | disagree(flow_st, back, alpha, beta)
+    return disagree(flow_st, back, valid, alpha, beta)
 
 
-def disagree(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Tensor:
-    """Where |F + B|² > α (|F|² + |B|²) + β, (B, H, W) bool, for a flow F and the way back B met at its end."""
-    _, flow, back = backend(flow.float(), back.float())
+def disagree(flow: Tensor, back: Tensor, valid: Tensor, alpha: float, beta: float) -> Tensor:
+    """Where |F + B|² > α (|F|² + |B|²) + β, or the end is not ``valid``, for a flow F and the way back B met there."""
+    _, flow, back, valid = backend(flow.float(), back.float(), valid)
     x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
     with np.errstate(invalid="ignore", over="ignore"):
         residual = (x + u) ** 2 + (y + v) ** 2
         magnitude = x * x + y * y + u * u + v * v
         # Written so that a residual or magnitude that is not finite fails.
-        return tensor(~(residual - alpha * magnitude <= beta))
+        return tensor(~((residual - alpha * magnitude <= beta) & valid))
 
 
 def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
@@ -57,20 +57,51 @@ def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
         (B, H, W) float32 in [0, 1].
     """
     xp, first, second = backend(frame.float(), warped.float())
-    red, green, blue = (xp.abs(first[:, i] - second[:, i]) for i in range(3))
-    difference = tensor((red + green + blue) / 3)
+    difference = xp.abs(first - second)
+    difference = tensor(difference[:, 0] + difference[:, 1] + difference[:, 2])
     if serves(difference):
         counts = _counts(*difference.shape[-2:], window)
         return tensor(box_sums(difference, window).numpy() / counts.numpy())
-    return functional.avg_pool2d(difference, window, 1, window // 2, count_include_pad=False)
+    return functional.avg_pool2d(difference / 3, window, 1, window // 2, count_include_pad=False)
+
+
+def census_error(frame: Tensor, warped: Tensor, window: int = 5, tolerance: float = 0.01) -> Tensor:
+    """Smoothed disagreement of the census transforms of a frame and of what was warped into it.
+
+    The transform says for each of the eight pixels around one whether it is darker, alike or brighter, so that a change
+    of the light is no error. On real clips :func:`photometric_error` is the better weight of an anchor, see
+    experiments/propagation/fusion.py.
+
+    Args:
+        frame: (B, 3, H, W) in [0, 1].
+        warped: (B, 3, H, W) in [0, 1].
+        window: As for :func:`photometric_error`.
+        tolerance: Grey levels in [0, 1] up to which two pixels are alike.
+
+    Returns:
+        (B, H, W) float32 in [0, 1].
+    """
+    differing = (_census(frame, tolerance) - _census(warped, tolerance)).abs().mean(1) / 2
+    return functional.avg_pool2d(differing, window, 1, window // 2, count_include_pad=False)
+
+
+def _census(frame: Tensor, tolerance: float) -> Tensor:
+    """(B, 8, H, W) of -1, 0 and 1."""
+    grey = frame.float().mean(1, keepdim=True)
+    height, width = grey.shape[-2:]
+    padded = functional.pad(grey, (1, 1, 1, 1), mode="replicate")
+    offsets = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    around = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets], 1) - grey
+    return (around > tolerance).float() - (around < -tolerance).float()
 
 
 @lru_cache(maxsize=4)
 def _counts(height: int, width: int, window: int) -> Tensor:
-    """How many pixels of a frame are in the window around each of them."""
-    return box_sums(torch.ones(1, height, width, dtype=torch.float32), window)
+    """How many colours of pixels of a frame are in the window around each of them."""
+    return box_sums(torch.full((1, height, width), 3.0), window)
 
 
 def to_unit(frames: Tensor) -> Tensor:
     """Frames (…, 3, H, W) uint8 as float32 in [0, 1]."""
-    return frames.to(torch.float32) / 255
+    xp, frames = backend(frames)
+    return tensor(xp.divide(frames, np.float32(255))) if xp is np else frames.to(torch.float32) / 255

@@ -1,7 +1,8 @@
 """Fast routes on the CPU: numpy and OpenCV give the results of torch in a fraction of the time.
 
-Maps of a frame are small for torch's threads, and each one that torch makes takes new pages from the system, which
-costs more than the work; numpy uses again what it has just freed. Measured by experiments/benchmarks/motion.py.
+Maps of a frame are small for torch's threads, which go on waiting for more work on a core that flow estimation needs;
+and each map that torch makes takes new pages from the system, which costs more than the work, where numpy uses again
+what it has just freed. Measured by experiments/benchmarks/motion.py.
 """
 
 from __future__ import annotations
@@ -16,24 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wrp.types import IGNORE_INDEX
+
 # OpenCV samples three and four interleaved channels faster than two; two are rounded to 1/32 pixel in OpenCV 5.
 _CHANNELS = 4
 
-
-class _Buffers(threading.local):
-    """Memory that is used again: fresh pages for every frame cost as much as the work itself."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, np.ndarray] = {}
-
-    def get(self, name: str, height: int, width: int) -> np.ndarray:
-        shape = (height, width, _CHANNELS)
-        if name not in self.kept or self.kept[name].shape != shape:
-            self.kept[name] = np.empty(shape, np.float32)
-        return self.kept[name]
-
-
-_buffers = _Buffers()
+# Elements that torch works on in the calling thread.
+_PIECE = 2**15 - 1
+_NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -67,30 +58,105 @@ def add(first: Tensor, second: Tensor) -> Tensor:
         return tensor(one + other)
 
 
+def either(first: Tensor, second: Tensor) -> Tensor:
+    """Where one of two masks is set."""
+    _, one, other = backend(first, second)
+    return tensor(one | other)
+
+
+def hide(labels: Tensor, known: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Labels with ``ignore_index`` where they are not known."""
+    if not serves(labels, known):
+        return labels.masked_fill(~known, ignore_index)
+    hidden = labels.numpy().copy()
+    np.putmask(hidden, ~known.numpy(), ignore_index)
+    return torch.from_numpy(hidden)
+
+
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors (S, …) of one dtype one behind the other."""
+    if serves(*tensors):
+        return torch.from_numpy(np.concatenate([tensor.numpy() for tensor in tensors]))
+    # Autocast to bfloat16 refuses to join float16.
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        return torch.cat(list(tensors))
+
+
+def convert(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floating-point values in another precision."""
+    if not serves(values):
+        return values.to(dtype)
+    result = torch.from_numpy(np.empty(values.shape, _NUMPY[dtype]))
+    # numpy is slow at float16; torch is fast, and uses one thread, on pieces as small as these.
+    pieces = zip(values.reshape(-1).split(_PIECE), result.view(-1).split(_PIECE), strict=True)
+    for piece, out in pieces:
+        out.copy_(piece)
+    return result
+
+
 def reused(*shape: int, dtype: Any = np.float32) -> Tensor:
     """Memory of a shape, not initialised, from numpy."""
     return torch.from_numpy(np.empty(shape, dtype))
 
 
-def remap_bilinear(values: Sequence[Tensor], coords: Tensor) -> list[Tensor]:
-    """Bilinear samples of maps (B, C, H, W) each at ``coords`` (B, 2, h, w) in the frame: (B, C, h, w) float32 each."""
-    results = [reused(*value.shape[:2], *coords.shape[-2:]) for value in values]
-    height, width = values[0].shape[-2:]
-    source, target = _buffers.get("source", height, width), _buffers.get("target", *coords.shape[-2:])
-    for number, (x, y) in enumerate(coords.float().numpy()):
-        images = [plane for value in values for plane in value[number].float().numpy()]
-        outs = [plane for result in results for plane in result[number].numpy()]
-        for start in range(0, len(images), _CHANNELS):
-            planes, wanted = images[start : start + _CHANNELS], outs[start : start + _CHANNELS]
-            cv2.merge(planes + planes[:1] * (_CHANNELS - len(planes)), source)
-            _remap(source, x, y, target)
-            # One pass over the interleaved samples, straight into the results.
-            cv2.mixChannels([target], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
-    return results
+# The C library gives freed memory back to the system at once, and the pages of the next map come one by one from there,
+# which costs more than the work on them. It keeps what is smaller than a block that was once freed: this one, unused.
+_block = np.empty(2**25 - 2**16, np.uint8)
+del _block
+
+
+class _Buffer(threading.local):
+    """Memory of each thread that is used again: fresh pages for every frame cost as much as the work itself."""
+
+    def __init__(self) -> None:
+        self.array = np.empty((0, 0, _CHANNELS), np.float32)
+
+    def get(self, height: int, width: int) -> np.ndarray:
+        if self.array.shape[:2] != (height, width):
+            self.array = np.empty((height, width, _CHANNELS), np.float32)
+        return self.array
+
+
+_sampled = _Buffer()
+
+
+class Interleaved:
+    """Maps (B, C, H, W) each, laid out once for many samples: OpenCV wants the channels of a pixel side by side."""
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        self.channels = [value.shape[1] for value in values]
+        self.images = []
+        for number in range(len(values[0])):
+            planes = [plane for value in values for plane in value[number].float().numpy()]
+            groups = [planes[start : start + _CHANNELS] for start in range(0, len(planes), _CHANNELS)]
+            self.images.append([cv2.merge(group + group[:1] * (_CHANNELS - len(group))) for group in groups])
+
+    def sample(self, coords: Tensor) -> list[Tensor]:
+        """Bilinear samples of each map at ``coords`` (B, 2, h, w) in the frame: (B, C, h, w) float32 each."""
+        results = [reused(len(coords), channels, *coords.shape[-2:]) for channels in self.channels]
+        for number, (x, y) in enumerate(coords.float().numpy()):
+            outs = [plane for result in results for plane in result[number].numpy()]
+            for group, image in enumerate(self.images[number]):
+                wanted = outs[group * _CHANNELS :][:_CHANNELS]
+                sampled = _sampled.get(*x.shape)
+                _remap(image, x, y, sampled)
+                # One pass over the interleaved samples, straight into the results.
+                cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
+        return results
 
 
 def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
     cv2.remap(image, x, y, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
+
+
+def remap_nearest(values: Tensor, coords: Tensor) -> Tensor:
+    """Nearest samples of ``values`` (B, H, W) uint8 or bool at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
+    result = np.empty((len(values), *coords.shape[-2:]), np.uint8)
+    # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel.
+    nearest = np.floor(coords.float().numpy() + np.float32(0.5))
+    for value, (x, y), out in zip(values.view(torch.uint8).numpy(), nearest, result, strict=True):
+        cv2.remap(np.ascontiguousarray(value), x, y, cv2.INTER_NEAREST, out, cv2.BORDER_REPLICATE)
+    return torch.from_numpy(result).view(values.dtype)
 
 
 @lru_cache(maxsize=1)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from wrp.ops.chain import Chain
-from wrp.ops.consistency import photometric_error
+from wrp.ops.consistency import photometric_error, to_unit
+from wrp.ops.cpu import convert, hide
 from wrp.ops.fusion import Evidence
-from wrp.ops.warp import compose, sample, sample_nearest, warp_labels
-from wrp.types import IGNORE_INDEX
+from wrp.ops.warp import Sampler, compose, coordinates, sample_nearest
 
 
-def anchor_evidence(label: Tensor, frame: Tensor, target: Tensor, chain: Chain, distance: int) -> Evidence:
+def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
     """What one anchor says about a target: its label through the composed flow, with the tests of that flow.
 
     Args:
         label: y_a, (H, W) uint8.
-        frame: I_a, (3, H, W) float32 in [0, 1].
-        target: I_j, like ``frame``.
+        image: I_a, see :func:`image_of`.
+        target: I_j, (3, H, W) uint8.
         chain: The chain j → a.
         distance: |j - a| in frames.
 
     Returns:
         Evidence of one source.
     """
-    coords, inside = chain.landing
-    labels = sample_nearest(label[None], coords).masked_fill(~inside, IGNORE_INDEX)
-    return _evidence(labels, frame, target, chain, distance)
+    return _evidence(label, chain.landing, image, target, chain, distance)
 
 
 def cycle_evidence(
-    label: Tensor, frame: Tensor, target: Tensor, chain_out: Chain, chain_back: Chain, distance: int
+    label: Tensor, image: Sampler, target: Tensor, chain_out: Chain, chain_back: Chain, distance: int
 ) -> Evidence:
     """The label of a frame t after the cycle t → b → t (paper), as if b had been its anchor.
 
@@ -39,8 +38,8 @@ def cycle_evidence(
 
     Args:
         label: y_t, (H, W) uint8.
-        frame: I_b, (3, H, W) float32 in [0, 1].
-        target: I_t, like ``frame``.
+        image: I_b, see :func:`image_of`.
+        target: I_t, (3, H, W) uint8.
         chain_out: The chain t → b.
         chain_back: The chain b → t.
         distance: |t - b| in frames.
@@ -49,12 +48,21 @@ def cycle_evidence(
         Evidence of one source.
     """
     returned, inside = compose(chain_out.flow, chain_back.flow)
-    labels = warp_labels(label[None], returned).masked_fill(~inside, IGNORE_INDEX)
-    return _evidence(labels, frame, target, chain_out, distance)
+    coords, valid = coordinates(returned)
+    return _evidence(label, (coords, valid & inside), image, target, chain_out, distance)
 
 
-def _evidence(labels: Tensor, frame: Tensor, target: Tensor, chain: Chain, distance: int) -> Evidence:
+def image_of(frame: Tensor) -> Sampler:
+    """A frame (3, H, W) uint8, to be seen from others."""
+    return Sampler(to_unit(frame)[None])
+
+
+def _evidence(
+    label: Tensor, landing: tuple[Tensor, Tensor], image: Sampler, target: Tensor, chain: Chain, distance: int
+) -> Evidence:
+    coords, inside = landing
+    labels = hide(sample_nearest(label[None], coords), inside)
     # Where the chain ends out of frame, there is no label whose weight would follow from this error.
-    warped = sample(frame[None], chain.landing[0])
-    photometric = photometric_error(target[None], warped).half()
+    [warped] = image(chain.landing[0])
+    photometric = convert(photometric_error(to_unit(target[None]), warped), torch.float16)
     return Evidence(labels, chain.error, photometric, chain.flow.new_tensor([float(distance)]))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from wrp.ops.cpu import backend, tensor
+from wrp.ops.cpu import backend, convert, hide, join, tensor
 from wrp.types import IGNORE_INDEX
 
 # Constants of the two-anchor blend and of the motion-error mask (ours), chosen by experiments/propagation/fusion.py.
@@ -55,14 +54,7 @@ class Evidence:
 
 def gather(sources: list[Evidence]) -> Evidence:
     """All sources as one."""
-    # Autocast to bfloat16 refuses to join the float16 of the photometric errors.
-    with torch.autocast(sources[0].labels.device.type, enabled=False):
-        return Evidence(
-            torch.cat([source.labels for source in sources]),
-            torch.cat([source.error for source in sources]),
-            torch.cat([source.photometric for source in sources]),
-            torch.cat([source.distance for source in sources]),
-        )
+    return Evidence(*(join(values) for values in zip(*(vars(source).values() for source in sources), strict=True)))
 
 
 def anchor_weights(evidence: Evidence) -> Tensor:
@@ -76,7 +68,7 @@ def anchor_weights(evidence: Evidence) -> Tensor:
     """
     near = 1 / evidence.distance.clamp(min=0.5).view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
-    photometric = evidence.photometric.float()
+    photometric = convert(evidence.photometric, torch.float32)
     # Each factor is float32 for numpy, too, where a number of Python's times a mask would be float64.
     xp, photometric, error, labels, near, in_error = backend(
         photometric, evidence.error, evidence.labels, near, in_error
@@ -115,22 +107,18 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         equals, the first source wins.
     """
     xp, labels, weights = backend(labels, weights)
-    chosen, most = labels[0], _votes(labels, weights, 0)
-    for s in range(1, len(labels)):
-        votes = _votes(labels, weights, s)
-        better = votes > most
-        chosen = labels[s] * better + chosen * ~better  # many times as fast as numpy's `where`
-        most = xp.maximum(votes, most)
-    return tensor(chosen).masked_fill(tensor(most <= 0), IGNORE_INDEX), tensor(most.clip(0, 1))
-
-
-def _votes(labels: Any, weights: Any, source: int) -> Any:
-    """Weight (H, W) of all sources that say what one of them says."""
-    votes = weights[source]
-    for other in range(len(labels)):
-        if other != source:
-            votes = votes + weights[other] * (labels[other] == labels[source])
-    return votes
+    votes = [weights[s] for s in range(len(labels))]
+    for s in range(len(labels)):
+        for other in range(s):
+            same = labels[s] == labels[other]
+            votes[s] = votes[s] + weights[other] * same
+            votes[other] = votes[other] + weights[s] * same
+    chosen, most = labels[0], votes[0]
+    for label, weight in zip(labels[1:], votes[1:], strict=True):
+        better = weight > most
+        chosen = label * better + chosen * ~better  # many times as fast as numpy's `where`
+        most = xp.maximum(weight, most)
+    return hide(tensor(chosen), tensor(most > 0)), tensor(most.clip(0, 1))
 
 
 def motion_error(evidence: Evidence) -> Tensor:

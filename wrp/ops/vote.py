@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from wrp.types import IGNORE_INDEX
+from wrp.ops.cpu import backend, tensor
+from wrp.ops.warp import nearest_index
 
 
 def push_labels(labels: Tensor, coords: Tensor, valid: Tensor) -> Tensor:
@@ -22,13 +23,16 @@ def push_labels(labels: Tensor, coords: Tensor, valid: Tensor) -> Tensor:
         (H, W) uint8, 255 where nothing lands. Of several pixels that land on one, the greatest class index wins, so
         that the result does not depend on the order of writing.
     """
-    height, width = labels.shape
-    nearest = (coords + 0.5).floor().long()
-    # Classes count from 1 and 0 is "nothing lands", so that the maximum prefers any class to none.
-    ranks = (labels + 1).masked_fill(~valid | (labels == IGNORE_INDEX), 0)
-    landed = torch.zeros(height * width, dtype=torch.uint8, device=labels.device)
-    landed.scatter_reduce_(0, (nearest[1] * width + nearest[0]).flatten(), ranks.flatten(), "amax")
-    return (landed.view(height, width) - 1).masked_fill(landed.view(height, width) == 0, IGNORE_INDEX)
+    index = nearest_index(coords[None], labels.shape[1]).flatten()
+    xp, ids, lands = backend(labels, valid)
+    # Bytes wrap around: classes count from 1, 255 becomes 0, "nothing lands", and the maximum prefers any class to it.
+    ranks = ((ids + xp.ones_like(ids)) * lands).reshape(-1)
+    landed = xp.zeros_like(ranks)
+    if xp is np:
+        np.maximum.at(landed, index.numpy(), ranks)
+    else:
+        landed.scatter_reduce_(0, index, ranks, "amax")
+    return tensor(landed - xp.ones_like(landed)).view_as(labels)
 
 
 def source_weights(delta: float) -> tuple[float, float]:

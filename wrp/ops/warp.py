@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import add, backend, remap_bilinear, remap_is_exact, serves, tensor
+from wrp.ops.cpu import Interleaved, add, backend, hide, remap_is_exact, remap_nearest, serves, tensor
 from wrp.types import IGNORE_INDEX
 
 
@@ -35,12 +35,16 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
     height, width = flow.shape[-2:]
     column, row = _axes(height, width, flow.device)
     xp, flow, column, row = backend(flow.float(), column, row)
-    x, y = flow[:, 0] + column, flow[:, 1] + row
+    points = xp.stack((flow[:, 0] + column, flow[:, 1] + row), 1)
+    x, y = points[:, 0], points[:, 1]
     valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    coords = xp.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1)
-    # What is not a number is clipped to nothing. Looking for it is cheaper than replacing it, but a device would wait.
-    if xp is torch or not np.isfinite(coords).all():
-        coords = xp.nan_to_num(coords)
+    if xp is torch:
+        coords = torch.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1).nan_to_num()
+    else:
+        np.clip(x, 0, width - 1, x)
+        np.clip(y, 0, height - 1, y)
+        # What is not a number is clipped to nothing. Looking for it is cheaper than replacing it.
+        coords = points if np.isfinite(points.sum()) else np.nan_to_num(points)
     return tensor(coords), tensor(valid)
 
 
@@ -50,28 +54,37 @@ def _axes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor
     return column, torch.arange(height, dtype=torch.float32, device=device).view(-1, 1)
 
 
+class Sampler:
+    """Maps (B, C, H, W) each that are sampled together, and more than once.
+
+    Args:
+        values: Images, probabilities or flows of one frame.
+    """
+
+    def __init__(self, *values: Tensor) -> None:
+        self.values = values
+        self.interleaved = Interleaved(values) if serves(*values) and remap_is_exact() else None
+
+    def __call__(self, coords: Tensor) -> list[Tensor]:
+        """Bilinear samples (B, C, h, w) float32 of each map at ``coords`` (B, 2, h, w), see :func:`sample`."""
+        if self.interleaved is not None and serves(coords):
+            return self.interleaved.sample(coords)
+        height, width = self.values[0].shape[-2:]
+        scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+        with torch.autocast(coords.device.type, enabled=False):
+            values = torch.cat([value.float() for value in self.values], 1)
+            sampled = functional.grid_sample(
+                values, coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
+            )
+        return list(sampled.split([value.shape[1] for value in self.values], 1))
+
+
 def sample(values: Tensor, coords: Tensor) -> Tensor:
     """Bilinear samples of ``values`` (B, C, H, W) at ``coords`` (B, 2, h, w) in pixels: (B, C, h, w) float32.
 
     Coordinates are expected in the frame (see :func:`coordinates`); the outer half of a border pixel has its value.
     """
-    if serves(values, coords) and remap_is_exact():
-        return remap_bilinear([values], coords)[0]
-    height, width = values.shape[-2:]
-    scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
-    with torch.autocast(values.device.type, enabled=False):
-        return functional.grid_sample(
-            values.float(), coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
-        )
-
-
-def sample_together(first: Tensor, second: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`sample` of two maps at the same coordinates in one pass."""
-    if serves(first, second, coords) and remap_is_exact():
-        one, other = remap_bilinear([first, second], coords)
-    else:
-        one, other = sample(torch.cat((first, second), 1), coords).split([first.shape[1], second.shape[1]], 1)
-    return one, other
+    return Sampler(values)(coords)[0]
 
 
 def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,14 +108,17 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 
 def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:
     """Nearest samples of ``values`` (B, H, W) of any dtype at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
-    width = values.shape[-1]
-    if serves(values, coords):
-        whole = (coords.numpy() + np.float32(0.5)).astype(np.int32)  # rounds down: coordinates are not negative
-        picked = [v.reshape(-1).take(y * width + x) for v, (x, y) in zip(values.numpy(), whole, strict=True)]
-        return torch.from_numpy(np.stack(picked) if len(picked) > 1 else picked[0][None])
-    nearest = (coords + 0.5).long()
-    index = nearest[:, 1] * width + nearest[:, 0]
-    return values.flatten(1).gather(1, index.flatten(1)).view_as(index)
+    if serves(values, coords) and values.dtype in (torch.uint8, torch.bool):
+        return remap_nearest(values, coords)
+    return values.flatten(1).gather(1, nearest_index(coords, values.shape[-1]).flatten(1)).view(-1, *coords.shape[-2:])
+
+
+def nearest_index(coords: Tensor, width: int) -> Tensor:
+    """Places y · ``width`` + x, (B, h, w) int64, of the pixels nearest to ``coords`` (B, 2, h, w) in the frame."""
+    xp, points = backend(coords)
+    points = points + 0.5  # whole numbers are then rounded down: coordinates are not negative
+    whole = points.astype(np.int64) if xp is np else points.long()
+    return tensor(whole[:, 1] * width + whole[:, 0])
 
 
 def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -117,7 +133,7 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
         (B, H, W), dtype of ``labels``.
     """
     coords, valid = coordinates(flow)
-    return sample_nearest(labels, coords).masked_fill(~valid, ignore_index)
+    return hide(sample_nearest(labels, coords), valid, ignore_index)
 
 
 def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
