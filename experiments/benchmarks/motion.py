@@ -31,7 +31,8 @@ from wrp.data.items import WindowItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.walk import vote_interval, walk_interval
+from wrp.flow.votes import vote_sources
+from wrp.flow.walk import walk_interval
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.ops.chain import NeighbourFlow, extend_near, start_chain
 from wrp.ops.fusion import anchor_weights, elect
@@ -174,7 +175,7 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
 
 def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
     results = []
-    for _, labels, weights in vote_interval(batch, flow):
+    for _, labels, weights in vote_sources(batch, flow):
         if labels is not None:
             masked = weights.view(-1, 1, 1) * (labels != IGNORE_INDEX)
             results.append(elect(labels, masked)[0])

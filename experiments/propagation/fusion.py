@@ -23,7 +23,7 @@ from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.modules.propagation import Target
+from wrp.modules.propagators import Target
 from wrp.ops import consistency, cycle, fusion
 from wrp.ops.labels import decide
 from wrp.pipeline.report import markdown_table
@@ -36,11 +36,12 @@ def blend(target: Target, num_classes: int) -> Tensor:
 
 
 def nearest(target: Target, num_classes: int) -> Tensor:
-    return fusion.blend(target.evidence, fusion.nearest_weights(target.evidence), num_classes)
+    near = target.seen_from("nearest")
+    return fusion.blend(near, fusion.anchor_weights(near), num_classes)
 
 
 def previous(target: Target, num_classes: int) -> Tensor:
-    first = fusion.Evidence(*(value[:1] for value in vars(target.evidence).values()))
+    first = target.seen_from("previous")
     return fusion.blend(first, first.known.float(), num_classes)
 
 

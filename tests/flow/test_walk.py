@@ -13,11 +13,9 @@ from wrp.flow import walk
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.spool import Spool
-from wrp.flow.walk import Sides, vote_interval, walk_interval
+from wrp.flow.walk import Sides, walk_interval
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.vote import push_labels
-from wrp.ops.warp import compose, coordinates
 from wrp.types import IGNORE_INDEX, ClipBatch
 
 SIZE = (40, 56)
@@ -76,38 +74,6 @@ def test_each_neighbouring_flow_is_estimated_once() -> None:
     list(walk_interval(INTERVALS["between two anchors"], cache))
     assert cache.misses == 6
     assert cache.hits == 4
-
-
-@pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
-def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch) -> None:
-    cache = FlowCache(DIS())
-    for index, labels, weights in vote_interval(batch, cache):
-        assert (labels is None) == (index in batch.labels)
-        if labels is None:
-            continue
-        expected = []
-        for anchor in sorted(batch.labels):
-            step = 1 if index > anchor else -1
-            there = back = torch.zeros(1, 2, *SIZE)
-            for i in range(anchor + step, index + step, step):
-                onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
-                there, back = compose(there, onward)[0], compose(homeward, back)[0]
-            coords, valid = coordinates(there)
-            expected.append(push_labels(batch.labels[anchor], coords[0], valid[0]))
-            coords, valid = coordinates(back)
-            rows, columns = (coords[0, 1] + 0.5).floor().long(), (coords[0, 0] + 0.5).floor().long()
-            expected.append(batch.labels[anchor][rows, columns].masked_fill(~valid[0], IGNORE_INDEX))
-        assert torch.equal(labels, torch.stack(expected))
-        assert weights.sum() == pytest.approx(1)
-        assert len(weights) == len(labels)
-
-
-def test_the_nearer_anchor_has_more_votes() -> None:
-    shares = [
-        w[0] / w[2] for _, y, w in vote_interval(INTERVALS["between two anchors"], FlowCache(DIS())) if y is not None
-    ]
-    assert shares == sorted(shares, reverse=True)
-    assert shares[0] > 1 > shares[-1]
 
 
 def test_sides_leave_anchors_out() -> None:

@@ -19,7 +19,8 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.lightning_cli import run
 from wrp.modules.base import load_module
-from wrp.modules.propagation import PROPAGATORS, Labels, Target
+from wrp.modules.propagators import Labels, Propagator, Target
+from wrp.ops.fusion import anchor_weights, elect
 from wrp.types import WrpError
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -125,8 +126,12 @@ def test_settings_of_a_checkpoint_that_win_are_named(root: Path) -> None:
 def test_a_method_without_its_network_is_refused() -> None:
     with pytest.raises(WrpError, match="'inpaint' needs a teacher"):
         PropagationModule(3, ["motion", "inpaint"])
-    with pytest.raises(WrpError, match="methods must be some of"):
+    with pytest.raises(WrpError, match="unknown method 'motoin', methods must be some of"):
         PropagationModule(3, ["motoin"])
+    with pytest.raises(WrpError, match="'semantic:nearest': semantic takes no anchors"):
+        PropagationModule(3, ["semantic:nearest"])
+    with pytest.raises(WrpError, match="each once"):
+        PropagationModule(3, ["motion", "motion"])
 
 
 @pytest.mark.parametrize("serve", ["windows", "intervals"])
@@ -136,11 +141,16 @@ def test_wrong_batches_are_named(root: Path, serve: str, capsys: pytest.CaptureF
 
 
 def test_an_own_propagator_takes_five_lines(root: Path) -> None:
-    class Earlier(PropagationModule):
-        propagators = {**PropagationModule.propagators, "earlier": PROPAGATORS["motion:previous"]}
+    class Earlier(Propagator):
+        def label(self, module: PropagationModule, target: Target) -> Labels:
+            first = target.seen_from("previous")
+            return elect(first.labels, anchor_weights(first))
+
+    class Mine(PropagationModule):
+        propagators = {**PropagationModule.propagators, "earlier": Earlier}
 
     batch = IntervalItems(open_index(root).clips, open_index(root).label_map)[0]
-    mine = Earlier(3, ["earlier"]).predict_step(batch, 0)
+    mine = Mine(3, ["earlier"]).predict_step(batch, 0)
     theirs = PropagationModule(3, ["motion:previous"]).predict_step(batch, 0)
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(mine, theirs, strict=True))
     assert [result.method for result in mine] == ["anchor", "earlier", "earlier"]

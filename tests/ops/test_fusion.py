@@ -11,7 +11,7 @@ from wrp.ops.fusion import (
     gather,
     inpaint,
     motion_error,
-    nearest_weights,
+    prefer_nearest,
 )
 from wrp.ops.labels import decide
 
@@ -32,6 +32,10 @@ def evidence(
         torch.tensor(photometric)[:, None] if photometric else torch.zeros_like(ids, dtype=torch.float32),
         torch.tensor(distance),
     )
+
+
+def nearest_weights(given: Evidence) -> Tensor:
+    return anchor_weights(prefer_nearest(given))
 
 
 def random_evidence(sources: int, seed: int, height: int = 9, width: int = 11) -> Evidence:

@@ -11,12 +11,10 @@ from torch import Tensor
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.spool import Spool
-from wrp.ops.chain import Chain, append_flow, extend_near, prepend_flow, start_chain
-from wrp.ops.cpu import hide, serves
+from wrp.ops.chain import Chain, extend_near, start_chain
+from wrp.ops.cpu import serves
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather
-from wrp.ops.vote import push_labels, source_weights
-from wrp.ops.warp import sample_nearest
 from wrp.types import ClipBatch
 
 # Memory for what the later anchor says about the frames of an interval, in bytes: 46 frames of 480×360.
@@ -94,35 +92,11 @@ def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evid
     def walk(anchor: int, indices: range) -> Iterator[list[Tensor]]:
         return (list(vars(evidence).values()) for evidence in walk_from(batch, flow, anchor, indices))
 
-    for index, said in _from_both_sides(batch, walk):
+    for index, said in from_both_sides(batch, walk):
         yield index, None if said is None else gather([Evidence(*tensors) for tensors in said])
 
 
-@torch.no_grad()
-def vote_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tensor | None, Tensor]]:
-    """SegProp's sources for each frame of an interval, at a constant cost per frame.
-
-    Args:
-        batch: An interval with one or two anchors.
-        flow: Flow between neighbours.
-
-    Yields:
-        Index in the clip; labels (S, H, W) uint8 of two sources per anchor, pushed along the flow from the anchor and
-        read through the flow to it, or None at the anchors themselves; and the weight of each source, (S,) float32.
-    """
-    sides = Sides.of(batch)
-    for index, said in _from_both_sides(batch, lambda anchor, indices: _vote_from(batch, flow, anchor, indices)):
-        if said is None:
-            yield index, None, torch.ones(0)
-            continue
-        weights = torch.full((2,), 0.5)
-        if sides.earlier is not None and sides.later is not None:
-            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
-            weights = torch.tensor([earlier, earlier, later, later]) / 2
-        yield index, torch.cat([labels for [labels] in said]), weights
-
-
-def _from_both_sides(
+def from_both_sides(
     batch: ClipBatch, walk: Callable[[int, range], Iterator[list[Tensor]]]
 ) -> Iterator[tuple[int, list[list[Tensor]] | None]]:
     """What walks away from the anchors yield for each frame, the earlier anchor's first; None at the anchors."""
@@ -140,23 +114,3 @@ def _from_both_sides(
         if sides.later is not None:
             said.append(from_later.pop())
         yield index, said
-
-
-def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
-    """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
-    label = batch.labels[anchor]
-    chains = _both_chains(batch, flow, anchor, indices)
-    for there, back in ahead(chains) if serves(label) else chains:
-        coords, valid = there.landing
-        read = hide(sample_nearest(label[None], back.landing[0]), back.landing[1])
-        yield [torch.stack((push_labels(label, coords[0], valid[0]), read[0]))]
-
-
-def _both_chains(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Chain, Chain]]:
-    """The chain from an anchor to each frame of a walk, and the one back."""
-    step = indices.step
-    there = back = start_chain(batch.labels[anchor])
-    for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
-        onward, homeward = neighbour.towards(step)
-        there, back = append_flow(there, onward), prepend_flow(back, homeward)
-        yield there, back

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,86 +13,11 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
 from wrp.metrics.propagation import PropagationScore
-from wrp.models.refiner import refiner_input
 from wrp.modules.base import BaseModule, load_module
+from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
-from wrp.ops.consistency import to_unit
-from wrp.ops.fusion import Evidence, anchor_weights, elect, motion_error, nearest_weights
-from wrp.ops.labels import decide_frame
+from wrp.ops.fusion import Evidence
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
-
-
-@dataclass
-class Target:
-    """One frame to label and all that is known about it.
-
-    Attributes:
-        frame: I_j, (3, H, W) uint8.
-        evidence: What the anchors say; the earlier anchor first.
-        ask_teacher: Makes :attr:`semantic` from the frame.
-    """
-
-    frame: Tensor
-    evidence: Evidence
-    ask_teacher: Callable[[Tensor], Tensor]
-
-    @cached_property
-    def semantic(self) -> Tensor:
-        """The teacher's probabilities p^S_j, (C, H, W), asked for once; zeros without a teacher."""
-        return self.ask_teacher(self.frame)
-
-
-Labels = tuple[Tensor, Tensor]
-"""Labels (H, W) uint8 and confidence (H, W) float32 in [0, 1] of one frame."""
-
-Propagator = Callable[["PropagationModule", Target], Labels]
-
-
-def motion(module: PropagationModule, target: Target) -> Labels:
-    """Motion-only y^M (paper), here from both anchors (ours)."""
-    return elect(target.evidence.labels, anchor_weights(target.evidence))
-
-
-def motion_previous(module: PropagationModule, target: Target) -> Labels:
-    """Motion-only from the earlier anchor, or the only one (paper)."""
-    first = Evidence(*(value[:1] for value in vars(target.evidence).values()))
-    return elect(first.labels, first.known.float())
-
-
-def motion_nearest(module: PropagationModule, target: Target) -> Labels:
-    """Motion-only from the nearest anchor that sees the point."""
-    return elect(target.evidence.labels, nearest_weights(target.evidence))
-
-
-def semantic(module: PropagationModule, target: Target) -> Labels:
-    """Semantic-only y^S (paper): the teacher."""
-    return decide_frame(target.semantic)
-
-
-def warp_inpaint(module: PropagationModule, target: Target) -> Labels:
-    """Warp-inpaint y^WI (paper): the teacher where motion is in error."""
-    error = motion_error(target.evidence)
-    by_motion, by_teacher = motion(module, target), semantic(module, target)
-    return torch.where(error, by_teacher[0], by_motion[0]), torch.where(error, by_teacher[1], by_motion[1])
-
-
-def warp_refine(module: PropagationModule, target: Target) -> Labels:
-    """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint."""
-    assert module.refiner is not None
-    inputs = refiner_input(to_unit(target.frame), target.evidence, target.semantic)
-    return decide_frame(module.refiner(inputs)[0].float().softmax(0))
-
-
-PROPAGATORS: dict[str, Propagator] = {
-    "motion": motion,
-    "motion:previous": motion_previous,
-    "motion:nearest": motion_nearest,
-    "semantic": semantic,
-    "inpaint": warp_inpaint,
-    "refine": warp_refine,
-}
-NEEDS_TEACHER = frozenset({"semantic", "inpaint", "refine"})
-NEEDS_REFINER = frozenset({"refine"})
 
 
 class PropagationModule(BaseModule):
@@ -107,11 +30,12 @@ class PropagationModule(BaseModule):
 
     Args:
         num_classes: Number of classes C.
-        methods: What to compute, of ``motion`` (both anchors blended), ``motion:previous``, ``motion:nearest``,
-            ``semantic``, ``inpaint`` and ``refine``. The last one listed is the result. Subclasses add their own to
-            :attr:`propagators`.
-        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last three.
-        refiner: Checkpoint of a RefinementModule, or the module; needed by ``refine``.
+        methods: What to compute: ``copy``, ``motion``, ``vote-once``, ``vote``, ``semantic``, ``inpaint``, ``refine``
+            and ``refine-steps``, see :mod:`wrp.modules.propagators`. Both anchors are asked; ``motion:previous`` and
+            ``motion:nearest`` ask one, and so do the others but ``semantic``. The last one listed is the result.
+            Subclasses add their own to :attr:`propagators`.
+        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last four.
+        refiner: Checkpoint of a RefinementModule, or the module; needed by the last two.
         flow: Flow estimator; None: DIS.
 
     Raises:
@@ -119,7 +43,7 @@ class PropagationModule(BaseModule):
     """
 
     frozen = ("teacher", "refiner", "flow")
-    propagators: ClassVar[dict[str, Propagator]] = PROPAGATORS
+    propagators: ClassVar[dict[str, type[Propagator]]] = PROPAGATORS
 
     def __init__(
         self,
@@ -131,7 +55,7 @@ class PropagationModule(BaseModule):
     ) -> None:
         super().__init__("adamw", 0.0, 0.0)
         methods = [methods] if isinstance(methods, str) else list(methods)
-        check_methods(methods, self.propagators)
+        self.chosen = make_propagators(methods, self.propagators)
         passed = [name for name, value in (("teacher", teacher), ("refiner", refiner)) if isinstance(value, nn.Module)]
         self.save_hyperparameters(ignore=["flow", *passed])
         self.num_classes = num_classes
@@ -139,25 +63,33 @@ class PropagationModule(BaseModule):
         self.flow = cached(flow if flow is not None else DIS())
         self.teacher = load_teacher(teacher, num_classes)
         self.refiner = load_refiner(refiner, num_classes)
-        for names, part in ((NEEDS_TEACHER, "teacher"), (NEEDS_REFINER, "refiner")):
+        for part in ("teacher", "refiner"):
+            wanting = [name for name, chosen in self.chosen.items() if getattr(chosen, f"needs_{part}")]
             if getattr(self, part) is not None:
                 self.freeze_part(part)
-            elif wanting := [method for method in methods if method in names]:
+            elif wanting:
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
         self.test_score = PropagationScore(num_classes, methods)
 
     def label(self, method: str, target: Target) -> Labels:
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
-        return self.propagators[method](self, target)
+        return self.chosen[method].label(self, target)
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
         """Index and knowledge of each frame of an interval in temporal order; None at the anchors."""
-        for index, evidence in walk_interval(batch, self.flow):
-            if evidence is None:
+        for propagator in self.chosen.values():
+            propagator.begin(self, batch)
+        for index, evidence in self._evidence(batch):
+            if index in batch.labels:
                 yield index, None
                 continue
-            yield index, Target(batch.frame(index), evidence, self.semantic)
+            yield index, Target(batch.frame(index), index, batch.labels, evidence, self.semantic)
+
+    def _evidence(self, batch: ClipBatch) -> Iterator[tuple[int, Evidence | None]]:
+        if any(propagator.needs_motion for propagator in self.chosen.values()):
+            return walk_interval(batch, self.flow)
+        return ((index, None) for index in range(*batch.targets))
 
     def semantic(self, frame: Tensor) -> Tensor:
         """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
@@ -194,19 +126,17 @@ class PropagationModule(BaseModule):
                 label = batch.labels[index]
                 yield Propagated(*name, "anchor", label, (label != IGNORE_INDEX).float(), (index,), 0)
                 continue
-            distance = min(abs(index - a) for a in anchors)
             for method in self.methods:
                 labels, confidence = self.label(method, target)
-                yield Propagated(*name, method, labels, confidence, anchors, distance)
+                yield Propagated(*name, method, labels, confidence, anchors, target.distance)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""
         for index, target in self.targets(_interval(batch)):
             if target is None or index not in batch.hidden:
                 continue
-            distance = min(abs(index - a) for a in batch.labels)
             for method in self.methods:
-                self.test_score.update(method, distance, self.label(method, target)[0], batch.hidden[index])
+                self.test_score.update(method, target.distance, self.label(method, target)[0], batch.hidden[index])
 
     def on_test_epoch_end(self) -> None:
         """Log the scores."""
@@ -219,13 +149,6 @@ class PropagationModule(BaseModule):
 
     def configure_optimizers(self) -> None:
         """Nothing is trained here."""
-
-
-def check_methods(methods: Sequence[str], known: Collection[str] = PROPAGATORS) -> None:
-    """Raise WrpError unless there is at least one method, all are known, and each is named once."""
-    unknown = [method for method in methods if method not in known]
-    if unknown or not methods or len(set(methods)) < len(methods):
-        raise WrpError(f"methods must be some of {', '.join(known)}, each once; got {', '.join(methods) or 'none'}")
 
 
 def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -78,14 +78,24 @@ def anchor_weights(evidence: Evidence) -> Tensor:
     return tensor(weights / weights.sum(0).clip(1e-12))
 
 
-def nearest_weights(evidence: Evidence) -> Tensor:
-    """All weight on the nearest anchor that has a label at the pixel, (S, H, W) float32; the earlier of two equals."""
-    weights = torch.zeros_like(evidence.photometric, dtype=torch.float32)
-    free = torch.ones_like(evidence.known[0])
-    for source in evidence.distance.argsort(stable=True):
-        weights[source] = evidence.known[source] & free
-        free = free & ~evidence.known[source]
-    return weights
+def prefer_nearest(evidence: Evidence) -> Evidence:
+    """The same, but at each pixel only the nearest source that has a label there; the earlier of two equals."""
+    return replace(evidence, labels=hide_farther(evidence.labels[:, None], evidence.distance)[:, 0])
+
+
+def hide_farther(labels: Tensor, distance: Tensor) -> Tensor:
+    """What A anchors at these distances (A,) say, 255 where a nearer one, or the earlier of two equals, says something.
+
+    Args:
+        labels: (A, N, H, W) uint8; an anchor may say N things.
+        distance: (A,).
+    """
+    hidden = labels.clone()
+    taken = torch.zeros_like(labels[0, 0], dtype=torch.bool)
+    for anchor in distance.argsort(stable=True):
+        hidden[anchor] = labels[anchor].masked_fill(taken, IGNORE_INDEX)
+        taken = taken | (labels[anchor] != IGNORE_INDEX).any(0)
+    return hidden
 
 
 def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:

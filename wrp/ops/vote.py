@@ -10,6 +10,9 @@ from torch import Tensor
 from wrp.ops.cpu import backend, tensor
 from wrp.ops.warp import nearest_index
 
+# Distances of the frames that vote on a frame in further rounds, on both sides; beside its own votes.
+OFFSETS = (5, 10)
+
 
 def push_labels(labels: Tensor, coords: Tensor, valid: Tensor) -> Tensor:
     """Labels carried along a flow to where their pixels land.

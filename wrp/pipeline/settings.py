@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wrp.modules.propagation import NEEDS_REFINER, NEEDS_TEACHER, check_methods
+from wrp.modules.propagators import make_propagators
 from wrp.types import WrpError
 from wrp.writing import write_json
 
@@ -79,7 +79,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work before anything is done."""
-        check_methods(self.methods)
+        make_propagators(list(self.methods))
         root, out = Path(self.root).resolve(), Path(self.out).resolve()
         if out == root or any(root / name in (out, *out.parents) for name in ("frames", "labels")):
             raise WrpError(f"--out {self.out} would write into the data set {self.root}; choose another folder")
@@ -96,12 +96,12 @@ class Settings:
     @property
     def needs_teacher(self) -> bool:
         """Whether a listed method needs the teacher."""
-        return bool(NEEDS_TEACHER & set(self.methods))
+        return any(chosen.needs_teacher for chosen in make_propagators(list(self.methods)).values())
 
     @property
     def needs_refiner(self) -> bool:
         """Whether a listed method needs the refiner."""
-        return bool(NEEDS_REFINER & set(self.methods))
+        return any(chosen.needs_refiner for chosen in make_propagators(list(self.methods)).values())
 
     def claim_folder(self) -> None:
         """Make the output folder this run's; what other settings made there is never mixed with it.

@@ -1,0 +1,104 @@
+"""Score propagators on the hidden frames of data sets: every method in every setting, in one table.
+
+    python experiments/propagation/methods.py camvid --every 5 10 25 50
+    python experiments/propagation/methods.py davis2016 --every 10 --methods motion vote-once vote
+    python experiments/propagation/methods.py camvid --every 25 --teacher DIR/teacher.ckpt --refiner DIR/refiner.ckpt
+
+Binary data sets are scored by J and F as well, by distance to the nearest anchor.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from wrp import PropagationModule
+from wrp.data.clips import select_clips
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.metrics.masks import boundary_accuracy, region_similarity
+from wrp.pipeline.report import markdown_table
+
+BY_MOTION = [
+    *("copy:previous", "copy:nearest", "copy"),
+    *("motion:previous", "motion:nearest", "motion"),
+    *("vote-once:previous", "vote-once:nearest", "vote-once"),
+    *("vote:previous", "vote:nearest", "vote"),
+]
+BY_NETWORKS = [
+    "semantic",
+    *("inpaint:previous", "inpaint:nearest", "inpaint"),
+    *("refine:previous", "refine:nearest", "refine", "refine-steps"),
+]
+DISTANCES = (1, 2, 3, 5, 8, 12, 18, 25)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument("--every", type=int, nargs="+", default=[25])
+    parser.add_argument("--offset", type=int, default=0)
+    parser.add_argument("--clips", nargs="+", help="only these clips")
+    parser.add_argument("--methods", nargs="+", help="default: all that the given networks allow")
+    parser.add_argument("--teacher", help="checkpoint")
+    parser.add_argument("--refiner", help="checkpoint")
+    parser.add_argument("--flow-cache", help="folder of flows to share between runs")
+    options = parser.parse_args()
+    networks = [m for m in BY_NETWORKS if options.refiner or not m.startswith("refine")] if options.teacher else []
+    methods = options.methods or [*BY_MOTION, *networks]
+    scores: dict[str, list[float]] = {method: [] for method in methods}
+    header, tables = [""], []
+    flow = FlowCache(DIS(), options.flow_cache)
+    for root in options.roots:
+        for every in options.every:
+            index = select_clips(open_index(root), options.clips, every, options.offset)
+            header.append(f"{Path(root).name} K={every}")
+            module = PropagationModule(
+                index.label_map.num_classes, methods, options.teacher, options.refiner, flow
+            ).eval()
+            items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+            masks: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+            with torch.inference_mode():
+                for number in tqdm(range(len(items)), desc=header[-1], unit="interval"):
+                    batch = items[number]
+                    for at, target in module.targets(batch):
+                        if target is None or at not in batch.hidden:
+                            continue
+                        for method in methods:
+                            labels = module.label(method, target)[0]
+                            module.test_score.update(method, target.distance, labels, batch.hidden[at])
+                            if index.binary:
+                                found, wanted = labels.numpy() == 1, batch.hidden[at].numpy() == 1
+                                near = max(d for d in DISTANCES if d <= target.distance)
+                                masks[method, near].append(
+                                    (region_similarity(found, wanted), boundary_accuracy(found, wanted))
+                                )
+            for method, score in module.test_score.compute().items():
+                scores[method].append(score["miou"])
+            if masks:
+                tables.append(f"{header[-1]}, J / F by distance\n\n{by_distance(masks, methods)}")
+    print(markdown_table(header, [[method, *(f"{v:.2f}" for v in values)] for method, values in scores.items()]))
+    for table in tables:
+        print(f"\n{table}")
+
+
+def by_distance(masks: dict[tuple[str, int], list[tuple[float, float]]], methods: list[str]) -> str:
+    """J and F in percent, mean over the frames from this distance to below the next one."""
+    distances = sorted({distance for _, distance in masks})
+    rows = []
+    for method in methods:
+        pairs = [masks[method, d] for d in distances] + [[p for d in distances for p in masks[method, d]]]
+        rows.append(
+            [method, *(" / ".join(f"{100 * sum(v) / len(v):.1f}" for v in zip(*p, strict=True)) for p in pairs)]
+        )
+    return markdown_table(["", *(f"d ≥ {d}" for d in distances), "all"], rows)
+
+
+if __name__ == "__main__":
+    main()

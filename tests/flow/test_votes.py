@@ -1,0 +1,97 @@
+"""SegProp's vote along an interval: its sources, and what further rounds make of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.flow.test_walk import INTERVALS, SIZE, stretch
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.flow.votes import soft_votes, vote_interval, vote_sources
+from wrp.ops.vote import push_labels
+from wrp.ops.warp import compose, coordinates
+from wrp.types import IGNORE_INDEX, ClipBatch
+
+
+@pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
+def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch) -> None:
+    cache = FlowCache(DIS())
+    for index, labels, weights in vote_sources(batch, cache):
+        assert (labels is None) == (index in batch.labels)
+        if labels is None:
+            continue
+        expected = []
+        for anchor in sorted(batch.labels):
+            step = 1 if index > anchor else -1
+            there = back = torch.zeros(1, 2, *SIZE)
+            for i in range(anchor + step, index + step, step):
+                onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
+                there, back = compose(there, onward)[0], compose(homeward, back)[0]
+            coords, valid = coordinates(there)
+            expected.append(push_labels(batch.labels[anchor], coords[0], valid[0]))
+            coords, valid = coordinates(back)
+            rows, columns = (coords[0, 1] + 0.5).floor().long(), (coords[0, 0] + 0.5).floor().long()
+            expected.append(batch.labels[anchor][rows, columns].masked_fill(~valid[0], IGNORE_INDEX))
+        assert torch.equal(labels, torch.stack(expected))
+        assert weights.sum() == pytest.approx(1)
+        assert len(weights) == len(labels)
+
+
+def test_the_nearer_anchor_has_more_votes() -> None:
+    shares = [
+        w[0] / w[2] for _, y, w in vote_sources(INTERVALS["between two anchors"], FlowCache(DIS())) if y is not None
+    ]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > 1 > shares[-1]
+
+
+def test_soft_votes_are_shares_of_the_sources_that_have_a_label() -> None:
+    labels = torch.tensor([[[0, 1, 255]], [[0, 0, 255]]], dtype=torch.uint8)
+    votes = soft_votes(labels, torch.tensor([0.6, 0.2]), 2)
+    torch.testing.assert_close(votes[:, 0], torch.tensor([[1.0, 0.25, 0.0], [0.0, 0.75, 0.0]]))
+
+
+@pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_votes_come_in_order_and_anchors_stay(batch: ClipBatch, rounds: int) -> None:
+    votes = list(vote_interval(batch, FlowCache(DIS()), 5, rounds))
+    assert [index for index, _ in votes] == list(range(*batch.targets))
+    for index, soft in votes:
+        assert soft.shape == (5, *SIZE)
+        total = soft.sum(0)
+        assert ((total < 1e-3) | ((total - 1).abs() < 0.02)).all()
+        if index in batch.labels:
+            known = batch.labels[index] != IGNORE_INDEX
+            assert torch.equal(total > 0.5, known)
+            assert torch.equal(soft.argmax(0)[known], batch.labels[index][known].long())
+
+
+def test_a_round_is_the_mean_of_the_frames_around_brought_along_the_flow() -> None:
+    # Nothing moves, so that bringing votes along the flow changes nothing; labels differ between the anchors.
+    batch = stretch((0, 12), 0, 12, (0, 12))
+    batch.frames = [batch.frames[0]] * 13
+    batch.labels = {0: torch.zeros(SIZE, dtype=torch.uint8), 12: torch.ones(SIZE, dtype=torch.uint8)}
+    first = dict(vote_interval(batch, FlowCache(DIS()), 2, 0)) | {
+        12: torch.stack([torch.zeros(SIZE), torch.ones(SIZE)])
+    }
+    second = dict(vote_interval(batch, FlowCache(DIS()), 2, 1))
+    for index in range(1, 12):
+        around = [min(max(index + offset, 0), 12) for offset in (-10, -5, 0, 5, 10)]
+        expected = torch.stack([first[i] for i in around]).mean(0)
+        middle = (slice(None), slice(12, -12), slice(12, -12))
+        torch.testing.assert_close(second[index][middle], expected[middle], atol=0.01, rtol=0)
+
+
+def test_anchors_may_be_chosen() -> None:
+    batch = INTERVALS["between two anchors"]
+    sources = {i: labels for i, labels, _ in vote_sources(batch, FlowCache(DIS())) if labels is not None}
+    for anchors, chosen in (("previous", slice(0, 2)), ("nearest", None)):
+        for index, soft in vote_interval(batch, FlowCache(DIS()), 5, 0, anchors):
+            if index in batch.labels:
+                continue
+            mine = chosen or (slice(0, 2) if index - 4 <= 10 - index else slice(2, 4))
+            expected = soft_votes(sources[index][mine], torch.ones(2), 5)
+            known = expected.sum(0) > 0
+            torch.testing.assert_close(soft[:, known], expected[:, known])
+            assert (soft.sum(0) > 0)[~known].any() == (anchors == "nearest")

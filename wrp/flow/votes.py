@@ -1,0 +1,157 @@
+"""SegProp's vote along an interval: four sources for each frame, then rounds of votes among neighbouring frames."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wrp.flow.ahead import ahead
+from wrp.flow.cache import FlowCache
+from wrp.flow.walk import Sides, from_both_sides
+from wrp.ops.chain import Chain, append_flow, prepend_flow, start_chain
+from wrp.ops.cpu import hide, serves
+from wrp.ops.fusion import hide_farther
+from wrp.ops.vote import OFFSETS, push_labels, source_weights
+from wrp.ops.warp import Sampler, sample_nearest
+from wrp.types import ClipBatch
+
+
+@torch.no_grad()
+def vote_sources(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tensor | None, Tensor]]:
+    """SegProp's sources for each frame of an interval, at a constant cost per frame.
+
+    Args:
+        batch: An interval with one or two anchors.
+        flow: Flow between neighbours.
+
+    Yields:
+        Index in the clip; labels (S, H, W) uint8 of two sources per anchor, pushed along the flow from the anchor and
+        read through the flow to it, or None at the anchors themselves; and the weight of each source, (S,) float32.
+    """
+    sides = Sides.of(batch)
+    for index, said in from_both_sides(batch, lambda anchor, indices: _vote_from(batch, flow, anchor, indices)):
+        if said is None:
+            yield index, None, torch.ones(0)
+            continue
+        weights = torch.full((2,), 0.5)
+        if sides.earlier is not None and sides.later is not None:
+            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
+            weights = torch.tensor([earlier, earlier, later, later]) / 2
+        yield index, torch.cat([labels for [labels] in said]), weights
+
+
+@torch.no_grad()
+def vote_interval(
+    batch: ClipBatch, flow: FlowCache, num_classes: int, rounds: int, anchors: str = "both"
+) -> Iterator[tuple[int, Tensor]]:
+    """Soft votes for each frame of an interval.
+
+    Args:
+        batch: An interval with one or two anchors.
+        flow: Flow between neighbours.
+        num_classes: C.
+        rounds: How often the votes of the frames at the distances of :data:`~wrp.ops.vote.OFFSETS`, brought along the
+            composed flow, are averaged anew; anchors stay as they are. Costs the same at every length of interval.
+        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
+
+    Yields:
+        Index in the clip and votes (C, H, W) float32 that sum to 1, or to 0 where nothing is known. Between rounds,
+        votes wait in a temporary file, a byte for each class, pixel and frame, right to 0.002.
+    """
+    votes = _first_round(batch, flow, num_classes, anchors)
+    for _ in range(rounds):
+        votes = _next_round(batch, flow, votes)
+    yield from votes
+
+
+def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: str) -> Iterator[tuple[int, Tensor]]:
+    for index, labels, weights in vote_sources(batch, flow):
+        if labels is None:
+            yield index, soft_votes(batch.labels[index][None], torch.ones(1), num_classes)
+            continue
+        if anchors == "previous":
+            labels, weights = labels[:2], weights[:2]
+        elif anchors == "nearest" and len(labels) == 4:
+            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)])
+            labels = hide_farther(labels.unflatten(0, (2, 2)), away).flatten(0, 1)
+        yield index, soft_votes(labels, weights.to(labels.device), num_classes)
+
+
+def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Votes (C, H, W) float32 of sources (S, H, W) uint8 with weights (S,); they sum to 1, or to 0 without a label."""
+    votes = torch.zeros(num_classes + 1, *labels.shape[1:], dtype=torch.float32, device=labels.device)
+    index = labels.long().clamp(max=num_classes)  # the last row collects what has no label
+    votes.scatter_add_(0, index, weights.view(-1, 1, 1).expand(index.shape))
+    return votes[:-1] / votes[:-1].sum(0).clamp(min=1e-6)
+
+
+def _next_round(batch: ClipBatch, flow: FlowCache, votes: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """Votes of the round before, gathered in a file, averaged along the flow."""
+    anchors = sorted(batch.labels)
+    # Of two anchors, the farther may be outside of the targets; its votes are its label.
+    first, last = min(batch.targets[0], *anchors), max(batch.targets[1] - 1, *anchors)
+    with tempfile.TemporaryFile(prefix="wrp-votes-") as file:
+        kept: np.memmap | None = None
+        classes = 0
+        for index, soft in votes:
+            if kept is None:
+                classes = len(soft)
+                kept = np.memmap(file, np.uint8, "w+", shape=(last - first + 1, *soft.shape))
+            kept[index - first] = (soft * 255).round().to(torch.uint8).cpu().numpy()
+        assert kept is not None
+        for anchor in anchors:
+            label = batch.labels[anchor].long().clamp(max=classes)
+            kept[anchor - first] = functional.one_hot(label, classes + 1)[..., :-1].permute(2, 0, 1).cpu().numpy() * 255
+        for index in range(*batch.targets):
+            here = torch.from_numpy(kept[index - first]).to(batch.frame(index).device).float() / 255
+            if index in batch.labels:
+                yield index, here
+                continue
+            total = here
+            for step in (-1, 1):
+                ends = [min(max(index + step * offset, first), last) for offset in OFFSETS]
+                for end, chain in _chains_to(batch, flow, index, ends).items():
+                    coords, valid = chain.landing
+                    there = torch.from_numpy(kept[end - first]).to(here.device).float()[None] / 255
+                    total = total + ends.count(end) * Sampler(there)(coords)[0][0] * valid
+            yield index, total / total.sum(0).clamp(min=1e-6)
+
+
+def _chains_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) -> dict[int, Chain]:
+    """The chains from a frame to some frames on one side of it."""
+    chain = start_chain(next(iter(batch.labels.values())))
+    chains = {end: chain for end in ends if end == index}
+    at = index
+    while at != ends[-1]:
+        step = 1 if ends[-1] > at else -1
+        [neighbour] = flow.between(batch, [min(at, at + step)])
+        chain = append_flow(chain, neighbour.towards(step)[0])
+        at += step
+        if at in ends:
+            chains[at] = chain
+    return chains
+
+
+def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
+    """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
+    label = batch.labels[anchor]
+    chains = _both_chains(batch, flow, anchor, indices)
+    for there, back in ahead(chains) if serves(label) else chains:
+        coords, valid = there.landing
+        read = hide(sample_nearest(label[None], back.landing[0]), back.landing[1])
+        yield [torch.stack((push_labels(label, coords[0], valid[0]), read[0]))]
+
+
+def _both_chains(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Chain, Chain]]:
+    """The chain from an anchor to each frame of a walk, and the one back."""
+    step = indices.step
+    there = back = start_chain(batch.labels[anchor])
+    for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
+        onward, homeward = neighbour.towards(step)
+        there, back = append_flow(there, onward), prepend_flow(back, homeward)
+        yield there, back
