@@ -23,6 +23,7 @@ from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.metrics.masks import boundary_accuracy, region_similarity
+from wrp.metrics.propagation import Truth
 from wrp.pipeline.report import markdown_table
 
 BY_MOTION = [
@@ -53,6 +54,7 @@ def main() -> None:
     networks = [m for m in BY_NETWORKS if options.refiner or not m.startswith("refine")] if options.teacher else []
     methods = options.methods or [*BY_MOTION, *networks]
     scores: dict[str, list[float]] = {method: [] for method in methods}
+    calibration: dict[str, list[float | None]] = {}
     header, tables = [""], []
     flow = FlowCache(DIS(), options.flow_cache)
     for root in options.roots:
@@ -70,20 +72,23 @@ def main() -> None:
                     for at, target in module.targets(batch):
                         if target is None or at not in batch.hidden:
                             continue
-                        for method in methods:
-                            labels = module.label(method, target)[0]
-                            module.test_score.update(method, target.distance, labels, batch.hidden[at])
-                            if index.binary:
-                                found, wanted = labels.numpy() == 1, batch.hidden[at].numpy() == 1
+                        labels = {method: module.label(method, target) for method in methods}
+                        module.test_score.update_frame(labels, Truth(batch.hidden[at], target.distance))
+                        if index.binary:
+                            for method in methods:
+                                found, wanted = labels[method][0].numpy() == 1, batch.hidden[at].numpy() == 1
                                 near = max(d for d in DISTANCES if d <= target.distance)
                                 masks[method, near].append(
                                     (region_similarity(found, wanted), boundary_accuracy(found, wanted))
                                 )
             for method, score in module.test_score.compute().items():
-                scores[method].append(score["miou"])
+                scores.setdefault(method, []).append(score["miou"])
+                calibration.setdefault(method, []).append(score.get("ece"))
             if masks:
                 tables.append(f"{header[-1]}, J / F by distance\n\n{by_distance(masks, methods)}")
     print(markdown_table(header, [[method, *(f"{v:.2f}" for v in values)] for method, values in scores.items()]))
+    cells = [[name, *("–" if v is None else f"{v:.3f}" for v in values)] for name, values in calibration.items()]
+    print(f"\nExpected calibration error\n\n{markdown_table(header, cells)}")
     for table in tables:
         print(f"\n{table}")
 

@@ -44,7 +44,7 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert str(out / "report.md") in printed.out
     result = metrics(out)
     assert result["schema"] == 1
-    assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine"]
+    assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine", "oracle"]
     for scores in result["overall"].values():
         assert scores["frames"] == 6
         assert set(scores["by_distance"]) == {"1", "2"}

@@ -52,6 +52,16 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
     return torch.from_numpy(label_map.encode(values, path))
 
 
+def read_confidence(path: Path, size: tuple[int, int]) -> Tensor:
+    """Confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG of this size; DataError as :func:`read_label`."""
+    values = _decode(path, "L")
+    if values.shape != size:
+        raise DataError(
+            f"{path}: the confidence is {values.shape[1]}×{values.shape[0]} pixels, expected {size[1]}×{size[0]}"
+        )
+    return torch.from_numpy(values).float() / 255
+
+
 def _decode(path: Path, mode: str | None) -> np.ndarray:
     """Pixels of a file, converted to ``mode``; None: ids as they are stored."""
     if not path.is_file():

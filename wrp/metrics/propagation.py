@@ -1,19 +1,61 @@
-"""Scores of propagated labels: by method and by distance to the nearest anchor."""
+"""Scores of propagated labels on hidden frames: by method, distance and region, and of their confidence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics import Metric
 
+from wrp.metrics.calibration import BINS, expected_calibration_error, reliability, risk_coverage
 from wrp.metrics.segmentation import class_iou, confusion, mean_iou
+from wrp.types import IGNORE_INDEX
+
+# Half the width of the band along the borders of the truth, in pixels.
+TRIMAP = 3
+REGIONS = ("trimap", "inside_error", "outside_error")
+ORACLE = "oracle"
+
+
+@dataclass
+class Truth:
+    """A hidden frame.
+
+    Attributes:
+        labels: (H, W) uint8.
+        distance: Frames to the nearest anchor.
+        error: Motion-error mask E_j (H, W) bool, where it is known.
+    """
+
+    labels: Tensor
+    distance: int
+    error: Tensor | None = None
+
+    @cached_property
+    def trimap(self) -> Tensor:
+        """(H, W) bool: pixels within 3 pixels of another label."""
+        return near_border(self.labels, TRIMAP)
+
+
+def near_border(labels: Tensor, radius: int) -> Tensor:
+    """Pixels (H, W) bool whose square neighbourhood of this radius holds another label (H, W)."""
+    values = labels.float()[None]
+    size = 2 * radius + 1
+    highest = functional.max_pool2d(values, size, 1, radius)
+    lowest = -functional.max_pool2d(-values, size, 1, radius)
+    return (highest != lowest)[0]
 
 
 class PropagationScore(Metric):
-    """One confusion matrix for each method and distance.
+    """Confusion matrices of each method: by distance, by region and by confidence.
+
+    Where both ``motion`` and ``semantic`` are among the methods, ``oracle`` is scored as well: at each pixel the one of
+    the two that is right. It bounds every selection between them.
 
     Args:
         num_classes: C.
@@ -23,48 +65,89 @@ class PropagationScore(Metric):
 
     matrix: Tensor
     frames: Tensor
+    regions: Tensor
+    by_confidence: Tensor
+    confidence: Tensor
     full_state_update = False
     higher_is_better = True
 
     def __init__(self, num_classes: int, methods: Sequence[str], max_distance: int = 100) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.methods = list(methods)
+        self.methods = [*methods, *([ORACLE] if {"motion", "semantic"} <= set(methods) else [])]
         self.max_distance = max_distance
-        shape = (len(self.methods), max_distance + 1)
-        self.add_state(
-            "matrix", torch.zeros(*shape, num_classes, num_classes + 1, dtype=torch.long), dist_reduce_fx="sum"
-        )
-        self.add_state("frames", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        count, cells = len(self.methods), (num_classes, num_classes + 1)
+        for name, shape in {
+            "matrix": (count, max_distance + 1, *cells),
+            "frames": (count, max_distance + 1),
+            "regions": (count, len(REGIONS), *cells),
+            "by_confidence": (count, BINS, *cells),
+        }.items():
+            self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("confidence", torch.zeros(count, BINS, dtype=torch.double), dist_reduce_fx="sum")
 
-    def update(self, method: str, distance: int, prediction: Tensor, truth: Tensor) -> None:
-        """Count one frame: labels (H, W) of a method at this many frames from the nearest anchor."""
-        cell = self.methods.index(method), min(distance, self.max_distance)
-        self.matrix[cell] += confusion(prediction, truth, self.num_classes)
-        self.frames[cell] += 1
+    def update(self, method: str, prediction: Tensor, confidence: Tensor | None, truth: Truth) -> None:
+        """Count one frame: labels (H, W) uint8 of a method and their confidence (H, W) in [0, 1], if it is known."""
+        row, distance = self.methods.index(method), min(truth.distance, self.max_distance)
+        self.matrix[row, distance] += confusion(prediction, truth.labels, self.num_classes)
+        self.frames[row, distance] += 1
+        masks = {"trimap": truth.trimap}
+        if truth.error is not None:
+            masks |= {"inside_error": truth.error, "outside_error": ~truth.error}
+        for name, mask in masks.items():
+            here = truth.labels.masked_fill(~mask, IGNORE_INDEX)
+            self.regions[row, REGIONS.index(name)] += confusion(prediction, here, self.num_classes)
+        if confidence is not None:
+            counts, sums = reliability(prediction, confidence, truth.labels, self.num_classes)
+            self.by_confidence[row] += counts
+            self.confidence[row] += sums
+
+    def update_frame(self, labels: Mapping[str, tuple[Tensor, Tensor | None]], truth: Truth) -> None:
+        """Count one frame of all methods: labels and confidence by name; the oracle's follow from them."""
+        for method, (prediction, confidence) in labels.items():
+            self.update(method, prediction, confidence, truth)
+        if ORACLE in self.methods:
+            motion, semantic = labels["motion"][0], labels["semantic"][0]
+            self.update(ORACLE, torch.where(semantic == truth.labels, semantic, motion), None, truth)
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """For each method: ``miou``, ``per_class`` (C values), ``by_distance`` and ``frames``.
+        """For each method: ``miou``, ``per_class`` (C values), ``by_distance``, ``frames`` and what is known beyond.
 
-        mIoU and IoU are in percent, rounded to 2 digits, None where nothing was counted.
+        mIoU and IoU are in percent, rounded to 2 digits, None where nothing was counted; ``miou_<region>`` likewise.
+        ``ece`` is the expected calibration error in [0, 1], ``risk_coverage`` pairs of the share of pixels kept, the
+        most confident first, and their mIoU in percent.
         """
-        return {method: summarize(self.matrix[i], self.frames[i]) for i, method in enumerate(self.methods)}
+        return {method: self.summarize(method) for method in self.methods}
+
+    def summarize(self, method: str) -> dict[str, Any]:
+        """Scores of one method from what this process has counted, see :meth:`compute`."""
+        row = self.methods.index(method)
+        total = self.matrix[row].sum(0)
+        distances = self.frames[row].nonzero().flatten().tolist()
+        result: dict[str, Any] = {
+            "miou": _percent(mean_iou(total)),
+            "per_class": [_percent(value) for value in class_iou(total)],
+            "by_distance": {str(d): _percent(mean_iou(self.matrix[row, d])) for d in distances},
+            "frames": int(self.frames[row].sum()),
+        }
+        for region, matrix in zip(REGIONS, self.regions[row], strict=True):
+            result[f"miou_{region}"] = _percent(mean_iou(matrix))
+        counts, sums = self.by_confidence[row], self.confidence[row]
+        if counts.any():
+            result["ece"] = round(expected_calibration_error(counts, sums), 4)
+            result["reliability"] = _reliability_rows(counts, sums)
+            result["risk_coverage"] = [(round(c, 4), _percent(m)) for c, m in risk_coverage(counts)]
+        return result
 
 
-def summarize(matrix: Tensor, frames: Tensor) -> dict[str, Any]:
-    """Scores of one method, see :meth:`PropagationScore.compute`, from its counts by distance.
-
-    Args:
-        matrix: Confusion matrices (D, C, C + 1).
-        frames: Number of frames at each distance, (D,).
-    """
-    total = matrix.sum(0)
-    return {
-        "miou": _percent(mean_iou(total)),
-        "per_class": [_percent(value) for value in class_iou(total)],
-        "by_distance": {str(d): _percent(mean_iou(matrix[d])) for d in frames.nonzero().flatten().tolist()},
-        "frames": int(frames.sum()),
-    }
+def _reliability_rows(counts: Tensor, sums: Tensor) -> list[tuple[float, float, int]]:
+    """Mean confidence, share of right labels and number of pixels of each bin that has any."""
+    totals, right = counts.sum((-1, -2)), counts[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1)
+    return [
+        (round(float(s / n), 4), round(float(r / n), 4), int(n))
+        for s, r, n in zip(sums, right, totals, strict=True)
+        if n
+    ]
 
 
 def _percent(value: Tensor) -> float | None:

@@ -12,11 +12,11 @@ from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
-from wrp.metrics.propagation import PropagationScore
+from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
-from wrp.ops.fusion import Evidence
+from wrp.ops.fusion import Evidence, motion_error
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 
@@ -24,9 +24,11 @@ class PropagationModule(BaseModule):
     """Label propagation from both anchors of an interval (:class:`~wrp.types.ClipBatch`, ``serve: intervals``).
 
     ``trainer.predict`` gives a list of :class:`~wrp.types.Propagated` for each interval, one per frame and method,
-    anchors included; ``trainer.test`` scores hidden frames and logs ``test/<method>/miou`` and
-    ``test/<method>/miou_<distance>`` in percent. Flow and what the later anchor says go to the disk when an interval is
-    long; without ``return_predictions=False`` the results, 5 bytes per pixel, frame and method, are kept in memory.
+    anchors included. ``trainer.test`` scores hidden frames and logs ``test/<method>/miou``, ``miou_<distance>``,
+    ``miou_trimap``, ``miou_inside_error`` and ``miou_outside_error`` in percent and ``ece``, and the same of
+    ``oracle`` where both motion and the teacher are asked. Flow and what the later anchor says go to the disk when an
+    interval is long; without ``return_predictions=False`` the results, 5 bytes per pixel, frame and method, are kept in
+    memory.
 
     Args:
         num_classes: Number of classes C.
@@ -135,8 +137,9 @@ class PropagationModule(BaseModule):
         for index, target in self.targets(_interval(batch)):
             if target is None or index not in batch.hidden:
                 continue
-            for method in self.methods:
-                self.test_score.update(method, target.distance, self.label(method, target)[0], batch.hidden[index])
+            error = None if target.evidence is None else motion_error(target.evidence)
+            labels = {method: self.label(method, target) for method in self.methods}
+            self.test_score.update_frame(labels, Truth(batch.hidden[index], target.distance, error))
 
     def on_test_epoch_end(self) -> None:
         """Log the scores."""
@@ -145,6 +148,9 @@ class PropagationModule(BaseModule):
                 self.log(f"test/{method}/miou", score["miou"])
                 for distance, miou in score["by_distance"].items():
                     self.log(f"test/{method}/miou_{distance}", miou)
+                for key in ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece"):
+                    if score.get(key) is not None:
+                        self.log(f"test/{method}/{key}", score[key])
         self.test_score.reset()
 
     def configure_optimizers(self) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
+from wrp.metrics.propagation import REGIONS, TRIMAP
 from wrp.pipeline.scoring import prediction_path
 from wrp.types import Clip
 from wrp.writing import write_image, write_text
@@ -29,7 +30,7 @@ def overall_table(metrics: dict[str, Any]) -> str:
     masks = [key for key in ("j", "f") if any(key in scores for scores in overall.values())]
     header = ["method", "mIoU", *(key.upper() for key in masks), *(f"d={d}" for d in shown), "frames"]
     rows = [
-        [name, _number(s["miou"]), *(_number(s[key]) for key in masks)]
+        [name, _number(s["miou"]), *(_number(s.get(key)) for key in masks)]
         + [_number(s["by_distance"].get(str(d))) for d in shown]
         + [str(s["frames"])]
         for name, s in overall.items()
@@ -52,7 +53,8 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
     parts = ["# Labels by wrp", _summary(index, metrics)]
     if any(clip.hidden for clip in index.clips):
         parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
-        parts += [overall_table(metrics), "### By class", _class_table(metrics)]
+        parts += [overall_table(metrics), "### Near borders, and where motion is in error", _region_table(metrics)]
+        parts += [_confidence(metrics), "### By class", _class_table(metrics)]
         if len(index.clips) > 1:
             parts += ["### By clip", _clip_table(metrics)]
     parts.append("## Pictures")
@@ -104,6 +106,26 @@ def _summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
     return (
         f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {anchors} of them labelled "
         f"by hand; the labels of the others in `labels/` are by `{final}`."
+    )
+
+
+def _region_table(metrics: dict[str, Any]) -> str:
+    rows = [[name, *(_number(s[f"miou_{region}"]) for region in REGIONS)] for name, s in metrics["overall"].items()]
+    names = {"trimap": f"within {TRIMAP} px of a border", "inside_error": "in error", "outside_error": "not in error"}
+    shown = [i for i in range(len(REGIONS)) if any(row[i + 1] != _number(None) for row in rows)]
+    header = ["mIoU", *(names[REGIONS[i]] for i in shown)]
+    return markdown_table(header, [[row[0], *(row[i + 1] for i in shown)] for row in rows])
+
+
+def _confidence(metrics: dict[str, Any]) -> str:
+    """Calibration error of the result and what leaving out its least confident pixels brings."""
+    scores = metrics["overall"][metrics["settings"]["methods"][-1]]
+    if scores.get("ece") is None:
+        return "### Confidence\n\nNothing to score."
+    rows = [[f"{100 * kept:.1f} %", _number(miou)] for kept, miou in scores["risk_coverage"]]
+    return (
+        f"### Confidence\n\nExpected calibration error: {scores['ece']:.3f}. mIoU of the most confident pixels, by the "
+        f"share that is kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}"
     )
 
 

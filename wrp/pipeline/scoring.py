@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from wrp.callbacks.writer import method_folder
 from wrp.data.clips import ClipIndex
-from wrp.data.reading import read_label
+from wrp.data.reading import read_confidence, read_label
 from wrp.metrics.masks import boundary_accuracy, region_similarity
-from wrp.metrics.propagation import PropagationScore, summarize
+from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.types import Clip, LabelMap
 
 
@@ -41,13 +41,15 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
     for clip in tqdm(index.clips, desc="Scoring", unit="clip", disable=not any(c.hidden for c in index.clips)):
         of_clip = PropagationScore(label_map.num_classes, methods)
         similar: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-        for i, method, prediction, truth in _predictions(clip, methods, out, label_map):
-            distance = min(abs(i - anchor) for anchor in clip.anchors)
-            of_clip.update(method, distance, prediction, truth)
+        for i in clip.hidden:
+            labels, truth = _frame(clip, i, methods, out, label_map)
+            of_clip.update_frame(labels, truth)
             # The protocol of DAVIS leaves out the first and the last frame of a sequence.
             if index.binary and 0 < i < len(clip.frames) - 1:
-                found, wanted = prediction.numpy() == 1, truth.numpy() == 1
-                similar[method].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
+                wanted = truth.labels.numpy() == 1
+                for method, (prediction, _) in labels.items():
+                    found = prediction.numpy() == 1
+                    similar[method].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
         overall.merge_state(of_clip)
         clips[clip.name] = _named(of_clip, label_map)
         if index.binary:
@@ -60,23 +62,28 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
     return {"overall": result, "clips": clips}
 
 
-def _predictions(
-    clip: Clip, methods: tuple[str, ...], out: Path, label_map: LabelMap
-) -> Iterator[tuple[int, str, Any, Any]]:
-    for i in clip.hidden:
-        frame = clip.frames[i]
-        assert frame.label is not None
-        truth = read_label(frame.label, label_map)
-        for method in methods:
-            path = prediction_path(out, methods, method, clip.name, frame.stem)
-            yield i, method, read_label(path, label_map.written, (truth.shape[0], truth.shape[1])), truth
+def _frame(
+    clip: Clip, index: int, methods: tuple[str, ...], out: Path, label_map: LabelMap
+) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Truth]:
+    """What was written about a hidden frame, and its truth; only the result has its confidence on disk."""
+    frame = clip.frames[index]
+    assert frame.label is not None
+    truth = read_label(frame.label, label_map)
+    size = (truth.shape[0], truth.shape[1])
+    labels: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for method in methods:
+        path = prediction_path(out, methods, method, clip.name, frame.stem)
+        labels[method] = read_label(path, label_map.written, size), None
+    confidence = read_confidence(out / "confidence" / clip.name / f"{frame.stem}.png", size)
+    labels[methods[-1]] = (labels[methods[-1]][0], confidence)
+    return labels, Truth(truth, min(abs(index - anchor) for anchor in clip.anchors))
 
 
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
     result = {}
-    for i, method in enumerate(score_.methods):
+    for method in score_.methods:
         # Not by compute(): clips without hidden frames are no mistake, and nothing is to be synchronised.
-        scores = summarize(score_.matrix[i], score_.frames[i])
+        scores = score_.summarize(method)
         result[method] = scores | {"per_class": dict(zip(label_map.names, scores["per_class"], strict=True))}
     return result
 

@@ -1,0 +1,56 @@
+"""How far the confidence of labels can be believed, from streaming histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from wrp.metrics.segmentation import mean_iou
+from wrp.types import IGNORE_INDEX
+
+BINS = 20
+
+
+def confidence_bins(confidence: Tensor) -> Tensor:
+    """The bin, int64 in 0 … BINS - 1, of each confidence in [0, 1]."""
+    return (confidence * BINS).long().clamp(0, BINS - 1)
+
+
+def reliability(prediction: Tensor, confidence: Tensor, truth: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Count the pixels of a frame by their confidence.
+
+    Args:
+        prediction: (H, W) labels; 255 does not count: it says nothing.
+        confidence: (H, W) in [0, 1].
+        truth: (H, W) labels; 255 does not count.
+        num_classes: C.
+
+    Returns:
+        Confusion matrices (BINS, C, C + 1) int64 and the sum of the confidence in each bin, (BINS,) float64.
+    """
+    counted = (truth != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+    bins = confidence_bins(confidence)
+    cells = BINS * num_classes * (num_classes + 1)
+    index = (bins * num_classes + truth.long()) * (num_classes + 1) + prediction.long()
+    # The last of the counts takes what does not count.
+    counts = torch.bincount(index.masked_fill(~counted, cells).flatten(), minlength=cells + 1)
+    sums = torch.bincount(bins.masked_fill(~counted, BINS).flatten(), confidence.double().flatten(), BINS + 1)
+    return counts[:-1].view(BINS, num_classes, num_classes + 1), sums[:-1]
+
+
+def expected_calibration_error(counts: Tensor, sums: Tensor) -> float:
+    """ECE in [0, 1]: mean over the pixels of |confidence - share that is right| of their bins; NaN without pixels."""
+    totals = counts.sum((-1, -2)).double()
+    right = counts[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1).double()
+    return float((sums - right).abs().sum() / totals.sum())
+
+
+def risk_coverage(counts: Tensor) -> Iterator[tuple[float, Tensor]]:
+    """Share of the pixels kept and their mIoU, for each bin's lower end as the least confidence; all pixels last."""
+    kept = counts.flip(0).cumsum(0)
+    total = counts.sum()
+    for matrix, more in zip(kept, counts.flip(0), strict=True):
+        if more.any():
+            yield float(matrix.sum() / total), mean_iou(matrix)
