@@ -102,7 +102,8 @@ def _add_autolabel(verbs: Any) -> None:
     verb.add_argument(
         "--methods",
         default="motion,semantic,inpaint,refine",
-        help="comma-separated; the last one is the result; also motion:previous, motion:nearest (default: %(default)s)",
+        help="comma-separated; the last one is the result; also copy, vote, vote-once and refine-steps, and all but "
+        "semantic as METHOD:previous and METHOD:nearest (default: %(default)s)",
     )
     verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")
     verb.add_argument("--refiner", metavar="CKPT", help="checkpoint of a RefinementModule instead of training one")
@@ -118,6 +119,16 @@ def _add_autolabel(verbs: Any) -> None:
         metavar="DIR",
         help="keep optical flow there, to be shared between runs (default: in --out, deleted in the end)",
     )
+    verb.add_argument(
+        "--min-confidence", type=float, default=0.0, metavar="P", help="write 255 where a label is less confident"
+    )
+    verb.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="label one of N shares of the intervals, for N jobs with one --out; networks "
+        "have to be there: run once with --limit 0 before",
+    )
+    verb.add_argument("--limit", type=int, metavar="N", help="label at most N intervals this time; 0: train only")
     verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
     verb.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
     verb.set_defaults(run=_autolabel)
@@ -137,7 +148,11 @@ def _add_demo(verbs: Any) -> None:
 def _autolabel(options: argparse.Namespace) -> None:
     from wrp.pipeline.autolabel import autolabel
 
-    _print(autolabel(_settings(options)), Path(options.out))
+    metrics = autolabel(_settings(options))
+    if metrics is None:
+        print(f"labels so far: {Path(options.out) / 'labels'}")
+    else:
+        _print(metrics, Path(options.out))
 
 
 def _settings(options: argparse.Namespace) -> Settings:

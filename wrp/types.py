@@ -259,6 +259,8 @@ class Propagated:
         confidence: (H, W) float32 in [0, 1]: probability mass of the label (not calibrated), 0 where unlabelled.
         anchors: Indices of the anchors that were used.
         distance: Frames to the nearest anchor; None where none was used.
+        source: (H, W) uint8, who says the same as the label: 1 the earlier or only anchor, 2 the later one, 4 the
+            teacher, and sums of these; None where nobody was asked.
     """
 
     clip: str
@@ -269,6 +271,7 @@ class Propagated:
     confidence: Tensor
     anchors: tuple[int, ...] = ()
     distance: int | None = None
+    source: Tensor | None = None
 
 
 Key = TypeVar("Key", bound=Hashable)

@@ -80,6 +80,8 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
     if not teacher:
         for value in scales:
             rows[f"PHOTOMETRIC_SCALE = {value}"] = with_constants(blend, PHOTOMETRIC_SCALE=value)
+        for value in (0.0, 0.1, 0.5, 1.0):
+            rows[f"NEARNESS = {value}"] = with_constants(blend, NEARNESS=value)
         for value in (0.1, 0.3, 1.0):
             rows[f"TRUST_IN_ERROR = {value}"] = with_constants(blend, TRUST_IN_ERROR=value)
         return rows
@@ -116,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.census:
         cycle.photometric_error = consistency.census_error
-    scales = (0.05, 0.1, 0.2, 0.4) if options.census else (0.01, 0.02, 0.04, 0.08)
+    scales = (0.1, 0.2, 0.4, 0.8) if options.census else (0.02, 0.04, 0.08, 0.16)
     rows = variants(options.teacher is not None, scales)
     table: dict[str, list[float]] = {name: [] for name in rows}
     header = ["", "mean"]

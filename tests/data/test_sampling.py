@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from wrp.data.sampling import ShardSampler, TrainSampler
+from wrp.data.sampling import ShardSampler, TrainSampler, share_out
 from wrp.data.transforms import Draw
 
 
@@ -52,3 +52,13 @@ def test_the_order_of_an_epoch_does_not_depend_on_the_number_of_processes() -> N
     (alone,) = train(12, 12, 1, epoch=2)
     first, second = train(12, 12, 2, epoch=2)
     assert [draw for pair in zip(first, second, strict=True) for draw in pair] == alone
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_work_is_shared_out_evenly_and_whole(shares: int) -> None:
+    costs = [25, 25, 3, 1, 1, 10, 25, 7, 2]
+    found = share_out(costs, shares)
+    assert sorted(item for share in found for item in share) == list(range(len(costs)))
+    assert all(share == sorted(share) for share in found)
+    loads = [sum(costs[item] for item in share) for share in found]
+    assert max(loads) <= max(25, sum(costs) / shares + min(costs) + 5)

@@ -75,10 +75,12 @@ def test_one_anchor_has_all_the_weight() -> None:
 
 
 def test_nearer_consistent_and_photometrically_better_sources_count_more() -> None:
-    assert anchor_weights(evidence([[1], [2]], [2.0, 3.0]))[:, 0, 0].tolist() == pytest.approx([0.6, 0.4], abs=1e-5)
+    odds = 1.5**0.2
+    nearer = anchor_weights(evidence([[1], [2]], [2.0, 3.0]))[:, 0, 0].tolist()
+    assert nearer == pytest.approx([odds / (1 + odds), 1 / (1 + odds)], abs=1e-5)
     failed = evidence([[1], [2]], [1.0, 1.0], error=[[True], [False]])
     assert anchor_weights(failed)[:, 0, 0].tolist() == pytest.approx([0.3 / 1.3, 1 / 1.3], abs=1e-5)
-    darker = evidence([[1], [2]], [1.0, 1.0], photometric=[[0.02], [0.0]])
+    darker = evidence([[1], [2]], [1.0, 1.0], photometric=[[1 / 12], [0.0]])
     first = torch.exp(torch.tensor(-1.0)).item()
     assert anchor_weights(darker)[:, 0, 0].tolist() == pytest.approx([first / (1 + first), 1 / (1 + first)], abs=1e-5)
 

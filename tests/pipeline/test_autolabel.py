@@ -104,9 +104,9 @@ def test_only_anchors_have_labels(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["autolabel", str(root), "--out", str(out), "--methods", "motion:previous,motion"]) == 0
     assert len(list((out / "labels").rglob("*.png"))) == 11
-    assert metrics(out)["overall"]["motion"] == {
-        "miou": None, "per_class": {"road": None, "sky": None, "car": None}, "by_distance": {}, "frames": 0,
-    }  # fmt: skip
+    scores = metrics(out)["overall"]["motion"]
+    assert scores["per_class"] == {"road": None, "sky": None, "car": None}
+    assert [scores[key] for key in ("miou", "by_distance", "frames", "miou_trimap")] == [None, {}, 0, None]
     assert "Scores" not in (out / "report.md").read_text()
     assert set(np.unique(np.array(Image.open(out / "labels/run/00001.png")))) <= {0, 3, 7, 255}
 
@@ -124,7 +124,7 @@ def test_davis_layout(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["autolabel", str(root), "--out", str(out), "--label-every", "3", "--methods", "motion"]
     assert main([*command, "--clips", "bear"]) == 0
-    assert set(metrics(out)["overall"]["motion"]) == {"miou", "per_class", "by_distance", "frames", "j", "f"}
+    assert set(metrics(out)["overall"]["motion"]) >= {"miou", "per_class", "by_distance", "frames", "j", "f"}
     values = {int(v) for path in (out / "labels").rglob("*.png") for v in np.unique(np.array(Image.open(path)))}
     assert values <= {0, 1, 255}
     assert not (out / "labels/surf").exists()

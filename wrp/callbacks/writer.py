@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from wrp.writing import replacing, write_image, write_label, write_text
 
 PARTS = "manifest.parts"
 
+# Red: the earlier anchor, green: the later one, blue: the teacher; those who agree are mixed.
+SOURCE_PALETTE = [255 * (source >> bit & 1) for source in range(8) for bit in range(3)]
+
 
 class LabelWriter(BasePredictionWriter):
     """Write what ``trainer.predict`` yields in the package's folder layout.
@@ -24,18 +29,29 @@ class LabelWriter(BasePredictionWriter):
     * ``labels/<clip>/<stem>.png``: indexed PNG of ids, of the module's last method; anchors' labels as they were given
     * ``methods/<method>/<clip>/<stem>.png``: the same of its other methods
     * ``confidence/<clip>/<stem>.png``: 8-bit grey, 255 is certain
+    * ``source/<clip>/<stem>.png``: who says the same as the label, a sum of 1 the earlier or only anchor, 2 the later
+      one, 4 the teacher
     * ``manifest.jsonl``: one line per frame, complete once all intervals are
 
     Every batch is noted in ``manifest.parts`` when all its files are there, so that an interrupted run can go on. The
-    label map is the data module's.
+    label map is the data module's. Files are encoded and written in threads, while the next frames are made.
 
     Args:
         out: Folder to write to.
+        resume: Leave out the intervals that are written there already. They are not compared with this run's settings.
+        threads: Threads that write.
     """
 
-    def __init__(self, out: str) -> None:
+    def __init__(self, out: str, resume: bool = False, threads: int = 2) -> None:
         super().__init__("batch")
         self.out = Path(out)
+        self.resume = resume
+        self.threads = threads
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Tell the data module what is there already."""
+        if stage == "predict" and self.resume:
+            trainer.datamodule.done = written_parts(self.out)  # type: ignore[attr-defined]
 
     def write_on_batch_end(
         self,
@@ -50,18 +66,25 @@ class LabelWriter(BasePredictionWriter):
         """Write one batch of results."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
+        made_with = getattr(pl_module, "made_with", {})
         lines, part = [], None
-        for result in prediction:  # may be an iterator that works as it goes
-            part = part or self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
-            labels = result.labels.cpu().numpy()
-            name = Path(result.clip, f"{result.stem}.png")
-            if result.method not in (final, "anchor"):
-                write_label(method_folder(self.out, str(result.method)) / name, labels, label_map)
-                continue
-            confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
-            write_label(self.out / "labels" / name, labels, label_map)
-            write_image(self.out / "confidence" / name, Image.fromarray(confidence))
-            lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255)))
+        with _Threads(self.threads) as threads:
+            for result in prediction:  # may be an iterator that works as it goes
+                part = part or self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
+                labels = result.labels.cpu().numpy()
+                name = Path(result.clip, f"{result.stem}.png")
+                if result.method not in (final, "anchor"):
+                    threads.do(write_label, method_folder(self.out, str(result.method)) / name, labels, label_map)
+                    continue
+                confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
+                threads.do(write_label, self.out / "labels" / name, labels, label_map)
+                threads.do(write_image, self.out / "confidence" / name, Image.fromarray(confidence))
+                if result.source is not None:
+                    picture = Image.fromarray(result.source.cpu().numpy())
+                    picture.putpalette(SOURCE_PALETTE)
+                    threads.do(write_image, self.out / "source" / name, picture)
+                lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255) | made_with))
+        # The note that a batch is complete comes last.
         if part is not None:
             write_text(part, "\n".join(lines) + "\n")
 
@@ -74,9 +97,38 @@ class LabelWriter(BasePredictionWriter):
             return
         trainer.strategy.barrier("manifest")
         if trainer.is_global_zero:
-            parts = sorted((self.out / PARTS).glob("*/*.jsonl"))
-            with replacing(self.out / "manifest.jsonl") as temporary, temporary.open("w", encoding="utf-8") as manifest:
-                manifest.writelines(part.read_text(encoding="utf-8") for part in parts)
+            join_manifest(self.out)
+
+
+def join_manifest(out: Path) -> None:
+    """Make ``manifest.jsonl`` of the parts that are there."""
+    parts = sorted((out / PARTS).glob("*/*.jsonl"))
+    with replacing(out / "manifest.jsonl") as temporary, temporary.open("w", encoding="utf-8") as manifest:
+        manifest.writelines(part.read_text(encoding="utf-8") for part in parts)
+
+
+class _Threads:
+    """A few threads that work on a bounded number of things; what one of them raises is raised here."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pool = ThreadPoolExecutor(threads, "wrp-write")
+        self.waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def do(self, work: Callable[..., None], *args: Any) -> None:
+        """Work on it soon, after the oldest is done where too many wait: they hold a frame each."""
+        if len(self.waiting) >= 4 * self.threads:
+            self.waiting.popleft().result()
+        self.waiting.append(self.pool.submit(work, *args))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for future in self.waiting:
+                future.result()
 
 
 def method_folder(out: Path, method: str) -> Path:

@@ -50,7 +50,7 @@ class _BaseDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
         processes, rank = self._processes()
-        sampler = ShardSampler(dataset, processes, rank)
+        sampler = ShardSampler(dataset, processes, rank, getattr(dataset, "costs", None))
         scoring = self.trainer is not None and not self.trainer.predicting
         if scoring and len(dataset) < processes:  # type: ignore[arg-type]
             # A process without items would leave the others waiting for its part of the score.
@@ -83,6 +83,8 @@ class VideoDataModule(_BaseDataModule):
         label_every: Keep every K-th label and hide the others; None: use all.
         label_offset: Number of the first label that is kept.
         serve: What a batch is.
+        shard: The share of the intervals to predict, ``i/n`` with i in 1 … n: n jobs, wherever they run, label each
+            interval once; None: all.
         radius: Neighbours on each side of a window; None: up to the next anchors.
         crop_size: Height and width of training crops in pixels (``frames``).
         batch_size: Crops per batch (``frames``).
@@ -104,6 +106,7 @@ class VideoDataModule(_BaseDataModule):
         label_every: int | None = None,
         label_offset: int = 0,
         serve: Serve = "frames",
+        shard: str | None = None,
         radius: int | None = None,
         crop_size: tuple[int, int] = (192, 256),
         batch_size: int = 8,
@@ -123,6 +126,7 @@ class VideoDataModule(_BaseDataModule):
         if serve not in get_args(Serve):
             raise DataError(f"data.init_args.serve must be one of {', '.join(get_args(Serve))}, got {serve!r}")
         self.serve = serve
+        self.shard = read_shard(shard)
         self.radius = radius
         self.crop_size = crop_size
         self.epoch_length = epoch_length
@@ -176,7 +180,7 @@ class VideoDataModule(_BaseDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """All frames, windows, or intervals without any hidden label."""
         if self.serve == "intervals":
-            items = IntervalItems(self.index.clips, self.label_map, done=self.done)
+            items = IntervalItems(self.index.clips, self.label_map, done=self.done, shard=self.shard)
             return self._eval_loader(items, frames=False)
         if self.serve == "windows":
             return self.val_dataloader()
@@ -282,6 +286,14 @@ class ImageDataModule(_BaseDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """All images of the validation split, labelled or not."""
         return self._eval_loader(FrameItems(self.frames(self.val_split, labelled=False), self.label_map), frames=True)
+
+
+def read_shard(text: str | None) -> tuple[int, int]:
+    """(number from 0, how many there are) of a share ``i/n``; None is all of one; DataError if it is no such thing."""
+    number, slash, count = (text or "1/1").partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise DataError(f"a shard must be i/n with i in 1 … n, such as 2/3; got {text!r}")
+    return int(number) - 1, int(count)
 
 
 def _numbered(clips: Sequence[Clip], which: Literal["anchors", "hidden"]) -> list[tuple[str, int, Frame]]:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from wrp.data.clips import intervals
 from wrp.data.reading import read_image, read_label
+from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Frame, FrameBatch, LabelMap, count_bytes
 
@@ -196,6 +197,8 @@ class IntervalItems(ClipItems):
         label_map: Classes of the labels.
         with_hidden: Whether to serve hidden labels, for scoring.
         done: Intervals (clip, first target) to leave out.
+        shard: Which share of the intervals to serve, (number from 0, how many there are); shares do not depend on what
+            is done.
     """
 
     def __init__(
@@ -204,10 +207,18 @@ class IntervalItems(ClipItems):
         label_map: LabelMap,
         with_hidden: bool = False,
         done: frozenset[tuple[str, int]] = frozenset(),
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(label_map)
         self.with_hidden = with_hidden
-        self.intervals = [i for clip in clips for i in intervals(clip) if (clip.name, i.start) not in done]
+        every = [interval for clip in clips for interval in intervals(clip)]
+        mine = share_out([interval.stop - interval.start for interval in every], shard[1])[shard[0]]
+        self.intervals = [every[i] for i in mine if (every[i].clip.name, every[i].start) not in done]
+
+    @property
+    def costs(self) -> list[int]:
+        """Frames of each interval."""
+        return [interval.stop - interval.start for interval in self.intervals]
 
     def __len__(self) -> int:
         return len(self.intervals)

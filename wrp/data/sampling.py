@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,14 +43,34 @@ class TrainSampler(DistributedSampler):
 
 
 class ShardSampler(DistributedSampler):
-    """Every item exactly once over all processes, in order; some processes may get one less, or none."""
+    """Every item exactly once over all processes, in order; some processes may get less work, or none.
 
-    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int) -> None:
+    Args:
+        dataset: What to draw from.
+        num_replicas: Number of processes.
+        rank: This process.
+        costs: Work of each item, to be shared out evenly; None: all cost the same.
+    """
+
+    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int, costs: Sequence[int] | None = None) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = list(range(rank, len(dataset), num_replicas))  # type: ignore[arg-type]
+        self.indices = share_out(costs or [1] * len(dataset), num_replicas)[rank]  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
 
     def __len__(self) -> int:
         return len(self.indices)
+
+
+def share_out(costs: Sequence[int], shares: int) -> list[list[int]]:
+    """Indices of the items of each share, in order: each item, the costliest first, goes to the share with the least.
+
+    The shares depend on nothing but the arguments, so that every process works them out for itself.
+    """
+    loads, indices = [0] * shares, [[] for _ in range(shares)]  # type: tuple[list[int], list[list[int]]]
+    for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        least = min(range(shares), key=lambda share: (loads[share], share))
+        loads[least] += costs[item]
+        indices[least].append(item)
+    return [sorted(share) for share in indices]

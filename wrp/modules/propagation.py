@@ -13,7 +13,7 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
 from wrp.metrics.propagation import PropagationScore, Truth
-from wrp.modules.base import BaseModule, load_module
+from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
 from wrp.ops.fusion import Evidence, motion_error
@@ -39,6 +39,7 @@ class PropagationModule(BaseModule):
         teacher: Checkpoint of a SegmentationModule, or the module; needed by the last four.
         refiner: Checkpoint of a RefinementModule, or the module; needed by the last two.
         flow: Flow estimator; None: DIS.
+        min_confidence: Labels that are less confident than this are predicted as 255; tests score all of them.
 
     Raises:
         WrpError: If a method is unknown or lacks its network, or a checkpoint does not fit.
@@ -54,8 +55,11 @@ class PropagationModule(BaseModule):
         teacher: str | nn.Module | None = None,
         refiner: str | nn.Module | None = None,
         flow: FlowEstimator | None = None,
+        min_confidence: float = 0.0,
     ) -> None:
         super().__init__("adamw", 0.0, 0.0)
+        if not 0 <= min_confidence <= 1:
+            raise WrpError(f"min_confidence must be in [0, 1], got {min_confidence}")
         methods = [methods] if isinstance(methods, str) else list(methods)
         self.chosen = make_propagators(methods, self.propagators)
         passed = [name for name, value in (("teacher", teacher), ("refiner", refiner)) if isinstance(value, nn.Module)]
@@ -71,6 +75,9 @@ class PropagationModule(BaseModule):
                 self.freeze_part(part)
             elif wanting:
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
+        self.min_confidence = min_confidence
+        networks = {"teacher": teacher, "refiner": refiner}
+        self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         self.test_score = PropagationScore(num_classes, methods)
 
     def label(self, method: str, target: Target) -> Labels:
@@ -130,7 +137,9 @@ class PropagationModule(BaseModule):
                 continue
             for method in self.methods:
                 labels, confidence = self.label(method, target)
-                yield Propagated(*name, method, labels, confidence, anchors, target.distance)
+                labels = labels.masked_fill(confidence < self.min_confidence, IGNORE_INDEX)
+                source = target.who_says(labels) if method == self.methods[-1] else None
+                yield Propagated(*name, method, labels, confidence, anchors, target.distance, source)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""

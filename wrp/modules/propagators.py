@@ -54,6 +54,18 @@ class Target:
         """Frames to the nearest anchor."""
         return min(abs(self.index - anchor) for anchor in self.anchors)
 
+    def who_says(self, labels: Tensor) -> Tensor | None:
+        """(H, W) uint8, see :attr:`~wrp.types.Propagated.source`; None where neither anchors nor teacher were asked."""
+        said = [] if self.evidence is None else [(1 << i, said) for i, said in enumerate(self.evidence.labels)]
+        if "semantic" in vars(self):
+            said.append((4, decide_frame(self.semantic)[0]))
+        if not said:
+            return None
+        source = torch.zeros_like(labels)
+        for bit, theirs in said:
+            source |= bit * (theirs == labels).to(torch.uint8)
+        return source.masked_fill(labels == IGNORE_INDEX, 0)
+
     def seen_from(self, anchors: str) -> Evidence:
         """What ``both`` anchors say, the ``previous`` one or the only one, or the ``nearest`` that sees the point."""
         assert self.evidence is not None, "the propagator did not say that it needs motion"

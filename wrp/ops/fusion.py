@@ -10,10 +10,13 @@ from torch import Tensor
 from wrp.ops.cpu import backend, convert, hide, join, tensor
 from wrp.types import IGNORE_INDEX
 
-# Constants of the two-anchor blend and of the motion-error mask (ours), chosen by experiments/propagation/fusion.py.
-# Photometric errors are mean absolute differences of colours in [0, 1].
-PHOTOMETRIC_SCALE = 0.02
+# Weights of the two-anchor blend (ours), fitted on anchor-to-anchor pairs by experiments/propagation/fit.py: they are
+# odds. Photometric errors are mean absolute differences of colours in [0, 1].
+NEARNESS = 0.2
+PHOTOMETRIC_SCALE = 1 / 12
 TRUST_IN_ERROR = 0.3
+
+# Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.1
 
 
@@ -60,13 +63,13 @@ def gather(sources: list[Evidence]) -> Evidence:
 def anchor_weights(evidence: Evidence) -> Tensor:
     """Weight of each source at each pixel (ours): near, consistent and photometrically right anchors count more.
 
-    w_s ∝ 1 / distance · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over
+    w_s ∝ distance^-ν · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over
     the sources that have a label.
 
     Returns:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
-    near = 1 / evidence.distance.clamp(min=0.5).view(-1, 1, 1)
+    near = evidence.distance.clamp(min=0.5).pow(-NEARNESS).view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
     photometric = convert(evidence.photometric, torch.float32)
     # Each factor is float32 for numpy, too, where a number of Python's times a mask would be float64.

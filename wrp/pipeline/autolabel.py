@@ -13,11 +13,12 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
-from wrp.callbacks.writer import LabelWriter, written_parts
+from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
 from wrp.data.clips import ClipIndex, intervals, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
+from wrp.data.items import IntervalItems
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
@@ -47,14 +48,14 @@ class Stopwatch:
         write_json(self.path, self.seconds)
 
 
-def autolabel(settings: Settings) -> dict[str, Any]:
+def autolabel(settings: Settings) -> dict[str, Any] | None:
     """Label every frame of every clip; see the command of this name.
 
     Args:
         settings: What to do.
 
     Returns:
-        The content of ``metrics.json``.
+        The content of ``metrics.json``; None where a shard or a limit has left intervals to others.
 
     Raises:
         WrpError: If data, checkpoints or settings are not as they have to be; nothing is written then.
@@ -63,14 +64,19 @@ def autolabel(settings: Settings) -> dict[str, Any]:
     out = Path(settings.out)
     index = open_index(settings.root, settings.layout, settings.split)
     index = select_clips(index, settings.clips, settings.label_every, settings.label_offset)
+    check_shard(settings, out)
     check_files(index, settings.needs_teacher)
+    data = _data(settings, index)
     settings.claim_folder()
     watch = Stopwatch(out / "seconds.json")
-    data = _data(settings, index)
     flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
     teacher, refiner = _networks(settings, data, flow, watch, out)
-    _propagate(settings, data, teacher, refiner, flow, watch, out)
+    left = _propagate(settings, data, teacher, refiner, flow, watch, out)
     watch.add("flow", flow.seconds)
+    if left:
+        watch.add("total", time.perf_counter() - started)
+        logger.info("%d intervals are left; run the command again without --limit and --shard to finish", left)
+        return None
     own = (out / "flow").resolve()
     if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
         shutil.rmtree(own, ignore_errors=True)
@@ -86,11 +92,25 @@ def autolabel(settings: Settings) -> dict[str, Any]:
 def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
     """Autolabel a generated street scene whose truth is known at every frame; see the command of this name."""
     root = generate_folder(out / f"scene-{seed}", seed=seed)
-    return autolabel(Settings(root=str(root), out=str(out), label_every=12, seed=seed, **{**DEMO, **changes}))
+    metrics = autolabel(Settings(root=str(root), out=str(out), label_every=12, seed=seed, **{**DEMO, **changes}))
+    assert metrics is not None
+    return metrics
 
 
 # The demo's trainings are sized for two CPU cores and under four minutes all told.
 DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 400, "refiner_steps": 250}
+
+
+def check_shard(settings: Settings, out: Path) -> None:
+    """Raise WrpError where jobs that share the work would each train networks of their own."""
+    if settings.shard is None:
+        return
+    for part, needed in (("teacher", settings.needs_teacher), ("refiner", settings.needs_refiner)):
+        if needed and getattr(settings, part) is None and not (out / f"{part}.ckpt").is_file():
+            raise WrpError(
+                f"--shard {settings.shard} needs a {part} that is there already: train it first, once, with the same "
+                f"command and --limit 0 instead of --shard, or pass --{part}"
+            )
 
 
 def check_files(index: ClipIndex, teacher: bool) -> None:
@@ -126,6 +146,7 @@ def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:
         label_offset=settings.label_offset,
         workers=settings.workers,
         seed=settings.seed,
+        shard=settings.shard,
     )
 
 
@@ -164,29 +185,27 @@ def _propagate(
     flow: FlowCache,
     watch: Stopwatch,
     out: Path,
-) -> None:
-    """Label the intervals that are not written yet."""
+) -> int:
+    """Label the intervals that are not written yet, and return how many are left to others or to another time."""
     data.serve = "intervals"
     data.done = written_parts(out)
     units = sum(len(intervals(clip)) for clip in data.index.clips)
-    logger.info("Labelling %d of %d intervals", units - len(data.done), units)
-    module = PropagationModule(data.num_classes, settings.methods, teacher, refiner, flow)
-    if units > len(data.done):
+    mine = len(IntervalItems(data.index.clips, data.label_map, done=data.done, shard=data.shard))
+    mine = mine if settings.limit is None else min(mine, settings.limit)
+    logger.info("Labelling %d of %d intervals, %d are done", mine, units, len(data.done))
+    if mine:
+        flags = {"min_confidence": settings.min_confidence}
+        module = PropagationModule(data.num_classes, settings.methods, teacher, refiner, flow, **flags)
         started = time.perf_counter()
         with quiet_lightning():
-            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
+            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], limit_predict_batches=mine, **plain_trainer())
             trainer.predict(module, data, return_predictions=False)
         watch.add("propagate", time.perf_counter() - started)
-    missing = [
-        frame.stem
-        for clip in data.index.clips
-        for frame in clip.frames
-        if not (out / "labels" / clip.name / f"{frame.stem}.png").is_file()
-    ]
-    if missing:
-        raise WrpError(
-            f"{out}: the labels of {len(missing)} frames are missing ({missing[0]} …); run it again to resume"
-        )
+    join_manifest(out)
+    left = units - len(written_parts(out))
+    if left and settings.shard is None and settings.limit is None:
+        raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
+    return left
 
 
 def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:

@@ -74,6 +74,9 @@ class Settings:
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
     flow_cache: str | None = None
+    min_confidence: float = 0.0
+    shard: str | None = None
+    limit: int | None = None
     seed: int = 0
     workers: int = 0
 
@@ -90,6 +93,10 @@ class Settings:
         for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
             if getattr(self, name) < 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.min_confidence <= 1:
+            raise WrpError(f"--min-confidence must be in 0 … 1, got {self.min_confidence}")
+        if self.limit is not None and self.limit < 0:
+            raise WrpError(f"--limit must be at least 0, got {self.limit}")
         if self.workers < 0:
             raise WrpError(f"--workers must be at least 0, got {self.workers}")
 
@@ -134,7 +141,7 @@ class Settings:
 
 
 # May change between the runs of one folder: it does not change results.
-_FREE = ("workers", "flow_cache")
+_FREE = ("workers", "flow_cache", "shard", "limit")
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
