@@ -43,6 +43,7 @@ from wrp.types import IGNORE_INDEX, ClipBatch
 
 CLASSES = 11
 SIZES = {"480×360": (360, 480), "1280×720": (720, 1280)}
+LARGE = {"2048×1024": (1024, 2048)}
 
 
 def interval(height: int, width: int, count: int) -> ClipBatch:
@@ -251,8 +252,12 @@ def print_peak(count: int, height: int, width: int) -> None:
 
 def memory() -> str:
     """Peak memory of intervals of 50, 200 and 800 frames."""
-    counts, rows = (50, 200, 800), []
-    for name, size in SIZES.items():
+    return f"{memory_by_length(SIZES, (50, 200, 800))}\n\n{memory_by_length(LARGE, (50, 100, 200))}"
+
+
+def memory_by_length(sizes: dict[str, tuple[int, int]], counts: Sequence[int]) -> str:
+    rows = []
+    for name, size in sizes.items():
         peaks = [peak_of(count, size) for count in counts]
         slope = 1024 * (peaks[-1] - peaks[0]) / (counts[-1] - counts[0])
         rows.append([name, *(f"{peak:.0f}" for peak in peaks), f"{slope:.0f}", f"{3 * size[0] * size[1] / 1024:.0f}"])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wrp import PropagationModule
 from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
-from wrp.data.items import IntervalItems
+from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.metrics.masks import boundary_accuracy, region_similarity
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="default: all that the given networks allow")
     parser.add_argument("--teacher", help="checkpoint")
     parser.add_argument("--refiner", help="checkpoint")
+    parser.add_argument("--calibrate", action="store_true", help="calibrate the confidence on held-out anchors")
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
     options = parser.parse_args()
     networks = [m for m in BY_NETWORKS if options.refiner or not m.startswith("refine")] if options.teacher else []
@@ -64,6 +65,9 @@ def main() -> None:
             module = PropagationModule(
                 index.label_map.num_classes, methods, options.teacher, options.refiner, flow
             ).eval()
+            if options.calibrate:
+                held_out = HeldOutItems(index.clips, index.label_map)
+                module.calibrate(held_out[i] for i in range(len(held_out)))
             items = IntervalItems(index.clips, index.label_map, with_hidden=True)
             masks: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
             with torch.inference_mode():

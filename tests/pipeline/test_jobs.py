@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from tests.clips import make_folder
+from wrp import PropagationModule
 from wrp.cli import main
+from wrp.types import WrpError
 
 CLIPS = {"walk": 14, "run": 9, "jump": 5}
 
@@ -131,3 +133,33 @@ def test_the_source_map_says_who_agrees_with_the_label(root: Path, tmp_path: Pat
         values = set(np.unique(sources[f"{line['clip']}/{line['frame']}"]).tolist())
         assert values <= ({0, 1, 2, 3} if len(line["anchors"]) == 2 else {0, 1})
         assert 1 in values or 3 in values
+
+
+def test_confidence_is_calibrated_once_on_the_anchors(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    assert main(autolabel(root, out, "--limit", "1")) == 0
+    lines = json.loads((out / "calibration.json").read_text())
+    assert set(lines) == {"vote", "motion"}
+    assert all(line["distance"] == 2 for line in lines.values())
+    lines["motion"]["shift"] = -9.0
+    (out / "calibration.json").write_text(json.dumps(lines))
+    assert main(autolabel(root, out)) == 0
+    assert json.loads((out / "calibration.json").read_text()) == lines
+    confident = [np.array(Image.open(path)).mean() for path in sorted((out / "confidence").rglob("*.png"))]
+    assert min(confident) < 60
+
+    single = make_folder(tmp_path / "single", {"walk": 3}, labelled=(0,))
+    with caplog.at_level("INFO", "wrp"):
+        assert main(autolabel(single, tmp_path / "other")) == 0
+    assert "not calibrated: no clip has three labelled frames" in caplog.text
+    assert (tmp_path / "other" / "calibration.json").read_text().strip() == "{}"
+
+
+@pytest.mark.parametrize("content", ["no json", "[1]", '{"motion": {"shift": 1}}', '{"motion": 3}'])
+def test_a_damaged_calibration_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(WrpError, match="cannot be read as a calibration"):
+        PropagationModule(3, calibration=str(path))

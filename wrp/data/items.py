@@ -230,6 +230,29 @@ class IntervalItems(ClipItems):
         return self._read(interval.clip, interval.span, targets, interval.anchors, hidden)
 
 
+class HeldOutItems(ClipItems):
+    """Each anchor between two others as if it had no label: what its neighbours say there can be checked.
+
+    A batch is the stretch between the two other anchors; the label that was held out is among ``hidden``.
+
+    Args:
+        clips: The clips; those with fewer than three anchors have nothing to hold out.
+        label_map: Classes of the labels.
+    """
+
+    def __init__(self, clips: Sequence[Clip], label_map: LabelMap) -> None:
+        super().__init__(label_map)
+        self.held_out = [(clip, i) for clip in clips for i in range(1, len(clip.anchors) - 1)]
+
+    def __len__(self) -> int:
+        return len(self.held_out)
+
+    def __getitem__(self, key: int) -> ClipBatch:
+        clip, number = self.held_out[key]
+        ends = (clip.anchors[number - 1], clip.anchors[number + 1])
+        return self._read(clip, ends, ends, ends, (clip.anchors[number],))
+
+
 def _nbytes(frame: Tensor) -> int:
     return frame.nbytes
 

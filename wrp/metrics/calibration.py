@@ -40,10 +40,14 @@ def reliability(prediction: Tensor, confidence: Tensor, truth: Tensor, num_class
     return counts[:-1].view(BINS, num_classes, num_classes + 1), sums[:-1]
 
 
+def pixels_by_confidence(counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels in each bin, and those of them that are right, both (BINS,) int64, of matrices (BINS, C, C + 1)."""
+    return counts.sum((-1, -2)), counts[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1)
+
+
 def expected_calibration_error(counts: Tensor, sums: Tensor) -> float:
     """ECE in [0, 1]: mean over the pixels of |confidence - share that is right| of their bins; NaN without pixels."""
-    totals = counts.sum((-1, -2)).double()
-    right = counts[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1).double()
+    totals, right = pixels_by_confidence(counts)
     return float((sums - right).abs().sum() / totals.sum())
 
 

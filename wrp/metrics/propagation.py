@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from wrp.metrics.calibration import BINS, expected_calibration_error, reliability, risk_coverage
+from wrp.metrics.calibration import BINS, expected_calibration_error, pixels_by_confidence, reliability, risk_coverage
 from wrp.metrics.segmentation import class_iou, confusion, mean_iou
 from wrp.types import IGNORE_INDEX
 
@@ -142,7 +142,7 @@ class PropagationScore(Metric):
 
 def _reliability_rows(counts: Tensor, sums: Tensor) -> list[tuple[float, float, int]]:
     """Mean confidence, share of right labels and number of pixels of each bin that has any."""
-    totals, right = counts.sum((-1, -2)), counts[..., :-1].diagonal(dim1=-2, dim2=-1).sum(-1)
+    totals, right = pixels_by_confidence(counts)
     return [
         (round(float(s / n), 4), round(float(r / n), 4), int(n))
         for s, r, n in zip(sums, right, totals, strict=True)

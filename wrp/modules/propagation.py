@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +14,12 @@ from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
+from wrp.metrics.calibration import pixels_by_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
 from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
+from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.fusion import Evidence, motion_error
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
@@ -39,6 +43,7 @@ class PropagationModule(BaseModule):
         teacher: Checkpoint of a SegmentationModule, or the module; needed by the last four.
         refiner: Checkpoint of a RefinementModule, or the module; needed by the last two.
         flow: Flow estimator; None: DIS.
+        calibration: JSON file of what :meth:`calibrate` has found; None: confidence is the label's probability mass.
         min_confidence: Labels that are less confident than this are predicted as 255; tests score all of them.
 
     Raises:
@@ -55,6 +60,7 @@ class PropagationModule(BaseModule):
         teacher: str | nn.Module | None = None,
         refiner: str | nn.Module | None = None,
         flow: FlowEstimator | None = None,
+        calibration: str | None = None,
         min_confidence: float = 0.0,
     ) -> None:
         super().__init__("adamw", 0.0, 0.0)
@@ -75,6 +81,7 @@ class PropagationModule(BaseModule):
                 self.freeze_part(part)
             elif wanting:
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
+        self.calibration = read_calibration(calibration) if calibration is not None else {}
         self.min_confidence = min_confidence
         networks = {"teacher": teacher, "refiner": refiner}
         self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
@@ -82,7 +89,32 @@ class PropagationModule(BaseModule):
 
     def label(self, method: str, target: Target) -> Labels:
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
-        return self.chosen[method].label(self, target)
+        labels, confidence = self.chosen[method].label(self, target)
+        if method in self.calibration:
+            confidence = self.calibration[method](confidence, target.distance)
+        return labels, confidence
+
+    @torch.no_grad()
+    def calibrate(self, held_out: Iterable[ClipBatch]) -> None:
+        """Make confidence the probability that the label is right, from anchors whose label is known but not used.
+
+        Args:
+            held_out: Stretches between two anchors with a third one, between them, among their hidden labels.
+        """
+        self.calibration = {}
+        score = PropagationScore(self.num_classes, self.methods)
+        distances = []
+        for batch in held_out:
+            for index, target in self.targets(batch):
+                if target is not None and index in batch.hidden:
+                    labels = {method: self.label(method, target) for method in self.methods}
+                    score.update_frame(labels, Truth(batch.hidden[index], target.distance))
+                    distances.append(target.distance)
+        for row, method in enumerate(self.methods):
+            counts, right = pixels_by_confidence(score.by_confidence[row])
+            if counts.any():
+                mean = score.confidence[row] / counts.clamp(min=1)
+                self.calibration[method] = fit_calibration(mean, right, counts, sum(distances) / len(distances))
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
@@ -164,6 +196,15 @@ class PropagationModule(BaseModule):
 
     def configure_optimizers(self) -> None:
         """Nothing is trained here."""
+
+
+def read_calibration(path: str) -> dict[str, Calibration]:
+    """The calibration of each method; WrpError unless the file is one of :meth:`PropagationModule.calibrate`."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {str(method): Calibration(**{k: float(v) for k, v in line.items()}) for method, line in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise WrpError(f"{path} cannot be read as a calibration: {error}") from error
 
 
 def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module | None:

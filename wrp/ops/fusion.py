@@ -17,7 +17,7 @@ PHOTOMETRIC_SCALE = 1 / 12
 TRUST_IN_ERROR = 0.3
 
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
-CONFIRMED_ERROR = 0.1
+CONFIRMED_ERROR = 0.05
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from wrp.data.clips import ClipIndex, intervals, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
-from wrp.data.items import IntervalItems
+from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.modules.propagation import PropagationModule
+from wrp.modules.propagation import PropagationModule, read_calibration
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings
@@ -194,9 +195,11 @@ def _propagate(
     mine = mine if settings.limit is None else min(mine, settings.limit)
     logger.info("Labelling %d of %d intervals, %d are done", mine, units, len(data.done))
     if mine:
-        flags = {"min_confidence": settings.min_confidence}
-        module = PropagationModule(data.num_classes, settings.methods, teacher, refiner, flow, **flags)
+        module = PropagationModule(
+            data.num_classes, settings.methods, teacher, refiner, flow, min_confidence=settings.min_confidence
+        )
         started = time.perf_counter()
+        calibrate(module, data, out / "calibration.json")
         with quiet_lightning():
             trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], limit_predict_batches=mine, **plain_trainer())
             trainer.predict(module, data, return_predictions=False)
@@ -206,6 +209,18 @@ def _propagate(
     if left and settings.shard is None and settings.limit is None:
         raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
     return left
+
+
+def calibrate(module: PropagationModule, data: VideoDataModule, path: Path) -> None:
+    """Calibrate the confidence where a clip has three labels or more, or as a run before has done it."""
+    held_out = HeldOutItems(data.index.clips, data.label_map)
+    if not path.is_file():
+        if not len(held_out):
+            logger.info("The confidence is not calibrated: no clip has three labelled frames")
+        items = (held_out[i] for i in range(len(held_out)))
+        module.calibrate(tqdm(items, desc="Calibrating", unit="label", total=len(held_out), disable=not len(held_out)))
+        write_json(path, {method: asdict(line) for method, line in module.calibration.items()})
+    module.calibration = read_calibration(str(path))
 
 
 def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
