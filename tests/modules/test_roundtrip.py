@@ -257,3 +257,17 @@ def test_a_refiner_learns_and_answers_in_bf16(root: Path) -> None:
     predict = [*PREDICT, "--trainer.precision=bf16-mixed", *writer("out")]
     assert main(["predict", *model, *data(root, "intervals"), *predict]) == 0
     assert len(written("out")) == 7
+
+
+def test_a_prediction_goes_on_where_it_stopped(root: Path) -> None:
+    command = ["predict", "--model=PropagationModule", *data(root, "intervals"), *PREDICT, *writer("out")]
+    assert main(command) == 0
+    everything = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    parts = sorted(Path("out/manifest.parts").rglob("*.jsonl"))
+    lost = [json.loads(line)["label"] for line in parts[-1].read_text().splitlines()]
+    parts[-1].unlink()
+    kept = {path: path.stat().st_mtime_ns for path in Path("out/labels").rglob("*.png")}
+    assert main([*command, "--trainer.callbacks.resume=true"]) == 0
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == everything
+    written_again = {str(path.relative_to("out")) for path, time in kept.items() if path.stat().st_mtime_ns != time}
+    assert written_again == set(lost)
