@@ -193,9 +193,11 @@ class RefineSteps(Refine):
     def label(self, module: Any, target: Target) -> Labels:
         """The refiner's decision, kept for the next frame."""
         evidence = target.seen_from(self.anchors)
-        if target.index == self.index + 1:
-            [flow] = module.flow.between(self.batch, [self.index])
-            chain = extend_near(start_chain(self.labels), flow.flow_bw, flow.flow_fw)
+        if target.index > self.index:
+            chain = start_chain(self.labels)
+            for at in range(self.index, target.index):  # one step, but where frames are left out
+                [flow] = module.flow.between(self.batch, [at])
+                chain = extend_near(chain, flow.flow_bw, flow.flow_fw)
             image, away = image_of(self.batch.frame(self.index)), int(evidence.distance[0])
             stepped = anchor_evidence(self.labels, image, target.frame, chain, away)
             others = Evidence(*(value[1:] for value in vars(evidence).values()))

@@ -1,0 +1,81 @@
+"""What every propagator has to keep to; a new one is tested by its line in PROPAGATORS."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.flow.test_walk import INTERVALS, SIZE, stretch
+from wrp import PropagationModule
+from wrp.models.refiner import RefinerInput
+from wrp.modules.propagators import PROPAGATORS
+from wrp.types import IGNORE_INDEX, ClipBatch, Propagated
+
+CLASSES = 5
+METHODS = [name for name in PROPAGATORS] + [
+    f"{name}:{anchors}" for name, kind in PROPAGATORS.items() for anchors in kind.takes_anchors
+]
+
+
+class Teacher(nn.Module):
+    """Knows the class by the brightness of the pixel."""
+
+    num_classes = CLASSES
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        scores = -(images.float().mean(1, keepdim=True) / 51 - torch.arange(CLASSES).view(1, -1, 1, 1)).abs()
+        return scores.softmax(1)
+
+
+class Believer(nn.Module):
+    """A refiner that changes nothing."""
+
+    num_classes = CLASSES
+
+    def forward(self, inputs: RefinerInput) -> Tensor:
+        return inputs.prior.clamp(min=1e-6).log()
+
+
+def run(method: str, batch: ClipBatch) -> list[Propagated]:
+    module = PropagationModule(CLASSES, [method], Teacher(), Believer())
+    results: list[Propagated] = list(module.predict_step(batch, 0))
+    return results
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
+def test_every_frame_has_a_label_and_an_honest_confidence(method: str, batch: ClipBatch) -> None:
+    results = run(method, batch)
+    assert [result.index for result in results] == list(range(*batch.targets))
+    for result, again in zip(results, run(method, batch), strict=True):
+        assert result.method == ("anchor" if result.index in batch.labels else method)
+        assert result.labels.shape == SIZE
+        assert result.labels.dtype == torch.uint8
+        assert ((result.labels < CLASSES) | (result.labels == IGNORE_INDEX)).all()
+        assert result.confidence.dtype == torch.float32
+        assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
+        assert torch.equal(result.confidence == 0, result.labels == IGNORE_INDEX)
+        assert torch.equal(result.labels, again.labels)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "semantic"])
+def test_where_nothing_moves_the_label_stays(method: str) -> None:
+    batch = stretch((4, 10), 4, 10, (4, 10))
+    batch.frames = [batch.frames[0]] * 7
+    label = batch.labels[4]
+    batch.labels = {4: label, 10: label}
+    known = label != IGNORE_INDEX
+    for result in run(method, batch):
+        assert torch.equal(result.labels[known], label[known])
+        if result.source is not None:
+            assert ((result.source[known] & 3) == 3).float().mean() > 0.9
+
+
+def test_only_what_is_needed_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("not asked for")
+
+    monkeypatch.setattr("wrp.modules.propagation.walk_interval", never)
+    for method in ("copy", "semantic", "vote-once", "vote"):
+        assert len(run(method, INTERVALS["between two anchors"])) == 6
