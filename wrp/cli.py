@@ -103,7 +103,7 @@ def _add_autolabel(verbs: Any) -> None:
         "--methods",
         default="motion,semantic,inpaint,refine",
         help="comma-separated; the last one is the result; also copy, vote, vote-once and refine-steps, and all but "
-        "semantic as METHOD:previous and METHOD:nearest (default: %(default)s)",
+        "semantic as METHOD:previous or METHOD:nearest (default: %(default)s)",
     )
     verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")
     verb.add_argument("--refiner", metavar="CKPT", help="checkpoint of a RefinementModule instead of training one")
@@ -126,7 +126,7 @@ def _add_autolabel(verbs: Any) -> None:
         "--shard",
         metavar="I/N",
         help="label one of N shares of the intervals, for N jobs with one --out; networks "
-        "have to be there: run once with --limit 0 before",
+        "and calibration have to be there: run once with --limit 0 before",
     )
     verb.add_argument("--limit", type=int, metavar="N", help="label at most N intervals this time; 0: train only")
     verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")

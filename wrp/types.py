@@ -256,7 +256,7 @@ class Propagated:
         index: Index of the frame in the clip.
         method: What made the label: a propagation method, or ``anchor`` for a label that was given.
         labels: (H, W) uint8, class indices and 255.
-        confidence: (H, W) float32 in [0, 1]: probability mass of the label (not calibrated), 0 where unlabelled.
+        confidence: (H, W) float32 in [0, 1]: how sure the label is, 0 where unlabelled.
         anchors: Indices of the anchors that were used.
         distance: Frames to the nearest anchor; None where none was used.
         source: (H, W) uint8, who says the same as the label: 1 the earlier or only anchor, 2 the later one, 4 the

@@ -79,7 +79,7 @@ def test_tests_see_each_hidden_label_once(root: str) -> None:
 
 def test_intervals_that_are_done_are_left_out(root: str) -> None:
     module = video(root, serve="intervals")
-    module.done = frozenset({("walk", 0), ("run", 0)})
+    module.done = frozenset({("walk", 0, 4), ("run", 0, 4), ("walk", 4, 1)})
     assert [name(batch) for batch in module.predict_dataloader()] == [("walk", (4, 9))]
 
 

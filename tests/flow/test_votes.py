@@ -95,3 +95,13 @@ def test_anchors_may_be_chosen() -> None:
             known = expected.sum(0) > 0
             torch.testing.assert_close(soft[:, known], expected[:, known])
             assert (soft.sum(0) > 0)[~known].any() == (anchors == "nearest")
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+@pytest.mark.parametrize("targets", [(0, 12), (0, 13)], ids=["the later anchor behind", "the later anchor among them"])
+def test_the_previous_anchor_alone_is_the_previous_anchor_alone(rounds: int, targets: tuple[int, int]) -> None:
+    batch = stretch((0, 12), 0, 12, targets)
+    batch.frames = [batch.frames[0]] * 13
+    batch.labels = {0: torch.zeros(SIZE, dtype=torch.uint8), 12: torch.ones(SIZE, dtype=torch.uint8)}
+    for index, soft in vote_interval(batch, FlowCache(DIS()), 2, rounds, "previous"):
+        assert soft[0 if index == 12 else 1].max() < 0.01

@@ -47,6 +47,7 @@ def autolabel(root: Path, out: Path, *flags: str) -> list[str]:
 
 def test_shards_write_what_one_run_writes(root: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = tmp_path / "out"
+    assert main(autolabel(root, out, "--limit", "0")) == 0
     counts = []
     for shard in ("2/3", "3/3", "1/3"):
         assert main(autolabel(root, out, "--shard", shard)) == 0
@@ -60,6 +61,7 @@ def test_a_limited_run_is_finished_by_the_next(root: Path, tmp_path: Path, whole
     out = tmp_path / "out"
     assert main(autolabel(root, out, "--limit", "0")) == 0
     assert not (out / "labels").exists()
+    assert (out / "calibration.json").is_file()
     assert main(autolabel(root, out, "--limit", "2")) == 0
     assert not (out / "metrics.json").exists()
     assert main(autolabel(root, out)) == 0
@@ -90,6 +92,20 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(root: Path, tmp_path: P
     assert tree(out) == whole
 
 
+@pytest.mark.parametrize("damage", ["", "{", "gone", "shorter"])
+def test_what_is_damaged_is_made_again(root: Path, tmp_path: Path, whole: dict[str, bytes], damage: str) -> None:
+    out = tmp_path / "out"
+    assert main(autolabel(root, out)) == 0
+    part = sorted((out / "manifest.parts").rglob("*.jsonl"))[0]
+    first, *others = part.read_text().splitlines()
+    if damage == "gone":
+        (out / "confidence" / Path(json.loads(first)["label"]).relative_to("labels")).write_bytes(b"")
+    else:
+        part.write_text("\n".join(others) if damage == "shorter" else damage)
+    assert main(autolabel(root, out)) == 0
+    assert tree(out) == whole
+
+
 @pytest.mark.parametrize("flags", [("--shard", "0/3"), ("--shard", "4/3"), ("--shard", "two"), ("--limit", "-1")])
 def test_wrong_shares_are_refused(
     root: Path, tmp_path: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -102,7 +118,7 @@ def test_wrong_shares_are_refused(
 def test_shards_do_not_each_train_a_teacher(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "inpaint", "--shard", "1/2"]
     assert main(command) == 2
-    assert "train it first, once, with the same command and --limit 0" in capsys.readouterr().err
+    assert "needs teacher.ckpt and calibration.json" in capsys.readouterr().err
 
 
 def test_labels_that_are_not_confident_are_left_out(root: Path, tmp_path: Path) -> None:

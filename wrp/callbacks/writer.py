@@ -136,15 +136,28 @@ def method_folder(out: Path, method: str) -> Path:
     return out / "methods" / method.replace(":", "-")
 
 
-def written_parts(out: Path) -> frozenset[tuple[str, int]]:
-    """Clip and first frame of each batch that was written completely and whose labels are still there."""
-    parts = (out / PARTS).glob("*/*.jsonl")
-    return frozenset((part.parent.name, int(part.stem)) for part in parts if _has_labels(part, out))
+def written_parts(out: Path) -> frozenset[tuple[str, int, int]]:
+    """Clip, first frame and number of frames of each interval that was written completely and is still there."""
+    parts = ((part, _entries(part)) for part in (out / PARTS).glob("*/*.jsonl"))
+    return frozenset(
+        (part.parent.name, int(part.stem), len(entries))
+        for part, entries in parts
+        if entries and all(_is_written(out, entry) for entry in entries)
+    )
 
 
-def _has_labels(part: Path, out: Path) -> bool:
-    lines = part.read_text(encoding="utf-8").splitlines()
-    return all((out / json.loads(line)["label"]).is_file() for line in lines)
+def _entries(part: Path) -> list[dict[str, Any]]:
+    """The frames of a part; none where it is damaged: it will be written anew."""
+    try:
+        return [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+    except ValueError:
+        return []
+
+
+def _is_written(out: Path, entry: dict[str, Any]) -> bool:
+    label = Path(entry["label"])
+    paths = (out / label, out / "confidence" / label.relative_to("labels"))
+    return all(path.is_file() and path.stat().st_size for path in paths)
 
 
 def _entry(result: Propagated, mean_confidence: float) -> dict[str, Any]:

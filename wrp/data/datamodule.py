@@ -130,7 +130,7 @@ class VideoDataModule(_BaseDataModule):
         self.radius = radius
         self.crop_size = crop_size
         self.epoch_length = epoch_length
-        self.done: frozenset[tuple[str, int]] = frozenset()
+        self.done: frozenset[tuple[str, int, int]] = frozenset()
         self._index: ClipIndex | None = None
 
     @property

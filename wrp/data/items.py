@@ -15,7 +15,18 @@ from wrp.data.clips import intervals
 from wrp.data.reading import read_image, read_label
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.types import IGNORE_INDEX, BoundedCache, Clip, ClipBatch, DataError, Frame, FrameBatch, LabelMap, count_bytes
+from wrp.types import (
+    IGNORE_INDEX,
+    BoundedCache,
+    Clip,
+    ClipBatch,
+    DataError,
+    Frame,
+    FrameBatch,
+    Interval,
+    LabelMap,
+    count_bytes,
+)
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
@@ -196,7 +207,7 @@ class IntervalItems(ClipItems):
         clips: The clips.
         label_map: Classes of the labels.
         with_hidden: Whether to serve hidden labels, for scoring.
-        done: Intervals (clip, first target) to leave out.
+        done: Intervals (clip, first target, number of targets) to leave out.
         shard: Which share of the intervals to serve, (number from 0, how many there are); shares do not depend on what
             is done.
     """
@@ -206,14 +217,14 @@ class IntervalItems(ClipItems):
         clips: Sequence[Clip],
         label_map: LabelMap,
         with_hidden: bool = False,
-        done: frozenset[tuple[str, int]] = frozenset(),
+        done: frozenset[tuple[str, int, int]] = frozenset(),
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(label_map)
         self.with_hidden = with_hidden
         every = [interval for clip in clips for interval in intervals(clip)]
         mine = share_out([interval.stop - interval.start for interval in every], shard[1])[shard[0]]
-        self.intervals = [every[i] for i in mine if (every[i].clip.name, every[i].start) not in done]
+        self.intervals = [every[i] for i in mine if _name(every[i]) not in done]
 
     @property
     def costs(self) -> list[int]:
@@ -251,6 +262,10 @@ class HeldOutItems(ClipItems):
         clip, number = self.held_out[key]
         ends = (clip.anchors[number - 1], clip.anchors[number + 1])
         return self._read(clip, ends, ends, ends, (clip.anchors[number],))
+
+
+def _name(interval: Interval) -> tuple[str, int, int]:
+    return interval.clip.name, interval.start, interval.stop - interval.start
 
 
 def _nbytes(frame: Tensor) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,10 +58,11 @@ class FlowCache(FlowEstimator):
         self._held: dict[bytes, Tensor] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
         self._open: FlowRecords | None = None
+        self._turn = threading.Lock()  # walks ask from threads of their own
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings, but no temporary folder of this object."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "_temporary", "_open")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "_temporary", "_open", "_turn")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -81,6 +84,10 @@ class FlowCache(FlowEstimator):
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         """Both flows between frames i and i + 1, from the file or estimated and then put there."""
+        with self._turn:
+            return self._between(batch, indices)
+
+    def _between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         records = self._records(batch, indices[0])
         keys = {i: frame_key(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
@@ -134,7 +141,11 @@ class FlowCache(FlowEstimator):
 
     def _size(self) -> int:
         """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.place.glob("*.flow"))
+        size = 0
+        for path in self.place.glob("*.flow"):
+            with contextlib.suppress(FileNotFoundError):  # another job has just deleted it
+                size += path.stat().st_size
+        return size
 
     def _room(self) -> int:
         """Bytes that may still be written."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
+from uuid import uuid4
 
 import numpy as np
 
@@ -110,7 +111,7 @@ class FlowRecords:
 
     def _make(self) -> None:
         """Put a file with nothing but its header in place; that of a process that was faster stays."""
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        temporary = self.path.with_name(f".{self.path.name}.{uuid4().hex[:12]}.tmp")
         try:
             temporary.write_bytes(self._header)
             try:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
@@ -57,7 +56,8 @@ def vote_interval(
         num_classes: C.
         rounds: How often the votes of the frames at the distances of :data:`~wrp.ops.vote.OFFSETS`, brought along the
             composed flow, are averaged anew; anchors stay as they are. Costs the same at every length of interval.
-        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
+        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: in the first round the nearest that has a
+            label there.
 
     Yields:
         Index in the clip and votes (C, H, W) float32 that sum to 1, or to 0 where nothing is known. Between rounds,
@@ -65,7 +65,7 @@ def vote_interval(
     """
     votes = _first_round(batch, flow, num_classes, anchors)
     for _ in range(rounds):
-        votes = _next_round(batch, flow, votes)
+        votes = _next_round(batch, flow, votes, anchors)
     yield from votes
 
 
@@ -90,34 +90,39 @@ def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     return votes[:-1] / votes[:-1].sum(0).clamp(min=1e-6)
 
 
-def _next_round(batch: ClipBatch, flow: FlowCache, votes: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+def _next_round(
+    batch: ClipBatch, flow: FlowCache, votes: Iterator[tuple[int, Tensor]], anchors: str
+) -> Iterator[tuple[int, Tensor]]:
     """Votes of the round before, gathered in a file, averaged along the flow."""
-    anchors = sorted(batch.labels)
+    known = sorted(batch.labels)
+    pinned = known[:1] if anchors == "previous" else known
     # Of two anchors, the farther may be outside of the targets; its votes are its label.
-    first, last = min(batch.targets[0], *anchors), max(batch.targets[1] - 1, *anchors)
+    first, last = min(batch.targets[0], *pinned), max(batch.targets[1] - 1, *pinned)
+    if len(pinned) < len(known):
+        last = min(last, known[1] - 1)  # the later anchor is not asked, wherever it stands
     with tempfile.TemporaryFile(prefix="wrp-votes-") as file:
         kept: np.memmap | None = None
-        classes = 0
         for index, soft in votes:
             if kept is None:
-                classes = len(soft)
                 kept = np.memmap(file, np.uint8, "w+", shape=(last - first + 1, *soft.shape))
-            kept[index - first] = (soft * 255).round().to(torch.uint8).cpu().numpy()
+            if first <= index <= last:
+                kept[index - first] = (soft * 255).round().to(torch.uint8).cpu().numpy()
         assert kept is not None
-        for anchor in anchors:
-            label = batch.labels[anchor].long().clamp(max=classes)
-            kept[anchor - first] = functional.one_hot(label, classes + 1)[..., :-1].permute(2, 0, 1).cpu().numpy() * 255
+        one = torch.ones(1)
+        for anchor in pinned:
+            label = batch.labels[anchor][None].cpu()
+            kept[anchor - first] = (soft_votes(label, one, kept.shape[1]) * 255).to(torch.uint8).numpy()
         for index in range(*batch.targets):
-            here = torch.from_numpy(kept[index - first]).to(batch.frame(index).device).float() / 255
             if index in batch.labels:
-                yield index, here
+                label = batch.labels[index][None]
+                yield index, soft_votes(label, one.to(label.device), kept.shape[1])
                 continue
-            total = here
+            total = torch.from_numpy(kept[index - first]).to(batch.frame(index).device).float() / 255
             for step in (-1, 1):
                 ends = [min(max(index + step * offset, first), last) for offset in OFFSETS]
                 for end, chain in _chains_to(batch, flow, index, ends).items():
                     coords, valid = chain.landing
-                    there = torch.from_numpy(kept[end - first]).to(here.device).float()[None] / 255
+                    there = torch.from_numpy(kept[end - first]).to(total.device).float()[None] / 255
                     total = total + ends.count(end) * Sampler(there)(coords)[0][0] * valid
             yield index, total / total.sum(0).clamp(min=1e-6)
 

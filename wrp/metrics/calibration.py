@@ -12,6 +12,9 @@ from wrp.types import IGNORE_INDEX
 
 BINS = 20
 
+# Confidence is added up in whole multiples of 1 / UNIT.
+UNIT = 2**20
+
 
 def confidence_bins(confidence: Tensor) -> Tensor:
     """The bin, int64 in 0 … BINS - 1, of each confidence in [0, 1]."""
@@ -28,7 +31,8 @@ def reliability(prediction: Tensor, confidence: Tensor, truth: Tensor, num_class
         num_classes: C.
 
     Returns:
-        Confusion matrices (BINS, C, C + 1) int64 and the sum of the confidence in each bin, (BINS,) float64.
+        Confusion matrices (BINS, C, C + 1) int64 and the sum of the confidence in each bin, (BINS,) int64, see
+        :func:`total_confidence`: whole numbers add up exactly, in any order, and on any device.
     """
     counted = (truth != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
     bins = confidence_bins(confidence)
@@ -36,8 +40,15 @@ def reliability(prediction: Tensor, confidence: Tensor, truth: Tensor, num_class
     index = (bins * num_classes + truth.long()) * (num_classes + 1) + prediction.long()
     # The last of the counts takes what does not count.
     counts = torch.bincount(index.masked_fill(~counted, cells).flatten(), minlength=cells + 1)
-    sums = torch.bincount(bins.masked_fill(~counted, BINS).flatten(), confidence.double().flatten(), BINS + 1)
+    units = (confidence * UNIT).round().long()
+    sums = torch.zeros(BINS + 1, dtype=torch.long, device=bins.device)
+    sums.scatter_add_(0, bins.masked_fill(~counted, BINS).flatten(), units.flatten())
     return counts[:-1].view(BINS, num_classes, num_classes + 1), sums[:-1]
+
+
+def total_confidence(units: Tensor) -> Tensor:
+    """Sums of confidence, float64, from those that :func:`reliability` counts."""
+    return units.double() / UNIT
 
 
 def pixels_by_confidence(counts: Tensor) -> tuple[Tensor, Tensor]:

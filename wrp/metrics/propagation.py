@@ -12,7 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
-from wrp.metrics.calibration import BINS, expected_calibration_error, pixels_by_confidence, reliability, risk_coverage
+from wrp.metrics.calibration import (
+    BINS,
+    expected_calibration_error,
+    pixels_by_confidence,
+    reliability,
+    risk_coverage,
+    total_confidence,
+)
 from wrp.metrics.segmentation import class_iou, confusion, mean_iou
 from wrp.types import IGNORE_INDEX
 
@@ -84,7 +91,7 @@ class PropagationScore(Metric):
             "by_confidence": (count, BINS, *cells),
         }.items():
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("confidence", torch.zeros(count, BINS, dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("confidence", torch.zeros(count, BINS, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, method: str, prediction: Tensor, confidence: Tensor | None, truth: Truth) -> None:
         """Count one frame: labels (H, W) uint8 of a method and their confidence (H, W) in [0, 1], if it is known."""
@@ -132,7 +139,7 @@ class PropagationScore(Metric):
         }
         for region, matrix in zip(REGIONS, self.regions[row], strict=True):
             result[f"miou_{region}"] = _percent(mean_iou(matrix))
-        counts, sums = self.by_confidence[row], self.confidence[row]
+        counts, sums = self.by_confidence[row].cpu(), total_confidence(self.confidence[row].cpu())
         if counts.any():
             result["ece"] = round(expected_calibration_error(counts, sums), 4)
             result["reliability"] = _reliability_rows(counts, sums)

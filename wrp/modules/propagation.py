@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from pytorch_lightning.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
-from wrp.metrics.calibration import pixels_by_confidence
+from wrp.metrics.calibration import pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
@@ -89,9 +90,13 @@ class PropagationModule(BaseModule):
 
     def label(self, method: str, target: Target) -> Labels:
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
-        labels, confidence = self.chosen[method].label(self, target)
+        propagator = self.chosen[method]
+        labels, confidence = propagator.label(self, target)
         if method in self.calibration:
-            confidence = self.calibration[method](confidence, target.distance)
+            line = self.calibration[method]
+            # The teacher is as sure near an anchor as far from it.
+            distance = target.distance_to(propagator.anchors) if propagator.takes_anchors else line.distance
+            confidence = line(confidence, distance)
         return labels, confidence
 
     @torch.no_grad()
@@ -102,18 +107,16 @@ class PropagationModule(BaseModule):
             held_out: Stretches between two anchors with a third one, between them, among their hidden labels.
         """
         self.calibration = {}
-        score = PropagationScore(self.num_classes, self.methods)
+        score = PropagationScore(self.num_classes, self.methods).to(self.device)
         distances = []
         for batch in held_out:
-            for index, target in self.targets(batch):
-                if target is not None and index in batch.hidden:
-                    labels = {method: self.label(method, target) for method in self.methods}
-                    score.update_frame(labels, Truth(batch.hidden[index], target.distance))
-                    distances.append(target.distance)
+            for labels, truth in self._at_hidden(move_data_to_device(batch, self.device)):
+                score.update_frame(labels, truth)
+                distances.append(truth.distance)
         for row, method in enumerate(self.methods):
-            counts, right = pixels_by_confidence(score.by_confidence[row])
+            counts, right = pixels_by_confidence(score.by_confidence[row].cpu())
             if counts.any():
-                mean = score.confidence[row] / counts.clamp(min=1)
+                mean = total_confidence(score.confidence[row].cpu()) / counts.clamp(min=1)
                 self.calibration[method] = fit_calibration(mean, right, counts, sum(distances) / len(distances))
 
     @torch.no_grad()
@@ -126,6 +129,20 @@ class PropagationModule(BaseModule):
                 yield index, None
                 continue
             yield index, Target(batch.frame(index), index, batch.labels, evidence, self.semantic)
+        for propagator in self.chosen.values():
+            propagator.end()
+
+    def _at_hidden(self, batch: ClipBatch) -> Iterator[tuple[dict[str, Labels], Truth]]:
+        """Labels by every method at the frames of an interval whose truth is hidden, and this truth."""
+        for index, target in self.targets(batch):
+            if target is None:
+                continue
+            scored = index in batch.hidden
+            asked = [name for name, chosen in self.chosen.items() if scored or chosen.sequential]
+            labels = {method: self.label(method, target) for method in asked}
+            if scored:
+                error = None if target.evidence is None else motion_error(target.evidence)
+                yield labels, Truth(batch.hidden[index], target.distance, error)
 
     def _evidence(self, batch: ClipBatch) -> Iterator[tuple[int, Evidence | None]]:
         if any(propagator.needs_motion for propagator in self.chosen.values()):
@@ -170,17 +187,14 @@ class PropagationModule(BaseModule):
             for method in self.methods:
                 labels, confidence = self.label(method, target)
                 labels = labels.masked_fill(confidence < self.min_confidence, IGNORE_INDEX)
+                confidence = confidence.masked_fill(labels == IGNORE_INDEX, 0.0)
                 source = target.who_says(labels) if method == self.methods[-1] else None
                 yield Propagated(*name, method, labels, confidence, anchors, target.distance, source)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""
-        for index, target in self.targets(_interval(batch)):
-            if target is None or index not in batch.hidden:
-                continue
-            error = None if target.evidence is None else motion_error(target.evidence)
-            labels = {method: self.label(method, target) for method in self.methods}
-            self.test_score.update_frame(labels, Truth(batch.hidden[index], target.distance, error))
+        for labels, truth in self._at_hidden(_interval(batch)):
+            self.test_score.update_frame(labels, truth)
 
     def on_test_epoch_end(self) -> None:
         """Log the scores."""

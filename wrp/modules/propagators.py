@@ -16,7 +16,7 @@ from wrp.models.refiner import refiner_input
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.fusion import Evidence, anchor_weights, elect, gather, motion_error, prefer_nearest
+from wrp.ops.fusion import Evidence, anchor_weights, elect, gather, hide_farther, motion_error, prefer_nearest
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
 
@@ -52,7 +52,12 @@ class Target:
     @property
     def distance(self) -> int:
         """Frames to the nearest anchor."""
-        return min(abs(self.index - anchor) for anchor in self.anchors)
+        return self.distance_to("both")
+
+    def distance_to(self, anchors: str) -> int:
+        """Frames to the nearest of the anchors that are asked."""
+        asked = sorted(self.anchors)[:1] if anchors == "previous" else self.anchors
+        return min(abs(self.index - anchor) for anchor in asked)
 
     def who_says(self, labels: Tensor) -> Tensor | None:
         """(H, W) uint8, see :attr:`~wrp.types.Propagated.source`; None where neither anchors nor teacher were asked."""
@@ -84,12 +89,14 @@ class Propagator:
         needs_motion: Whether :attr:`Target.evidence` is used.
         needs_teacher: Whether the teacher is asked.
         needs_refiner: Whether the refiner is asked.
+        sequential: Whether the label of a frame depends on those of the frames before it.
         takes_anchors: The values of ``anchors`` that make sense.
     """
 
     needs_motion: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = False
     needs_refiner: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
     takes_anchors: ClassVar[tuple[str, ...]] = ANCHORS
 
     def __init__(self, anchors: str = "both") -> None:
@@ -97,6 +104,9 @@ class Propagator:
 
     def begin(self, module: Any, batch: ClipBatch) -> None:
         """Called before the targets of an interval, which come in temporal order, come to :meth:`label`."""
+
+    def end(self) -> None:
+        """Called behind the last target of an interval; let go of what :meth:`begin` has kept."""
 
     def label(self, module: Any, target: Target) -> Labels:
         """Label one frame.
@@ -119,9 +129,9 @@ class Copy(Propagator):
         away = labels.new_tensor([abs(target.index - a) for a in sorted(target.anchors)], dtype=torch.float32)
         if self.anchors == "previous":
             labels, away = labels[:1], away[:1]
-        weights = (1 / away).view(-1, 1, 1) * (labels != IGNORE_INDEX)
         if self.anchors == "nearest":
-            weights = weights * (away == away.min()).view(-1, 1, 1)
+            labels = hide_farther(labels[:, None], away)[:, 0]
+        weights = (1 / away).view(-1, 1, 1) * (labels != IGNORE_INDEX)
         return elect(labels, weights / weights.sum(0).clamp(min=1e-12))
 
 
@@ -181,6 +191,7 @@ class RefineSteps(Refine):
     """
 
     takes_anchors = ("both", "previous")
+    sequential = True
 
     def begin(self, module: Any, batch: ClipBatch) -> None:
         """Start from the earlier anchor."""
@@ -190,12 +201,16 @@ class RefineSteps(Refine):
         # anchor they do not, and nothing can go on.
         self.index, self.labels = first, batch.labels[first]
 
+    def end(self) -> None:
+        """Let go of the interval."""
+        del self.batch, self.labels
+
     def label(self, module: Any, target: Target) -> Labels:
         """The refiner's decision, kept for the next frame."""
         evidence = target.seen_from(self.anchors)
         if target.index > self.index:
             chain = start_chain(self.labels)
-            for at in range(self.index, target.index):  # one step, but where frames are left out
+            for at in range(self.index, target.index):  # one step, but where anchors were left out
                 [flow] = module.flow.between(self.batch, [at])
                 chain = extend_near(chain, flow.flow_bw, flow.flow_fw)
             image, away = image_of(self.batch.frame(self.index)), int(evidence.distance[0])
@@ -228,6 +243,10 @@ class Vote(Propagator):
         self.votes: Iterator[tuple[int, Tensor]] = vote_interval(
             batch, flow, module.num_classes, self.rounds, self.anchors
         )
+
+    def end(self) -> None:
+        """Let go of the interval."""
+        del self.votes
 
     def label(self, module: Any, target: Target) -> Labels:
         """The class with the most votes."""

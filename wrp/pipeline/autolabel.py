@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 from tqdm import tqdm
 
 from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
-from wrp.data.clips import ClipIndex, intervals, select_clips
+from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
@@ -36,15 +36,24 @@ logger = logging.getLogger("wrp")
 PACKAGES = ("wrp", "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "opencv-python-headless")
 
 
+CALIBRATION = "calibration.json"
+
+
 class Stopwatch:
     """Seconds of each step, kept in a file so that a resumed run knows those of the steps it skips."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        self.seconds: dict[str, float] = {}
+        self._read()
+
+    def _read(self) -> None:
+        if self.path.is_file():
+            self.seconds = json.loads(self.path.read_text(encoding="utf-8"))
 
     def add(self, step: str, seconds: float) -> None:
-        """Add to the time of a step."""
+        """Add to the time of a step, by whichever job."""
+        self._read()
         self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
         write_json(self.path, self.seconds)
 
@@ -65,9 +74,9 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     out = Path(settings.out)
     index = open_index(settings.root, settings.layout, settings.split)
     index = select_clips(index, settings.clips, settings.label_every, settings.label_offset)
-    check_shard(settings, out)
     check_files(index, settings.needs_teacher)
     data = _data(settings, index)
+    check_shard(settings, data, out)
     settings.claim_folder()
     watch = Stopwatch(out / "seconds.json")
     flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
@@ -102,16 +111,19 @@ def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
 DEMO: dict[str, Any] = {"weights": "none", "teacher_steps": 400, "refiner_steps": 250}
 
 
-def check_shard(settings: Settings, out: Path) -> None:
-    """Raise WrpError where jobs that share the work would each train networks of their own."""
-    if settings.shard is None:
-        return
-    for part, needed in (("teacher", settings.needs_teacher), ("refiner", settings.needs_refiner)):
-        if needed and getattr(settings, part) is None and not (out / f"{part}.ckpt").is_file():
-            raise WrpError(
-                f"--shard {settings.shard} needs a {part} that is there already: train it first, once, with the same "
-                f"command and --limit 0 instead of --shard, or pass --{part}"
-            )
+def check_shard(settings: Settings, data: VideoDataModule, out: Path) -> None:
+    """Raise WrpError where jobs that share the work would each train networks or calibrate for themselves."""
+    needed = {
+        "teacher.ckpt": settings.needs_teacher and settings.teacher is None,
+        "refiner.ckpt": settings.needs_refiner and settings.refiner is None,
+        CALIBRATION: len(HeldOutItems(data.index.clips, data.label_map)) > 0,
+    }
+    missing = [name for name, needs in needed.items() if needs and not (out / name).is_file()]
+    if settings.shard is not None and missing:
+        raise WrpError(
+            f"--shard {settings.shard} needs {' and '.join(missing)} in {out}: make them first, once, by the same "
+            "command with --limit 0 instead of --shard"
+        )
 
 
 def check_files(index: ClipIndex, teacher: bool) -> None:
@@ -190,25 +202,37 @@ def _propagate(
     """Label the intervals that are not written yet, and return how many are left to others or to another time."""
     data.serve = "intervals"
     data.done = written_parts(out)
-    units = sum(len(intervals(clip)) for clip in data.index.clips)
-    mine = len(IntervalItems(data.index.clips, data.label_map, done=data.done, shard=data.shard))
+    units = len(_intervals(data, frozenset(), (0, 1)))
+    mine = len(_intervals(data, data.done, data.shard))
     mine = mine if settings.limit is None else min(mine, settings.limit)
-    logger.info("Labelling %d of %d intervals, %d are done", mine, units, len(data.done))
-    if mine:
+    logger.info("Labelling %d of %d intervals, %d are left", mine, units, _left(data, out))
+    if _left(data, out):
+        started = time.perf_counter()
         module = PropagationModule(
             data.num_classes, settings.methods, teacher, refiner, flow, min_confidence=settings.min_confidence
         )
-        started = time.perf_counter()
-        calibrate(module, data, out / "calibration.json")
         with quiet_lightning():
             trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], limit_predict_batches=mine, **plain_trainer())
-            trainer.predict(module, data, return_predictions=False)
+            calibrate(module.to(trainer.strategy.root_device), data, out / CALIBRATION)
+            if mine:
+                trainer.predict(module, data, return_predictions=False)
         watch.add("propagate", time.perf_counter() - started)
     join_manifest(out)
-    left = units - len(written_parts(out))
+    left = _left(data, out)
     if left and settings.shard is None and settings.limit is None:
         raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
+    if not left:
+        join_manifest(out)  # once more: another job may have joined what it saw before the last part was there
     return left
+
+
+def _intervals(data: VideoDataModule, done: frozenset[tuple[str, int, int]], shard: tuple[int, int]) -> IntervalItems:
+    return IntervalItems(data.index.clips, data.label_map, done=done, shard=shard)
+
+
+def _left(data: VideoDataModule, out: Path) -> int:
+    """Intervals that nobody has written yet."""
+    return len(_intervals(data, written_parts(out), (0, 1)))
 
 
 def calibrate(module: PropagationModule, data: VideoDataModule, path: Path) -> None:
