@@ -107,6 +107,13 @@ def join_manifest(out: Path) -> None:
         manifest.writelines(part.read_text(encoding="utf-8") for part in parts)
 
 
+def remove_temporaries(out: Path) -> None:
+    """Delete what killed processes have left half written; once nobody writes there any more."""
+    for folder in ("labels", "methods", "confidence", "source", PARTS):
+        for path in (out / folder).rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 class _Threads:
     """A few threads that work on a bounded number of things; what one of them raises is raised here."""
 

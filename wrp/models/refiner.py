@@ -51,7 +51,7 @@ def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> Refine
     motion = blend(evidence, weights, semantic.shape[0])
     error = motion_error(evidence)
     prior = inpaint(motion, error, semantic)
-    disagreement = 1 - motion.amax(0)
+    disagreement = (1 - motion.amax(0)).clamp(min=0)  # rounding may leave less than nothing
     photometric = (weights * evidence.photometric.float()).sum(0) * 10
     nearness = (weights * torch.exp(-evidence.distance / 10).view(-1, 1, 1)).sum(0)
     cues = torch.stack((error.float(), disagreement, photometric.clamp(max=1), nearness))

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from tqdm import tqdm
 
-from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
+from wrp.callbacks.writer import LabelWriter, join_manifest, remove_temporaries, written_parts
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
@@ -222,6 +222,7 @@ def _propagate(
     if left and settings.shard is None and settings.limit is None:
         raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
     if not left:
+        remove_temporaries(out)
         join_manifest(out)  # once more: another job may have joined what it saw before the last part was there
     return left
 
