@@ -88,7 +88,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(root: Path, tmp_path: P
         if (out / "metrics.json").exists():
             break
     assert killed == 3
-    (out / "labels" / "walk" / ".half.png.0123.tmp").write_bytes(b"half")
+    half = out / "labels" / "walk" / ".half.png.0123.tmp"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.write_bytes(b"half")
     assert main(autolabel(root, out)) == 0
     assert not list(out.rglob(".*.tmp"))
     assert tree(out) == whole
