@@ -43,6 +43,9 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "| refine " in printed.out
     assert str(out / "report.md") in printed.out
     result = metrics(out)
+    report = (out / "report.md").read_text()
+    assert "| confidence | right |" in report
+    assert "within 3 px of a border" in report
     assert result["schema"] == 1
     assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine", "oracle"]
     for scores in result["overall"].values():

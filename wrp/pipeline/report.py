@@ -123,9 +123,11 @@ def _confidence(metrics: dict[str, Any]) -> str:
     if scores.get("ece") is None:
         return "### Confidence\n\nNothing to score."
     rows = [[f"{100 * kept:.1f} %", _number(miou)] for kept, miou in scores["risk_coverage"]]
+    reliable = [[f"{c:.3f}", f"{right:.3f}", f"{pixels}"] for c, right, pixels in scores["reliability"]]
     return (
         f"### Confidence\n\nExpected calibration error: {scores['ece']:.3f}. mIoU of the most confident pixels, by the "
-        f"share that is kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}"
+        f"share that is kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}\n\n"
+        f"How often labels of a confidence are right:\n\n{markdown_table(['confidence', 'right', 'pixels'], reliable)}"
     )
 
 
