@@ -23,7 +23,6 @@ from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.metrics.masks import boundary_accuracy, region_similarity
-from wrp.metrics.propagation import Truth
 from wrp.pipeline.report import markdown_table
 
 BY_MOTION = [
@@ -72,16 +71,12 @@ def main() -> None:
             masks: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
             with torch.inference_mode():
                 for number in tqdm(range(len(items)), desc=header[-1], unit="interval"):
-                    batch = items[number]
-                    for at, target in module.targets(batch):
-                        if target is None or at not in batch.hidden:
-                            continue
-                        labels = {method: module.label(method, target) for method in methods}
-                        module.test_score.update_frame(labels, Truth(batch.hidden[at], target.distance))
+                    for labels, truth in module.at_hidden(items[number]):
+                        module.test_score.update_frame(labels, truth)
                         if index.binary:
                             for method in methods:
-                                found, wanted = labels[method][0].numpy() == 1, batch.hidden[at].numpy() == 1
-                                near = max(d for d in DISTANCES if d <= target.distance)
+                                found, wanted = labels[method][0].numpy() == 1, truth.labels.numpy() == 1
+                                near = max(d for d in DISTANCES if d <= truth.distance)
                                 masks[method, near].append(
                                     (region_similarity(found, wanted), boundary_accuracy(found, wanted))
                                 )

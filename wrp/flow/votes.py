@@ -14,7 +14,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.walk import Sides, from_both_sides
 from wrp.ops.chain import Chain, append_flow, prepend_flow, start_chain
 from wrp.ops.cpu import hide, serves
-from wrp.ops.fusion import hide_farther
+from wrp.ops.fusion import count_votes, hide_farther
 from wrp.ops.vote import OFFSETS, push_labels, source_weights
 from wrp.ops.warp import Sampler, sample_nearest
 from wrp.types import ClipBatch
@@ -84,10 +84,8 @@ def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: s
 
 def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     """Votes (C, H, W) float32 of sources (S, H, W) uint8 with weights (S,); they sum to 1, or to 0 without a label."""
-    votes = torch.zeros(num_classes + 1, *labels.shape[1:], dtype=torch.float32, device=labels.device)
-    index = labels.long().clamp(max=num_classes)  # the last row collects what has no label
-    votes.scatter_add_(0, index, weights.view(-1, 1, 1).expand(index.shape))
-    return votes[:-1] / votes[:-1].sum(0).clamp(min=1e-6)
+    votes = count_votes(labels, weights.view(-1, 1, 1).expand(labels.shape), num_classes)
+    return votes / votes.sum(0).clamp(min=1e-6)
 
 
 def _next_round(

@@ -110,7 +110,7 @@ class PropagationModule(BaseModule):
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
         distances = []
         for batch in held_out:
-            for labels, truth in self._at_hidden(move_data_to_device(batch, self.device)):
+            for labels, truth in self.at_hidden(move_data_to_device(batch, self.device)):
                 score.update_frame(labels, truth)
                 distances.append(truth.distance)
         for row, method in enumerate(self.methods):
@@ -132,7 +132,8 @@ class PropagationModule(BaseModule):
         for propagator in self.chosen.values():
             propagator.end()
 
-    def _at_hidden(self, batch: ClipBatch) -> Iterator[tuple[dict[str, Labels], Truth]]:
+    @torch.no_grad()
+    def at_hidden(self, batch: ClipBatch) -> Iterator[tuple[dict[str, Labels], Truth]]:
         """Labels by every method at the frames of an interval whose truth is hidden, and this truth."""
         for index, target in self.targets(batch):
             if target is None:
@@ -193,7 +194,7 @@ class PropagationModule(BaseModule):
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""
-        for labels, truth in self._at_hidden(_interval(batch)):
+        for labels, truth in self.at_hidden(_interval(batch)):
             self.test_score.update_frame(labels, truth)
 
     def on_test_epoch_end(self) -> None:

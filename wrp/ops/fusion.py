@@ -103,7 +103,12 @@ def hide_farther(labels: Tensor, distance: Tensor) -> Tensor:
 
 def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
     """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known."""
-    index = evidence.labels.long().clamp(max=num_classes)  # the last row collects what has no label
+    return count_votes(evidence.labels, weights, num_classes)
+
+
+def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
+    """Weight of each class, (C, H, W) float32, of sources (S, H, W) uint8 with weights (S, H, W) float32."""
+    index = labels.long().clamp(max=num_classes)  # the last row collects what has no label
     votes = torch.zeros(num_classes + 1, *index.shape[1:], dtype=torch.float32, device=index.device)
     return votes.scatter_add_(0, index, weights)[:-1]
 

@@ -202,11 +202,11 @@ def _propagate(
     """Label the intervals that are not written yet, and return how many are left to others or to another time."""
     data.serve = "intervals"
     data.done = written_parts(out)
-    units = len(_intervals(data, frozenset(), (0, 1)))
-    mine = len(_intervals(data, data.done, data.shard))
+    units, left = _count(data, frozenset(), (0, 1)), _count(data, data.done, (0, 1))
+    mine = _count(data, data.done, data.shard)
     mine = mine if settings.limit is None else min(mine, settings.limit)
-    logger.info("Labelling %d of %d intervals, %d are left", mine, units, _left(data, out))
-    if _left(data, out):
+    logger.info("Labelling %d of %d intervals, %d are left", mine, units, left)
+    if left:
         started = time.perf_counter()
         module = PropagationModule(
             data.num_classes, settings.methods, teacher, refiner, flow, min_confidence=settings.min_confidence
@@ -218,7 +218,7 @@ def _propagate(
                 trainer.predict(module, data, return_predictions=False)
         watch.add("propagate", time.perf_counter() - started)
     join_manifest(out)
-    left = _left(data, out)
+    left = _count(data, written_parts(out), (0, 1))
     if left and settings.shard is None and settings.limit is None:
         raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
     if not left:
@@ -227,13 +227,9 @@ def _propagate(
     return left
 
 
-def _intervals(data: VideoDataModule, done: frozenset[tuple[str, int, int]], shard: tuple[int, int]) -> IntervalItems:
-    return IntervalItems(data.index.clips, data.label_map, done=done, shard=shard)
-
-
-def _left(data: VideoDataModule, out: Path) -> int:
-    """Intervals that nobody has written yet."""
-    return len(_intervals(data, written_parts(out), (0, 1)))
+def _count(data: VideoDataModule, done: frozenset[tuple[str, int, int]], shard: tuple[int, int]) -> int:
+    """Intervals of a share that are not done."""
+    return len(IntervalItems(data.index.clips, data.label_map, done=done, shard=shard))
 
 
 def calibrate(module: PropagationModule, data: VideoDataModule, path: Path) -> None:
