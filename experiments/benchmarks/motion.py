@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ from wrp.data.datasets import open_index
 from wrp.data.datasets.synthetic import render_clip
 from wrp.data.items import WindowItems
 from wrp.flow.cache import FlowCache
-from wrp.flow.dis import DIS
+from wrp.flow.dis import DIS, create_dis, grey_image
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.votes import vote_sources
 from wrp.flow.walk import walk_interval
@@ -86,6 +87,8 @@ def least(repetitions: int, *works: Callable[[], object]) -> list[float]:
 class Given(FlowEstimator):
     """Flows that are there already."""
 
+    any_frames = False
+
     def __init__(self, flows: Sequence[NeighbourFlow]) -> None:
         super().__init__()
         self.flows = flows
@@ -104,27 +107,53 @@ class Given(FlowEstimator):
 # -------------------------------------------------------------------------------------------- motion-only propagation
 
 
+class Recorded(DIS):
+    """DIS that keeps what OpenCV was asked."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.calls: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+
+    def _estimate_one(self, frame_s: Tensor, frame_t: Tensor, guess: np.ndarray | None, flow: Tensor) -> None:
+        kept = None if guess is None else guess.copy()
+        self.calls.append((grey_image(frame_s), grey_image(frame_t), kept))
+        super()._estimate_one(frame_s, frame_t, guess, flow)
+
+
 def propagation(make: Callable[[int, tuple[int, int]], ClipBatch]) -> str:
     """Motion-only propagation of an interval from both anchors against its DIS calls alone."""
     rows = []
     for name, size in SIZES.items():
         batch = make(26, size)
-        grey = [cv2.cvtColor(f.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for f in batch.frames]
+        for setting, arguments, direct in (("medium, composed", ("medium", 1.0), False), ("default", (), True)):
+            recorded = FlowCache(Recorded(*arguments))
+            recorded.any_frames = direct
+            propagate(batch, recorded)
+            calls, preset = recorded.estimator.calls, recorded.estimator.preset
 
-        def dis_alone(grey: list[np.ndarray] = grey) -> None:
-            dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-            for a, b in zip(grey, grey[1:], strict=False):
-                dis.calc(a, b, None)
-                dis.calc(b, a, None)
+            def dis_alone(calls: list = calls, preset: str = preset) -> None:
+                plain, guided = create_dis(preset), create_dis(preset, guided=True)
+                for source, target, guess in calls:
+                    if guess is None:
+                        plain.calc(source, target, None)
+                    else:
+                        guided.calc(source, target, guess.copy())
 
-        def everything(batch: ClipBatch = batch) -> None:
-            for _ in PropagationModule(CLASSES, ["motion"]).propagate(batch):
-                pass
+            def everything(batch: ClipBatch = batch, arguments: tuple = arguments, direct: bool = direct) -> None:
+                cache = FlowCache(DIS(*arguments))
+                cache.any_frames = direct
+                propagate(batch, cache)
 
-        alone, whole = least(5, dis_alone, everything)
-        frames = len(batch.frames) - 2
-        rows.append([name, f"{1e3 * alone / frames:.1f}", f"{1e3 * whole / frames:.1f}", f"{whole / alone:.2f}"])
-    return markdown_table(["frames", "DIS alone, ms a frame", "motion, ms a frame", "ratio"], rows)
+            alone, whole = least(2 if direct else 5, dis_alone, everything)
+            frames = len(batch.frames) - 2
+            each = [f"{1e3 * alone / frames:.1f}", f"{1e3 * whole / frames:.1f}"]
+            rows.append([name, setting, str(len(calls)), *each, f"{whole / alone:.2f}"])
+    return markdown_table(["frames", "DIS", "calls", "DIS alone, ms a frame", "motion, ms a frame", "ratio"], rows)
+
+
+def propagate(batch: ClipBatch, flow: FlowCache) -> None:
+    for _ in PropagationModule(CLASSES, ["motion"], flow=flow).propagate(batch):
+        pass
 
 
 # --------------------------------------------------------------------------------------------------- vote and fusion

@@ -1,10 +1,11 @@
-"""Fit the weights of the two-anchor blend (wrp/ops/fusion.py) on anchor-to-anchor pairs.
+"""Fit the weights of the blend of all sources (wrp/ops/fusion.py) on labels between anchors.
 
-Where two anchors name different classes and one of them is right, the odds of the first are modelled as
-exp(θ · (f₁ - f₂)) with the features f = (log distance, photometric error, motion error): a conditional logit, fitted by
-Newton's method. Each setting is fitted by itself and all together, with the same weight for each.
+Where the sources disagree and some of them are right, the probability of the truth is modelled as the share of the
+weights of the sources that name it: w ∝ exp(θ · f) with the features f = (log distance, photometric error, motion
+error, direct flow). θ has the greatest likelihood; each setting is fitted by itself, and all together with the same
+number of pixels from each.
 
-    python experiments/propagation/fit.py camvid davis2016 --every 5 10 20 25 50
+    python experiments/propagation/fit.py camvid davis2016 --every 10 25
 """
 
 from __future__ import annotations
@@ -32,71 +33,106 @@ HEADER = [
     "log distance",
     "photometric error",
     "motion error",
+    "direct flow",
     "right, fitted",
     "right, defaults",
 ]
-DEFAULTS = torch.tensor([-NEARNESS, -1 / PHOTOMETRIC_SCALE, float(torch.tensor(TRUST_IN_ERROR).log())]).double()
+DEFAULTS = torch.tensor([-NEARNESS, -1 / PHOTOMETRIC_SCALE, float(torch.tensor(TRUST_IN_ERROR).log()), 0.0])
+
+# Sources of two anchors along two flows; a setting counts with so many pixels at most.
+SOURCES = 4
+PIXELS = 200_000
+
+Pixels = tuple[Tensor, Tensor, Tensor]
+"""Features (N, S, 4), labels (N, S) and truth (N,)."""
 
 
 def features(evidence: Evidence) -> Tensor:
-    """(S, 3, H, W) float64."""
+    """(S, 4, H, W) float32."""
     distance = evidence.distance.log().view(-1, 1, 1).expand(evidence.labels.shape)
-    return torch.stack((distance, evidence.photometric.float(), evidence.error.float()), 1).double()
+    direct = torch.arange(SOURCES).remainder(2).view(-1, 1, 1).expand(evidence.labels.shape)
+    return torch.stack((distance, evidence.photometric.float(), evidence.error.float(), direct.float()), 1)
 
 
-def pairs(root: str, every: int, flow: FlowCache) -> tuple[Tensor, Tensor]:
-    """Differences of the features (N, 3) and whether the first anchor is the one that is right, (N,)."""
-    index = select_clips(open_index(root), None, every, 0)
+def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache) -> Pixels:
+    """The pixels of hidden frames where some sources are right and others are not."""
+    index = select_clips(open_index(root), clips, every, 0)
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
-    differences, first_is_right = [], []
+    generator = torch.Generator().manual_seed(0)
+    share = PIXELS / max(1, sum(len(clip.hidden) for clip in index.clips))
+    found: list[Pixels] = []
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
         for at, evidence in walk_interval(batch, flow):
-            if evidence is None or at not in batch.hidden or len(evidence.labels) < 2:
+            if evidence is None or at not in batch.hidden or len(evidence.labels) < SOURCES:
                 continue
             truth = batch.hidden[at]
             right = evidence.labels == truth
-            counted = (truth != IGNORE_INDEX) & evidence.known.all(0) & (right[0] ^ right[1])
-            both = features(evidence)[:, :, counted]
-            differences.append((both[0] - both[1]).T)
-            first_is_right.append(right[0][counted].double())
-    return torch.cat(differences), torch.cat(first_is_right)
+            place = (
+                ((truth != IGNORE_INDEX) & right.any(0) & (evidence.known & ~right).any(0)).flatten().nonzero()[:, 0]
+            )
+            place = place[torch.randperm(len(place), generator=generator)[: max(1, int(share))]]
+            maps = (features(evidence).flatten(2), evidence.labels.flatten(1), truth.flatten())
+            found.append((maps[0][..., place].permute(2, 0, 1), maps[1][:, place].T, maps[2][place]))
+    return tuple(torch.cat(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def fit(differences: Tensor, first_is_right: Tensor) -> Tensor:
-    """θ (3,) of greatest likelihood."""
-    theta = torch.zeros(differences.shape[1], dtype=torch.double)
-    for _ in range(20):
-        p = (differences @ theta).sigmoid()
-        hessian = (differences * (p * (1 - p))[:, None]).T @ differences
-        theta = theta + torch.linalg.solve(hessian, differences.T @ (first_is_right - p))
-    return theta
+def shares(theta: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """Weight of the sources that name the truth, and the greatest weight of another label, (N,) each."""
+    given, labels, truth = pixels
+    weights = (given @ theta).masked_fill(labels == IGNORE_INDEX, -1e9).softmax(1)
+    same = (labels[:, :, None] == labels[:, None, :]).float()
+    votes = (same @ weights[:, :, None])[..., 0].masked_fill(labels == IGNORE_INDEX, 0.0)
+    right = labels == truth[:, None]
+    return (weights * right).sum(1), votes.masked_fill(right, 0.0).amax(1)
 
 
-def right(theta: Tensor, differences: Tensor, first_is_right: Tensor) -> str:
-    """Share of the pixels where the greater weight is the right one."""
-    return f"{100 * ((differences @ theta > 0) == (first_is_right > 0.5)).double().mean():.2f} %"
+def fit(pixels: Pixels) -> Tensor:
+    """θ (4,) of greatest likelihood."""
+    theta = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -shares(theta, pixels)[0].clamp(min=1e-6).log().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return theta.detach()
+
+
+def right(theta: Tensor, pixels: Pixels) -> str:
+    """Share of the pixels where the truth has the greatest weight."""
+    truth, other = shares(theta, pixels)
+    return f"{100 * (truth > other).double().mean():.2f} %"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument("--clips", nargs="+", help="only these clips")
     parser.add_argument("--every", type=int, nargs="+", default=[10, 25])
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
     options = parser.parse_args()
     flow = FlowCache(DIS(), options.flow_cache)
-    settings = {(root, every): pairs(root, every, flow) for root in options.roots for every in options.every}
-    least = min(len(first) for _, first in settings.values())
+    named: dict[str, Pixels] = {}
+    for root in options.roots:
+        for every in options.every:
+            named[f"{Path(root).name} K={every}"] = disagreeing(root, options.clips, every, flow)
+    least = min(len(pixels[2]) for pixels in named.values())
     generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randperm(len(first), generator=generator)[:least] for _, first in settings.values()]
-    named = {f"{Path(root).name} K={every}": given for (root, every), given in settings.items()}
-    both = [torch.cat([given[i][d] for given, d in zip(settings.values(), drawn, strict=True)]) for i in (0, 1)]
-    named["all, each the same"] = (both[0], both[1])
+    drawn = [
+        [part[chosen] for part in pixels]
+        for pixels in named.values()
+        for chosen in [torch.randperm(len(pixels[2]), generator=generator)[:least]]
+    ]
+    named["all, each the same"] = tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))  # type: ignore[assignment]
     rows = []
-    for name, given in named.items():
-        theta = fit(*given)
+    for name, pixels in named.items():
+        theta = fit(pixels)
         cells = [f"{value:.2f}" for value in theta.tolist()]
-        rows.append([name, str(len(given[1])), *cells, right(theta, *given), right(DEFAULTS, *given)])
+        rows.append([name, str(len(pixels[2])), *cells, right(theta, pixels), right(DEFAULTS, pixels)])
     print(markdown_table(HEADER, rows))
 
 

@@ -81,11 +81,26 @@ class FlowEstimatorTester(ABC):
         flows = estimator.between(batch, [10, 11])
         for i, neighbour in enumerate(flows):
             first, second = frames[i][None], frames[i + 1][None]
-            torch.testing.assert_close(neighbour.flow_fw, estimator(first, second), atol=1e-3, rtol=0)
-            torch.testing.assert_close(neighbour.flow_bw, estimator(second, first), atol=1e-3, rtol=0)
+            # Kept flow is right to 2⁻¹¹ of itself.
+            torch.testing.assert_close(neighbour.flow_fw, estimator(first, second), atol=1e-3, rtol=2**-11)
+            torch.testing.assert_close(neighbour.flow_bw, estimator(second, first), atol=1e-3, rtol=2**-11)
             assert neighbour.flow_fw.shape == neighbour.flow_bw.shape == (1, 2, 64, 96)
         for one, other in zip(estimator.neighbours(batch, [11, 10]), reversed(flows), strict=True):
             torch.testing.assert_close(one.flow_fw, other.flow_fw, atol=1e-3, rtol=0)
+
+    def test_a_guess_leads_to_the_flow(self, estimator: FlowEstimator) -> None:
+        if not estimator.any_frames:
+            pytest.skip("knows no flow but that of neighbours")
+        first, second = texture(96, 128)[None], texture(96, 128, 3)[None]
+        guess = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 96, 128)
+        found = estimator(first, second, start=guess)
+        assert found.shape == (1, 2, 96, 128)
+        assert torch.isfinite(found).all()
+        plain = estimator(first, second)
+        error, without = ((flow - guess)[..., 16:-16, 16:-16].abs().median() for flow in (found, plain))
+        assert error <= without + 0.1
+        lost = torch.full_like(guess, 1e6)
+        assert torch.isfinite(estimator(first, second, start=lost)).all()
 
     def test_time_is_counted(self, estimator: FlowEstimator) -> None:
         assert estimator.seconds == 0

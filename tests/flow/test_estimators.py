@@ -246,15 +246,19 @@ def test_exact_flow_knows_no_other_frames() -> None:
         Exact(clip.frames[:2], clip.flow_fw, clip.flow_bw)
 
 
-def test_dis_is_close_to_the_exact_flow_where_nothing_is_hidden() -> None:
-    """Median end-point error below a third of a pixel, nine pixels of ten below two: of three scenes together."""
+@pytest.mark.parametrize(("dis", "median"), [(DIS("medium", 1), 1 / 3), (DIS("fine", 1), 1 / 4), (DIS(), 2 / 5)])
+def test_dis_is_close_to_the_exact_flow_where_nothing_is_hidden(dis: DIS, median: float) -> None:
+    """Median end-point error in pixels, nine pixels of ten below two: of three scenes together.
+
+    Magnified frames cost accuracy where all is smooth and win it at what is thin, which counts for labels.
+    """
     errors = []
     for seed in range(3):
         clip = render_clip(6, 192, 256, seed=seed)
         frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-        flow = DIS()(frames[:-1], frames[1:]).numpy()
+        flow = dis(frames[:-1], frames[1:]).numpy()
         distance = np.linalg.norm(flow - clip.flow_fw, axis=1)
         errors.append(distance[~clip.occlusion_fw])
     together = np.concatenate(errors)
-    assert np.median(together) < 1 / 3
+    assert np.median(together) < median
     assert np.quantile(together, 0.9) < 2

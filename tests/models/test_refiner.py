@@ -23,6 +23,7 @@ def random_evidence(height: int, width: int, num_classes: int) -> Evidence:
         torch.rand(2, height, width) < 0.3,
         (torch.rand(2, height, width) / 5).half(),
         torch.tensor([3.0, 12.0]),
+        torch.arange(2),
     )
 
 

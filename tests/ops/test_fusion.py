@@ -31,6 +31,7 @@ def evidence(
         torch.tensor(error)[:, None] if error else torch.zeros_like(ids, dtype=torch.bool),
         torch.tensor(photometric)[:, None] if photometric else torch.zeros_like(ids, dtype=torch.float32),
         torch.tensor(distance),
+        torch.arange(len(distance)),
     )
 
 
@@ -47,6 +48,7 @@ def random_evidence(sources: int, seed: int, height: int = 9, width: int = 11) -
         torch.rand(sources, height, width, generator=generator) < 0.4,
         torch.rand(sources, height, width, generator=generator).half(),
         torch.randint(1, 20, (sources,), generator=generator).float(),
+        torch.arange(sources),
     )
 
 
@@ -157,8 +159,17 @@ def test_inpaint_is_the_formula_of_the_paper(dtype: torch.dtype) -> None:
 def test_gather_stacks_sources_in_order() -> None:
     first, second = random_evidence(1, 1), random_evidence(2, 2)
     both = gather([first, second])
-    for name, value in vars(both).items():
-        assert torch.equal(value, torch.cat([getattr(first, name), getattr(second, name)]))
+    assert both.anchor.tolist() == [0, 1, 1]
+    for name in ("labels", "error", "photometric", "distance"):
+        assert torch.equal(getattr(both, name), torch.cat([getattr(first, name), getattr(second, name)]))
+    for name, value in vars(both.of_anchor(1)).items():
+        assert torch.equal(value, torch.ones(2) if name == "anchor" else getattr(second, name))
+
+
+def test_sources_of_the_nearest_anchor_hide_those_of_the_other() -> None:
+    given = evidence([[1, 255, 255], [255, 2, 255], [3, 3, 3], [4, 4, 255]], [2.0, 2.0, 5.0, 5.0])
+    given.anchor = torch.tensor([0, 0, 1, 1])
+    assert prefer_nearest(given).labels[:, 0].tolist() == [[1, 255, 255], [255, 2, 255], [255, 255, 3], [255] * 3]
 
 
 @pytest.mark.parametrize("weigh", [anchor_weights, nearest_weights])
@@ -178,7 +189,7 @@ def test_elected_labels_are_the_maximum_of_the_blend() -> None:
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
         weights = torch.rand(labels.shape, generator=generator) * (labels != 255)
         weights = weights / weights.sum(0).clamp(min=1e-6)
-        evidence = Evidence(labels, labels > 0, weights, torch.ones(sources))
+        evidence = Evidence(labels, labels > 0, weights, torch.ones(sources), torch.arange(sources))
         expected, confidence = decide(blend(evidence, weights, 4)[None])
         found, share = elect(labels, weights)
         assert torch.equal(found, expected[0])

@@ -47,7 +47,7 @@ class FlowCache(FlowEstimator):
     def __init__(self, estimator: FlowEstimator, folder: str | None = None, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(pairs_per_call=estimator.pairs_per_call)
         self.estimator = estimator
-        self.ahead = estimator.ahead
+        self.ahead, self.any_frames = estimator.ahead, estimator.any_frames
         self.folder = folder
         self.max_bytes = max_bytes
         self.hits = 0
@@ -81,6 +81,10 @@ class FlowCache(FlowEstimator):
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Flow of any two frames; only neighbours are kept, see :meth:`between`."""
         return self.estimator(frames_s, frames_t, pairs)
+
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        """The same from a guess."""
+        return self.estimator(frames_s, frames_t, start=start)
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         """Both flows between frames i and i + 1, from the file or estimated and then put there."""

@@ -20,15 +20,25 @@ PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
     "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
     "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+    "fine": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
+
+# The coarsest level at which a guess is looked at: a quarter of the working resolution.
+GUIDED_LEVELS = 2
+
+# Frames of up to so many pixels are magnified unless told otherwise: at 480×360 that is worth 0.6 to 1.5 points of
+# mIoU, at 854×480 0.2, for four times the time (experiments/propagation/motion.py).
+SMALL_FRAME = 2**18
 
 
 class DIS(FlowEstimator):
     """OpenCV's DIS optical flow.
 
     Args:
-        preset: ``ultrafast``, ``fast`` or ``medium``.
-        scale: Working resolution, see :class:`FlowEstimator`.
+        preset: OpenCV's ``ultrafast``, ``fast`` or ``medium``; or ``fine`` (ours), ``medium`` down to the last pixel:
+            OpenCV's stops at half of the resolution and loses what is thin. experiments/propagation/motion.py compares
+            them.
+        scale: Working resolution, see :class:`FlowEstimator`; None: 2 for frames of up to 2¹⁸ pixels, 1 above.
         pairs_per_call: See :class:`FlowEstimator`. More than one keep all cores busy.
         threads: Pairs estimated at a time, and threads of OpenCV; None: as many as OpenCV is set to. OpenCV has one
             setting per process; it is put back afterwards.
@@ -43,23 +53,37 @@ class DIS(FlowEstimator):
     ahead = True
 
     def __init__(
-        self, preset: str = "medium", scale: float = 1.0, pairs_per_call: int = 4, threads: int | None = None
+        self, preset: str = "fine", scale: float | None = None, pairs_per_call: int = 4, threads: int | None = None
     ) -> None:
-        super().__init__(scale, pairs_per_call)
+        super().__init__(1.0 if scale is None else scale, pairs_per_call)
         if preset not in PRESETS:
             raise ValueError(f"unknown DIS preset {preset!r}, expected one of {', '.join(PRESETS)}")
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.preset = preset
+        self.magnify = scale is None
         self.threads = threads
 
     @property
     def signature(self) -> str:
         """Preset, working resolution and OpenCV's version."""
-        return f"DIS preset={self.preset} scale={self.scale} opencv={cv2.__version__}"
+        return f"DIS preset={self.preset} scale={'auto' if self.magnify else self.scale} opencv={cv2.__version__}"
+
+    def magnification(self, height: int, width: int) -> float:
+        """Working resolution for frames of a size."""
+        return 2.0 if self.magnify and height * width <= SMALL_FRAME else self.scale
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Flow of each pair on the CPU; see :class:`FlowEstimator`."""
+        return self._estimate(frames_s, frames_t, [None] * len(frames_s))
+
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        """The same, each of a pyramid's levels from the guess as well as from the level below it."""
+        size = max(start.shape[2:])  # OpenCV reads the frame where the guess leads, and would read anywhere
+        guesses = start.nan_to_num(size, size, -size).clamp(-size, size).permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        return self._estimate(frames_s, frames_t, list(guesses))
+
+    def _estimate(self, frames_s: Tensor, frames_t: Tensor, guesses: Sequence[np.ndarray | None]) -> Tensor:
         flows = reused(len(frames_s), 2, *frames_s.shape[2:])
         before = cv2.getNumThreads()
         if self.threads is not None:
@@ -67,18 +91,29 @@ class DIS(FlowEstimator):
         try:
             # Pairs side by side are done sooner than one after the other, each in several threads.
             pool = _workers(os.getpid(), min(self.threads or before, len(flows)))
-            for _ in pool.map(self._estimate_one, frames_s.cpu(), frames_t.cpu(), flows):
+            for _ in pool.map(self._estimate_one, frames_s.cpu(), frames_t.cpu(), guesses, flows):
                 pass
         finally:
             if self.threads is not None:
                 cv2.setNumThreads(before)
         return flows.to(frames_s.device)
 
-    def _estimate_one(self, frame_s: Tensor, frame_t: Tensor, flow: Tensor) -> None:
-        dis = _objects.get(self.preset, *flow.shape[1:])
+    def _estimate_one(self, frame_s: Tensor, frame_t: Tensor, guess: np.ndarray | None, flow: Tensor) -> None:
+        dis = _objects.get(self.preset, guess is not None, *flow.shape[1:])
         # The stubs know no call without a flow to start from.
-        found = dis.calc(_grey(frame_s), _grey(frame_t), None)  # type: ignore[call-overload]
+        found = dis.calc(grey_image(frame_s), grey_image(frame_t), guess)  # type: ignore[arg-type]
         cv2.mixChannels([found], [flow[0].numpy(), flow[1].numpy()], [0, 0, 1, 1])
+
+
+def create_dis(preset: str, guided: bool = False) -> cv2.DISOpticalFlow:
+    """OpenCV's object of a preset, for flow without or from a guess."""
+    dis = cv2.DISOpticalFlow.create(PRESETS[preset])
+    if preset == "fine":
+        dis.setFinestScale(0)
+    if guided:
+        # Far coarser levels would find the guess again, or something else.
+        dis.setCoarsestScale(GUIDED_LEVELS)
+    return dis
 
 
 @lru_cache(maxsize=4)
@@ -95,19 +130,19 @@ class _Objects(threading.local):
     """
 
     def __init__(self) -> None:
-        self.key: tuple[str, int, int] | None = None
+        self.key: tuple[str, bool, int, int] | None = None
         self.dis = cv2.DISOpticalFlow.create()
 
-    def get(self, preset: str, height: int, width: int) -> cv2.DISOpticalFlow:
-        if self.key != (preset, height, width):
-            self.key = (preset, height, width)
-            self.dis = cv2.DISOpticalFlow.create(PRESETS[preset])
+    def get(self, preset: str, guided: bool, height: int, width: int) -> cv2.DISOpticalFlow:
+        if self.key != (preset, guided, height, width):
+            self.key = (preset, guided, height, width)
+            self.dis = create_dis(preset, guided)
         return self.dis
 
 
 _objects = _Objects()
 
 
-def _grey(frame: Tensor) -> np.ndarray:
+def grey_image(frame: Tensor) -> np.ndarray:
     """Grey image (H, W) uint8 of one frame (3, H, W)."""
     return cv2.cvtColor(cv2.merge([plane.numpy() for plane in frame]), cv2.COLOR_RGB2GRAY)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
 from wrp.ops.chain import NeighbourFlow
+from wrp.ops.warp import compose, coordinates, sample
 from wrp.types import ClipBatch, FramePair
 
 
@@ -25,13 +26,14 @@ class FlowEstimator(nn.Module, ABC):
 
     Args:
         scale: Working resolution: frames are estimated at this magnification, flow is scaled back. 0.5 is about four
-            times as fast.
+            times as fast, 2 about a quarter and finer.
         pairs_per_call: Neighbouring pairs that :meth:`neighbours` estimates in one call; more use a GPU better.
 
     Attributes:
         stride: What height and width have to be multiples of.
         smallest: Least height and width in pixels.
         ahead: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
+        any_frames: Whether there is flow between frames that are no neighbours.
         seconds: Time spent in estimation since construction, by the clock of the host.
 
     Raises:
@@ -41,11 +43,12 @@ class FlowEstimator(nn.Module, ABC):
     stride: int = 1
     smallest: int = 1
     ahead: bool = False
+    any_frames: bool = True
 
     def __init__(self, scale: float = 1.0, pairs_per_call: int = 1) -> None:
         super().__init__()
-        if not 0 < scale <= 1:
-            raise ValueError(f"the working resolution of flow must be in (0, 1], got scale={scale}")
+        if not 0 < scale <= 4:
+            raise ValueError(f"the working resolution of flow must be in (0, 4], got scale={scale}")
         if pairs_per_call < 1:
             raise ValueError(f"pairs_per_call must be at least 1, got {pairs_per_call}")
         self.scale = scale
@@ -56,19 +59,39 @@ class FlowEstimator(nn.Module, ABC):
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Flow F_{s→t} of frames (B, 3, H, W) uint8 RGB: (B, 2, H, W) float32 in pixels, on the frames' device."""
 
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        """Flow F_{s→t} from a guess (B, 2, H, W), shapes and types as in :meth:`estimate`.
+
+        Here, what remains between s and t warped along the guess; subclasses that can start from a guess do that.
+        """
+        coords, _ = coordinates(start)
+        warped = sample(frames_t, coords).round().clamp(0, 255).to(torch.uint8)
+        return compose(self.estimate(frames_s, warped, None).float(), start)[0]
+
+    def magnification(self, height: int, width: int) -> float:
+        """Working resolution for frames of a size: :attr:`scale`."""
+        return self.scale
+
     @property
     @abstractmethod
     def signature(self) -> str:
         """Everything that the flow depends on besides the frames, in words: a cache made with another is not used."""
 
     @torch.no_grad()
-    def forward(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None = None) -> Tensor:
+    def forward(
+        self,
+        frames_s: Tensor,
+        frames_t: Tensor,
+        pairs: Sequence[FramePair] | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Check the frames and estimate F_{s→t}.
 
         Args:
             frames_s: (B, 3, H, W) uint8 RGB.
             frames_t: The same shape and dtype.
             pairs: Names of the B pairs, for estimators that read flow from files.
+            start: A guess to start from, (B, 2, H, W) in pixels, for frames that are far from one another.
 
         Returns:
             (B, 2, H, W) float32, x and y in pixels.
@@ -85,15 +108,17 @@ class FlowEstimator(nn.Module, ABC):
             raise ValueError(f"flow needs uint8 frames in 0 … 255, got {frames_s.dtype} and {frames_t.dtype}")
         started = time.perf_counter()
         height, width = frames_s.shape[-2:]
-        working = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
+        scale = self.magnification(height, width)
+        working = (max(1, round(height * scale)), max(1, round(width * scale)))
         padding = Padding(working, self.stride, self.smallest)
         frames_s, frames_t = (padding.pad(_resize(frames, working)) for frames in (frames_s, frames_t))
         # Flow that is kept must not depend on the precision of whoever asks first.
         with torch.autocast(frames_s.device.type, enabled=False):
-            flow = padding.unpad(self.estimate(frames_s, frames_t, pairs).float())
-        if working != (height, width):
-            flow = functional.interpolate(flow, (height, width), mode="bilinear")
-            flow = flow * flow.new_tensor([width / working[1], height / working[0]]).view(2, 1, 1)
+            if start is None:
+                flow = self.estimate(frames_s, frames_t, pairs)
+            else:
+                flow = self.estimate_from(frames_s, frames_t, padding.pad(_resize_flow(start, working)))
+            flow = _resize_flow(padding.unpad(flow.float()), (height, width))
         self.seconds += time.perf_counter() - started
         return flow
 
@@ -118,5 +143,14 @@ class FlowEstimator(nn.Module, ABC):
 def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(frames.shape[-2:]) == size:
         return frames
-    smaller = functional.interpolate(frames.float(), size, mode="bilinear", antialias=True)
-    return smaller.round().clamp(0, 255).to(torch.uint8)
+    mode = "bicubic" if size[0] > frames.shape[-2] else "bilinear"
+    resized = functional.interpolate(frames.float(), size, mode=mode, antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def _resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = flow.shape[-2:]
+    if (height, width) == size:
+        return flow
+    resized = functional.interpolate(flow, size, mode="bilinear", antialias=True)
+    return resized * flow.new_tensor([size[1] / width, size[0] / height]).view(2, 1, 1)

@@ -27,6 +27,8 @@ class Exact(FlowEstimator):
         ValueError: If the arrays do not belong together.
     """
 
+    any_frames = False
+
     def __init__(self, frames: np.ndarray, flow_fw: np.ndarray, flow_bw: np.ndarray) -> None:
         super().__init__()
         expected = (len(frames) - 1, 2, *frames.shape[1:3])

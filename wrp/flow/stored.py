@@ -31,6 +31,8 @@ class Stored(FlowEstimator):
         WrpError: If the folder is missing or the pattern does not name both frames.
     """
 
+    any_frames = False
+
     def __init__(self, root: str, pattern: str = "{clip}/{source}_{target}.flo") -> None:
         super().__init__()
         if not Path(root).is_dir():

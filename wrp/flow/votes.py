@@ -77,8 +77,8 @@ def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: s
         if anchors == "previous":
             labels, weights = labels[:2], weights[:2]
         elif anchors == "nearest" and len(labels) == 4:
-            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)])
-            labels = hide_farther(labels.unflatten(0, (2, 2)), away).flatten(0, 1)
+            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
+            labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
         yield index, soft_votes(labels, weights.to(labels.device), num_classes)
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
+from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.spool import Spool
 from wrp.ops.chain import Chain, extend_near, start_chain
 from wrp.ops.cpu import serves
 from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.fusion import Evidence, gather
+from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.types import ClipBatch
 
 # Memory for what the later anchor says about the frames of an interval, in bytes: 46 frames of 480×360.
@@ -24,6 +25,9 @@ SPOOL_BYTES = 2**25
 def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Evidence]:
     """What an anchor says about each of the frames next to it, walking away from it.
 
+    One source along the composed flow and, where the estimator has flow between any frames, one along the direct flow,
+    see :mod:`wrp.flow.direct`.
+
     Args:
         batch: A stretch that holds the anchor, its label, and the frames.
         flow: Flow between neighbours.
@@ -31,6 +35,9 @@ def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) ->
         indices: Indices of the frames in the order of the walk, starting beside the anchor.
     """
     label, image = batch.labels[anchor], image_of(batch.frame(anchor))
+    if flow.any_frames:
+        yield from _corrected_from(batch, flow, anchor, indices)
+        return
     chains = _chains_from(batch, flow, anchor, indices)
     # The next chain is extended while this one's end is looked at.
     for index, chain in zip(indices, ahead(chains) if serves(label) else chains, strict=True):
@@ -44,6 +51,22 @@ def _chains_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range)
         onward, homeward = neighbour.towards(step)
         chain = extend_near(chain, homeward, onward)
         yield chain
+
+
+def _corrected_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Evidence]:
+    label, far = batch.labels[anchor], batch.frame(anchor)
+    step, chain, image = indices.step, start_chain(label), image_of(far)
+    for index, neighbour in zip(
+        indices, flow.neighbours(batch, (min(index, index - step) for index in indices)), strict=True
+    ):
+        onward, homeward = neighbour.towards(step)
+        frame = batch.frame(index)
+        composed = extend_near(chain, homeward, onward)
+        direct = direct_flow(composed, flow, frame, far)
+        ways = (composed, direct)
+        said = join_sources([anchor_evidence(label, image, frame, way, abs(index - anchor)) for way in ways])
+        chain = without_drift(composed, direct, said.photometric)
+        yield said
 
 
 @dataclass(frozen=True)
@@ -86,7 +109,7 @@ def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evid
         flow: Flow between neighbours; the walk forward finds what the walk backward had estimated.
 
     Yields:
-        Index in the clip, and evidence of one or two sources, the earlier anchor first.
+        Index in the clip, and evidence of one or two anchors, the earlier first.
     """
 
     def walk(anchor: int, indices: range) -> Iterator[list[Tensor]]:

@@ -61,7 +61,9 @@ class Target:
 
     def who_says(self, labels: Tensor) -> Tensor | None:
         """(H, W) uint8, see :attr:`~wrp.types.Propagated.source`; None where neither anchors nor teacher were asked."""
-        said = [] if self.evidence is None else [(1 << i, said) for i, said in enumerate(self.evidence.labels)]
+        said = []
+        if self.evidence is not None:
+            said = [(1 << int(a), said) for a, said in zip(self.evidence.anchor, self.evidence.labels, strict=True)]
         if "semantic" in vars(self):
             said.append((4, decide_frame(self.semantic)[0]))
         if not said:
@@ -75,7 +77,7 @@ class Target:
         """What ``both`` anchors say, the ``previous`` one or the only one, or the ``nearest`` that sees the point."""
         assert self.evidence is not None, "the propagator did not say that it needs motion"
         if anchors == "previous":
-            return Evidence(*(value[:1] for value in vars(self.evidence).values()))
+            return self.evidence.of_anchor(0)
         return prefer_nearest(self.evidence) if anchors == "nearest" else self.evidence
 
 
@@ -130,7 +132,7 @@ class Copy(Propagator):
         if self.anchors == "previous":
             labels, away = labels[:1], away[:1]
         if self.anchors == "nearest":
-            labels = hide_farther(labels[:, None], away)[:, 0]
+            labels = hide_farther(labels, away, torch.arange(len(away)))
         weights = (1 / away).view(-1, 1, 1) * (labels != IGNORE_INDEX)
         return elect(labels, weights / weights.sum(0).clamp(min=1e-12))
 
@@ -215,8 +217,7 @@ class RefineSteps(Refine):
                 chain = extend_near(chain, flow.flow_bw, flow.flow_fw)
             image, away = image_of(self.batch.frame(self.index)), int(evidence.distance[0])
             stepped = anchor_evidence(self.labels, image, target.frame, chain, away)
-            others = Evidence(*(value[1:] for value in vars(evidence).values()))
-            evidence = gather([stepped, others])
+            evidence = gather([stepped, evidence.of_anchor(1)])
         answer = self.refine(module, target, evidence)
         if target.index > self.index:
             self.index, self.labels = target.index, answer[0]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
 from wrp.flow.cache import cached
+from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
@@ -19,10 +20,10 @@ from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule, load_module
 from wrp.modules.segmentation import SegmentationModule
-from wrp.ops.chain import extend_far, extend_near, start_chain
-from wrp.ops.consistency import to_unit
+from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
+from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
-from wrp.ops.fusion import Evidence, gather
+from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.ops.labels import decide
 from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
 
@@ -145,12 +146,28 @@ class RefinementModule(BaseModule):
                 earlier = min(far, far - step)
                 onward, homeward = self.flow.between(window, [earlier])[0].towards(step)
                 out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
-                image, offset = image_of(window.frame(far)), far - target
-                cycles[offset] = cycle_evidence(label, image, frame, out, back, abs(offset))
+                there, offset = window.frame(far), far - target
+                outs, out = self._ways(out, frame, there)
+                backs, back = self._ways(back, there, frame)
+                image, distance = image_of(there), abs(offset)
+                cycles[offset] = join_sources(
+                    [cycle_evidence(label, image, frame, *ways, distance) for ways in zip(outs, backs, strict=True)]
+                )
                 if far in window.labels:
-                    pairs[offset] = anchor_evidence(window.labels[far], image, frame, out, abs(offset))
+                    pairs[offset] = join_sources(
+                        [anchor_evidence(window.labels[far], image, frame, way, distance) for way in outs]
+                    )
                 far += step
         return Walk(self.semantic(window.frame(target)).half(), cycles, pairs)
+
+    def _ways(self, chain: Chain, frame: Tensor, far: Tensor) -> tuple[list[Chain], Chain]:
+        """The chains of the sources between two frames, as at inference, and the one to go on from."""
+        if not self.flow.any_frames:
+            return [chain], chain
+        direct = direct_flow(chain, self.flow, frame, far)
+        image, target = image_of(far), to_unit(frame[None])
+        errors = [photometric_error(target, image(way.landing[0])[0])[0] for way in (chain, direct)]
+        return [chain, direct], without_drift(chain, direct, torch.stack(errors))
 
     @torch.no_grad()
     def semantic(self, frame: Tensor) -> Tensor:
@@ -257,7 +274,8 @@ def _cycle(walk: Walk, label: Tensor, offset: int) -> Evidence:
     """The cycle over an offset, or over one as far on the other side, or over the nearest to it there is."""
     if offset == 0:
         zeros = torch.zeros_like(label[None])
-        return Evidence(label[None], zeros.bool(), zeros.half(), torch.zeros(1, device=label.device))
+        away = torch.zeros(1, device=label.device)
+        return Evidence(label[None], zeros.bool(), zeros.half(), away, away.long())
     for wanted in (offset, -offset):
         if wanted in walk.cycles:
             return walk.cycles[wanted]

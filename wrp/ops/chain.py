@@ -90,6 +90,11 @@ def append_flow(chain: Chain, flow_ib: Tensor) -> Chain:
     return _chain(add(chain.flow, sample(flow_ib, chain.landing[0])))
 
 
+def replace_flow(chain: Chain, flow: Tensor) -> Chain:
+    """The same way with another flow (B, 2, H, W) between its ends."""
+    return _chain(flow, chain.error)
+
+
 def _chain(flow: Tensor, failed: Tensor | None = None) -> Chain:
     # NaN would spread by a pixel with each interpolation, even at whole coordinates, where its weight is zero. Looking
     # for it is cheaper than replacing it, but would make a device wait.

@@ -65,4 +65,5 @@ def _evidence(
     # Where the chain ends out of frame, there is no label whose weight would follow from this error.
     [warped] = image(chain.landing[0])
     photometric = convert(photometric_error(to_unit(target[None]), warped), torch.float16)
-    return Evidence(labels, chain.error, photometric, chain.flow.new_tensor([float(distance)]))
+    away = chain.flow.new_tensor([float(distance)])
+    return Evidence(labels, chain.error, photometric, away, torch.zeros_like(away, dtype=torch.long))

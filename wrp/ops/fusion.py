@@ -22,19 +22,21 @@ CONFIRMED_ERROR = 0.05
 
 @dataclass
 class Evidence:
-    """What S sources, in general the labels of two anchors, say about one frame.
+    """What S sources, in general the labels of two anchors along two flows each, say about one frame.
 
     Attributes:
         labels: (S, H, W) uint8, labels warped into the frame; 255 where a source says nothing.
         error: (S, H, W) bool, motion-error mask of each source's chain.
         photometric: (S, H, W) floating point in [0, 1], photometric error of each source.
         distance: (S,) float32, frames to each source's anchor.
+        anchor: (S,) int64, which anchor's label it is, counted from the earlier one.
     """
 
     labels: Tensor
     error: Tensor
     photometric: Tensor
     distance: Tensor
+    anchor: Tensor
 
     def crop(self, rows: slice, columns: slice) -> Evidence:
         """The same about a part of the frame."""
@@ -43,11 +45,18 @@ class Evidence:
             self.error[:, rows, columns],
             self.photometric[:, rows, columns],
             self.distance,
+            self.anchor,
         )
 
     def flip(self) -> Evidence:
         """The same about the mirrored frame."""
-        return Evidence(self.labels.flip(-1), self.error.flip(-1), self.photometric.flip(-1), self.distance)
+        maps = (self.labels.flip(-1), self.error.flip(-1), self.photometric.flip(-1))
+        return Evidence(*maps, self.distance, self.anchor)
+
+    def of_anchor(self, anchor: int) -> Evidence:
+        """What one anchor says."""
+        mine = self.anchor == anchor
+        return Evidence(*(values[mine] for values in vars(self).values()))
 
     @property
     def known(self) -> Tensor:
@@ -55,9 +64,15 @@ class Evidence:
         return self.labels != IGNORE_INDEX
 
 
-def gather(sources: list[Evidence]) -> Evidence:
-    """All sources as one."""
+def join_sources(sources: list[Evidence]) -> Evidence:
+    """Sources of one anchor as one."""
     return Evidence(*(join(values) for values in zip(*(vars(source).values() for source in sources), strict=True)))
+
+
+def gather(anchors: list[Evidence]) -> Evidence:
+    """What several anchors say as one, the earlier first."""
+    numbered = [replace(said, anchor=torch.full_like(said.anchor, i)) for i, said in enumerate(anchors)]
+    return join_sources(numbered)
 
 
 def anchor_weights(evidence: Evidence) -> Tensor:
@@ -82,22 +97,25 @@ def anchor_weights(evidence: Evidence) -> Tensor:
 
 
 def prefer_nearest(evidence: Evidence) -> Evidence:
-    """The same, but at each pixel only the nearest source that has a label there; the earlier of two equals."""
-    return replace(evidence, labels=hide_farther(evidence.labels[:, None], evidence.distance)[:, 0])
+    """The same, but at each pixel only the nearest anchor that has a label there; the earlier of two equals."""
+    return replace(evidence, labels=hide_farther(evidence.labels, evidence.distance, evidence.anchor))
 
 
-def hide_farther(labels: Tensor, distance: Tensor) -> Tensor:
-    """What A anchors at these distances (A,) say, 255 where a nearer one, or the earlier of two equals, says something.
+def hide_farther(labels: Tensor, distance: Tensor, anchor: Tensor) -> Tensor:
+    """What sources say, 255 where those of a nearer anchor, or of the earlier of two equals, say something.
 
     Args:
-        labels: (A, N, H, W) uint8; an anchor may say N things.
-        distance: (A,).
+        labels: (S, H, W) uint8.
+        distance: (S,), frames to the source's anchor.
+        anchor: (S,), which anchor's label it is.
     """
     hidden = labels.clone()
-    taken = torch.zeros_like(labels[0, 0], dtype=torch.bool)
-    for anchor in distance.argsort(stable=True):
-        hidden[anchor] = labels[anchor].masked_fill(taken, IGNORE_INDEX)
-        taken = taken | (labels[anchor] != IGNORE_INDEX).any(0)
+    taken = torch.zeros_like(labels[0], dtype=torch.bool)
+    order = torch.stack([anchor[s] for s in distance.argsort(stable=True)]).tolist()
+    for nearest in dict.fromkeys(order):
+        mine = anchor == nearest
+        hidden[mine] = labels[mine].masked_fill(taken, IGNORE_INDEX)
+        taken = taken | (labels[mine] != IGNORE_INDEX).any(0)
     return hidden
 
 

@@ -1,0 +1,66 @@
+"""Compare settings of the optical flow by the labels that it carries: motion-only mIoU of the hidden frames.
+
+Each setting of DIS with neighbouring flows alone ("composed") and with direct flows against drift ("and direct").
+
+    python experiments/propagation/motion.py camvid --every 10 25 50
+    python experiments/propagation/motion.py davis2016 --every 20 --settings medium@1 fine@1 fine@2
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from wrp import PropagationModule
+from wrp.data.clips import select_clips
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.pipeline.report import markdown_table
+
+SETTINGS = ["ultrafast@1", "fast@1", "medium@1", "fine@1", "medium@2", "fine@2"]
+METHODS = ["motion:previous", "motion"]
+
+
+def score(root: str, clips: list[str] | None, every: int, flow: FlowCache, direct: bool) -> list[str]:
+    """Both methods: mIoU, and seconds."""
+    index = select_clips(open_index(root), clips, every, 0)
+    flow.any_frames = direct
+    module = PropagationModule(index.label_map.num_classes, METHODS, flow=flow).eval()
+    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for number in tqdm(range(len(items)), desc=f"{root} K={every}", unit="interval"):
+            module.test_step(items[number], number)
+    seconds = time.perf_counter() - started
+    scores = module.test_score.compute()
+    return [*(f"{scores[method]['miou']:.2f}" for method in METHODS), f"{seconds:.0f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument("--clips", nargs="+", help="only these clips")
+    parser.add_argument("--every", type=int, nargs="+", default=[25])
+    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="preset@scale")
+    options = parser.parse_args()
+    columns = [(root, every) for root in options.roots for every in options.every]
+    header = ["", *(f"{Path(root).name} K={every}, {w}" for root, every in columns for w in (*METHODS, "s"))]
+    rows = []
+    for setting in options.settings:
+        preset, _, scale = setting.partition("@")
+        for direct in (False, True):
+            cells = [f"{setting} {'and direct' if direct else 'composed'}"]
+            for root, every in columns:
+                cells += score(root, options.clips, every, FlowCache(DIS(preset, float(scale))), direct)
+            rows.append(cells)
+    print(markdown_table(header, rows))
+
+
+if __name__ == "__main__":
+    main()
