@@ -223,7 +223,9 @@ def voting(make: Callable[[int, tuple[int, int]], ClipBatch]) -> str:
     for name, size in SIZES.items():
         for every in (10, 25, 50) if size[0] < 500 else (10, 25):
             batch = make(every + 1, size)
-            flows = [NeighbourFlow(*vars(f).values()) for f in FlowCache(DIS()).neighbours(batch, range(every))]
+            flows = [
+                NeighbourFlow(*vars(f).values()) for f in FlowCache(DIS("medium", 1)).neighbours(batch, range(every))
+            ]
             given: FlowCache = Given(flows)  # type: ignore[assignment]
             found: dict[str, list[Tensor]] = {}
             works = {"plain": straightforward_vote, "vote": our_vote, "fusion": our_fusion}
@@ -301,7 +303,7 @@ def composed(root: str) -> str:
     """Composed flow against sampling the label anew at every step: mIoU by distance, all start frames of the clip."""
     index = open_index(root)
     batch = WindowItems(select_clips(index, None, 1, 0).clips, index.label_map, radius=10**6)[0]
-    cache, rows = FlowCache(DIS()), []
+    cache, rows = FlowCache(DIS("medium", 1)), []
     for distance in (5, 10, 20):
         counts = torch.zeros(3, index.label_map.num_classes, index.label_map.num_classes + 1, dtype=torch.long)
         for anchor in range(0, len(batch.frames) - distance, 2):

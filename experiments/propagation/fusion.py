@@ -82,6 +82,8 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
             rows[f"PHOTOMETRIC_SCALE = {value}"] = with_constants(blend, PHOTOMETRIC_SCALE=value)
         for value in (0.0, 0.1, 0.5, 1.0):
             rows[f"NEARNESS = {value}"] = with_constants(blend, NEARNESS=value)
+        for value in (0.1, 0.5, 1.0):
+            rows[f"VOTE_SIGMA = {value}"] = with_constants(blend, VOTE_SIGMA=value)
         for value in (0.1, 0.3, 1.0):
             rows[f"TRUST_IN_ERROR = {value}"] = with_constants(blend, TRUST_IN_ERROR=value)
         return rows

@@ -20,7 +20,8 @@ from wrp.data.items import IntervalItems, WindowItems
 from wrp.lightning_cli import run
 from wrp.modules.base import load_module
 from wrp.modules.propagators import Labels, Propagator, Target
-from wrp.ops.fusion import anchor_weights, elect
+from wrp.ops.fusion import anchor_weights, blend
+from wrp.ops.labels import decide_frame
 from wrp.types import WrpError
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -144,7 +145,7 @@ def test_an_own_propagator_takes_five_lines(root: Path) -> None:
     class Earlier(Propagator):
         def label(self, module: PropagationModule, target: Target) -> Labels:
             first = target.seen_from("previous")
-            return elect(first.labels, anchor_weights(first))
+            return decide_frame(blend(first, anchor_weights(first), module.num_classes))
 
     class Mine(PropagationModule):
         propagators = {**PropagationModule.propagators, "earlier": Earlier}

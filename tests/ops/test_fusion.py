@@ -1,12 +1,16 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from wrp.ops.fusion import (
     CONFIRMED_ERROR,
+    VOTE_SIGMA,
     Evidence,
     anchor_weights,
     blend,
+    count_votes,
     elect,
     gather,
     inpaint,
@@ -106,8 +110,22 @@ def test_the_other_anchor_speaks_where_the_nearest_says_nothing() -> None:
 def test_blend_adds_the_weights_of_each_class() -> None:
     given = evidence([[0, 1, 2, IGNORE], [0, 2, IGNORE, IGNORE]], [1.0, 1.0])
     weights = torch.tensor([[0.75, 0.75, 1, 0], [0.25, 0.25, 0, 0]])[:, None]
-    probs = blend(given, weights, 3)[:, 0]
-    assert probs.T.tolist() == [[1, 0, 0], [0, 0.75, 0.25], [0, 0, 1], [0, 0, 0]]
+    votes = count_votes(given.labels, weights, 3)[:, 0]
+    assert votes.T.tolist() == [[1, 0, 0], [0, 0.75, 0.25], [0, 0, 1], [0, 0, 0]]
+    # Each pixel hears its neighbours, in proportion to a Gaussian; where nothing is known, nothing is said.
+    near = math.exp(-0.5 / VOTE_SIGMA**2)
+    expected = torch.tensor([[1, 0.75 * near, 0.25 * near], [near, 0.75, 0.25 + near], [0, 0.75 * near, 1 + near / 4]])
+    expected = torch.cat((expected / expected.sum(1, keepdim=True), torch.zeros(1, 3)))
+    torch.testing.assert_close(blend(given, weights, 3)[:, 0].T, expected)
+
+
+def test_a_line_of_one_pixel_survives_the_blend() -> None:
+    labels = torch.zeros(1, 5, 5, dtype=torch.uint8)
+    labels[0, :, 2] = 1
+    given = Evidence(labels, labels > 1, torch.zeros(1, 5, 5), torch.ones(1), torch.zeros(1).long())
+    assert torch.equal(blend(given, anchor_weights(given), 2).argmax(0), labels[0].long())
+    labels[0] = torch.eye(5)[2] * torch.eye(5)[2].view(-1, 1)
+    assert blend(given, anchor_weights(given), 2).argmax(0).sum() == 0, "one pixel alone is taken for a sampling error"
 
 
 def test_blend_of_weights_sums_to_one_or_zero() -> None:
@@ -182,15 +200,14 @@ def test_cropping_and_mirroring_commute_with_weighing(weigh) -> None:
     assert torch.equal(motion_error(given.flip()), motion_error(given).flip(-1))
 
 
-def test_elected_labels_are_the_maximum_of_the_blend() -> None:
+def test_elected_labels_are_the_maximum_of_the_votes() -> None:
     generator = torch.Generator().manual_seed(0)
     for sources in (1, 2, 3, 4):
         labels = torch.randint(0, 4, (sources, 20, 30), generator=generator).to(torch.uint8)
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
         weights = torch.rand(labels.shape, generator=generator) * (labels != 255)
         weights = weights / weights.sum(0).clamp(min=1e-6)
-        evidence = Evidence(labels, labels > 0, weights, torch.ones(sources), torch.arange(sources))
-        expected, confidence = decide(blend(evidence, weights, 4)[None])
+        expected, confidence = decide(count_votes(labels, weights, 4)[None])
         found, share = elect(labels, weights)
         assert torch.equal(found, expected[0])
         assert found.dtype == torch.uint8

@@ -16,7 +16,7 @@ from wrp.models.refiner import refiner_input
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.fusion import Evidence, anchor_weights, elect, gather, hide_farther, motion_error, prefer_nearest
+from wrp.ops.fusion import Evidence, anchor_weights, blend, elect, gather, hide_farther, motion_error, prefer_nearest
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
 
@@ -141,9 +141,9 @@ class Motion(Propagator):
     """Motion-only y^M (paper), here from both anchors (ours)."""
 
     def label(self, module: Any, target: Target) -> Labels:
-        """The label with the greatest weight of the anchors."""
+        """The class that the anchors make most probable."""
         evidence = target.seen_from(self.anchors)
-        return elect(evidence.labels, anchor_weights(evidence))
+        return decide_frame(blend(evidence, anchor_weights(evidence), module.num_classes))
 
 
 class Semantic(Propagator):

@@ -150,8 +150,12 @@ class RefinementModule(BaseModule):
                 outs, out = self._ways(out, frame, there)
                 backs, back = self._ways(back, there, frame)
                 image, distance = image_of(there), abs(offset)
+                # Out along one flow and back along the other: a cycle over one flow returns however wrong it is.
                 cycles[offset] = join_sources(
-                    [cycle_evidence(label, image, frame, *ways, distance) for ways in zip(outs, backs, strict=True)]
+                    [
+                        cycle_evidence(label, image, frame, way, home, distance)
+                        for way, home in zip(outs, reversed(backs), strict=True)
+                    ]
                 )
                 if far in window.labels:
                     pairs[offset] = join_sources(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wrp.ops.cpu import backend, convert, hide, join, tensor
 from wrp.types import IGNORE_INDEX
@@ -15,6 +17,10 @@ from wrp.types import IGNORE_INDEX
 NEARNESS = 0.2
 PHOTOMETRIC_SCALE = 1 / 12
 TRUST_IN_ERROR = 0.3
+
+# Width of the Gaussian over 3×3 pixels that smooths the votes (ours), in pixels, chosen by
+# experiments/propagation/fusion.py; the middle row has more than half of the weight, so a line of one pixel stays.
+VOTE_SIGMA = 0.7
 
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.05
@@ -120,8 +126,21 @@ def hide_farther(labels: Tensor, distance: Tensor, anchor: Tensor) -> Tensor:
 
 
 def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
-    """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known."""
-    return count_votes(evidence.labels, weights, num_classes)
+    """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known.
+
+    Votes are smoothed over neighbouring pixels (ours): labels are sampled at whole pixels, so each is off by up to half
+    a pixel, and neighbours differently.
+    """
+    votes = smooth(count_votes(evidence.labels, weights, num_classes))
+    known = evidence.known.any(0)
+    return votes * (known / votes.sum(0).clamp(min=1e-12))
+
+
+def smooth(votes: Tensor) -> Tensor:
+    """Votes (C, H, W) averaged over 3×3 pixels with Gaussian weights; outside of the frame there are none."""
+    near = math.exp(-0.5 / VOTE_SIGMA**2)
+    row = votes.new_tensor([near, 1.0, near])
+    return functional.conv2d(votes[:, None], row.view(-1, 1) * row.view(1, 1, 1, -1), padding=1)[:, 0]
 
 
 def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -132,7 +151,7 @@ def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
 
 
 def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The label with the greatest weight at each pixel: the maximum of :func:`blend`, from ids alone.
+    """The label with the greatest weight at each pixel, from ids alone.
 
     Args:
         labels: Labels of S sources, (S, H, W) uint8; 255 where a source has none.
