@@ -85,5 +85,6 @@ def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: p
     shares = [float(line.split("|")[-2].rstrip(" %")) for line in printed.splitlines() if line.rstrip().endswith("% |")]
     assert len(shares) == 3
     assert min(shares) > 97
-    motion.print_peak(5, 48, 64)
-    assert float(capsys.readouterr().out) > 0
+    for method in ("motion", "refine"):
+        motion.print_peak(5, 48, 64, method)
+        assert float(capsys.readouterr().out) > 0

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp import PropagationModule
+from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.synthetic import render_clip
@@ -40,9 +40,11 @@ from wrp.ops.fusion import anchor_weights, elect
 from wrp.ops.vote import source_weights
 from wrp.ops.warp import coordinates, sample, warp_labels
 from wrp.pipeline.report import markdown_table
+from wrp.pipeline.settings import Settings
 from wrp.types import IGNORE_INDEX, ClipBatch
 
 CLASSES = 11
+CITYSCAPES = 19
 SIZES = {"480×360": (360, 480), "1280×720": (720, 1280)}
 LARGE = {"2048×1024": (1024, 2048)}
 
@@ -248,9 +250,9 @@ def voting(make: Callable[[int, tuple[int, int]], ClipBatch]) -> str:
 # ------------------------------------------------------------------------------------------------------------- memory
 
 
-def peak_of(count: int, size: tuple[int, int]) -> float:
+def peak_of(count: int, size: tuple[int, int], method: str) -> float:
     """Peak memory in MB of propagating a generated interval whose frames are made one by one, in a fresh process."""
-    command = [sys.executable, __file__, "--peak", str(count), str(size[0]), str(size[1])]
+    command = [sys.executable, __file__, "--peak", str(count), str(size[0]), str(size[1]), method]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
@@ -269,12 +271,21 @@ class Rolling:
         return torch.from_numpy(np.roll(self.texture, index, 1).astype(np.uint8)).permute(2, 0, 1).contiguous()
 
 
-def print_peak(count: int, height: int, width: int) -> None:
-    label = torch.from_numpy((np.indices((height, width)).sum(0) // 40 % CLASSES).astype(np.uint8))
+def print_peak(count: int, height: int, width: int, method: str) -> None:
+    num_classes = CITYSCAPES if method == "refine" else CLASSES
+    label = torch.from_numpy((np.indices((height, width)).sum(0) // 40 % num_classes).astype(np.uint8))
     frames = Rolling(count, height, width)
     stems = [f"{i:05d}" for i in range(count)]
     batch = ClipBatch("rolling", stems, 0, frames, {0: label, count - 1: label}, (0, count))  # type: ignore[arg-type]
-    for _ in PropagationModule(CLASSES, ["motion"]).propagate(batch):
+    teacher = refiner = None
+    if method == "refine":  # untrained networks take the same memory
+        defaults = Settings(root="", out="")
+        network = (defaults.architecture, defaults.encoder, None, defaults.teacher_scale, defaults.teacher_options)
+        teacher = SegmentationModule(num_classes, *network).eval()
+        refiner = RefinementModule(num_classes, teacher).eval()
+    # The preset of the flow has no part in how memory grows.
+    module = PropagationModule(num_classes, [method], teacher, refiner, DIS("ultrafast", 1))
+    for _ in module.propagate(batch):
         pass
     # Not ru_maxrss: a child begins with that of its parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -282,17 +293,23 @@ def print_peak(count: int, height: int, width: int) -> None:
 
 
 def memory() -> str:
-    """Peak memory of intervals of 50, 200 and 800 frames."""
-    return f"{memory_by_length(SIZES, (50, 200, 800))}\n\n{memory_by_length(LARGE, (50, 100, 200))}"
+    """Peak memory by the length of an interval, of motion alone and with all networks."""
+    tables = [
+        memory_by_length(SIZES, (50, 200, 800), "motion"),
+        memory_by_length(LARGE, (50, 100, 200), "motion"),
+        memory_by_length(LARGE, (5, 10, 20), "refine"),
+    ]
+    return "\n\n".join(tables)
 
 
-def memory_by_length(sizes: dict[str, tuple[int, int]], counts: Sequence[int]) -> str:
+def memory_by_length(sizes: dict[str, tuple[int, int]], counts: Sequence[int], method: str) -> str:
     rows = []
     for name, size in sizes.items():
-        peaks = [peak_of(count, size) for count in counts]
+        peaks = [peak_of(count, size, method) for count in counts]
         slope = 1024 * (peaks[-1] - peaks[0]) / (counts[-1] - counts[0])
-        rows.append([name, *(f"{peak:.0f}" for peak in peaks), f"{slope:.0f}", f"{3 * size[0] * size[1] / 1024:.0f}"])
-    header = ["frames", *(f"{count} frames, MB" for count in counts), "slope, kB a frame", "one frame itself, kB"]
+        cells = [f"{slope:.0f}", f"{3 * size[0] * size[1] / 1024:.0f}"]
+        rows.append([f"{method}, {name}", *(f"{peak:.0f}" for peak in peaks), *cells])
+    header = ["", *(f"{count} frames, MB" for count in counts), "slope, kB a frame", "one frame itself, kB"]
     return markdown_table(header, rows)
 
 
@@ -356,12 +373,13 @@ def main() -> None:
     parser.add_argument("--root", help="data set of a real clip, looked for below WRP_DATA as well")
     parser.add_argument("--only", choices=("propagation", "vote", "memory", "composed", "primitives"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--peak", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     if options.peak:
-        print_peak(*options.peak)
+        *numbers, method = options.peak
+        print_peak(*map(int, numbers), method)
         return
 
     def make(count: int, size: tuple[int, int]) -> ClipBatch:

@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from wrp.models.refiner import CUES, SMOOTHING, Refiner, RefinerInput, refiner_input, stack_inputs
+from wrp.models.refiner import CUES, INPAINT_ODDS, SMOOTHING, Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.ops.fusion import Evidence, anchor_weights, blend, inpaint, motion_error
 
 IGNORE = 255
 
 
 def random_input(num_classes: int, height: int, width: int, batch: int = 1) -> RefinerInput:
-    return RefinerInput(
-        torch.rand(batch, 3, height, width),
-        torch.rand(batch, num_classes, height, width).mul(4).softmax(1),
-        torch.rand(batch, num_classes, height, width).softmax(1),
-        torch.rand(batch, CUES, height, width),
-    )
+    motion = torch.rand(batch, num_classes, height, width).mul(4).softmax(1)
+    semantic = torch.rand(batch, num_classes, height, width).softmax(1)
+    cues = torch.rand(batch, CUES, height, width)
+    cues[:, 0] = cues[:, 0].round()
+    prior = inpaint(motion, cues[:, :1] > 0.5, semantic)
+    return RefinerInput(torch.rand(batch, 3, height, width), prior, semantic, cues, motion)
 
 
 def random_evidence(height: int, width: int, num_classes: int) -> Evidence:
@@ -29,29 +29,38 @@ def random_evidence(height: int, width: int, num_classes: int) -> Evidence:
 
 @pytest.mark.parametrize("size", [(33, 47), (64, 96), (16, 16), (1, 1), (5, 130)])
 @pytest.mark.parametrize(("num_classes", "channels"), [(2, (8, 16)), (11, (16, 32, 48, 64, 96)), (3, (8,))])
-def test_an_untrained_refiner_returns_the_smoothed_prior(
-    size: tuple[int, int], num_classes: int, channels: tuple[int, ...]
-) -> None:
+def test_an_untrained_refiner_inpaints(size: tuple[int, int], num_classes: int, channels: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     inputs = random_input(num_classes, *size)
     logits = Refiner(num_classes, channels)(inputs)
     assert logits.shape == (1, num_classes, *size)
-    assert torch.equal(logits.argmax(1), inputs.prior.argmax(1))
-    smoothed = (1 - SMOOTHING) * inputs.prior + SMOOTHING / num_classes
+    mask = torch.where(inputs.cues[:, :1] > 0.5, 1.0, 0.0)
+    odds = torch.tensor(INPAINT_ODDS)
+    mask = mask * odds.sigmoid() + (1 - mask) * (-odds).sigmoid()
+    inpainted = mask * inputs.semantic + (1 - mask) * inputs.motion
+    smoothed = (1 - SMOOTHING) * inpainted + SMOOTHING / num_classes
     torch.testing.assert_close(logits.softmax(1), smoothed)
 
 
 def test_where_nothing_is_known_an_untrained_refiner_is_undecided() -> None:
     inputs = random_input(4, 8, 8)
-    inputs.prior[:, :, 2, 2] = 0
+    inputs.motion[:, :, 2, 2] = inputs.semantic[:, :, 2, 2] = 0
     probs = Refiner(4, (8, 16))(inputs).softmax(1)
     torch.testing.assert_close(probs[0, :, 2, 2], torch.full((4,), 0.25))
 
 
+def test_the_network_corrects_the_mask_for_all_classes_alike() -> None:
+    inputs, refiner = random_input(3, 8, 8), Refiner(3, (8, 16))
+    for bias, expected in ((30.0, inputs.semantic), (-30.0, inputs.motion)):
+        refiner.head.bias.data[0] = bias
+        torch.testing.assert_close(refiner(inputs).softmax(1), (1 - SMOOTHING) * expected + SMOOTHING / 3)
+
+
 def test_a_certain_prior_stays_finite_and_can_be_overruled() -> None:
     inputs = random_input(3, 8, 8)
-    inputs.prior = torch.zeros_like(inputs.prior)
-    inputs.prior[:, 1] = 1
+    for prior in (inputs.prior, inputs.motion, inputs.semantic):
+        prior[:] = 0
+        prior[:, 1] = 1
     logits = Refiner(3, (8, 16))(inputs)
     assert torch.isfinite(logits).all()
     assert (logits[:, 1] - logits[:, 0]).max() < 5

@@ -14,6 +14,9 @@ from wrp.ops.fusion import Evidence, anchor_weights, blend, inpaint, motion_erro
 # so that the network can overrule it.
 SMOOTHING = 0.03
 
+# Log-odds, before training, that the label is the teacher's inside of the motion-error mask, and motion's outside.
+INPAINT_ODDS = 3.0
+
 # Channels of the input that depend neither on the image nor on the number of classes.
 CUES = 4
 
@@ -28,12 +31,14 @@ class RefinerInput:
         semantic: p^S, the teacher's probabilities, (B, C, H, W) float32; zeros where there is no teacher.
         cues: (B, 4, H, W) float32 in [0, 1]: motion-error mask, disagreement of the sources, their blended photometric
             error and nearness exp(-distance / 10).
+        motion: y^M, the soft label before it was inpainted, (B, C, H, W) float32 that sums to 1 or 0.
     """
 
     image: Tensor
     prior: Tensor
     semantic: Tensor
     cues: Tensor
+    motion: Tensor
 
 
 def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> RefinerInput:
@@ -55,7 +60,7 @@ def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> Refine
     photometric = (weights * evidence.photometric.float()).sum(0) * 10
     nearness = (weights * torch.exp(-evidence.distance / 10).view(-1, 1, 1)).sum(0)
     cues = torch.stack((error.float(), disagreement, photometric.clamp(max=1), nearness))
-    return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None])
+    return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None], motion[None])
 
 
 def stack_inputs(inputs: list[RefinerInput]) -> RefinerInput:
@@ -71,7 +76,11 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class Refiner(nn.Module):
-    """A light U-Net with residual logits over the prior: untrained, its output is the prior.
+    """A light U-Net that inpaints anew and adds to the result: untrained, its output is nearly the prior.
+
+    One channel corrects the motion-error mask (ours): whether to believe motion or the teacher is the same question for
+    every class, and a network that answers it class by class needs more examples than three frames give. The others are
+    logits on top of what was inpainted with the corrected mask.
 
     Args:
         num_classes: C.
@@ -88,19 +97,22 @@ class Refiner(nn.Module):
         self.up = nn.ModuleList(
             _convolution(fine + coarse, fine) for fine, coarse in zip(channels, channels[1:], strict=False)
         )
-        self.head = nn.Conv2d(channels[0], num_classes, 1)
+        self.head = nn.Conv2d(channels[0], 1 + num_classes, 1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
-        """Logits (B, C, H, W): logarithm of the smoothed prior plus what the network adds."""
-        smooth = (1 - SMOOTHING) * inputs.prior + SMOOTHING / inputs.prior.shape[1]
-        return smooth.log() + self.residual(inputs)
+        """Logits (B, C, H, W): logarithm of what is inpainted, smoothed, plus what the network adds."""
+        correction, residual = self.residual(inputs).split((1, inputs.prior.shape[1]), 1)
+        mask = torch.sigmoid(correction + INPAINT_ODDS * (2 * inputs.cues[:, :1] - 1))
+        inpainted = (1 - mask) * inputs.motion + mask * inputs.semantic
+        inpainted = inpainted / inpainted.sum(1, keepdim=True).clamp(min=1e-6)
+        return ((1 - SMOOTHING) * inpainted + SMOOTHING / inpainted.shape[1]).log() + residual
 
     def residual(self, inputs: RefinerInput) -> Tensor:
-        """What the network adds to the prior's logits, (B, C, H, W)."""
+        """Log-odds added to the motion-error mask and logits added to the classes, (B, 1 + C, H, W)."""
         stacked = torch.cat((inputs.image - 0.5, inputs.prior, inputs.semantic, inputs.cues), 1)
         features = [self.stem(stacked.contiguous(memory_format=torch.channels_last))]
         for down in self.down:
