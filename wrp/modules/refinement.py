@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.ops.labels import decide
+from wrp.ops.noise import corrupt, displace
 from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
 
 # Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 45 MB.
@@ -67,6 +68,8 @@ class RefinementModule(BaseModule):
         channels: Width of the refiner's levels, full resolution first.
         interval: Distance between anchors that examples imitate, in frames; None: the walk's whole length.
         pair_share: Share of the examples that use another anchor's label, where one is in reach.
+        displacement: Smooth random displacement of each source of an example, standard deviation in pixels.
+        corruption: Probability that the sources of an example lose thin parts or have classes confused.
         crops: Examples per labelled frame and step.
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
         dice: Weight of the Dice loss beside cross-entropy.
@@ -90,6 +93,8 @@ class RefinementModule(BaseModule):
         channels: tuple[int, ...] = (16, 32, 48, 64, 96),
         interval: int | None = None,
         pair_share: float = 0.5,
+        displacement: float = 0.0,
+        corruption: float = 0.0,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
         dice: float = 0.0,
@@ -107,6 +112,8 @@ class RefinementModule(BaseModule):
         self.channels = channels
         self.interval = interval
         self.pair_share = pair_share
+        self.displacement = displacement
+        self.corruption = corruption
         self.crops = crops
         self.crop_size = crop_size
         self.dice = dice
@@ -241,9 +248,17 @@ class RefinementModule(BaseModule):
         image, label = image[:, rows, columns], label[rows, columns]
         if torch.rand(()) < 0.5:
             evidence, semantic, image, label = evidence.flip(), semantic.flip(-1), image.flip(-1), label.flip(-1)
-        example = refiner_input(image, evidence, semantic)
+        example = refiner_input(image, self._disturbed(evidence), semantic)
         example.image = self.jitter(example.image)
         return example, label
+
+    def _disturbed(self, evidence: Evidence) -> Evidence:
+        labels = evidence.labels
+        if self.displacement:
+            labels = displace(labels, self.displacement)
+        if self.corruption and torch.rand(()) < self.corruption:
+            labels = corrupt(labels)
+        return replace(evidence, labels=labels)
 
 
 def draw_evidence(walk: Walk, label: Tensor, interval: int | None, pair_share: float) -> Evidence:

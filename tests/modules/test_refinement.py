@@ -1,0 +1,111 @@
+"""What the refiner learns from: cycles, pairs, and disturbed sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.clips import make_folder
+from tests.flow.base import texture
+from wrp import RefinementModule
+from wrp.flow.estimator import FlowEstimator
+from wrp.modules.refinement import Walk, draw_evidence
+from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
+
+SIZE = (24, 40)
+
+
+class Constant(FlowEstimator):
+    """Frames slide by one pixel, and that is what direct flow says; the flow between neighbours says two.
+
+    Args:
+        direct: Whether there is flow between any frames.
+    """
+
+    def __init__(self, direct: bool) -> None:
+        super().__init__()
+        self.any_frames = direct
+
+    @property
+    def signature(self) -> str:
+        return "constant"
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        # Forward and backward take turns by halves, see FlowEstimator.between.
+        flow = torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
+        half = len(frames_s) // 2
+        flow[:half, 0], flow[half:, 0] = 2, -2
+        return flow
+
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        return torch.stack((start[:, 0].sign(), start[:, 1]), 1)
+
+
+def window() -> ClipBatch:
+    frames = [texture(*SIZE, i) for i in range(3)]
+    label = (torch.arange(SIZE[1]) // 8 % 3).to(torch.uint8).expand(SIZE).contiguous()
+    return ClipBatch("clip", ["0", "1", "2"], 0, frames, {1: label}, (1, 2))
+
+
+def walk(direct: bool) -> Walk:
+    return RefinementModule(3, channels=(4, 8), flow=Constant(direct)).walk(window())
+
+
+def test_a_cycle_over_one_flow_returns_however_wrong_it_is() -> None:
+    label, said = window().labels[1], walk(direct=False).cycles[1]
+    assert said.labels.shape == (1, *SIZE)
+    known = said.labels[0] != IGNORE_INDEX
+    assert known.any()
+    assert torch.equal(said.labels[0][known], label[known])
+
+
+def test_a_cycle_out_and_back_along_different_flows_shows_the_error() -> None:
+    label, said = window().labels[1], walk(direct=True).cycles[1]
+    assert said.labels.shape == (2, *SIZE)
+    # Out by two and back by one, and the other way round: a pixel off to either side.
+    for labels, shift in zip(said.labels[:, :, 4:-4], (1, -1), strict=True):
+        assert torch.equal(labels, label.roll(-shift, 1)[:, 4:-4])
+
+
+def test_two_cycles_of_two_sources_each_are_two_anchors() -> None:
+    torch.manual_seed(0)
+    met = set()
+    for _ in range(20):
+        said = draw_evidence(walk(direct=True), window().labels[1], 2, 0.0)
+        met.add(tuple(said.anchor.tolist()))
+    assert met == {(0, 0, 1, 1), (0, 1, 1), (0, 0, 1)}
+
+
+@pytest.mark.parametrize("noise", [{"displacement": 3.0}, {"corruption": 1.0}])
+def test_sources_are_disturbed_and_the_truth_is_not(noise: dict[str, float]) -> None:
+    torch.manual_seed(0)
+    quiet = RefinementModule(3, channels=(4, 8), flow=Constant(True))
+    noisy = RefinementModule(3, channels=(4, 8), flow=Constant(True), **noise)
+    batch = window()
+    evidence = quiet.walk(batch).cycles[1]
+    assert torch.equal(quiet._disturbed(evidence).labels, evidence.labels)
+    disturbed = [noisy._disturbed(evidence) for _ in range(10)]
+    assert any(not torch.equal(given.labels, evidence.labels) for given in disturbed)
+    assert all(torch.equal(given.photometric, evidence.photometric) for given in disturbed)
+    assert torch.isfinite(noisy.training_step(batch, 0))
+
+
+@pytest.mark.slow
+def test_two_processes_fit_a_refiner(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {"walk": 7}, labelled=(0, 3, 6))
+    command = [sys.executable, "-m", "wrp", "fit", "--model=RefinementModule", "--model.channels=[4,8,8]"]
+    command += ["--model.crop_size=[16,32]", "--model.crops=2", "--data=VideoDataModule", "--data.num_classes=3"]
+    command += [f"--data.root={root}", "--data.serve=windows", "--trainer.accelerator=cpu", "--trainer.devices=2"]
+    command += ["--trainer.strategy=ddp", "--trainer.max_steps=2", "--trainer.logger=false"]
+    command += ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert len(list((tmp_path / "out").glob("*.ckpt"))) == 1
