@@ -84,3 +84,15 @@ def test_a_balanced_loss_of_nothing_is_a_zero_with_gradients() -> None:
     assert loss == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_pixels_near_a_border_count_more(balance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 8, 12, generator=generator)
+    labels = (torch.arange(12) > 5).long().expand(2, 8, 12)
+    each = functional.cross_entropy(logits, labels, reduction="none")
+    near = (torch.arange(12) >= 4) & (torch.arange(12) <= 7)
+    weights = 1 + 2.0 * near  # both classes have as many pixels, so balance changes nothing
+    expected = (each * weights).sum() / weights.expand(2, 8, 12).sum()
+    torch.testing.assert_close(cross_entropy(logits, labels, balance=balance, boundary=2.0), expected)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchmetrics import Metric
 
 from wrp.metrics.calibration import (
@@ -21,6 +20,7 @@ from wrp.metrics.calibration import (
     total_confidence,
 )
 from wrp.metrics.segmentation import class_iou, confusion, mean_iou
+from wrp.ops.labels import near_border
 from wrp.types import IGNORE_INDEX
 
 # Half the width of the band along the borders of the truth, in pixels.
@@ -47,15 +47,6 @@ class Truth:
     def trimap(self) -> Tensor:
         """(H, W) bool: pixels within 3 pixels of another label."""
         return near_border(self.labels, TRIMAP)
-
-
-def near_border(labels: Tensor, radius: int) -> Tensor:
-    """Pixels (H, W) bool whose square neighbourhood of this radius holds another label (H, W)."""
-    values = labels.float()[None]
-    size = 2 * radius + 1
-    highest = functional.max_pool2d(values, size, 1, radius)
-    lowest = -functional.max_pool2d(-values, size, 1, radius)
-    return (highest != lowest)[0]
 
 
 class PropagationScore(Metric):

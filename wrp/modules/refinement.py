@@ -74,6 +74,7 @@ class RefinementModule(BaseModule):
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
         dice: Weight of the Dice loss beside cross-entropy.
         balance: Weight of rare classes in the cross-entropy, see :func:`~wrp.losses.segmentation.cross_entropy`.
+        boundary: Weight of pixels near a border in the cross-entropy beyond that of others.
         jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
             learned by heart soon.
         optimizer: ``adamw`` or ``sgd``.
@@ -99,6 +100,7 @@ class RefinementModule(BaseModule):
         crop_size: tuple[int, int] = (192, 256),
         dice: float = 0.0,
         balance: float = 0.5,
+        boundary: float = 0.0,
         jitter: float = 0.3,
         optimizer: str = "adamw",
         lr: float = 5e-3,
@@ -118,6 +120,7 @@ class RefinementModule(BaseModule):
         self.crop_size = crop_size
         self.dice = dice
         self.balance = balance
+        self.boundary = boundary
         self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
         self.teacher = load_teacher(teacher, num_classes)
@@ -133,7 +136,7 @@ class RefinementModule(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
-        return cross_entropy_dice(logits, labels, self.dice, self.balance)
+        return cross_entropy_dice(logits, labels, self.dice, self.balance, self.boundary)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
         """Logits (B, C, H, W) of the refined labels."""

@@ -33,6 +33,15 @@ def decide_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
     return labels[0], confidence[0]
 
 
+def near_border(labels: Tensor, radius: int) -> Tensor:
+    """Pixels (H, W) or (B, H, W) bool whose square neighbourhood of this radius holds another label; same shape."""
+    values = labels.float().view(-1, 1, *labels.shape[-2:])
+    size = 2 * radius + 1
+    highest = functional.max_pool2d(values, size, 1, radius)
+    lowest = -functional.max_pool2d(-values, size, 1, radius)
+    return (highest != lowest).view(labels.shape)
+
+
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """Labels (B, H, W) of any integer dtype brought to another height and width, nearest neighbour."""
     if tuple(labels.shape[-2:]) == size:
