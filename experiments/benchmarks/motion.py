@@ -279,7 +279,7 @@ def print_peak(count: int, height: int, width: int, method: str) -> None:
     batch = ClipBatch("rolling", stems, 0, frames, {0: label, count - 1: label}, (0, count))  # type: ignore[arg-type]
     teacher = refiner = None
     if method == "refine":  # untrained networks take the same memory
-        defaults = Settings(root="", out="")
+        defaults = Settings(root="clips", out="labels")
         network = (defaults.architecture, defaults.encoder, None, defaults.teacher_scale, defaults.teacher_options)
         teacher = SegmentationModule(num_classes, *network).eval()
         refiner = RefinementModule(num_classes, teacher).eval()
