@@ -139,8 +139,10 @@ def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
 def smooth(votes: Tensor) -> Tensor:
     """Votes (C, H, W) averaged over 3×3 pixels with Gaussian weights; outside of the frame there are none."""
     near = math.exp(-0.5 / VOTE_SIGMA**2)
-    row = votes.new_tensor([near, 1.0, near])
-    return functional.conv2d(votes[:, None], row.view(-1, 1) * row.view(1, 1, 1, -1), padding=1)[:, 0]
+    # Sums of shifted maps: a convolution of single channels takes twenty times as long on a CPU.
+    padded = functional.pad(votes, (1, 1, 1, 1))
+    columns = padded[:, 1:-1] + near * (padded[:, :-2] + padded[:, 2:])
+    return columns[..., 1:-1] + near * (columns[..., :-2] + columns[..., 2:])
 
 
 def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
