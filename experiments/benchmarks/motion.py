@@ -36,7 +36,8 @@ from wrp.flow.votes import vote_sources
 from wrp.flow.walk import walk_interval
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.ops.chain import NeighbourFlow, extend_near, start_chain
-from wrp.ops.fusion import anchor_weights, elect
+from wrp.ops.fusion import anchor_weights, blend, elect
+from wrp.ops.labels import decide_frame
 from wrp.ops.vote import source_weights
 from wrp.ops.warp import coordinates, sample, warp_labels
 from wrp.pipeline.report import markdown_table
@@ -216,7 +217,7 @@ def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
     evidence = [e for _, e in walk_interval(batch, flow) if e is not None]
-    return [elect(e.labels, anchor_weights(e))[0] for e in evidence]
+    return [decide_frame(blend(e, anchor_weights(e), CLASSES))[0] for e in evidence]
 
 
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch]) -> str:

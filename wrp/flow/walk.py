@@ -18,7 +18,7 @@ from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.types import ClipBatch
 
-# Memory for what the later anchor says about the frames of an interval, in bytes: 46 frames of 480×360.
+# Memory for what the later anchor says about the frames of an interval, in bytes: 24 frames of 480×360.
 SPOOL_BYTES = 2**25
 
 
@@ -34,10 +34,10 @@ def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) ->
         anchor: Index of the anchor in the clip.
         indices: Indices of the frames in the order of the walk, starting beside the anchor.
     """
-    label, image = batch.labels[anchor], image_of(batch.frame(anchor))
     if flow.any_frames:
         yield from _corrected_from(batch, flow, anchor, indices)
         return
+    label, image = batch.labels[anchor], image_of(batch.frame(anchor))
     chains = _chains_from(batch, flow, anchor, indices)
     # The next chain is extended while this one's end is looked at.
     for index, chain in zip(indices, ahead(chains) if serves(label) else chains, strict=True):

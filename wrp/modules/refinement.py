@@ -26,9 +26,10 @@ from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.ops.labels import decide
 from wrp.ops.noise import corrupt, displace
+from wrp.ops.warp import Sampler
 from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
 
-# Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 45 MB.
+# Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**30
 
 
@@ -147,6 +148,7 @@ class RefinementModule(BaseModule):
         """Follow the flow from the labelled frame to both ends of its window."""
         target = window.targets[0]
         frame, label = window.frame(target), window.labels[target]
+        image_here = image_of(frame)
         cycles: dict[int, Evidence] = {}
         pairs: dict[int, Evidence] = {}
         for step in (-1, 1):
@@ -157,9 +159,9 @@ class RefinementModule(BaseModule):
                 onward, homeward = self.flow.between(window, [earlier])[0].towards(step)
                 out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
                 there, offset = window.frame(far), far - target
-                outs, out = self._ways(out, frame, there)
-                backs, back = self._ways(back, there, frame)
                 image, distance = image_of(there), abs(offset)
+                outs, out = self._ways(out, frame, there, image)
+                backs, back = self._ways(back, there, frame, image_here)
                 # Out along one flow and back along the other: a cycle over one flow returns however wrong it is.
                 cycles[offset] = join_sources(
                     [
@@ -174,12 +176,12 @@ class RefinementModule(BaseModule):
                 far += step
         return Walk(self.semantic(window.frame(target)).half(), cycles, pairs)
 
-    def _ways(self, chain: Chain, frame: Tensor, far: Tensor) -> tuple[list[Chain], Chain]:
+    def _ways(self, chain: Chain, frame: Tensor, far: Tensor, image: Sampler) -> tuple[list[Chain], Chain]:
         """The chains of the sources between two frames, as at inference, and the one to go on from."""
         if not self.flow.any_frames:
             return [chain], chain
         direct = direct_flow(chain, self.flow, frame, far)
-        image, target = image_of(far), to_unit(frame[None])
+        target = to_unit(frame[None])
         errors = [photometric_error(target, image(way.landing[0])[0])[0] for way in (chain, direct)]
         return [chain, direct], without_drift(chain, direct, torch.stack(errors))
 
