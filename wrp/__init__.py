@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wrp.callbacks.writer import LabelWriter
-    from wrp.data.datamodule import ImageDataModule, VideoDataModule
+    from wrp.data.datamodule import VideoDataModule
+    from wrp.data.imagemodule import ImageDataModule
     from wrp.modules.propagation import PropagationModule
     from wrp.modules.refinement import RefinementModule
     from wrp.modules.segmentation import SegmentationModule
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from wrp.pipeline.settings import Settings
 
 _HOME = {
-    "ImageDataModule": "wrp.data.datamodule",
+    "ImageDataModule": "wrp.data.imagemodule",
     "LabelWriter": "wrp.callbacks.writer",
     "PropagationModule": "wrp.modules.propagation",
     "RefinementModule": "wrp.modules.refinement",

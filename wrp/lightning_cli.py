@@ -14,7 +14,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
 from wrp.callbacks.writer import LabelWriter
-from wrp.data.datamodule import ImageDataModule, VideoDataModule
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.imagemodule import ImageDataModule
 from wrp.modules.base import BaseModule, check_class
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule

@@ -130,11 +130,15 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a clip: ``stem`` names its outputs; ``label`` is the path of its dense label, if it has one."""
+    """One frame of a clip: ``stem`` names its outputs; ``label`` is the path of its dense label, if it has one.
+
+    A label that was propagated comes with the path of its ``confidence``, 8-bit grey.
+    """
 
     stem: str
     image: Path
     label: Path | None = None
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +241,7 @@ class FrameBatch:
         clips: Name of the clip of each frame; empty for images without video.
         stems: Name of each frame.
         indices: Index of each frame in its clip.
+        weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; None: all the same.
     """
 
     images: Tensor
@@ -244,6 +249,7 @@ class FrameBatch:
     clips: list[str]
     stems: list[str]
     indices: list[int]
+    weights: Tensor | None = None
 
 
 @dataclass

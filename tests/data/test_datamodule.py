@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.clips import HEIGHT, WIDTH, make_camvid, make_davis, make_folder, make_images, picture, save
-from wrp.data.datamodule import ImageDataModule, VideoDataModule
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.imagemodule import ImageDataModule
 from wrp.types import ClipBatch, DataError, FrameBatch
 
 CROP = (16, 24)

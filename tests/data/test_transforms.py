@@ -11,7 +11,8 @@ LABEL = torch.from_numpy(id_picture(0, (0, 1, 2), 60, 90))
 
 
 def augment(draw: Draw, seed: int = 0, crop: tuple[int, int] = (32, 48)) -> tuple[Tensor, Tensor]:
-    return TrainTransform(crop, seed=seed)(IMAGE, LABEL, draw)
+    image, [label] = TrainTransform(crop, seed=seed)(IMAGE, [LABEL], draw)
+    return image, label
 
 
 def test_a_draw_is_another_seed_for_every_epoch_index_and_run() -> None:
@@ -33,15 +34,17 @@ def test_every_crop_has_its_size_and_dtype(crop: tuple[int, int]) -> None:
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index() -> None:
     transform = TrainTransform((32, 48), seed=3)
-    first = transform(IMAGE, LABEL, Draw(1, 2))
+    first, [label] = transform(IMAGE, [LABEL], Draw(1, 2))
     for other in (Draw(0, 0), Draw(1, 1), Draw(2, 2)):
-        transform(IMAGE, LABEL, other)  # what was drawn before does not matter
+        transform(IMAGE, [LABEL], other)  # what was drawn before does not matter
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(1)
-    again, fresh = transform(IMAGE, LABEL, Draw(1, 2)), augment(Draw(1, 2), seed=3)
-    for i in range(2):
-        assert torch.equal(first[i], again[i])
-        assert torch.equal(first[i], fresh[i])
+    again, [same] = transform(IMAGE, [LABEL], Draw(1, 2))
+    assert torch.equal(first, again)
+    assert torch.equal(label, same)
+    fresh, its_label = augment(Draw(1, 2), seed=3)
+    assert torch.equal(first, fresh)
+    assert torch.equal(label, its_label)
 
 
 def test_other_seeds_epochs_and_indices_look_different() -> None:
@@ -64,7 +67,7 @@ def test_frame_and_label_share_one_geometry_and_padding_is_unlabelled() -> None:
     label[30:, 40:] = 2
     image = (label * 100 + 20).repeat(3, 1, 1)
     for index in range(20):
-        crop, moved = TrainTransform((80, 80), seed=1)(image, label, Draw(0, index))
+        crop, [moved] = TrainTransform((80, 80), seed=1)(image, [label], Draw(0, index))
         grey = crop.float().mean(0)
         medians = [grey[moved == value].median().item() for value in moved.unique().tolist() if value != 255]
         assert medians == sorted(medians)
@@ -81,5 +84,6 @@ def test_mirrored_and_plain_crops_both_occur() -> None:
     label = torch.zeros(64, 64, dtype=torch.uint8)
     label[:, 32:] = 1
     image = (label * 200).repeat(3, 1, 1)
-    left = [TrainTransform((64, 64), scale=(1, 1), seed=0)(image, label, Draw(0, i))[1][0, 0].item() for i in range(20)]
+    transform = TrainTransform((64, 64), scale=(1, 1), seed=0)
+    left = [transform(image, [label], Draw(0, i))[1][0][0, 0].item() for i in range(20)]
     assert 3 < sum(left) < 17

@@ -1,8 +1,10 @@
 import pytest
 import torch
+from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 from torch.nn import functional
 
-from wrp.losses.segmentation import cross_entropy
+from wrp.losses.segmentation import LOSSES, check_losses, cross_entropy, dice, lovasz, ohem, relaxation, sum_losses
+from wrp.types import WrpError
 
 
 def random_case(seed: int, ignore_index: int = 255) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +21,7 @@ def test_it_is_the_mean_over_the_labelled_pixels(seed: int, ignore_index: int) -
     logits, labels = random_case(seed, ignore_index)
     kept = labels != ignore_index
     reference = functional.cross_entropy(logits.permute(0, 2, 3, 1)[kept], labels[kept])
-    torch.testing.assert_close(cross_entropy(logits, labels, ignore_index), reference)
+    torch.testing.assert_close(cross_entropy(logits, labels, ignore_index=ignore_index), reference)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
@@ -96,3 +98,135 @@ def test_pixels_near_a_border_count_more(balance: float) -> None:
     weights = 1 + 2.0 * near  # both classes have as many pixels, so balance changes nothing
     expected = (each * weights).sum() / weights.expand(2, 8, 12).sum()
     torch.testing.assert_close(cross_entropy(logits, labels, balance=balance, boundary=2.0), expected)
+
+
+def weighted_case(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    logits, labels = random_case(seed)
+    return logits, labels, torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed + 100))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_pixels_of_no_weight_count_as_those_without_a_label(name: str) -> None:
+    """In every loss: neither their logits nor their labels matter."""
+    logits, labels = large_case(0)
+    some = (torch.rand(labels.shape, generator=torch.Generator().manual_seed(7)) < 0.6).float()
+    # For relaxation a border is a border, whatever the labels there weigh.
+    labels_kept = labels if name == "relaxation" else labels.masked_fill(some == 0, 255)
+    expected = LOSSES[name](logits, labels_kept, some if name == "relaxation" else None)
+    torch.testing.assert_close(LOSSES[name](logits, labels, some), expected)
+    other = torch.where(some[:, None] == 0, -3.0, logits)
+    torch.testing.assert_close(LOSSES[name](other, labels, some), expected)
+
+
+def large_case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of which a region of RMI can be made, in blobs, so that labels have borders and insides."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 4, 24, 32, generator=generator) * 2
+    labels = torch.randint(0, 4, (2, 6, 8), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    return logits, labels.masked_fill(torch.rand(labels.shape, generator=generator) < 0.2, 255)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_has_gradients_and_a_connected_zero_where_nothing_is_labelled(name: str) -> None:
+    logits, labels = large_case(1)
+    logits.requires_grad_()
+    LOSSES[name](logits, labels).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert logits.grad.any()
+    logits.grad = None
+    nothing = LOSSES[name](logits, torch.full_like(labels, 255))
+    nothing.backward()
+    assert nothing == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_falls_when_the_truth_is_predicted(name: str) -> None:
+    logits, labels = large_case(2)
+    right = functional.one_hot(labels.clamp(max=3), 4).movedim(-1, 1) * 10.0 - 5.0
+    assert LOSSES[name](right, labels) < LOSSES[name](logits, labels) - 0.05
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "lovasz", "focal", "rmi", "relaxation"])
+def test_gradients_are_those_of_the_value(name: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(0, 3, (1, 3, 4), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    logits = torch.randn(1, 3, 12, 16, generator=generator)
+    direction = torch.randn(logits.shape, generator=generator)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(LOSSES[name](logits, labels), logits)
+    step = 1e-2
+    with torch.no_grad():
+        ahead, behind = (LOSSES[name](logits + sign * step * direction, labels).double() for sign in (1, -1))
+    slope = float((ahead - behind) / (2 * step))
+    assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.03, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dice_and_lovasz_are_the_librarys_where_all_pixels_weigh_the_same(seed: int) -> None:
+    logits, labels = random_case(seed)
+    for loss, library in ((dice, DiceLoss), (lovasz, LovaszLoss)):
+        reference = library("multiclass", ignore_index=255)(logits, labels)
+        torch.testing.assert_close(loss(logits, labels), reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "lovasz", "focal"])
+def test_a_pixel_of_weight_two_counts_as_two_pixels(name: str) -> None:
+    logits, labels, _ = weighted_case(4)
+    twice = torch.ones(labels.shape)
+    twice[:, :, 5:] = 2
+    doubled = torch.cat((logits, logits[..., 5:]), -1), torch.cat((labels, labels[..., 5:]), -1)
+    torch.testing.assert_close(LOSSES[name](logits, labels, twice), LOSSES[name](*doubled), rtol=1e-4, atol=1e-5)
+
+
+def test_ohem_is_the_cross_entropy_of_the_hard_pixels() -> None:
+    logits, labels = random_case(5)
+    each = functional.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    hard = ((-each).exp() <= 0.7) & (labels != 255)
+    torch.testing.assert_close(ohem(logits, labels), each[hard].mean())
+    sure = functional.one_hot(labels.clamp(max=5), 6).movedim(-1, 1) * 20.0 + 0.1 * logits
+    each = functional.cross_entropy(sure, labels, ignore_index=255, reduction="none")[labels != 255]
+    hardest = each.sort(descending=True).values[: labels.numel() // 16]
+    torch.testing.assert_close(ohem(sure, labels), hardest.mean(), rtol=1e-3, atol=1e-9)
+
+
+def test_relaxation_accepts_any_class_of_the_neighbourhood() -> None:
+    logits, labels = random_case(6)
+    probs, total, count = logits.softmax(1), 0.0, 0
+    for b, y, x in (labels != 255).nonzero().tolist():
+        around = labels[b, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].unique()
+        total -= float(probs[b, around[around != 255], y, x].sum().log())
+        count += 1
+    assert float(relaxation(logits, labels)) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_inside_of_a_region_relaxation_is_cross_entropy() -> None:
+    logits = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.ones(1, 6, 6, dtype=torch.long)
+    torch.testing.assert_close(relaxation(logits, labels), cross_entropy(logits, labels))
+
+
+def test_unknown_losses_are_refused_by_name() -> None:
+    with pytest.raises(WrpError, match=r"relaxation.*got entropy"):
+        check_losses({"entropy": 1.0})
+    with pytest.raises(WrpError, match="got none"):
+        check_losses({})
+    assert check_losses({"rmi": 0.5}) == {"rmi": 0.5}
+
+
+def test_losses_add_up_by_their_weights() -> None:
+    logits, labels, weights = weighted_case(8)
+    expected = 0.5 * cross_entropy(logits, labels, weights, balance=0.5) + 2 * dice(logits, labels, weights)
+    found = sum_losses(logits, labels, {"cross_entropy": 0.5, "dice": 2.0}, weights, balance=0.5)
+    torch.testing.assert_close(found, expected)
+
+
+def test_class_weights_and_smoothing_are_torchs() -> None:
+    logits, labels = random_case(9)
+    each = torch.tensor([1.0, 2.0, 0.5, 1.0, 0.0, 3.0])
+    reference = functional.cross_entropy(logits, labels, weight=each, ignore_index=255)
+    torch.testing.assert_close(cross_entropy(logits, labels, class_weights=each.tolist()), reference)
+    reference = functional.cross_entropy(logits, labels, ignore_index=255, label_smoothing=0.1)
+    torch.testing.assert_close(cross_entropy(logits, labels, label_smoothing=0.1), reference)

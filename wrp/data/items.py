@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wrp.data.clips import intervals
-from wrp.data.reading import read_image, read_label
+from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.types import (
@@ -43,6 +43,7 @@ class FrameItems(Dataset[FrameBatch]):
         frames: Frames with the name of their clip and their index in it.
         label_map: Classes of the labels.
         transform: Augmentation; None serves frames as they are.
+        weigh: How much pixels count by the confidence of their propagated label, both (H, W) float32 in [0, 1].
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class FrameItems(Dataset[FrameBatch]):
         frames: Sequence[tuple[str, int, Frame]],
         label_map: LabelMap,
         transform: TrainTransform | None = None,
+        weigh: Callable[[Tensor], Tensor] = torch.clone,
     ) -> None:
         self.frames = list(frames)
         self.label_map = label_map
         self.transform = transform
-        self._decoded: BoundedCache[Path, tuple[Tensor, Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
+        self.weigh = weigh
+        self._decoded: BoundedCache[Path, list[Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -62,26 +65,35 @@ class FrameItems(Dataset[FrameBatch]):
     def __getitem__(self, key: int | Draw) -> FrameBatch:
         draw = key if isinstance(key, Draw) else Draw(0, key)
         clip, index, frame = self.frames[draw.index]
-        image, label = self._decoded.get(frame.image, lambda: self._read(frame))
+        image, *maps = self._decoded.get(frame.image, lambda: self._read(frame))
         if self.transform is not None:
-            image, label = self.transform(image, label, draw)
-        return FrameBatch(image[None], label[None], [clip], [frame.stem], [index])
+            image, maps = self.transform(image, maps, draw)
+        weights = self.weigh(maps[1][None] / 255) if len(maps) > 1 else None
+        return FrameBatch(image[None], maps[0][None], [clip], [frame.stem], [index], weights)
 
-    def _read(self, frame: Frame) -> tuple[Tensor, Tensor]:
+    def _read(self, frame: Frame) -> list[Tensor]:
         image = read_image(frame.image)
-        return image, _label_or_nothing(frame, image, self.label_map)
+        label = _label_or_nothing(frame, image, self.label_map)
+        if frame.confidence is None:
+            return [image, label]
+        confidence = read_confidence(frame.confidence, (label.shape[0], label.shape[1]))
+        return [image, label, (confidence * 255).round().to(torch.uint8)]
 
 
 def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
     """Join frames of one size into one batch."""
     if len(sizes := {item.images.shape for item in items}) > 1:
         raise DataError(f"frames of one batch must have one size, got {sorted(sizes)}: set batch_size=1")
+    weights = None
+    if any(item.weights is not None for item in items):
+        weights = torch.cat([torch.ones(i.labels.shape) if i.weights is None else i.weights for i in items])
     return FrameBatch(
         torch.cat([item.images for item in items]),
         torch.cat([item.labels for item in items]),
         [name for item in items for name in item.clips],
         [stem for item in items for stem in item.stems],
         [index for item in items for index in item.indices],
+        weights,
     )
 
 
@@ -276,4 +288,5 @@ def _label_or_nothing(frame: Frame, image: Tensor, label_map: LabelMap) -> Tenso
     size = (image.shape[1], image.shape[2])
     if frame.label is None:
         return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
-    return read_label(frame.label, label_map, size)
+    # What was propagated is a file of this package.
+    return read_label(frame.label, label_map if frame.confidence is None else label_map.written, size)

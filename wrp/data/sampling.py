@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 from wrp.data.transforms import Draw
@@ -22,21 +23,48 @@ class TrainSampler(DistributedSampler):
         num_replicas: Number of processes.
         rank: This process.
         seed: Seed of the run.
+        groups: Number of items and share of the draws of each group, where the data set is made of several in a row;
+            shares add up to 1. None: every item alike.
+        first_alone_from: The epoch from which only the first group is drawn from; None: none.
     """
 
-    def __init__(self, dataset: Dataset[Any], length: int, num_replicas: int, rank: int, seed: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        length: int,
+        num_replicas: int,
+        rank: int,
+        seed: int,
+        groups: Sequence[tuple[int, float]] | None = None,
+        first_alone_from: int | None = None,
+    ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
-        self.items = len(dataset)  # type: ignore[arg-type]
+        self.first_alone_from = first_alone_from
+        self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.num_samples = max(1, length // num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         wanted = self.num_samples * self.num_replicas
-        rounds = -(-wanted // self.items)
-        order = torch.cat([torch.randperm(self.items, generator=generator) for _ in range(rounds)])[:wanted]
+        order = self._order(wanted, generator)
         for position in range(self.rank, wanted, self.num_replicas):
             # The number of draws so far, so that an item repeated within an epoch is augmented anew.
-            yield Draw(self.epoch * rounds + position // self.items, int(order[position]))
+            yield Draw(self.epoch * wanted + position, int(order[position]))
+
+    def _order(self, wanted: int, generator: torch.Generator) -> Tensor:
+        """Items in the order of one epoch; within a group, none is drawn twice before each was drawn once."""
+        groups = self.groups
+        if self.first_alone_from is not None and self.epoch >= self.first_alone_from:
+            groups = [(groups[0][0], 1.0)]
+        ends = [round(wanted * sum(share for _, share in groups[: i + 1])) for i in range(len(groups))]
+        parts, first, start = [], 0, 0
+        for (items, _), end in zip(groups, ends, strict=True):
+            rounds = -(-(end - start) // items) if items else 0
+            shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
+            parts.append(torch.cat([*shuffled, torch.empty(0, dtype=torch.int64)])[: end - start])
+            first, start = first + items, end
+        order = torch.cat(parts)
+        return order[torch.randperm(wanted, generator=generator)] if len(groups) > 1 else order
 
     def __len__(self) -> int:
         return self.num_samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import albumentations as A
@@ -15,7 +16,12 @@ from wrp.types import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draw:
-    """Which random numbers an item gets: a function of seed, epoch and item, not of the loader's workers."""
+    """Which random numbers an item gets: a function of seed, epoch and item, not of the loader's workers.
+
+    Attributes:
+        epoch: How many items were drawn before this one, over all epochs.
+        index: The item.
+    """
 
     epoch: int
     index: int
@@ -49,8 +55,10 @@ class TrainTransform:
             seed=seed,
         )
 
-    def __call__(self, image: Tensor, label: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Augment a frame (3, H, W) uint8 and its label (H, W) uint8."""
+    def __call__(self, image: Tensor, maps: Sequence[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
+        """Augment a frame (3, H, W) uint8 and what belongs to its pixels, such as its label: (H, W) uint8 each."""
         self._pipeline.set_random_seed(draw.seed(self.seed))
-        result = self._pipeline(image=np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask=label.numpy())
-        return torch.from_numpy(result["image"]).permute(2, 0, 1).contiguous(), torch.from_numpy(result["mask"])
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        result = self._pipeline(image=pixels, masks=[values.numpy() for values in maps])
+        moved = [torch.from_numpy(np.ascontiguousarray(values)) for values in result["masks"]]
+        return torch.from_numpy(result["image"]).permute(2, 0, 1).contiguous(), moved

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
 
 from wrp.metrics.segmentation import mean_iou
 from wrp.types import IGNORE_INDEX
@@ -69,3 +70,34 @@ def risk_coverage(counts: Tensor) -> Iterator[tuple[float, Tensor]]:
     for matrix, more in zip(kept, counts.flip(0), strict=True):
         if more.any():
             yield float(matrix.sum() / total), mean_iou(matrix)
+
+
+class CalibrationError(Metric):
+    """Expected calibration error of all frames seen, from one histogram that is summed over processes.
+
+    Args:
+        num_classes: C.
+    """
+
+    counts: Tensor
+    sums: Tensor
+    full_state_update = False
+    higher_is_better = False
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        shape = (BINS, num_classes, num_classes + 1)
+        self.add_state("counts", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("sums", torch.zeros(BINS, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, confidence: Tensor, truth: Tensor) -> None:
+        """Count labels, confidence and truth of one size; see :func:`reliability`."""
+        counts, sums = reliability(prediction, confidence, truth, self.num_classes)
+        self.counts += counts
+        self.sums += sums
+
+    def compute(self) -> Tensor:
+        """ECE in [0, 1], float64 scalar; NaN without pixels."""
+        error = expected_calibration_error(self.counts.cpu(), total_confidence(self.sums.cpu()))
+        return torch.tensor(error, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wrp.models.multiscale import AttentionHead, MultiScale
+from wrp.models.ocr import OCRHead
 from wrp.types import WrpError
 
 # Statistics of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
@@ -43,8 +46,17 @@ class Segmenter(nn.Module):
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]; (B, C, h, w) in training, see above."""
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder, for what treats it apart."""
+        encoder: nn.Module = self.net.encoder  # type: ignore[assignment]
+        return encoder
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1].
+
+        In training (B, C, h, w), see above, and a tuple of them where the network has auxiliary logits.
+        """
         size = images.shape[-2:]
         normalised = (images - self.mean) / self.std
         if self.scale != 1:
@@ -53,7 +65,10 @@ class Segmenter(nn.Module):
         height, width = normalised.shape[-2:]
         right, bottom = (max(-side % STRIDE, SMALLEST - side) for side in (width, height))
         padded = functional.pad(normalised, (0, right, 0, bottom))
-        logits = self.net(padded.contiguous(memory_format=torch.channels_last))[..., :height, :width]
+        given = self.net(padded.contiguous(memory_format=torch.channels_last))
+        if isinstance(given, tuple):
+            return tuple(logits[..., :height, :width] for logits in given)
+        logits = given[..., :height, :width]
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
 
@@ -64,6 +79,9 @@ def create_segmenter(
     weights: str | None = None,
     scale: float = 1.0,
     options: dict[str, Any] | None = None,
+    ocr: bool = False,
+    attention_scales: Sequence[float] | None = None,
+    test_scales: Sequence[float] | None = None,
 ) -> Segmenter:
     """Make a segmentation network by name.
 
@@ -74,9 +92,13 @@ def create_segmenter(
         weights: ``imagenet``, another name the encoder knows, or None to start from scratch.
         scale: Working resolution, see :class:`Segmenter`.
         options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
+        ocr: Whether to replace the architecture's head by an :class:`~wrp.models.ocr.OCRHead`.
+        attention_scales: Scales that are blended by attention, see :class:`~wrp.models.multiscale.MultiScale`.
+        test_scales: Scales in evaluation, where they differ.
 
     Raises:
-        WrpError: If a name or option is unknown or the weights cannot be downloaded.
+        WrpError: If a name or option is unknown, the weights cannot be downloaded, or the architecture has no head that
+            could be replaced.
     """
     try:
         net = smp.create_model(
@@ -89,4 +111,20 @@ def create_segmenter(
             f"cannot make architecture {architecture!r} with encoder {encoder!r} and weights {weights!r}: "
             f"{reason[0][:300]}{hint}"
         ) from error
+    if ocr or attention_scales:
+        _change_head(net, architecture, num_classes, ocr, attention=bool(attention_scales))
+    if attention_scales:
+        net = MultiScale(net, attention_scales, test_scales)
     return Segmenter(net.to(memory_format=torch.channels_last), scale)
+
+
+def _change_head(net: nn.Module, architecture: str, num_classes: int, ocr: bool, attention: bool) -> None:
+    head = getattr(net, "segmentation_head", None)
+    first = next((layer for layer in head.modules() if isinstance(layer, nn.Conv2d)), None) if head else None
+    if head is None or first is None:
+        raise WrpError(f"architecture {architecture!r} has no head to replace: leave out ocr and attention_scales")
+    channels = first.in_channels
+    upsampling = next((layer for layer in head.modules() if isinstance(layer, nn.Upsample)), None)
+    if ocr:
+        head = OCRHead(channels, num_classes, upsampling=upsampling)
+    net.segmentation_head = AttentionHead(head, channels) if attention else head

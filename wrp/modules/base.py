@@ -46,18 +46,26 @@ class BaseModule(pl.LightningModule):
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
+        self.scale_lr = False  # whether the learning rate grows with processes and accumulated batches
 
     def configure_optimizers(self) -> Any:
         """The named optimizer with the "poly" schedule, stepped after every batch."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = self.parameter_groups()
+        more = self.trainer.world_size * self.trainer.accumulate_grad_batches if self.scale_lr else 1
+        for group in groups:
+            group["lr"] = more * group.get("lr", self.lr)
         optimizer: torch.optim.Optimizer
         if self.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+            optimizer = torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
         else:
-            optimizer = torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay)
+            optimizer = torch.optim.SGD(groups, self.lr, momentum=0.9, weight_decay=self.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = LambdaLR(optimizer, lambda step: (1 - min(step, steps - 1) / steps) ** 0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, in the optimizer's groups; those without a learning rate of their own get the module's."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; frozen networks stay in evaluation mode."""

@@ -15,7 +15,7 @@ from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
-from wrp.losses.segmentation import cross_entropy_dice
+from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule, load_module
@@ -73,7 +73,7 @@ class RefinementModule(BaseModule):
         corruption: Probability that the sources of an example lose thin parts or have classes confused.
         crops: Examples per labelled frame and step.
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
-        dice: Weight of the Dice loss beside cross-entropy.
+        losses: Weight of each loss, see :class:`~wrp.SegmentationModule`; None: cross-entropy alone.
         balance: Weight of rare classes in the cross-entropy, see :func:`~wrp.losses.segmentation.cross_entropy`.
         boundary: Weight of pixels near a border in the cross-entropy beyond that of others.
         jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
@@ -99,7 +99,7 @@ class RefinementModule(BaseModule):
         corruption: float = 0.0,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
-        dice: float = 0.0,
+        losses: dict[str, float] | None = None,
         balance: float = 0.5,
         boundary: float = 0.0,
         jitter: float = 0.3,
@@ -119,7 +119,7 @@ class RefinementModule(BaseModule):
         self.corruption = corruption
         self.crops = crops
         self.crop_size = crop_size
-        self.dice = dice
+        self.losses = check_losses(losses or {"cross_entropy": 1.0})
         self.balance = balance
         self.boundary = boundary
         self.jitter = ColorJitter(jitter, jitter, jitter)
@@ -137,7 +137,7 @@ class RefinementModule(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
-        return cross_entropy_dice(logits, labels, self.dice, self.balance, self.boundary)
+        return sum_losses(logits, labels, self.losses, balance=self.balance, boundary=self.boundary)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
         """Logits (B, C, H, W) of the refined labels."""

@@ -5,23 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from wrp.losses.segmentation import cross_entropy_dice
+from wrp.flow.cache import cached
+from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
+from wrp.losses.segmentation import check_losses, sum_losses
+from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore
+from wrp.metrics.temporal import TemporalConsistency
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.base import BaseModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide, resize_labels
-from wrp.types import FrameBatch, Propagated, WrpError
+from wrp.ops.tiling import Views, view_probabilities
+from wrp.types import ClipBatch, FrameBatch, Propagated, WrpError
 
 
 class SegmentationModule(BaseModule):
     """Semantic segmentation by any architecture of segmentation-models-pytorch and any of its or timm's encoders.
 
-    Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames)
-    and the IoU of each class. Trained on a :class:`~wrp.types.FrameBatch`, as the data modules serve it with
-    ``serve: frames``.
+    Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames;
+    classes absent from truth and prediction are NaN and left out), the IoU of each class and, in tests, the expected
+    calibration error ``test/ece``. Trained on a :class:`~wrp.types.FrameBatch`, as the data modules serve it with
+    ``serve: frames``; with ``serve: intervals`` a test scores whole clips, and ``test/temporal_consistency`` as well.
 
     Args:
         num_classes: Number of classes C.
@@ -30,17 +38,31 @@ class SegmentationModule(BaseModule):
         weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
         scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
         options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
-        dice: Weight of the Dice loss beside cross-entropy.
+        ocr: Whether the head is an :class:`~wrp.models.ocr.OCRHead`.
+        attention_scales: Scales that are blended by learned attention, see
+            :class:`~wrp.models.multiscale.MultiScale`; None: the image as it is.
+        losses: Weight of each loss: ``cross_entropy``, ``ohem``, ``dice``, ``lovasz``, ``focal``, ``rmi`` and
+            ``relaxation``; None: cross-entropy alone.
+        cross_entropy: Further arguments of :func:`~wrp.losses.segmentation.cross_entropy`, e.g. ``label_smoothing``.
+        auxiliary: Weight of the losses of auxiliary logits, where the network has any.
+        views: Windows, scales and mirror images from which labels are decided in evaluation.
         optimizer: ``adamw`` or ``sgd``.
         lr: Learning rate at the start of the "poly" schedule.
         weight_decay: Weight decay.
-        net: A network of your own instead: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W).
+        encoder_lr: Learning rate of the encoder as a share of ``lr``; 0 freezes it.
+        layer_decay: The same for each further layer of the encoder, from its end to its beginning.
+        scale_lr: Whether the learning rate grows with the number of processes and of accumulated batches.
+        compile_net: Whether to compile the network in place.
+        flow: Flow estimator, for temporal consistency; None: DIS.
+        net: A network of your own instead: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), in training a
+            tuple of them where there are auxiliary ones.
 
     Raises:
         WrpError: If a name is unknown or weights cannot be downloaded.
     """
 
     methods = ("semantic",)
+    frozen = ("flow",)
 
     def __init__(
         self,
@@ -50,51 +72,111 @@ class SegmentationModule(BaseModule):
         weights: str | None = None,
         scale: float = 1.0,
         options: dict[str, Any] | None = None,
-        dice: float = 0.0,
+        ocr: bool = False,
+        attention_scales: list[float] | None = None,
+        losses: dict[str, float] | None = None,
+        cross_entropy: dict[str, Any] | None = None,
+        auxiliary: float = 0.4,
+        views: Views | None = None,
         optimizer: str = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 1e-2,
+        encoder_lr: float = 1.0,
+        layer_decay: float = 1.0,
+        scale_lr: bool = False,
+        compile_net: bool = False,
+        flow: FlowEstimator | None = None,
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
-        self.save_hyperparameters(ignore=["net", "weights"])
+        self.save_hyperparameters(ignore=["net", "weights", "flow", "views", "compile_net"])
         self.num_classes = num_classes
         self.architecture = architecture
         self.encoder = encoder
         self.weights = weights
         self.scale = scale
         self.options = options
-        self.dice = dice
+        self.ocr = ocr
+        self.attention_scales = attention_scales
+        self.losses = check_losses(losses or {"cross_entropy": 1.0})
+        self.cross_entropy = cross_entropy or {}
+        self.auxiliary = auxiliary
+        self.views = views or Views()
+        self.encoder_lr = encoder_lr
+        self.layer_decay = layer_decay
+        self.scale_lr = scale_lr
+        self.flow = cached(flow if flow is not None else DIS())
         self.net = net if net is not None else self.configure_network()
+        if encoder_lr == 0:
+            self.backbone.requires_grad_(False)
+        if compile_net:
+            self.net.compile()
         self.val_score, self.test_score = self.configure_score(), self.configure_score()
+        self.calibration = CalibrationError(num_classes)
+        self.consistency = TemporalConsistency(num_classes)
 
     def configure_network(self) -> nn.Module:
         """Make the network; override it for one of your own."""
         return create_segmenter(
-            self.architecture, self.encoder, self.num_classes, self.weights, self.scale, self.options
+            self.architecture,
+            self.encoder,
+            self.num_classes,
+            self.weights,
+            self.scale,
+            self.options,
+            self.ocr,
+            self.attention_scales,
         )
 
     def configure_score(self) -> SegmentationScore:
         """Make the metric of validation and of test."""
         return SegmentationScore(self.num_classes)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of logits (B, C, H, W) against labels (B, H, W) uint8; override it for another."""
-        return cross_entropy_dice(logits, labels, self.dice)
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, as Lightning's BackboneFinetuning and the learning rates ask for it."""
+        backbone: nn.Module = self.net.encoder  # type: ignore[assignment]
+        return backbone
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The encoder's parameters with their own learning rates, and the others."""
+        if self.encoder_lr == self.layer_decay == 1.0:
+            return super().parameter_groups()
+        groups = param_groups_layer_decay(
+            self.backbone, self.weight_decay, layer_decay=self.layer_decay, weight_decay_exclude_1d=False
+        )
+        for group in groups:
+            group["lr"] = self.lr * self.encoder_lr * group.pop("lr_scale")
+        of_encoder = {id(parameter) for parameter in self.backbone.parameters()}
+        others = [p for p in self.parameters() if p.requires_grad and id(p) not in of_encoder]
+        return [{"params": others}, *groups]
+
+    def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Loss of logits (B, C, H, W) against labels (B, H, W) uint8; override it for another.
+
+        ``weights`` (B, H, W) float32 say how much each pixel counts; None: all the same.
+        """
+        return sum_losses(logits, labels, self.losses, weights, **self.cross_entropy)
+
+    def forward(self, images: Tensor) -> Any:
+        """Logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]; see ``net`` for training."""
         return self.net(images)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8."""
-        return self(to_unit(images)).float().softmax(1)
+        """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, from all views."""
+        return view_probabilities(self, to_unit(images), self.views)
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        logits = self(to_unit(_frames(batch).images))
+        given = self(to_unit(_frames(batch).images))
+        main, *auxiliary = given if isinstance(given, tuple) else (given,)
         # A network may learn at its working resolution.
-        loss = self.loss(logits, resize_labels(batch.labels, (logits.shape[-2], logits.shape[-1])))
+        size = (main.shape[-2], main.shape[-1])
+        labels = resize_labels(batch.labels, size)
+        weights = None if batch.weights is None else resize_labels(batch.weights, size)
+        loss = self.loss(main, labels, weights)
+        for logits in auxiliary:
+            loss = loss + self.auxiliary * self.loss(logits, labels, weights)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.stems))
         return loss
 
@@ -102,9 +184,29 @@ class SegmentationModule(BaseModule):
         """Count one batch into the validation score."""
         self._score(self.val_score, batch)
 
-    def test_step(self, batch: FrameBatch, batch_idx: int) -> None:
-        """Count one batch into the test score."""
-        self._score(self.test_score, batch)
+    def test_step(self, batch: FrameBatch | ClipBatch, batch_idx: int) -> None:
+        """Count one batch, or the frames and neighbours of an interval, into the test scores."""
+        if isinstance(batch, ClipBatch):
+            self._test_interval(batch)
+        else:
+            self._score(self.test_score, batch, self.calibration)
+
+    def _test_interval(self, batch: ClipBatch) -> None:
+        start, stop = batch.targets
+        last = batch.first + len(batch.frames) - 1
+        previous: Tensor | None = None
+        # One frame beyond the interval: each pair of neighbours belongs to the interval of the earlier one.
+        for index in range(start, min(stop, last) + 1):
+            probs = self.probabilities(batch.frame(index)[None])
+            labels, confidence = decide(probs)
+            if index in batch.hidden and index < stop:
+                truth = batch.hidden[index][None]
+                self.test_score.update(labels, truth)
+                self.calibration.update(labels, confidence, truth)
+            if previous is not None:
+                [pair] = self.flow.between(batch, [index - 1])
+                self.consistency.update(previous, labels[0], pair.flow_bw)
+            previous = labels[0]
 
     def predict_step(self, batch: FrameBatch, batch_idx: int) -> list[Propagated]:
         """Label every frame of a batch."""
@@ -120,11 +222,19 @@ class SegmentationModule(BaseModule):
         self._log_score("val", self.val_score)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test score."""
+        """Log the test scores."""
         self._log_score("test", self.test_score)
+        for name, score in (("ece", self.calibration), ("temporal_consistency", self.consistency)):
+            value = score.compute().float()
+            if not value.isnan():
+                self.log(f"test/{name}", value)
+            score.reset()
 
-    def _score(self, score: SegmentationScore, batch: FrameBatch) -> None:
-        score.update(self(to_unit(_frames(batch).images)).argmax(1), batch.labels)
+    def _score(self, score: SegmentationScore, batch: FrameBatch, calibration: CalibrationError | None = None) -> None:
+        labels, confidence = decide(self.probabilities(_frames(batch).images))
+        score.update(labels, batch.labels)
+        if calibration is not None:
+            calibration.update(labels, confidence, batch.labels)
 
     def _log_score(self, stage: str, score: SegmentationScore) -> None:
         # Computed here rather than logged as an object: the class IoUs come from the same synchronised matrix.

@@ -90,6 +90,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     own = (out / "flow").resolve()
     if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
         shutil.rmtree(own, ignore_errors=True)
+    shutil.rmtree(out / "motion", ignore_errors=True)
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
     metrics |= score(index, settings.methods, out)
@@ -176,8 +177,9 @@ def _networks(
             if problem is not None:
                 logger.warning("The teacher starts from scratch: %s", problem)
             write_json(out / "weights.json", {"encoder": weights})
+            propagated = label_by_motion(data, flow, out / "motion") if settings.teacher_share else None
             logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))
-            train_teacher(settings, data, weights, Path(teacher))
+            train_teacher(settings, data, weights, propagated, Path(teacher))
             watch.add("teacher", time.perf_counter() - started)
     if settings.needs_refiner:
         refiner = settings.refiner or str(out / "refiner.ckpt")
@@ -188,6 +190,22 @@ def _networks(
             train_refiner(settings, data, Path(teacher), flow, Path(refiner))
             watch.add("refiner", time.perf_counter() - started)
     return teacher, refiner
+
+
+def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path | None:
+    """Label the clips by motion alone, for the teacher to learn from; None where every frame has a label."""
+    if all(len(clip.anchors) == len(clip.frames) for clip in data.index.clips):
+        return None
+    data.serve, data.done, shard = "intervals", written_parts(out), data.shard
+    data.shard = (0, 1)
+    if _count(data, data.done, data.shard):
+        logger.info("Labelling frames by motion for the teacher to learn from")
+        with quiet_lightning():
+            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
+            trainer.predict(PropagationModule(data.num_classes, flow=flow), data, return_predictions=False)
+    join_manifest(out)
+    data.done, data.shard = frozenset(), shard
+    return out
 
 
 def _propagate(

@@ -37,7 +37,10 @@ class Settings:
         encoder: The teacher's encoder.
         teacher_options: Further arguments of the architecture.
         teacher_scale: The teacher's working resolution.
-        teacher_dice: Weight of the Dice loss in its training.
+        teacher_losses: Weight of each loss in its training.
+        teacher_share: Share of its crops that come from frames labelled by motion alone, so that it knows the clips; 0:
+            none.
+        teacher_confidence: Pixels of those frames that are less confident do not count.
         teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
         teacher_crop: Height and width of its crops in pixels.
@@ -65,7 +68,9 @@ class Settings:
     encoder: str = "tu-regnetx_002"
     teacher_options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
     teacher_scale: float = 0.5
-    teacher_dice: float = 1.0
+    teacher_losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
+    teacher_share: float = 0.5
+    teacher_confidence: float = 0.7
     teacher_lr: float = 5e-3
     teacher_steps: int = 2000
     teacher_crop: tuple[int, int] = (256, 448)
@@ -93,8 +98,9 @@ class Settings:
         for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
             if getattr(self, name) < 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.min_confidence <= 1:
-            raise WrpError(f"--min-confidence must be in 0 … 1, got {self.min_confidence}")
+        for name in ("min_confidence", "teacher_share", "teacher_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise WrpError(f"--{name.replace('_', '-')} must be in 0 … 1, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 0:
             raise WrpError(f"--limit must be at least 0, got {self.limit}")
         if self.workers < 0:

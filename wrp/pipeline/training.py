@@ -14,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from wrp.data.datamodule import VideoDataModule
+from wrp.data.propagated import PropagatedLabels
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.refinement import RefinementModule
@@ -28,11 +29,17 @@ WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
 
 
-def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None, path: Path) -> None:
-    """Train the teacher on every labelled frame and save it."""
+def train_teacher(
+    settings: Settings, data: VideoDataModule, weights: str | None, propagated: Path | None, path: Path
+) -> None:
+    """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
     pl.seed_everything(settings.seed, verbose=False)
     data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
     data.epoch_length = settings.teacher_steps * settings.teacher_batch
+    if propagated is not None:
+        data.propagated = PropagatedLabels(
+            str(propagated), settings.teacher_share, settings.teacher_confidence, weighted=False
+        )
     module = SegmentationModule(
         data.num_classes,
         settings.architecture,
@@ -40,7 +47,7 @@ def train_teacher(settings: Settings, data: VideoDataModule, weights: str | None
         weights,
         settings.teacher_scale,
         settings.teacher_options,
-        settings.teacher_dice,
+        losses=settings.teacher_losses,
         lr=settings.teacher_lr,
     )
     fit(module, data, settings.teacher_steps, path)

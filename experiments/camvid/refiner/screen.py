@@ -36,7 +36,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "colour jitter 0.6": {"jitter": 0.6},
     "plain cross-entropy": {"balance": 0.0},
     "borders count three times": {"boundary": 2.0},
-    "cross-entropy and Dice": {"balance": 0.0, "dice": 1.0},
+    "cross-entropy and Dice": {"balance": 0.0, "losses": {"cross_entropy": 1.0, "dice": 1.0}},
     "cycles alone": {"pair_share": 0.0},
     "anchor-to-anchor pairs alone": {"pair_share": 1.0},
     "displaced by 1 px": {"displacement": 1.0},

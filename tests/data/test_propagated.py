@@ -1,0 +1,136 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from tests.clips import id_picture, make_davis, make_folder, save
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.propagated import PropagatedLabels
+from wrp.data.sampling import TrainSampler
+from wrp.types import DataError
+
+
+def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, value: int = 7) -> str:
+    """What a run writes: one label for each frame, of one id, and a confidence that falls with the distance."""
+    lines = []
+    for i in range(count):
+        anchors = [i] if i % every == 0 else [a for a in (i // every * every, i // every * every + every) if a < count]
+        stem = f"{i:05d}"
+        away = min(abs(i - a) for a in anchors)
+        save(out / "labels" / clip / f"{stem}.png", id_picture(0, (value,)))
+        save(out / "confidence" / clip / f"{stem}.png", id_picture(0, (255 - 100 * away,)))
+        entry = {"clip": clip, "frame": stem, "index": i, "anchors": anchors, "label": f"labels/{clip}/{stem}.png"}
+        lines.append(json.dumps(entry))
+    (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
+    return str(out)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(make_folder(tmp_path / "data", {"walk": 9}))
+
+
+def serve(root: str, labels: PropagatedLabels, **changes: object) -> VideoDataModule:
+    arguments = {"num_classes": 3, "root": root, "label_every": 4, "crop_size": (16, 24), "batch_size": 1} | changes
+    return VideoDataModule(propagated=labels, **arguments)  # type: ignore[arg-type]
+
+
+def test_training_mixes_truth_and_propagated_labels_by_their_share(root: str, tmp_path: Path) -> None:
+    module = serve(root, PropagatedLabels(make_run(tmp_path / "run"), share=0.25), epoch_length=40)
+    drawn = [(b.indices[0], b.weights is None) for b in module.train_dataloader()]
+    assert len(drawn) == 40
+    assert sum(truth for _, truth in drawn) == 30
+    assert {i for i, truth in drawn if truth} == {0, 4, 8}
+    assert {i for i, truth in drawn if not truth} == {1, 2, 3, 5, 6, 7}
+
+
+def test_pixels_count_by_their_confidence(root: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    weights = {}
+    for weighted, least in ((True, 0.0), (True, 0.3), (False, 0.3)):
+        module = serve(root, PropagatedLabels(run, 1.0, least, weighted), epoch_length=30)
+        for batch in module.train_dataloader():
+            assert batch.labels.unique().tolist() in ([2], [2, 255])
+            weights[weighted, least, batch.indices[0]] = round(float(batch.weights[batch.labels == 2].mean()), 3)
+    away_1, away_2 = round(155 / 255, 3), round(55 / 255, 3)
+    assert [weights[True, 0.0, i] for i in (1, 2)] == [away_1, away_2]
+    assert [weights[True, 0.3, i] for i in (1, 2)] == [away_1, 0]
+    assert [weights[False, 0.3, i] for i in (1, 2)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [({"max_distance": 1}, {1, 3, 5, 7}), ({"offsets": [1, -2]}, {1, 5}), ({"offsets": [2]}, {2, 6})],
+)
+def test_frames_are_chosen_by_distance_and_offset(root: str, tmp_path: Path, wanted: dict, expected: set[int]) -> None:
+    labels = PropagatedLabels(make_run(tmp_path / "run"), share=1.0, **wanted)
+    assert {index for _, index, _ in labels.frames(serve(root, labels).index.clips)} == expected
+
+
+def test_batches_of_both_kinds_give_truth_its_full_weight(root: str, tmp_path: Path) -> None:
+    module = serve(root, PropagatedLabels(make_run(tmp_path / "run")), batch_size=8, epoch_length=8)
+    [batch] = module.train_dataloader()
+    assert batch.weights.shape == batch.labels.shape
+    for i, index in enumerate(batch.indices):
+        assert (batch.weights[i] == 1).all() == (index in (0, 4, 8))
+
+
+def test_the_last_epochs_see_truth_alone() -> None:
+    sampler = TrainSampler(range(10), 8, 1, 0, 0, [(4, 0.5), (6, 0.5)], first_alone_from=2)  # type: ignore[arg-type]
+    for epoch in range(4):
+        sampler.set_epoch(epoch)
+        propagated = sum(draw.index >= 4 for draw in sampler)
+        assert propagated == (4 if epoch < 2 else 0)
+
+
+def test_groups_are_drawn_without_repeats_and_each_draw_is_its_own() -> None:
+    items: Dataset = range(10)  # type: ignore[assignment]
+    ranks = [TrainSampler(items, 20, 2, rank, 5, [(2, 0.3), (8, 0.7)]) for rank in (0, 1)]
+    draws = [draw for sampler in ranks for draw in sampler]
+    counts = torch.bincount(torch.tensor([draw.index for draw in draws]), minlength=10).tolist()
+    assert sum(counts[:2]) == 6
+    assert max(counts[:2]) - min(counts[:2]) <= 1
+    assert max(counts[2:]) - min(counts[2:]) <= 1
+    assert len({draw.seed(0) for draw in draws}) == 20
+
+
+def test_truth_last_needs_a_number_of_epochs(root: str, tmp_path: Path) -> None:
+    module = serve(root, PropagatedLabels(make_run(tmp_path / "run"), truth_last=2))
+    with pytest.raises(DataError, match="max_epochs"):
+        module.train_dataloader()
+
+
+def test_255_is_unlabelled_in_what_was_propagated_though_the_data_set_means_its_object(tmp_path: Path) -> None:
+    root = make_davis(tmp_path / "davis", {"bear": 5})
+    run = make_run(tmp_path / "run", "bear", 5, value=255)
+    labels = PropagatedLabels(run, share=1.0)
+    for batch in serve(str(root), labels, num_classes=2, epoch_length=3).train_dataloader():
+        assert (batch.labels == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "match"),
+    [("../labels/x.png", "names the label"), ("/etc/passwd", "names the label"), ("x/labels.png", "names the label")],
+)
+def test_a_manifest_may_not_lead_out_of_its_folder(tmp_path: Path, label: str, match: str) -> None:
+    line = json.dumps({"clip": "a", "frame": "b", "index": 1, "anchors": [0], "label": label})
+    (tmp_path / "manifest.jsonl").write_text(line)
+    with pytest.raises(DataError, match=match):
+        PropagatedLabels(str(tmp_path)).frames([])
+
+
+def test_what_is_missing_or_damaged_is_told(root: str, tmp_path: Path) -> None:
+    clips = VideoDataModule(3, root, label_every=4).index.clips
+    with pytest.raises(DataError, match=r"there is no .*manifest.jsonl"):
+        PropagatedLabels(str(tmp_path)).frames(clips)
+    (tmp_path / "manifest.jsonl").write_text("{")
+    with pytest.raises(DataError, match="is damaged"):
+        PropagatedLabels(str(tmp_path)).frames(clips)
+    run = make_run(tmp_path / "run")
+    with pytest.raises(DataError, match="holds no propagated labels of walk"):
+        PropagatedLabels(run, max_distance=0).frames(clips)
+    for wrong in ({"share": 0.0}, {"share": 1.5}, {"min_confidence": 2.0}, {"truth_last": -1}):
+        with pytest.raises(DataError, match=next(iter(wrong))):
+            PropagatedLabels(run, **wrong)  # type: ignore[arg-type]

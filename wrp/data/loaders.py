@@ -1,0 +1,63 @@
+"""What the LightningDataModules share: loaders that shard without loss and draw without regard to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader, Dataset
+
+from wrp.data.items import collate_frames
+from wrp.data.sampling import ShardSampler, TrainSampler
+from wrp.types import DataError, LabelMap
+
+
+class BaseDataModule(pl.LightningDataModule):
+    """Loaders that shard without loss and draw without regard to the number of workers."""
+
+    def __init__(self, num_classes: int, batch_size: int, workers: int, seed: int) -> None:
+        super().__init__()
+        # Prediction may have fewer intervals than processes; scoring may not, see _eval_loader.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.num_classes = num_classes
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = seed
+
+    def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
+        if label_map.num_classes != self.num_classes:
+            raise DataError(
+                f"{root} has {label_map.num_classes} classes ({', '.join(label_map.names)}), got "
+                f"num_classes={self.num_classes}"
+            )
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+    def _train_loader(
+        self,
+        dataset: Dataset[Any],
+        length: int,
+        batch_size: int | None,
+        groups: Sequence[tuple[int, float]] | None = None,
+        first_alone_from: int | None = None,
+    ) -> DataLoader[Any]:
+        sampler = TrainSampler(dataset, length, *self._processes(), self.seed, groups, first_alone_from)
+        collate = collate_frames if batch_size is not None else None
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
+
+    def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
+        processes, rank = self._processes()
+        sampler = ShardSampler(dataset, processes, rank, getattr(dataset, "costs", None))
+        scoring = self.trainer is not None and not self.trainer.predicting
+        if scoring and len(dataset) < processes:  # type: ignore[arg-type]
+            # A process without items would leave the others waiting for its part of the score.
+            raise DataError(
+                f"{len(dataset)} items to score are fewer than {processes} processes: use "  # type: ignore[arg-type]
+                f"--trainer.devices {len(dataset)} or less"  # type: ignore[arg-type]
+            )
+        # Frames of one data set may differ in size, so they are evaluated one by one.
+        batch_size, collate = (1, collate_frames) if frames else (None, None)
+        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)

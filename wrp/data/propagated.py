@@ -1,0 +1,96 @@
+"""Propagated labels as something to train on: what a run of this package has written, beside the ground truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wrp.types import Clip, DataError, Frame
+
+
+@dataclass(frozen=True)
+class PropagatedLabels:
+    """Which propagated labels to train on, and how much.
+
+    Attributes:
+        folder: Where a run wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
+        share: Share of the training crops that come from them, in (0, 1]; ground truth gives the others.
+        min_confidence: Pixels that are less confident do not count.
+        weighted: Whether the other pixels count by their confidence, or all the same.
+        max_distance: Frames farther from their nearest anchor are left out; None: none.
+        offsets: Frames at these distances behind (or, negative, before) their nearest anchor only; None: all.
+        truth_last: The last so many epochs see ground truth alone (Zhu et al., CVPR 2019).
+    """
+
+    folder: str
+    share: float = 0.5
+    min_confidence: float = 0.0
+    weighted: bool = True
+    max_distance: int | None = None
+    offsets: list[int] | None = None
+    truth_last: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse shares and thresholds that are none."""
+        if not 0 < self.share <= 1:
+            raise DataError(f"propagated.share must be in (0, 1], got {self.share}")
+        if not 0 <= self.min_confidence <= 1:
+            raise DataError(f"propagated.min_confidence must be in 0 … 1, got {self.min_confidence}")
+        if self.truth_last < 0:
+            raise DataError(f"propagated.truth_last must be at least 0, got {self.truth_last}")
+
+    def frames(self, clips: Sequence[Clip]) -> list[tuple[str, int, Frame]]:
+        """The frames of these clips with their propagated labels, each with its clip and index; anchors are left out.
+
+        Raises:
+            DataError: If the folder holds no manifest, or nothing of these clips that is asked for.
+        """
+        folder = Path(self.folder)
+        written = {(entry["clip"], entry["frame"]): entry for entry in read_manifest(folder)}
+        found = []
+        for clip in clips:
+            for index, frame in enumerate(clip.frames):
+                entry = written.get((clip.name, frame.stem))
+                if entry is not None and self._wants(entry):
+                    label = Path(entry["label"])
+                    confidence = folder / "confidence" / label.relative_to("labels")
+                    found.append((clip.name, index, Frame(frame.stem, frame.image, folder / label, confidence)))
+        if not found:
+            raise DataError(
+                f"{folder} holds no propagated labels of {', '.join(clip.name for clip in clips)} within the offsets "
+                "and distances asked for"
+            )
+        return found
+
+    def weigh(self, confidence: Tensor) -> Tensor:
+        """How much pixels count, by their confidence, both of one shape, float32 in [0, 1]."""
+        kept = confidence >= self.min_confidence
+        return confidence * kept if self.weighted else kept.float()
+
+    def _wants(self, entry: dict[str, Any]) -> bool:
+        if not entry["anchors"] or entry["index"] in entry["anchors"]:
+            return False
+        offset = min((entry["index"] - anchor for anchor in entry["anchors"]), key=abs)
+        near = self.max_distance is None or abs(offset) <= self.max_distance
+        return near and (self.offsets is None or offset in self.offsets)
+
+
+def read_manifest(folder: Path) -> list[dict[str, Any]]:
+    """The frames that a run wrote, one dictionary each; DataError if there is no manifest, or it is damaged."""
+    path = folder / "manifest.jsonl"
+    if not path.is_file():
+        raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
+    try:
+        entries: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for entry in entries:
+            label = Path(entry["label"])
+            if label.is_absolute() or ".." in label.parts or label.parts[0] != "labels":
+                raise DataError(f"{path} names the label {label}, expected one below labels/")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path} is damaged ({error}); make the labels again") from error
+    return entries
