@@ -35,9 +35,9 @@ class TemporalConsistency(Metric):
         Args:
             previous: Prediction of the earlier frame, (H, W) uint8.
             labels: Prediction of the later frame, (H, W) uint8.
-            flow_bw: Flow from the later to the earlier frame, (2, H, W) float32, in pixels.
+            flow_bw: Flow from the later to the earlier frame, (2, H, W) or (1, 2, H, W) float32, in pixels.
         """
-        warped = warp_labels(previous[None], flow_bw[None])[0]
+        warped = warp_labels(previous[None], flow_bw.view(1, 2, *labels.shape))[0]
         # Where the flow leaves the frame there is nothing to agree with.
         self.matrix += confusion(labels, warped, self.num_classes)
 

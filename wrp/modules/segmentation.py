@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from wrp.flow.cache import cached
@@ -142,11 +141,19 @@ class SegmentationModule(BaseModule):
         """The encoder's parameters with their own learning rates, and the others."""
         if self.encoder_lr == self.layer_decay == 1.0:
             return super().parameter_groups()
-        groups = param_groups_layer_decay(
-            self.backbone, self.weight_decay, layer_decay=self.layer_decay, weight_decay_exclude_1d=False
-        )
-        for group in groups:
-            group["lr"] = self.lr * self.encoder_lr * group.pop("lr_scale")
+        # timm's encoders keep their layers in a network inside.
+        layers = [
+            part
+            for part in getattr(self.backbone, "model", self.backbone).children()
+            if next(part.parameters(), None) is not None
+        ]
+        groups = [
+            {
+                "params": [p for p in layer.parameters() if p.requires_grad],
+                "lr": self.lr * self.encoder_lr * self.layer_decay**depth,
+            }
+            for depth, layer in enumerate(reversed(layers))
+        ]
         of_encoder = {id(parameter) for parameter in self.backbone.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in of_encoder]
         return [{"params": others}, *groups]

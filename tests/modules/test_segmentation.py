@@ -1,0 +1,228 @@
+"""What SegmentationModule does beyond a fit and a prediction, which test_roundtrip.py has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import BackboneFinetuning, EMAWeightAveraging
+from torch import Tensor, nn
+
+from tests.clips import make_folder
+from tests.data.test_propagated import make_run
+from wrp import SegmentationModule, VideoDataModule
+from wrp.data.propagated import PropagatedLabels
+from wrp.losses.segmentation import LOSSES
+from wrp.modules.base import load_module
+from wrp.ops.tiling import Views
+from wrp.types import FrameBatch
+
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+    "enable_model_summary": False,
+}  # fmt: skip
+SMALL: dict[str, Any] = {"num_classes": 3, "encoder": "tu-regnetx_002"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(make_folder(tmp_path / "clips", {"walk": 9}))
+
+
+def data(root: str, **changes: Any) -> VideoDataModule:
+    return VideoDataModule(3, root, label_every=4, crop_size=(32, 32), batch_size=2, **changes)
+
+
+def fit(module: SegmentationModule, loaders: VideoDataModule, **flags: Any) -> pl.Trainer:
+    trainer = pl.Trainer(**{**QUIET, "max_steps": 2, "limit_val_batches": 0, **flags})
+    trainer.fit(module, loaders)
+    return trainer
+
+
+def frames(count: int = 2, weights: Tensor | None = None) -> FrameBatch:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 3, (count, 32, 32), dtype=torch.uint8, generator=generator)
+    return FrameBatch(images, labels, [""] * count, ["a"] * count, list(range(count)), weights)
+
+
+class Linear(nn.Module):
+    """A network with an encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(images))
+
+
+def test_every_part_of_the_network_and_loss_is_trained_by_a_real_run(root: str) -> None:
+    losses = dict.fromkeys(LOSSES, 0.5)
+    module = SegmentationModule(
+        **SMALL, ocr=True, attention_scales=[0.5, 1.0], losses=losses, cross_entropy={"label_smoothing": 0.1}
+    )
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    trainer = fit(module, data(root))
+    assert all((p != before[name]).any() for name, p in module.named_parameters())
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+
+
+def test_a_checkpoint_remembers_heads_and_losses(root: str, tmp_path: Path) -> None:
+    module = SegmentationModule(**SMALL, ocr=True, attention_scales=[0.5, 1.0], losses={"dice": 1.0})
+    fit(module, data(root), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
+    loaded = load_module(SegmentationModule, tmp_path / "a.ckpt")
+    images = frames().images
+    with torch.no_grad():
+        assert torch.equal(loaded.probabilities(images), module.eval().probabilities(images))
+    assert loaded.losses == {"dice": 1.0}
+
+
+def test_weights_of_pixels_reach_the_loss() -> None:
+    module = SegmentationModule(3, net=Linear())
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    weights = (torch.arange(32) < 16).float().expand(2, 32, 32).clone()
+    batch = frames(weights=weights)
+    half = module.training_step(batch, 0)
+    batch.labels[..., 16:] = 255
+    batch.weights = None
+    torch.testing.assert_close(half, module.training_step(batch, 0))
+
+
+def test_auxiliary_logits_have_their_share_of_the_loss() -> None:
+    class TwoHeads(Linear):
+        def forward(self, images: Tensor) -> Any:
+            logits = super().forward(images)
+            return (logits, -logits) if self.training else logits
+
+    module = SegmentationModule(3, net=TwoHeads(), auxiliary=0.3).train()
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    batch = frames()
+    logits = module(batch.images / 255)[0]
+    expected = module.loss(logits, batch.labels) + 0.3 * module.loss(-logits, batch.labels)
+    torch.testing.assert_close(module.training_step(batch, 0), expected)
+
+
+def rates(module: SegmentationModule, processes: int = 1) -> dict[str, float]:
+    """Learning rate of each parameter at the start."""
+    module._trainer = type("T", (), {"world_size": processes, "accumulate_grad_batches": 2,
+                                     "estimated_stepping_batches": 10})()  # fmt: skip
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {names[id(p)]: group["initial_lr"] for group in groups for p in group["params"]}
+
+
+def test_the_encoder_has_its_own_learning_rate() -> None:
+    found = rates(SegmentationModule(3, net=Linear(), lr=0.1, encoder_lr=0.2))
+    assert found["net.head.weight"] == pytest.approx(0.1)
+    assert found["net.encoder.0.weight"] == found["net.encoder.1.weight"] == pytest.approx(0.02)
+
+
+def test_earlier_layers_learn_slower() -> None:
+    found = rates(SegmentationModule(**SMALL, lr=0.1, layer_decay=0.5))
+    assert found["net.net.segmentation_head.0.weight"] == pytest.approx(0.1)
+    of_encoder = [rate for name, rate in found.items() if ".encoder." in name]
+    assert of_encoder == sorted(of_encoder, reverse=True)  # groups begin with the last layer
+    assert {round(rate / 0.1, 6) for rate in of_encoder} == {0.5**k for k in range(5)}
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_the_learning_rate_grows_with_the_global_batch_where_asked(processes: int) -> None:
+    for scale_lr, expected in ((False, 0.1), (True, 0.1 * 2 * processes)):
+        module = SegmentationModule(3, net=Linear(), lr=0.1, scale_lr=scale_lr)
+        assert list(rates(module, processes).values()) == pytest.approx([expected] * 6)
+
+
+def test_an_encoder_without_a_learning_rate_is_frozen(root: str) -> None:
+    module = SegmentationModule(**SMALL, encoder_lr=0.0)
+    before = [p.detach().clone() for p in module.backbone.parameters()]
+    fit(module, data(root))
+    assert all(torch.equal(a, b) for a, b in zip(before, module.backbone.parameters(), strict=True))
+
+
+def test_lightnings_callbacks_freeze_the_encoder_and_average_the_weights(root: str) -> None:
+    module = SegmentationModule(**SMALL)
+    weights = module.net.net.segmentation_head[0].weight
+    callbacks = [BackboneFinetuning(unfreeze_backbone_at_epoch=9), EMAWeightAveraging(decay=0.5)]
+    # Lightning goes on to train what normalises batches.
+    filters = [p for p in module.backbone.parameters() if p.ndim == 4]
+    before = [p.detach().clone() for p in filters]
+    start = weights.detach().clone()
+    fit(module, data(root), callbacks=callbacks)
+    assert all(torch.equal(a, b) for a, b in zip(before, filters, strict=True))
+    assert (weights != start).any()
+
+
+def test_views_decide_what_is_scored_and_predicted() -> None:
+    torch.manual_seed(0)
+    plain = SegmentationModule(3, net=Linear()).eval()
+    several = SegmentationModule(3, net=plain.net, views=Views((16, 16), scales=[0.5, 1.0], flip=True)).eval()
+    images = frames().images
+    with torch.no_grad():
+        assert not torch.allclose(plain.probabilities(images), several.probabilities(images))
+        predicted = torch.stack([result.labels for result in several.predict_step(frames(), 0)])
+        several.test_step(frames(), 0)
+        plain.test_step(frames(), 0)
+    assert torch.equal(predicted, several.probabilities(images).argmax(1).to(torch.uint8))
+    assert float(several.test_score.compute()) != float(plain.test_score.compute())
+
+
+def test_a_test_of_intervals_scores_hidden_frames_once_and_every_pair_of_neighbours(root: str) -> None:
+    module = SegmentationModule(3, net=Linear())
+    pairs = []
+    update = module.consistency.update
+    module.consistency.update = lambda *given: (pairs.append(1), update(*given))[1]  # type: ignore[method-assign]
+    trainer = pl.Trainer(**QUIET)
+    [by_interval] = trainer.test(module, data(root, serve="intervals"), verbose=False)
+    assert len(pairs) == 8
+    assert 0 <= by_interval["test/temporal_consistency"] <= 1
+    [by_frame] = trainer.test(module, data(root), verbose=False)
+    for key in ("test/miou", "test/ece", "test/iou_0"):
+        assert by_interval[key] == pytest.approx(by_frame[key], nan_ok=True)
+
+
+def test_labels_that_do_not_move_are_consistent_and_those_that_jump_are_not() -> None:
+    module = SegmentationModule(3, net=Linear())
+    still = torch.zeros(2, 8, 12)
+    labels = (torch.arange(12) > 5).to(torch.uint8).expand(8, 12)
+    module.consistency.update(labels, labels, still)
+    assert module.consistency.compute() == 1
+    moved, flow = labels.roll(2, 1), still.clone()
+    flow[0] = -2  # what is at x in the later frame was at x - 2 in the earlier one
+    module.consistency.reset()
+    module.consistency.update(labels, moved, flow)
+    assert module.consistency.compute() == 1
+    module.consistency.reset()
+    module.consistency.update(labels, moved, still)
+    assert module.consistency.compute() < 0.8
+
+
+def test_a_student_learns_from_propagated_labels(root: str, tmp_path: Path) -> None:
+    """All of them say class 2: so does, after a few steps, the student."""
+    torch.manual_seed(0)
+    labels = PropagatedLabels(make_run(tmp_path / "run"), share=1.0, weighted=False)
+    module = SegmentationModule(3, net=Linear(), lr=0.05)
+    loaders = data(root, propagated=labels, epoch_length=80)
+    fit(module, loaders, max_steps=40)
+    with torch.no_grad():
+        assert (module.eval().probabilities(frames().images).argmax(1) == 2).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_every_precision_trains_and_tests(root: str, precision: str) -> None:
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        pytest.skip("float16 needs a GPU")
+    flags = {"accelerator": "gpu"} if precision == "16-mixed" else {}
+    module = SegmentationModule(**SMALL, ocr=True, losses={"cross_entropy": 1.0, "rmi": 0.1})
+    trainer = fit(module, data(root), precision=precision, **flags)
+    [scores] = trainer.test(module, data(root), verbose=False)
+    assert 0 <= scores["test/miou"] <= 1
+
+
+def test_a_compiled_network_keeps_the_names_of_its_weights() -> None:
+    plain, compiled = SegmentationModule(3, net=Linear()), SegmentationModule(3, net=Linear(), compile_net=True)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
