@@ -88,3 +88,22 @@ def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: p
     for method in ("motion", "refine"):
         motion.print_peak(5, 48, 64, method)
         assert float(capsys.readouterr().out) > 0
+
+
+@pytest.mark.slow
+def test_students_with_and_without_propagated_labels_are_compared(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    compare = script("student/compare.py")
+    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(compare, "GENERATED", (2, 3))
+    monkeypatch.setattr(compare, "HELD_OUT", 1)
+    assert main(["autolabel", "camvid", "--label-every=3", "--methods=motion", f"--out={tmp_path / 'run'}"]) == 0
+    for arguments in (["camvid", f"--propagated={tmp_path / 'run'}", "--every=3"], ["generated", "--every=2"]):
+        command = ["compare", *arguments, "--steps=1", f"--runs={tmp_path}", "--seeds=0", "--students"]
+        for _ in range(2):
+            monkeypatch.setattr("sys.argv", [*command, "anchors alone", "by confidence"])
+            compare.main()
+    assert len(compare.results()) == 4
+    assert capsys.readouterr().out.count("by confidence") == 6

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.clips import make_folder
 
@@ -43,3 +44,42 @@ def test_more_processes_than_intervals(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "clips", {"walk": 4}, labelled=(0,))
     predict(root, tmp_path / "two", 2)
     assert len(list((tmp_path / "two" / "labels" / "walk").glob("*.png"))) == 4
+
+
+FIT = """
+import sys, torch, pytorch_lightning as pl
+from torch import nn
+from wrp import SegmentationModule, VideoDataModule
+
+root, out, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.manual_seed(0)
+losses = {"cross_entropy": 1.0, "ohem": 0.0, "relaxation": 0.5, "focal": 0.2}
+module = SegmentationModule(3, net=nn.Conv2d(3, 3, 3, padding=1), losses=losses, cross_entropy={"balance": 0.5},
+                            optimizer="sgd", lr=0.5)
+# Crops larger than the frames: each has another number of labelled pixels.
+data = VideoDataModule(3, root, label_every=2, crop_size=(48, 64), batch_size=4 // processes, epoch_length=16)
+trainer = pl.Trainer(max_steps=4, accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto",
+                     logger=False, enable_checkpointing=False, limit_val_batches=0, enable_progress_bar=False)
+trainer.fit(module, data)
+[scores] = trainer.test(module, data)
+if trainer.is_global_zero:
+    torch.save({"scores": scores, "weights": module.state_dict()}, out)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path) -> None:
+    """The loss divides by the pixels of all processes, and the scores count no frame twice, also of an odd number."""
+    root = make_folder(tmp_path / "clips", {"walk": 11})
+    (tmp_path / "fit.py").write_text(FIT)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for processes in (1, 2):
+        command = [sys.executable, "fit.py", str(root), f"{processes}.pt", str(processes)]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+    one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
+    assert one["scores"].keys() == two["scores"].keys()
+    for key, value in one["scores"].items():
+        assert two["scores"][key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
+    for name, weights in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weights, rtol=0, atol=1e-5)

@@ -43,6 +43,7 @@ class VideoDataModule(BaseDataModule):
             interval once; None: all.
         radius: Neighbours on each side of a window; None: up to the next anchors.
         propagated: Propagated labels to train on beside the ground truth (``frames``).
+        further_images: Whether to train on the data set's labelled images outside of the clips as well (``frames``).
         crop_size: Height and width of training crops in pixels (``frames``).
         batch_size: Crops per batch (``frames``).
         epoch_length: Items per training epoch; None: each once.
@@ -66,6 +67,7 @@ class VideoDataModule(BaseDataModule):
         shard: str | None = None,
         radius: int | None = None,
         propagated: PropagatedLabels | None = None,
+        further_images: bool = True,
         crop_size: tuple[int, int] = (192, 256),
         batch_size: int = 8,
         epoch_length: int | None = None,
@@ -87,6 +89,7 @@ class VideoDataModule(BaseDataModule):
         self.shard = read_shard(shard)
         self.radius = radius
         self.propagated = propagated
+        self.further_images = further_images
         self.crop_size = crop_size
         self.epoch_length = epoch_length
         self.done: frozenset[tuple[str, int, int]] = frozenset()
@@ -174,7 +177,7 @@ class VideoDataModule(BaseDataModule):
 
     def training_frames(self) -> list[tuple[str, int, Frame]]:
         """The data set's further labelled images and all anchors, each with its clip and index."""
-        images = [("", i, frame) for i, frame in enumerate(self.index.images)]
+        images = [("", i, frame) for i, frame in enumerate(self.index.images if self.further_images else ())]
         return images + _numbered(self.index.clips, "anchors")
 
     def _scored_frames(self) -> list[tuple[str, int, Frame]]:

@@ -12,7 +12,7 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.calibration import CalibrationError
-from wrp.metrics.segmentation import SegmentationScore
+from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.base import BaseModule
@@ -244,9 +244,9 @@ class SegmentationModule(BaseModule):
             calibration.update(labels, confidence, batch.labels)
 
     def _log_score(self, stage: str, score: SegmentationScore) -> None:
-        # Computed here rather than logged as an object: the class IoUs come from the same synchronised matrix.
-        with score.sync_context(should_sync=score._to_sync and torch.distributed.is_initialized()):
-            self.log(f"{stage}/miou", score.compute().float(), prog_bar=True, sync_dist=False)
+        # Both from one synchronised matrix; `compute` would synchronise it by itself, and only for its own result.
+        with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):
+            self.log(f"{stage}/miou", mean_iou(score.matrix).float(), prog_bar=True)
             for index, iou in enumerate(score.per_class()):
                 self.log(f"{stage}/iou_{index}", iou.float())
         score.reset()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from wrp.data.datasets.synthetic import CLASSES, render_clip
 from wrp.data.labelmaps import write_label_map
@@ -24,17 +25,24 @@ def label_map(num_classes: int) -> LabelMap:
 
 
 def generate_folder(
-    folder: Path, num_classes: int = 10, seed: int = 0, num_frames: int = 49, height: int = 256, width: int = 448
+    folder: Path,
+    num_classes: int = 10,
+    seed: int = 0,
+    num_frames: int = 49,
+    height: int = 256,
+    width: int = 448,
+    clips: int = 1,
 ) -> Path:
-    """Write one clip with the labels of all its frames, unless the folder is there already.
+    """Write clips with the labels of all their frames, unless the folder is there already.
 
     Args:
         folder: Root of the new data set.
         num_classes: Number of classes, at least 8.
-        seed: Seed of the scene.
-        num_frames: Length of the clip.
+        seed: Seed of the first scene; each further one has the next.
+        num_frames: Length of each clip.
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
+        clips: How many.
 
     Returns:
         ``folder``, which appears complete or not at all.
@@ -45,11 +53,12 @@ def generate_folder(
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         classes = label_map(num_classes)
-        clip = render_clip(num_frames, height, width, num_classes, seed)
-        for index, (frame, label) in enumerate(zip(clip.frames, clip.labels, strict=True)):
-            name = Path(f"street{seed}", f"{index:05d}.png")
-            write_image(building / "frames" / name, Image.fromarray(frame))
-            write_label(building / "labels" / name, label.astype(np.uint8), classes)
+        for scene in tqdm(range(seed, seed + clips), desc="Generating", unit="clip", disable=clips == 1):
+            clip = render_clip(num_frames, height, width, num_classes, scene)
+            for index, (frame, label) in enumerate(zip(clip.frames, clip.labels, strict=True)):
+                name = Path(f"street{scene}", f"{index:05d}.png")
+                write_image(building / "frames" / name, Image.fromarray(frame))
+                write_label(building / "labels" / name, label.astype(np.uint8), classes)
         write_label_map(classes, building / "classes.yaml")
         building.chmod(0o755)
         building.rename(folder)

@@ -1,0 +1,165 @@
+"""What propagated labels are worth to a student: the same network and steps, with and without them.
+
+On CamVid the student learns from the clip's anchors and its propagated labels, and is scored on the training frames of
+the same drive, which it has not seen. On generated clips, one label in 30, whole clips are held out. Results are
+appended to a file as they come; what is in it is not made again.
+
+    python experiments/student/compare.py camvid --propagated runs/camvid-25 --every 25
+    python experiments/student/compare.py generated --every 30
+    python experiments/student/compare.py --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from torch.utils.data import DataLoader
+
+from wrp import LabelWriter, PropagationModule, SegmentationModule, VideoDataModule
+from wrp.callbacks.writer import join_manifest
+from wrp.data.clips import ClipIndex, select_clips
+from wrp.data.datasets import open_index
+from wrp.data.datasets.generated import generate_folder
+from wrp.data.items import FrameItems
+from wrp.data.propagated import PropagatedLabels
+from wrp.pipeline.report import markdown_table
+from wrp.pipeline.settings import SLIM_FPN
+from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.types import Frame
+
+RESULTS = Path(__file__).with_name("results.jsonl")
+GENERATED = (24, 31)  # clips, frames of each: one label in 30 leaves its first and its last frame
+HELD_OUT = 6
+
+# How a student learns: which propagated labels, and how they count.
+STUDENTS: dict[str, dict[str, Any]] = {
+    "anchors alone": {},
+    "all pixels alike": {"weighted": False},
+    "by confidence": {"weighted": True},
+    "confidence above 0.7": {"weighted": False, "min_confidence": 0.7},
+    "relaxation": {"weighted": False, "losses": {"relaxation": 1.0, "dice": 1.0}},
+}
+
+
+def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int, Frame]], str]:
+    """The clips to learn from, the frames to score on, and the folder of propagated labels."""
+    if options.data == "camvid":
+        index = select_clips(open_index("camvid"), None, options.every)
+        drive = index.clips[0].name.split("_")[0]
+        return index, [("", i, f) for i, f in enumerate(index.images) if f.stem.startswith(drive)], options.propagated
+    clips, frames = GENERATED
+    root = generate_folder(Path(options.runs) / "clips", seed=100, num_frames=frames, clips=clips)
+    every = open_index(root)
+    names = [clip.name for clip in every.clips]
+    scored = [(c.name, i, f) for c in every.clips if c.name in names[:HELD_OUT] for i, f in enumerate(c.frames)]
+    index = select_clips(every, names[HELD_OUT:], options.every)
+    run = Path(options.runs) / "motion"
+    if not (run / "manifest.jsonl").is_file():
+        module = PropagationModule(index.label_map.num_classes, ["motion"])
+        data = VideoDataModule(
+            index.label_map.num_classes, str(root), clips=names[HELD_OUT:], label_every=options.every, serve="intervals"
+        )
+        with quiet_lightning():
+            trainer = pl.Trainer(callbacks=[LabelWriter(str(run), resume=True)], **plain_trainer())
+            trainer.predict(module, data, return_predictions=False)
+        join_manifest(run)
+    return index, scored, str(run)
+
+
+def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one student and score it."""
+    index, scored, propagated = prepare(options)
+    pl.seed_everything(seed, verbose=False)
+    settings = dict(STUDENTS[student])
+    losses = settings.pop("losses", {"cross_entropy": 1.0, "dice": 1.0})
+    data = VideoDataModule(
+        index.label_map.num_classes,
+        str(index.root),
+        clips=[clip.name for clip in index.clips],
+        label_every=options.every,
+        crop_size=(256, 448) if options.data == "camvid" else (192, 320),
+        batch_size=8,
+        epoch_length=8 * options.steps,
+        further_images=False,
+        propagated=PropagatedLabels(propagated, 0.75, **settings) if student != "anchors alone" else None,
+        seed=seed,
+    )
+    module = SegmentationModule(
+        index.label_map.num_classes, "FPN", "tu-regnetx_002", None, 0.5, dict(SLIM_FPN), losses=losses, lr=5e-3
+    )
+    started = time.perf_counter()
+    with quiet_lightning():
+        flags = {"num_sanity_val_steps": 0, "limit_val_batches": 0, **plain_trainer()}
+        pl.Trainer(max_steps=options.steps, **flags).fit(module, data)
+        seconds = time.perf_counter() - started
+        frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
+        [result] = pl.Trainer(**plain_trainer()).test(module, frames, verbose=False)
+    kept = {key: round(100 * result[f"test/{key}"], 2) for key in ("miou", "ece")}
+    return {"student": student, "seed": seed, **setting(options), "seconds": round(seconds), **kept}
+
+
+def setting(options: argparse.Namespace) -> dict[str, Any]:
+    """What a result belongs to."""
+    return {"data": options.data, "every": options.every, "steps": options.steps}
+
+
+def results() -> list[dict[str, Any]]:
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
+def table() -> str:
+    """Mean and spread over the seeds."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for result in results():
+        groups[result["data"], result["every"], result["steps"], result["student"]].append(result)
+    rows = []
+    for (data, every, steps, student), found in groups.items():
+        alone = groups.get((data, every, steps, "anchors alone"), [])
+        pairs = [r["miou"] - a["miou"] for r in found for a in alone if a["seed"] == r["seed"]]
+        scores = [r["miou"] for r in found]
+        gain = f"{statistics.mean(pairs):+.2f} ± {spread(pairs):.2f}" if pairs and student != "anchors alone" else ""
+        ece = statistics.mean(r["ece"] for r in found)
+        cells = [f"{statistics.mean(scores):.2f} ± {spread(scores):.2f}", gain, f"{ece:.1f}", str(len(found))]
+        rows.append([student, data, str(every), str(steps), *cells])
+    return markdown_table(["", "data", "K", "steps", "mIoU", "gain", "ECE, %", "seeds"], rows)
+
+
+def spread(values: list[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", choices=["camvid", "generated"])
+    parser.add_argument("--propagated", help="folder of a run of autolabel on CamVid")
+    parser.add_argument("--every", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS), metavar="STUDENT")
+    parser.add_argument("--runs", default=str(Path(tempfile.gettempdir()) / "wrp-student"), help="folder for its clips")
+    parser.add_argument("--table", action="store_true", help="print the results there are and stop")
+    options = parser.parse_args()
+    if not options.table:
+        if options.data is None or (options.data == "camvid" and options.propagated is None):
+            parser.error("give camvid with --propagated, or generated")
+        for seed in options.seeds:
+            for student in options.students:
+                key = {"student": student, "seed": seed, **setting(options)}
+                if not any(key.items() <= result.items() for result in results()):
+                    result = run(student, seed, options)
+                    with RESULTS.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(result) + "\n")
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
