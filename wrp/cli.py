@@ -92,7 +92,7 @@ def _add_autolabel(verbs: Any) -> None:
     )
     verb.add_argument("root", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS")
     verb.add_argument("--out", required=True, help="folder to write to")
-    verb.add_argument("--layout", default="auto", help="auto, folder, camvid or davis (default: %(default)s)")
+    verb.add_argument("--layout", default="auto", help="auto or the name of a layout, see `wrp data layouts` (default: %(default)s)")
     verb.add_argument("--split", help="split of the data set (default: the layout's)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
     verb.add_argument("--label-every", type=int, metavar="K", help="hide all labels but every K-th; score the others")

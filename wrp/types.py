@@ -39,6 +39,7 @@ class LabelMap:
         colors: RGB colour of each class, 0 … 255.
         ignore: Values that mean "no class"; 255 always does, unless it is an alias.
         aliases: Further values of a class, as pairs (value, id): DAVIS writes its object as 255 and means 1.
+        more_colors: Further colours of a class in label files that are colour pictures, as pairs (colour, id).
     """
 
     ids: tuple[int, ...]
@@ -46,6 +47,7 @@ class LabelMap:
     colors: tuple[tuple[int, int, int], ...]
     ignore: tuple[int, ...] = (IGNORE_INDEX,)
     aliases: tuple[tuple[int, int], ...] = ()
+    more_colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse maps that could not be read back."""
@@ -61,7 +63,7 @@ class LabelMap:
             raise DataError(f"at most {_UNKNOWN} classes fit into an 8-bit label, got {len(self.ids)}")
         if len(set(values)) < len(values):
             raise DataError(f"every id must have one meaning, got ids {self.ids}, ignore {self.ignore}")
-        if lost := [alias for alias in self.aliases if alias[1] not in self.ids]:
+        if lost := [alias for alias in (*self.aliases, *self.more_colors) if alias[1] not in self.ids]:
             raise DataError(f"an alias must mean one of the ids {self.ids}, got (value, id) = {lost[0]}")
         if IGNORE_INDEX in self.ids:
             raise DataError(f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class")
@@ -129,6 +131,17 @@ class LabelMap:
 
 
 @dataclass(frozen=True)
+class VideoFrame:
+    """Where a frame is that has no file of its own: ``number``, from 0, in a video."""
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.path} frame {self.number}"
+
+
+@dataclass(frozen=True)
 class Frame:
     """One frame of a clip: ``stem`` names its outputs; ``label`` is the path of its dense label, if it has one.
 
@@ -136,7 +149,7 @@ class Frame:
     """
 
     stem: str
-    image: Path
+    image: Path | VideoFrame
     label: Path | None = None
     confidence: Path | None = None
 

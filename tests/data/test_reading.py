@@ -80,7 +80,7 @@ def test_a_label_must_have_the_size_of_its_frame(tmp_path: Path) -> None:
         read_label(path, LABEL_MAP, (40, 24))
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["RGBA", "1", "I;16"])
 def test_labels_of_other_modes_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "label.png"
     if mode == "I;16":
@@ -172,3 +172,15 @@ def test_a_16_bit_grey_frame_is_refused_or_scaled(tmp_path: Path) -> None:
     except DataError:
         return
     assert frame[0, 0].tolist() == pytest.approx([0, 128, 255], abs=1)
+
+
+def test_labels_in_the_colours_of_their_classes_are_read(tmp_path: Path) -> None:
+    ids = id_picture(0)
+    indices = read_label(save(tmp_path / "ids.png", ids), LABEL_MAP)
+    colors = LABEL_MAP.colorize(indices.numpy())
+    colors[0, :3] = 0  # black is no class
+    found = read_label(save(tmp_path / "colours.png", colors), LABEL_MAP, (24, 40))
+    assert (found[0, :3] == 255).all()
+    assert torch.equal(found[1:], indices[1:])
+    with pytest.raises(DataError, match="JPEG"):
+        read_label(save(tmp_path / "colours.jpg", colors), LABEL_MAP)

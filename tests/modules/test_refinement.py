@@ -16,7 +16,7 @@ from tests.clips import make_folder
 from tests.flow.base import texture
 from wrp import RefinementModule
 from wrp.flow.estimator import FlowEstimator
-from wrp.modules.refinement import Walk, draw_evidence
+from wrp.modules.examples import Walk, draw_evidence
 from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (24, 40)
@@ -78,7 +78,7 @@ def test_two_cycles_of_two_sources_each_are_two_anchors() -> None:
     torch.manual_seed(0)
     met = set()
     for _ in range(20):
-        said = draw_evidence(walk(direct=True), window().labels[1], 2, 0.0)
+        said = draw_evidence(walk(direct=True), 2, 0.0)
         met.add(tuple(said.anchor.tolist()))
     assert met == {(0, 0, 1, 1), (0, 1, 1), (0, 0, 1)}
 

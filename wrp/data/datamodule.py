@@ -33,7 +33,7 @@ class VideoDataModule(BaseDataModule):
         num_classes: Number of classes; checked against the data set's.
         root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
             ``~/.cache/wrp``.
-        layout: ``auto``, ``folder``, ``camvid`` or ``davis``.
+        layout: ``auto`` or the name of a layout, see :data:`wrp.data.datasets.LAYOUTS`.
         split: Name of a split, where the layout has splits.
         clips: Names of the clips to use; None: all.
         label_every: Keep every K-th label and hide the others; None: use all.

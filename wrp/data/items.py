@@ -25,6 +25,7 @@ from wrp.types import (
     FrameBatch,
     Interval,
     LabelMap,
+    VideoFrame,
     count_bytes,
 )
 
@@ -57,7 +58,7 @@ class FrameItems(Dataset[FrameBatch]):
         self.label_map = label_map
         self.transform = transform
         self.weigh = weigh
-        self._decoded: BoundedCache[Path, list[Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
+        self._decoded: BoundedCache[Path | VideoFrame, list[Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -102,7 +103,7 @@ class ClipItems(Dataset[ClipBatch]):
 
     def __init__(self, label_map: LabelMap) -> None:
         self.label_map = label_map
-        self._decoded: BoundedCache[Path, Tensor] = BoundedCache(FRAME_CACHE_BYTES, _nbytes)
+        self._decoded: BoundedCache[Path | VideoFrame, Tensor] = BoundedCache(FRAME_CACHE_BYTES, _nbytes)
 
     def _read(
         self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
@@ -144,7 +145,7 @@ class LazyFrames:
         size: Height and width that all of them must have.
     """
 
-    def __init__(self, clip: str, paths: Sequence[Path], size: tuple[int, ...]) -> None:
+    def __init__(self, clip: str, paths: Sequence[Path | VideoFrame], size: tuple[int, ...]) -> None:
         self.clip = clip
         self.paths = list(paths)
         self.size = size

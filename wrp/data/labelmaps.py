@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from PIL import Image
 
 from wrp.types import IGNORE_INDEX, DataError, LabelMap
 
@@ -13,7 +16,7 @@ EXAMPLE = """\
 ignore: 255          # a value or a list of values without a class
 classes:
   - {id: 0, name: road, color: [128, 64, 128]}
-  - {id: 1, name: car, color: [0, 0, 142]}"""
+  - {id: 1, name: car, color: [0, 0, 142], also: [4, 5], also_colors: [[0, 0, 70]]}  # other values that mean a car"""
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -33,6 +36,8 @@ def read_label_map(path: Path) -> LabelMap:
             names=tuple(_name(entry["name"]) for entry in classes),
             colors=tuple(_color(entry["color"]) for entry in classes),
             ignore=tuple(ignore) if isinstance(ignore, list) else (ignore,),
+            aliases=tuple((value, entry["id"]) for entry in classes for value in entry.get("also", [])),
+            more_colors=tuple((_color(c), entry["id"]) for entry in classes for c in entry.get("also_colors", [])),
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -45,6 +50,73 @@ def write_label_map(label_map: LabelMap, path: Path) -> None:
     rows = zip(label_map.ids, label_map.names, label_map.colors, strict=True)
     classes = [{"id": id_, "name": name, "color": list(color)} for id_, name, color in rows]
     path.write_text(yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False), encoding="utf-8")
+
+
+def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = "") -> np.ndarray:
+    """Turn a label that is a colour picture into class indices; black is no class, unless it is one's colour.
+
+    Args:
+        label_map: The classes.
+        values: (H, W, 3) uint8, as read from the file.
+        path: The file, for the message.
+
+    Returns:
+        (H, W) uint8 with 0 … C-1 and 255.
+
+    Raises:
+        DataError: If a colour belongs to no class, or to two.
+    """
+    meaning = {(0, 0, 0): IGNORE_INDEX}
+    colors = [*zip(label_map.colors, label_map.ids, strict=True), *label_map.more_colors]
+    meaning |= {color: label_map.ids.index(id_) for color, id_ in colors}
+    if len({color for color, _ in colors}) < len(colors):
+        raise DataError(f"{path}: classes have the same colour, so a colour picture cannot be their label")
+    packed = values.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    found, inverse = np.unique(packed, return_inverse=True)
+    table = np.empty(len(found), np.uint8)
+    unknown = []
+    for i, value in enumerate(found.tolist()):
+        color = (value >> 16, value >> 8 & 255, value & 255)
+        if color not in meaning:
+            unknown.append(f"{color} ({int((packed == value).sum())} pixels)")
+        table[i] = meaning.get(color, IGNORE_INDEX)
+    if unknown:
+        raise DataError(
+            f"{path}: the label holds {len(unknown)} colours without a class: {', '.join(unknown[:8])}; expected "
+            "the classes' colours, or black for unlabelled. Correct the label, or add the colour to classes.yaml."
+        )
+    return table[inverse].reshape(packed.shape)
+
+
+def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
+    """The classes of indexed PNGs that come without a classes.yaml: every value that occurs, in its palette's colour.
+
+    The classes are named ``class 0`` and so on after their values; 255 is no class.
+
+    Raises:
+        DataError: If there is no label, or one is not indexed, or the palettes differ where it matters.
+    """
+    colors: dict[int, tuple[int, int, int]] = {}
+    for path in labels:
+        try:
+            with Image.open(path) as image:
+                palette = image.getpalette() if image.mode == "P" else None
+                values = np.unique(np.array(image)) if palette is not None else np.array([])
+        except OSError as error:
+            raise DataError(f"{path} cannot be read as an image: {error}") from error
+        if palette is None:
+            raise DataError(
+                f"{path} is no indexed PNG (mode {image.mode!r}), so its classes have to be named in a classes.yaml, "
+                f"for example:\n{EXAMPLE}"
+            )
+        for value in values.tolist():
+            red, green, blue = ([*palette, *[0] * 768])[3 * value : 3 * value + 3]
+            if value != IGNORE_INDEX and colors.setdefault(value, (red, green, blue)) != (red, green, blue):
+                raise DataError(f"{path} gives the value {value} another colour than the labels before it")
+    if not colors:
+        raise DataError(f"there is no label that holds a class; expected indexed PNGs, or a classes.yaml:\n{EXAMPLE}")
+    ids = sorted(colors)
+    return LabelMap(tuple(ids), tuple(f"class {id_}" for id_ in ids), tuple(colors[id_] for id_ in ids))
 
 
 def _name(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule, load_module
+from wrp.modules.examples import Walk, draw_evidence
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
 from wrp.ops.consistency import photometric_error, to_unit
@@ -27,30 +28,10 @@ from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.ops.labels import decide
 from wrp.ops.noise import corrupt, displace
 from wrp.ops.warp import Sampler
-from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError, count_bytes
+from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError
 
 # Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**30
-
-
-@dataclass
-class Walk:
-    """Everything that is learned at one labelled frame t: what a walk of the flow away from it met.
-
-    Attributes:
-        semantic: The teacher's probabilities p^S_t, (C, H, W) float16.
-        cycles: For each offset k ≠ 0, the label of t after the cycle t → t+k → t.
-        pairs: For each offset at which another anchor stands, its label brought to t: real one-way noise.
-    """
-
-    semantic: Tensor
-    cycles: dict[int, Evidence]
-    pairs: dict[int, Evidence]
-
-    def nbytes(self) -> int:
-        """Memory it takes."""
-        sources = [*self.cycles.values(), *self.pairs.values()]
-        return self.semantic.nbytes + sum(count_bytes(vars(source).values()) for source in sources)
 
 
 class RefinementModule(BaseModule):
@@ -145,22 +126,18 @@ class RefinementModule(BaseModule):
 
     @torch.no_grad()
     def walk(self, window: ClipBatch) -> Walk:
-        """Follow the flow from the labelled frame to both ends of its window."""
+        """Follow the flow from the target to both ends of its window."""
         target = window.targets[0]
         frame, label = window.frame(target), window.labels[target]
         image_here = image_of(frame)
         cycles: dict[int, Evidence] = {}
         pairs: dict[int, Evidence] = {}
         for step in (-1, 1):
-            out = back = start_chain(label)
-            far = target + step
-            while window.first <= far < window.first + len(window.frames):
-                earlier = min(far, far - step)
-                onward, homeward = self.flow.between(window, [earlier])[0].towards(step)
-                out, back = extend_far(out, onward, homeward), extend_near(back, homeward, onward)
+            back = start_chain(label)
+            for far, homeward, onward, outs in self._outward(window, step):
+                back = extend_near(back, homeward, onward)
                 there, offset = window.frame(far), far - target
                 image, distance = image_of(there), abs(offset)
-                outs, out = self._ways(out, frame, there, image)
                 backs, back = self._ways(back, there, frame, image_here)
                 # Out along one flow and back along the other: a cycle over one flow returns however wrong it is.
                 cycles[offset] = join_sources(
@@ -170,11 +147,21 @@ class RefinementModule(BaseModule):
                     ]
                 )
                 if far in window.labels:
-                    pairs[offset] = join_sources(
-                        [anchor_evidence(window.labels[far], image, frame, way, distance) for way in outs]
-                    )
-                far += step
-        return Walk(self.semantic(window.frame(target)).half(), cycles, pairs)
+                    pairs[offset] = _brought(window, far, outs)
+        return Walk(label, self.semantic(frame).half(), cycles, pairs)
+
+    def _outward(self, window: ClipBatch, step: int) -> Iterator[tuple[int, Tensor, Tensor, list[Chain]]]:
+        """Each frame from the target on, the flows between it and the last one, and the ways from the target to it."""
+        target = window.targets[0]
+        frame = window.frame(target)
+        out, far = start_chain(frame[0]), target + step
+        while window.first <= far < window.first + len(window.frames):
+            onward, homeward = self.flow.between(window, [min(far, far - step)])[0].towards(step)
+            out = extend_far(out, onward, homeward)
+            there = window.frame(far)
+            outs, out = self._ways(out, frame, there, image_of(there))
+            yield far, homeward, onward, outs
+            far += step
 
     def _ways(self, chain: Chain, frame: Tensor, far: Tensor, image: Sampler) -> tuple[list[Chain], Chain]:
         """The chains of the sources between two frames, as at inference, and the one to go on from."""
@@ -194,10 +181,10 @@ class RefinementModule(BaseModule):
         """Loss of ``crops`` examples at one labelled frame."""
         walk = self._walk_of(batch)
         target = batch.targets[0]
-        image, label = to_unit(batch.frame(target)), batch.labels[target]
+        image = to_unit(batch.frame(target))
         inputs, labels = [], []
         for _ in range(self.crops):
-            example, truth = self._crop(draw_evidence(walk, label, self.interval, self.pair_share), walk, image, label)
+            example, truth = self._crop(draw_evidence(walk, self.interval, self.pair_share), walk, image)
             inputs.append(example)
             labels.append(truth)
         loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
@@ -244,7 +231,8 @@ class RefinementModule(BaseModule):
         evidence = gather([walk.cycles[offset] for offset in ends])
         return refiner_input(to_unit(batch.frame(target)), evidence, walk.semantic), batch.labels[target][None]
 
-    def _crop(self, evidence: Evidence, walk: Walk, image: Tensor, label: Tensor) -> tuple[RefinerInput, Tensor]:
+    def _crop(self, evidence: Evidence, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
+        label = walk.label
         height, width = min(self.crop_size[0], label.shape[0]), min(self.crop_size[1], label.shape[1])
         top = int(torch.randint(label.shape[0] - height + 1, ()))
         left = int(torch.randint(label.shape[1] - width + 1, ()))
@@ -266,44 +254,11 @@ class RefinementModule(BaseModule):
         return replace(evidence, labels=labels)
 
 
-def draw_evidence(walk: Walk, label: Tensor, interval: int | None, pair_share: float) -> Evidence:
-    """Draw what two anchors could say about a labelled frame.
-
-    Either the labels of the other anchors in reach, alone or with a cycle, or two cycles over t - k' and t + k with
-    k + k' = ``interval``, as inference has it; k = 0 is the truth itself. At the end of a clip both cycles are on one
-    side.
-
-    Args:
-        walk: What is known at the frame.
-        label: Its truth, (H, W) uint8.
-        interval: K; None: the length of the walk's longer side.
-        pair_share: Probability of an example with the labels of other anchors, where there are any.
-    """
-    reach = interval or max(abs(offset) for offset in walk.cycles)
-    if walk.pairs and torch.rand(()) < pair_share:
-        sources = [walk.pairs[offset] for offset in _nearest_on_each_side(walk.pairs)]
-        if len(sources) == 1 and torch.rand(()) < 0.5:
-            sources.append(_cycle(walk, label, int(torch.randint(-reach, reach + 1, ()))))
-        return gather(sources)
-    before = int(torch.randint(0, reach + 1, ()))
-    return gather([_cycle(walk, label, -before), _cycle(walk, label, reach - before)])
-
-
-def _nearest_on_each_side(offsets: dict[int, Evidence]) -> list[int]:
-    sides = [[o for o in offsets if o < 0], [o for o in offsets if o > 0]]
-    return [min(side, key=abs) for side in sides if side]
-
-
-def _cycle(walk: Walk, label: Tensor, offset: int) -> Evidence:
-    """The cycle over an offset, or over one as far on the other side, or over the nearest to it there is."""
-    if offset == 0:
-        zeros = torch.zeros_like(label[None])
-        away = torch.zeros(1, device=label.device)
-        return Evidence(label[None], zeros.bool(), zeros.half(), away, away.long())
-    for wanted in (offset, -offset):
-        if wanted in walk.cycles:
-            return walk.cycles[wanted]
-    return walk.cycles[min(walk.cycles, key=lambda o: (abs(abs(o) - abs(offset)), abs(o - offset)))]
+def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
+    """What an anchor of a window says about its target."""
+    target = window.targets[0]
+    image, frame, label = image_of(window.frame(anchor)), window.frame(target), window.labels[anchor]
+    return join_sources([anchor_evidence(label, image, frame, way, abs(anchor - target)) for way in ways])
 
 
 def load_teacher(teacher: str | nn.Module | None, num_classes: int) -> SegmentationModule | None:

@@ -28,7 +28,7 @@ from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.training import find_weights, plain_trainer, quiet_lightning, train_refiner, train_teacher
-from wrp.types import DataError, WrpError
+from wrp.types import DataError, VideoFrame, WrpError
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
@@ -135,7 +135,7 @@ def check_files(index: ClipIndex, teacher: bool) -> None:
     """
     images = index.images if teacher else ()
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
-    sizes: dict[str, tuple[tuple[int, ...], Path]] = {}
+    sizes: dict[str, tuple[tuple[int, ...], Path | VideoFrame]] = {}
     for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
         size = tuple(read_image(frame.image).shape[1:])
         if clip is not None:

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
+from wrp.data.reading import read_image
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.refinement import RefinementModule
@@ -28,13 +29,19 @@ logger = logging.getLogger("wrp")
 WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
 
+# Pixels of a frame up to which the teacher works at full resolution.
+SMALL_FRAME = 2**18
+
 
 def train_teacher(
     settings: Settings, data: VideoDataModule, weights: str | None, propagated: Path | None, path: Path
 ) -> None:
     """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
     pl.seed_everything(settings.seed, verbose=False)
-    data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
+    scale = settings.teacher_scale or working_resolution(data)
+    height, width = settings.teacher_crop
+    data.serve, data.batch_size = "frames", settings.teacher_batch
+    data.crop_size = (round(height / scale), round(width / scale))
     data.epoch_length = settings.teacher_steps * settings.teacher_batch
     if propagated is not None:
         data.propagated = PropagatedLabels(
@@ -45,12 +52,18 @@ def train_teacher(
         settings.architecture,
         settings.encoder,
         weights,
-        settings.teacher_scale,
+        scale,
         settings.teacher_options,
         losses=settings.teacher_losses,
         lr=settings.teacher_lr,
     )
     fit(module, data, settings.teacher_steps, path)
+
+
+def working_resolution(data: VideoDataModule) -> float:
+    """The teacher's working resolution where none is asked for: what is thin is lost at half of a small frame's."""
+    height, width = read_image(data.index.clips[0].frames[0].image).shape[1:]
+    return 1.0 if height * width <= SMALL_FRAME else 0.5
 
 
 def train_refiner(settings: Settings, data: VideoDataModule, teacher: Path, flow: FlowEstimator, path: Path) -> None:

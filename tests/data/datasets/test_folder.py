@@ -45,8 +45,12 @@ def test_a_label_of_no_frame_is_named(tmp_path: Path) -> None:
 def test_missing_classes_are_asked_for(tmp_path: Path) -> None:
     make_folder(tmp_path, {"walk": 2})
     (tmp_path / "classes.yaml").unlink()
-    with pytest.raises(DataError, match=f"there is no {tmp_path / 'classes.yaml'}"):
+    with pytest.raises(DataError, match=r"00000\.png is no indexed PNG \(mode 'L'\).*classes\.yaml"):
         open_index(tmp_path)
+    make_folder(tmp_path / "unlabelled", {"walk": 2}, labelled=())
+    (tmp_path / "unlabelled" / "classes.yaml").unlink()
+    with pytest.raises(DataError, match=f"there is no {tmp_path / 'unlabelled' / 'classes.yaml'}"):
+        open_index(tmp_path / "unlabelled")
 
 
 def test_no_clips_at_all_is_told(tmp_path: Path) -> None:
@@ -77,9 +81,9 @@ def test_the_layout_is_found_by_itself_or_named(tmp_path: Path, layout: str) -> 
 
 
 def test_an_unknown_layout_or_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"{tmp_path} has no layout that is known: expected frames/"):
+    with pytest.raises(DataError, match=f"{tmp_path} has no layout that is known. Expected one of\n  folder: "):
         open_index(tmp_path)
-    with pytest.raises(DataError, match="unknown layout 'coco', expected auto, folder, camvid, davis"):
+    with pytest.raises(DataError, match="unknown layout 'coco', expected auto, folder, camvid, camvid32, cityscapes"):
         open_index(tmp_path, "coco")
     with pytest.raises(DataError, match=f"there is no folder {tmp_path / 'nowhere'}"):
         open_index(tmp_path / "nowhere")

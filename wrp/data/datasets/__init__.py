@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 from wrp.data.clips import ClipIndex
-from wrp.data.datasets import camvid, davis, folder
+from wrp.data.datasets import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
 from wrp.types import DataError
 
-LAYOUTS = {"folder": folder, "camvid": camvid, "davis": davis}
+# In the order in which they are tried.
+LAYOUTS = {
+    "folder": folder,
+    "camvid": camvid,
+    "camvid32": camvid32,
+    "cityscapes": cityscapes,
+    "kitti": kitti,
+    "nyuv2": nyuv2,
+    "apolloscape": apolloscape,
+    "davis2017": davis2017,
+    "davis": davis,
+}
 
 
 def find_folder(root: str | Path) -> Path:
@@ -24,7 +36,13 @@ def find_folder(root: str | Path) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise DataError(f"there is no folder {' nor '.join(map(str, places))}")
+    hint = "" if base else "; WRP_DATA, the folder of data sets, is not set"
+    raise DataError(f"there is no folder {' nor '.join(map(str, places))}{hint}")
+
+
+def summary(layout: ModuleType) -> str:
+    """The first sentence of what a layout's module says about it."""
+    return (layout.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def open_index(root: str | Path, layout: str = "auto", split: str | None = None) -> ClipIndex:
@@ -32,7 +50,7 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None)
 
     Args:
         root: Its folder, see :func:`find_folder`.
-        layout: ``auto``, ``folder``, ``camvid`` or ``davis``.
+        layout: ``auto`` or a name in :data:`LAYOUTS`.
         split: Name of a split, where the layout has splits.
 
     Raises:
@@ -42,15 +60,11 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None)
     if layout == "auto":
         found = [name for name, module in LAYOUTS.items() if module.matches(root)]
         if not found:
-            raise DataError(
-                f"{root} has no layout that is known: expected frames/<clip>/ with labels/<clip>/ and classes.yaml, "
-                "CamVid's val/ with valannot/, or DAVIS' JPEGImages/480p/"
-            )
+            known = "\n".join(f"  {name}: {summary(module)}" for name, module in LAYOUTS.items())
+            raise DataError(f"{root} has no layout that is known. Expected one of\n{known}")
         layout = found[0]
     if layout not in LAYOUTS:
         raise DataError(f"unknown layout {layout!r}, expected auto, {', '.join(LAYOUTS)}")
     if not LAYOUTS[layout].matches(root):
-        raise DataError(
-            f"{root} does not have the layout {layout!r}: {(LAYOUTS[layout].__doc__ or '').splitlines()[0]}"
-        )
+        raise DataError(f"{root} does not have the layout {layout!r}. {LAYOUTS[layout].__doc__ or ''}".rstrip())
     return LAYOUTS[layout].read_index(root, split)

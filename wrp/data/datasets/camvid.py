@@ -46,7 +46,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     split = split or "val"
     if split not in SPLITS:
         raise DataError(f"{root}: CamVid has the splits {', '.join(SPLITS)}, got {split!r}")
-    clips = _runs(_frames(root, split))
+    clips = runs(_frames(root, split))
     images: list[Frame] = []
     if split != "train" and (root / "train").is_dir():
         images = [frame for frame in _frames(root, "train") if frame.label is not None]
@@ -67,7 +67,7 @@ def _number(frame: Frame) -> tuple[str, int]:
     return match["sequence"], int(match["number"])
 
 
-def _runs(frames: list[Frame]) -> list[Clip]:
+def runs(frames: list[Frame]) -> list[Clip]:
     """Cut frames into runs of one sequence and one spacing: wherever a gap is wider than one beside it."""
     runs: list[list[Frame]] = []
     for _, group in groupby(sorted(frames, key=_number), key=lambda frame: _number(frame)[0]):

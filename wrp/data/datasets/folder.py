@@ -1,6 +1,8 @@
 """The package's own layout: ``frames/<clip>/<stem>.{png,jpg}``, ``labels/<clip>/<stem>.png``, ``classes.yaml``.
 
-Frames are taken in the order of their names. Only the labelled frames need a label file.
+Frames are taken in the order of their names; a clip may be a video file ``frames/<clip>.mp4`` instead, whose labels are
+named after the number of their frame, from 0. Only the labelled frames need a label file. Without a ``classes.yaml``
+labels have to be indexed PNGs, whose palette and values make the classes.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
-from wrp.data.labelmaps import read_label_map
-from wrp.types import DataError, Frame
+from wrp.data.labelmaps import map_from_palettes, read_label_map
+from wrp.data.video import VIDEO_SUFFIXES, open_video
+from wrp.types import DataError, Frame, VideoFrame
 
 
 def matches(root: Path) -> bool:
@@ -25,23 +28,53 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     """
     if split is not None:
         raise DataError(f"{root}: the folder layout has no splits, got split {split!r}; choose clips by name")
-    label_map = read_label_map(root / "classes.yaml")
     folders = sorted(folder for folder in (root / "frames").iterdir() if folder.is_dir())
+    videos = sorted(f for f in (root / "frames").iterdir() if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file())
+    names = [source.stem if source in videos else source.name for source in (*folders, *videos)]
+    if double := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{root / 'frames'} holds two clips named {double[0]!r}; every clip needs a name of its own")
     clips = []
-    for folder in folders:
-        labels = root / "labels" / folder.name
-        images = list_images(folder)
-        frames = [Frame(image.stem, image, label_beside(labels, image)) for image in images]
+    for name, source in sorted(zip(names, (*folders, *videos), strict=True)):
+        labels = root / "labels" / name
+        frames = _of_video(source, labels) if source in videos else _of_folder(source, labels)
         if frames:
-            clips.append(make_clip(folder.name, frames))
-        stems = {image.stem for image in images}
-        if labels.is_dir() and (lost := [path for path in sorted(labels.glob("*.png")) if path.stem not in stems]):
-            raise DataError(f"{lost[0]} is the label of no frame in {folder}; a label has the name of its frame")
+            clips.append(make_clip(name, frames))
+        stems = {frame.stem for frame in frames}
+        if labels.is_dir() and (
+            lost := [p for p in sorted(labels.glob("*.png")) if _stem(p, source in videos) not in stems]
+        ):
+            raise DataError(f"{lost[0]} is the label of no frame in {source}; a label has the name of its frame")
     if (root / "labels").is_dir():
-        known = {folder.name for folder in folders}
         for labels in sorted((root / "labels").iterdir()):
-            if labels.is_dir() and labels.name not in known:
-                raise DataError(f"{labels} holds labels of no clip: there is no folder {root / 'frames' / labels.name}")
+            if labels.is_dir() and labels.name not in names:
+                raise DataError(
+                    f"{labels} holds labels of no clip: there is no folder {root / 'frames' / labels.name}, nor a video"
+                )
     if not clips:
-        raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg")
+        raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
+    classes = root / "classes.yaml"
+    labelled = [clip.frames[i].label for clip in clips for i in clip.anchors]
+    if classes.is_file() or not labelled:
+        label_map = read_label_map(classes)
+    else:
+        label_map = map_from_palettes(path for path in labelled if path is not None)
     return ClipIndex(root, "folder", label_map, tuple(clips))
+
+
+def _of_folder(folder: Path, labels: Path) -> list[Frame]:
+    return [Frame(image.stem, image, label_beside(labels, image)) for image in list_images(folder)]
+
+
+def _of_video(path: Path, labels: Path) -> list[Frame]:
+    given = {_stem(label, video=True): label for label in sorted(labels.glob("*.png"))}
+    stems = [f"{number:06d}" for number in range(len(open_video(path)))]
+    return [Frame(stem, VideoFrame(path, number), given.get(stem)) for number, stem in enumerate(stems)]
+
+
+def _stem(label: Path, video: bool) -> str:
+    """The name of the frame to which a label belongs; of a video's, any number of leading zeros will do."""
+    if not video:
+        return label.stem
+    if not label.stem.isdecimal():
+        raise DataError(f"{label} is the label of a video's frame, expected the frame's number, such as 000012.png")
+    return f"{int(label.stem):06d}"

@@ -1,0 +1,183 @@
+"""The layouts of the paper's data sets, on tiny trees of the real shape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.clips import picture, save
+from wrp.data.clips import ClipIndex
+from wrp.data.datasets import LAYOUTS, open_index
+from wrp.data.datasets.camvid32 import COLORS
+from wrp.data.reading import read_label
+from wrp.types import DataError, Frame
+
+
+def ids(*values: int) -> np.ndarray:
+    """A label (24, 40) uint8 of vertical stripes."""
+    stripes = np.array(values, np.uint8)[np.arange(40) * len(values) // 40]
+    return np.broadcast_to(stripes, (24, 40)).copy()
+
+
+def make_cityscapes(root: Path) -> None:
+    """Two snippets of one sequence, as in Hamburg, one of another, as in Ulm, and one of test without labels."""
+    for split, city, sequence, first, count, labelled in (
+        ("val", "hamburg", 0, 100, 60, (119, 149)),
+        ("val", "ulm", 3, 0, 30, (19,)),
+        ("train", "bochum", 0, 0, 30, (19,)),
+        ("test", "berlin", 0, 0, 30, ()),
+    ):
+        for number in range(first, first + count):
+            stem = f"{city}_{sequence:06d}_{number:06d}"
+            save(root / "leftImg8bit_sequence" / split / city / f"{stem}_leftImg8bit.png", picture(number))
+            if number in labelled:
+                folder = root / "gtFine" / split / city
+                save(folder / f"{stem}_gtFine_labelIds.png", ids(7, 26, 0, 33))
+                save(folder / f"{stem}_gtFine_color.png", picture(0))
+
+
+def labels_of(frame: Frame, index: ClipIndex) -> list[int]:
+    assert frame.label is not None
+    return read_label(frame.label, index.label_map).unique().tolist()
+
+
+def test_cityscapes(tmp_path: Path) -> None:
+    make_cityscapes(tmp_path)
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.num_classes) == ("cityscapes", 19)
+    assert [clip.name for clip in index.clips] == [
+        "hamburg_000000_000119",
+        "hamburg_000000_000149",
+        "ulm_000003_000019",
+    ]
+    for clip in index.clips:
+        assert len(clip.frames) == 30
+        assert clip.anchors == (19,)
+        assert clip.frames[19].stem == clip.name
+    assert labels_of(index.clips[0].frames[19], index) == [0, 13, 18, 255]
+    assert [frame.stem for frame in index.images] == ["bochum_000000_000019"]
+    assert open_index(tmp_path, split="train").images == ()
+    (unlabelled,) = open_index(tmp_path, split="test").clips
+    assert (len(unlabelled.frames), unlabelled.anchors) == (30, ())
+    written = index.label_map.decode(np.array([[0, 18, 255]], np.uint8))
+    assert written.tolist() == [[7, 33, 255]]
+
+
+def test_kitti(tmp_path: Path) -> None:
+    for scene in range(2):
+        for number in range(21):
+            save(tmp_path / "training" / "image_2" / f"{scene:06d}_{number:02d}.png", picture(number))
+        save(tmp_path / "training" / "semantic" / f"{scene:06d}_10.png", ids(7, 23))
+        save(tmp_path / "testing" / "image_2" / f"{scene:06d}_10.png", picture(0))
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.num_classes) == ("kitti", 19)
+    assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [
+        ("000000", 21, (10,)),
+        ("000001", 21, (10,)),
+    ]
+    assert labels_of(index.clips[0].frames[10], index) == [0, 10]
+    assert all(clip.anchors == () for clip in open_index(tmp_path, split="testing").clips)
+
+
+def test_apolloscape(tmp_path: Path) -> None:
+    for road in ("road01_ins", "road02_ins"):
+        for stem in ("170908_061502408_Camera_5", "170908_061502547_Camera_5"):
+            save(tmp_path / road / "ColorImage" / "Record001" / "Camera 5" / f"{stem}.jpg", picture(0))
+        save(tmp_path / road / "Label" / "Record001" / "Camera 5" / f"{stem}_bin.png", ids(17, 161, 33, 99, 255))
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.num_classes) == ("apolloscape", 22)
+    assert [clip.name for clip in index.clips] == ["road01_ins_Record001_Camera5", "road02_ins_Record001_Camera5"]
+    assert index.clips[0].anchors == (1,)
+    # A crowd of cars is cars; an overpass is no class.
+    label = read_label(index.clips[0].frames[1].label or Path(), index.label_map)
+    assert label[0].unique_consecutive().tolist() == [0, 1, 255]
+    (one,) = open_index(tmp_path / "road01_ins").clips
+    assert one.name == "Record001_Camera5"
+
+
+def test_nyuv2(tmp_path: Path) -> None:
+    for scene in ("bathroom_0001", "den_0002"):
+        (tmp_path / "raw" / scene).mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(picture(i)).save(tmp_path / "raw" / scene / f"r-{100 + i}.5-{i}.ppm")
+        save(tmp_path / "labels40" / scene / "r-102.5-2.png", ids(0, 1, 40))
+    (tmp_path / "train.txt").write_text("bathroom_0001/r-102.5-2\n")
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.num_classes) == ("nyuv2", 40)
+    assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [
+        ("bathroom_0001", 4, (2,)),
+        ("den_0002", 4, (2,)),
+    ]
+    assert labels_of(index.clips[0].frames[2], index) == [0, 39, 255]
+    assert [clip.name for clip in open_index(tmp_path, split="train").clips] == ["bathroom_0001"]
+    assert len(set(index.label_map.colors)) == 40
+
+
+def test_davis_2017_has_a_class_for_each_object(tmp_path: Path) -> None:
+    for name, objects in (("bear", 1), ("dogs", 3)):
+        for i in range(3):
+            save(tmp_path / "JPEGImages" / "480p" / name / f"{i:05d}.jpg", picture(i))
+            mask = Image.fromarray(ids(*range(objects + 1)))
+            mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+            path = tmp_path / "Annotations" / "480p" / name / f"{i:05d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mask.save(path)
+    (tmp_path / "ImageSets" / "2017").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "2017" / "val.txt").write_text("bear\n")
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.names) == ("davis2017", ("background", "object 1", "object 2", "object 3"))
+    assert not index.binary
+    assert index.label_map.colors[2] == (0, 128, 0)
+    assert labels_of(index.clips[1].frames[0], index) == [0, 1, 2, 3]
+    alone = open_index(tmp_path, split="val")
+    assert [clip.name for clip in alone.clips] == ["bear"]
+    assert alone.label_map.num_classes == 2
+
+
+def test_camvid_in_its_own_colours(tmp_path: Path) -> None:
+    colors = [*COLORS["sky"], *COLORS["building"], *COLORS["bicyclist"], (0, 0, 0)]
+    label = np.repeat(np.repeat(np.array(colors, np.uint8)[None], 24, 0), 4, 1)
+    for i in range(3):
+        stem = f"0016E5_{7959 + 30 * i:05d}"
+        save(tmp_path / "701_StillsRaw_full" / f"{stem}.png", picture(i, 24, label.shape[1]))
+        if i != 1:
+            save(tmp_path / "LabeledApproved_full" / f"{stem}_L.png", label)
+    index = open_index(tmp_path)
+    assert (index.layout, index.label_map.num_classes) == ("camvid32", 11)
+    (clip,) = index.clips
+    assert clip.anchors == (0, 2)
+    read = read_label(clip.frames[0].label or Path(), index.label_map)
+    assert read[0].unique_consecutive().tolist() == [0, 1, 10, 255]
+    assert sum(len(colors) for colors in COLORS.values()) == 31
+
+
+def test_every_layout_says_what_it_is_where_nothing_matches(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        open_index(tmp_path)
+    assert all(f"\n  {name}: " in str(error.value) for name in LAYOUTS)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_of_another_layout_is_told_how_it_must_look_and_where_data_are_to_be_had(
+    tmp_path: Path, layout: str
+) -> None:
+    with pytest.raises(DataError, match=rf"does not have the layout '{layout}'\. ") as error:
+        open_index(tmp_path, layout)
+    assert layout in ("folder", "camvid", "davis") or "from\nhttp" in str(error.value) or "http" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "match"),
+    [
+        ("cityscapes", "leftImg8bit_sequence/val/ulm/ulm_1_2_leftImg8bit.png", "is no file of Cityscapes"),
+        ("kitti", "training/image_2/10.png", "is no frame of KITTI"),
+        ("camvid32", "701_StillsRaw_full/a.png", "is no frame of CamVid"),
+    ],
+)
+def test_names_of_another_data_set_are_refused(tmp_path: Path, layout: str, path: str, match: str) -> None:
+    save(tmp_path / path, picture(0))
+    with pytest.raises(DataError, match=match):
+        open_index(tmp_path, layout)

@@ -1,0 +1,170 @@
+"""Real video files, made and read with PyAV."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from tests.clips import CLASSES_YAML, id_picture, save
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.data.reading import read_image
+from wrp.data.video import Video
+from wrp.types import DataError, VideoFrame
+
+HEIGHT, WIDTH = 48, 64
+
+
+def shade(number: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A frame that says its number: a bar of 16 blocks of black and white in binary."""
+    frame = np.full((height, width, 3), 90, np.uint8)
+    for bit in range(16):
+        frame[:16, bit * width // 16 : (bit + 1) * width // 16] = 230 * (number >> bit & 1)
+    return frame
+
+
+def number_of(frame: np.ndarray) -> int:
+    width = frame.shape[1]
+    blocks = [frame[4:12, bit * width // 16 + 1 : (bit + 1) * width // 16 - 1].mean() for bit in range(16)]
+    return sum((block > 115) << bit for bit, block in enumerate(blocks))
+
+
+def write_video(
+    path: Path, count: int, times: list[int] | None = None, size: tuple[int, int] = (HEIGHT, WIDTH), **options: str
+) -> Path:
+    """A video with a key frame every 12 frames and B-frames between them, so that frames are not stored in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"g": "12", "bf": "2", **options})
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 600)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(shade(number, *size), format="rgb24")
+            frame.pts = times[number] if times else 20 * number
+            frame.time_base = Fraction(1, 600)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_frames_come_back_under_their_numbers_in_any_order(tmp_path: Path, suffix: str) -> None:
+    video = Video(write_video(tmp_path / f"clip{suffix}", 60))
+    assert len(video) == 60
+    order = [*range(60), 59, 0, 31, 30, 32, 12, 11, 47, 3]
+    assert [number_of(video.read(number)) for number in order] == order
+
+
+def test_frames_at_uneven_times_keep_their_numbers(tmp_path: Path) -> None:
+    times = np.cumsum(np.random.default_rng(0).integers(5, 90, 40)).tolist()
+    video = Video(write_video(tmp_path / "clip.mkv", 40, times))
+    order = [39, 0, 20, 21, 5, 38]
+    assert [number_of(video.read(number)) for number in order] == order
+
+
+@pytest.mark.parametrize("size", [(47, 63), (49, 80), (17, 33)])
+def test_odd_sizes_are_read_as_they_are(tmp_path: Path, size: tuple[int, int]) -> None:
+    video = Video(write_video(tmp_path / "clip.mkv", 3, size=size))
+    assert video.read(2).shape == (*size, 3)
+
+
+def rotate_metadata(path: Path, matrix: tuple[int, ...]) -> None:
+    """Write a display matrix into the track header of an MP4."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 4 * 2  # version and flags, times and ids, reserved, layer …
+    content[at : at + 36] = b"".join(int(value).to_bytes(4, "big", signed=True) for value in matrix)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("quarter", "matrix"), [(1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))])
+def test_rotation_that_the_file_asks_for_is_applied_as_opencv_does(
+    tmp_path: Path, quarter: int, matrix: tuple[int, int, int, int]
+) -> None:
+    path = write_video(tmp_path / "clip.mp4", 3)
+    plain = Video(path).read(1)
+    one, (a, b, c, d) = 1 << 16, matrix
+    rotate_metadata(path, (a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30))
+    turned = Video(path).read(1)
+    assert turned.shape == ((WIDTH, HEIGHT, 3) if quarter % 2 else (HEIGHT, WIDTH, 3))
+    cv2 = pytest.importorskip("cv2")
+    reader = cv2.VideoCapture(str(path))
+    reader.read()
+    done, reference = reader.read()
+    assert done
+    assert np.abs(turned.astype(int) - reference[..., ::-1].astype(int)).mean() < 6
+    assert sorted([np.array_equal(turned, np.rot90(plain, k)) for k in range(4)]) == [False] * 3 + [True]
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 60, movflags="faststart")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(DataError, match="cannot be read as a video|is it whole|holds no video"):
+        Video(path)
+
+
+def test_damaged_frames_are_refused_and_never_guessed(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", 60)
+    content = bytearray(path.read_bytes())
+    draw = np.random.default_rng(0)
+    for at in draw.integers(len(content) // 3, len(content) * 2 // 3, 200):
+        content[at] = draw.integers(256)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"clip\.mkv"):  # noqa: PT012
+        video = Video(path)
+        for number in range(len(video)):
+            assert number_of(video.read(number)) == number
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all", bytes(range(256)) * 50])
+def test_what_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"clip\.mp4"):
+        Video(path)
+
+
+def test_numbers_beyond_the_end_are_refused(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", 3)
+    with pytest.raises(DataError, match=r"has the frames 0 … 2, got 3"):
+        read_image(VideoFrame(path, 3))
+
+
+def test_a_video_with_labels_named_by_frame_number_is_a_clip(tmp_path: Path) -> None:
+    write_video(tmp_path / "frames" / "drive.mp4", 20)
+    for name in ("0", "7", "000019"):
+        save(tmp_path / "labels" / "drive" / f"{name}.png", id_picture(0, height=HEIGHT, width=WIDTH))
+    (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
+    index = open_index(tmp_path)
+    (clip,) = index.clips
+    assert (clip.name, len(clip.frames), clip.anchors) == ("drive", 20, (0, 7, 19))
+    items = IntervalItems(index.clips, index.label_map)
+    for i in range(len(items)):
+        batch = items[i]
+        numbers = [number_of(frame.permute(1, 2, 0).numpy()) for frame in batch.frames]
+        assert numbers == list(range(batch.first, batch.first + len(numbers)))
+        assert all(isinstance(frame, torch.Tensor) for frame in batch.frames)
+
+
+def test_labels_of_a_video_have_the_number_of_a_frame(tmp_path: Path) -> None:
+    write_video(tmp_path / "frames" / "drive.mp4", 5)
+    (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
+    wrong = save(tmp_path / "labels" / "drive" / "first.png", id_picture(0))
+    with pytest.raises(DataError, match=r"expected the frame's number"):
+        open_index(tmp_path)
+    wrong.rename(wrong.with_name("5.png"))
+    with pytest.raises(DataError, match=r"5\.png is the label of no frame"):
+        open_index(tmp_path)
+
+
+def test_a_clip_is_a_folder_or_a_video_and_not_both(tmp_path: Path) -> None:
+    write_video(tmp_path / "frames" / "drive.mp4", 2)
+    save(tmp_path / "frames" / "drive" / "0.png", shade(0))
+    with pytest.raises(DataError, match="two clips named 'drive'"):
+        open_index(tmp_path)
