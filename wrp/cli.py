@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=purpose, add_help=False)
     _add_autolabel(verbs)
     _add_demo(verbs)
+    _add_data(verbs)
     return parser
 
 
@@ -92,13 +93,16 @@ def _add_autolabel(verbs: Any) -> None:
     )
     verb.add_argument("root", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS")
     verb.add_argument("--out", required=True, help="folder to write to")
-    verb.add_argument("--layout", default="auto", help="auto or the name of a layout, see `wrp data layouts` (default: %(default)s)")
+    verb.add_argument(
+        "--layout", default="auto", help="auto or the name of a layout, see `wrp data layouts` (default: %(default)s)"
+    )
     verb.add_argument("--split", help="split of the data set (default: the layout's)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
     verb.add_argument("--label-every", type=int, metavar="K", help="hide all labels but every K-th; score the others")
     verb.add_argument(
         "--label-offset", type=int, default=0, metavar="O", help="number of the first label kept (default 0)"
     )
+    verb.add_argument("--anchors", metavar="FILE", help="keep the labels it lists, lines CLIP/FRAME; score the others")
     verb.add_argument(
         "--methods",
         default="motion,semantic,inpaint,refine",
@@ -113,6 +117,12 @@ def _add_autolabel(verbs: Any) -> None:
         help="encoder weights of the teacher: auto (ImageNet's if they can be had, else none), none, or a name",
     )
     verb.add_argument("--teacher-steps", type=int, metavar="N", help="training steps of the teacher")
+    verb.add_argument(
+        "--teacher-share",
+        type=float,
+        metavar="P",
+        help="share of the teacher's crops that come from frames labelled by motion (default 0.5; 0: none)",
+    )
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
     verb.add_argument(
         "--flow-cache",
@@ -143,6 +153,50 @@ def _add_demo(verbs: Any) -> None:
     verb.add_argument("--out", default="wrp-demo", help="folder to write to (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
     verb.set_defaults(run=_demo)
+
+
+def _add_data(verbs: Any) -> None:
+    data = verbs.add_parser("data", help="check a data set, or generate one").add_subparsers(
+        metavar="WHAT", required=True
+    )
+    check = data.add_parser("check", help="read every file of a data set and say what is there and what is broken")
+    check.add_argument("root", help="data set, looked for below WRP_DATA as well")
+    check.add_argument("--layout", default="auto", help="auto or the name of a layout (default: %(default)s)")
+    check.add_argument("--split", help="split of the data set (default: the layout's)")
+    check.add_argument("--threads", type=int, default=2, help="files read at the same time (default: %(default)s)")
+    check.set_defaults(run=_check)
+    synthetic = data.add_parser("synthetic", help="generate street scenes with the labels of all frames")
+    synthetic.add_argument("out", help="folder to write")
+    synthetic.add_argument("--clips", type=int, default=1, help="how many (default: %(default)s)")
+    synthetic.add_argument("--frames", type=int, default=49, help="frames of each (default: %(default)s)")
+    synthetic.add_argument("--size", default="448x256", metavar="WxH", help="pixels (default: %(default)s)")
+    synthetic.add_argument("--seed", type=int, default=0, help="seed of the first (default: %(default)s)")
+    synthetic.set_defaults(run=_synthetic)
+    data.add_parser("layouts", help="list the layouts that are known").set_defaults(run=_layouts)
+
+
+def _check(options: argparse.Namespace) -> None:
+    from wrp.data.datasets import open_index
+    from wrp.pipeline.check import check_data, describe
+
+    found = check_data(open_index(options.root, options.layout, options.split), options.threads)
+    print(describe(found))
+    if found.broken:
+        raise WrpError(f"{options.root} cannot be used as it is: {len(found.broken)} problems, listed above")
+
+
+def _synthetic(options: argparse.Namespace) -> None:
+    from wrp.pipeline.check import make_synthetic, synthetic_size
+
+    make_synthetic(Path(options.out), options.clips, options.frames, synthetic_size(options.size), options.seed)
+    print(f"clips: {Path(options.out) / 'frames'}")
+
+
+def _layouts(options: argparse.Namespace) -> None:
+    from wrp.data.datasets import LAYOUTS, summary
+
+    for name, layout in LAYOUTS.items():
+        print(f"{name}: {summary(layout)}")
 
 
 def _autolabel(options: argparse.Namespace) -> None:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clips import LABEL_MAP, bare_clip, picture, save
+from tests.clips import LABEL_MAP, bare_clip, make_folder, picture, save
 from wrp.data.clips import ClipIndex, hide_labels, intervals, label_beside, list_images, make_clip, select_clips
+from wrp.data.datasets import open_index
 from wrp.types import Clip, DataError, Frame
 
 
@@ -155,3 +156,48 @@ def test_the_label_of_an_image_has_its_stem_and_is_a_png(tmp_path: Path) -> None
     assert label_beside(tmp_path, Path("elsewhere/a.jpg")) == tmp_path / "a.png"
     assert label_beside(tmp_path, Path("elsewhere/b.jpg")) is None
     assert label_beside(tmp_path / "nowhere", Path("a.jpg")) is None
+
+
+def test_a_list_says_which_labels_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index = open_index(make_folder(tmp_path / "data", {"run": 3, "walk": 5}))
+    listed = tmp_path / "anchors.txt"
+    listed.write_text("# by hand\nrun/00001\n\nwalk/00000\nwalk/00004\n")
+    with caplog.at_level("INFO", "wrp"):
+        run, walk = select_clips(index, None, None, anchors=listed).clips
+    assert (run.anchors, run.hidden) == ((1,), (0, 2))
+    assert (walk.anchors, walk.hidden) == ((0, 4), (1, 2, 3))
+    assert "3 entries, sha256 " in caplog.text
+    (walk,) = select_clips(index, ["walk"], None, anchors=listed).clips
+    assert walk.anchors == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("run/00009", "which is no labelled frame"),
+        ("walk/00000\nwalk/00000", "twice"),
+        ("../walk/00000", "leads out"),
+        ("/walk/00000", "leads out"),
+        ("walk/00000", "clip run .* has no labelled frame"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, match: str) -> None:
+    index = open_index(make_folder(tmp_path / "data", {"run": 3, "walk": 5}))
+    listed = tmp_path / "anchors.txt"
+    listed.write_text(text)
+    with pytest.raises(DataError, match=match):
+        select_clips(index, None, None, anchors=listed)
+    with pytest.raises(DataError, match="exclude one another"):
+        select_clips(index, None, 2, anchors=listed)
+    with pytest.raises(DataError, match="cannot be read as a list"):
+        select_clips(index, None, None, anchors=tmp_path / "none.txt")
+
+
+def test_a_split_of_a_folder_is_a_list_of_clips(tmp_path: Path) -> None:
+    root = make_folder(tmp_path, {"run": 3, "walk": 5})
+    (root / "splits").mkdir()
+    (root / "splits" / "train.txt").write_text("walk\n")
+    assert [clip.name for clip in open_index(root, split="train").clips] == ["walk"]
+    (root / "splits" / "val.txt").write_text("swim\n")
+    with pytest.raises(DataError, match="names 'swim', which is no clip"):
+        open_index(root, split="val")

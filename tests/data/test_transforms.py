@@ -1,10 +1,16 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tests.clips import id_picture, picture
+from tests.clips import id_picture, make_folder, picture
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.datasets.synthetic import SyntheticClip, render_clip
 from wrp.data.transforms import Draw, TrainTransform
+from wrp.ops.warp import warp
 
 IMAGE = torch.from_numpy(picture(0, 60, 90)).permute(2, 0, 1).contiguous()
 LABEL = torch.from_numpy(id_picture(0, (0, 1, 2), 60, 90))
@@ -87,3 +93,75 @@ def test_mirrored_and_plain_crops_both_occur() -> None:
     transform = TrainTransform((64, 64), scale=(1, 1), seed=0)
     left = [transform(image, [label], Draw(0, i))[1][0][0, 0].item() for i in range(20)]
     assert 3 < sum(left) < 17
+
+
+def clip_of(seed: int, frames: int = 4) -> SyntheticClip:
+    return render_clip(frames, 64, 112, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_flow_is_transformed_with_its_frames(seed: int) -> None:
+    """The transformed exact flow of a generated clip still leads to where the next frame shows the same."""
+    clip = clip_of(seed)
+    images = torch.from_numpy(clip.frames).permute(0, 3, 1, 2).contiguous()
+    labels, flows = torch.from_numpy(clip.labels), torch.from_numpy(clip.flow_fw)
+    transform = TrainTransform((48, 80), scale=(0.9, 1.6), seed=seed)
+    after, mirrored, longer = [], [], []
+    for number in range(6):
+        frames, [moved], moved_flows = transform.clip(images, [labels], Draw(number, 0), flows)
+        assert moved_flows is not None
+        assert moved_flows.shape == (3, 2, 48, 80)
+        inside = moved[:-1] != 255
+        for results, changed in (
+            (after, moved_flows),
+            (mirrored, moved_flows * torch.tensor([-1.0, 1.0]).view(2, 1, 1)),
+            (longer, 2 * moved_flows),
+        ):
+            warped, valid = warp(frames[1:].float(), changed)
+            results.append((warped - frames[:-1]).abs().mean(1)[valid & inside].mean().item())
+    # What is left is occlusion, and exposure, which changes from frame to frame.
+    assert np.mean(after) < 0.8 * np.mean(mirrored)
+    assert np.mean(after) < 0.9 * np.mean(longer)
+
+
+def test_vectors_are_magnified_and_mirrored() -> None:
+    transform = TrainTransform((32, 48), scale=(1.2, 1.6))
+    flows = torch.tensor([3.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 60, 90).contiguous()
+    signs = set()
+    for number in range(12):
+        _, _, moved = transform.clip(IMAGE[None], [], Draw(number, 0), flows)
+        assert moved is not None
+        across, down = moved[0].flatten(1).mean(1).tolist()
+        signs.add(np.sign(across))
+        assert torch.allclose(moved[0, 0], torch.tensor(across))
+        assert abs(across) / 3 == pytest.approx(-down / 2, rel=0.02)
+        assert 1.19 < abs(across) / 3 < 1.61
+    assert signs == {-1.0, 1.0}
+
+
+def test_all_frames_of_a_clip_share_one_geometry() -> None:
+    images = IMAGE.repeat(3, 1, 1, 1)
+    labels = LABEL.repeat(3, 1, 1)
+    plain = TrainTransform((32, 48), seed=2)
+    for number in range(5):
+        moved, [moved_labels], _ = plain.clip(images, [labels], Draw(number, 0))
+        assert all(torch.equal(moved[0], frame) for frame in moved)
+        assert all(torch.equal(moved_labels[0], label) for label in moved_labels)
+
+
+def test_colours_may_change_by_frame() -> None:
+    images = IMAGE.repeat(3, 1, 1, 1)
+    by_frame = TrainTransform((32, 48), seed=2, color_by_frame=True)
+    several = [by_frame.clip(images, [LABEL[None]], Draw(number, 0))[0] for number in range(5)]
+    assert any(not torch.equal(frames[0], frames[1]) for frames in several)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_do_not_change_the_draws(tmp_path: Path, workers: int) -> None:
+    root = make_folder(tmp_path, {"walk": 6})
+    arguments: dict[str, Any] = {"crop_size": (16, 16), "batch_size": 2, "epoch_length": 12, "seed": 3}
+    module = VideoDataModule(3, str(root), workers=workers, **arguments)
+    alone = VideoDataModule(3, str(root), **arguments)
+    pairs = list(zip(module.train_dataloader(), alone.train_dataloader(), strict=True))
+    assert all(torch.equal(one.images, other.images) for one, other in pairs)
+    assert len({one.images.numpy().tobytes() for one, _ in pairs}) == len(pairs)

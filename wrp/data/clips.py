@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wrp.data.reading import IMAGE_SUFFIXES
 from wrp.types import Clip, DataError, Frame, Interval, LabelMap
+
+logger = logging.getLogger("wrp")
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,53 @@ def hide_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
     return replace(clip, anchors=anchors, hidden=tuple(i for i in labelled if i not in set(anchors)))
 
 
-def select_clips(index: ClipIndex, names: Sequence[str] | None, every: int | None, offset: int = 0) -> ClipIndex:
+def keep_labels(clip: Clip, stems: set[str]) -> Clip:
+    """Keep the labelled frames of these names as anchors and hide the others for scoring."""
+    labelled = sorted({*clip.anchors, *clip.hidden})
+    anchors = tuple(i for i in labelled if clip.frames[i].stem in stems)
+    return replace(clip, anchors=anchors, hidden=tuple(i for i in labelled if i not in set(anchors)))
+
+
+def read_list(path: Path) -> list[str]:
+    """The lines of a list, such as names of clips or ``<clip>/<frame>``; its content's hash is logged.
+
+    Empty lines and those that begin with ``#`` are left out.
+
+    Raises:
+        DataError: If there is no such file, a line comes twice, or leads out of a folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list: {error}") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    if bad := [line for line in lines if line.startswith("/") or ".." in line.split("/")]:
+        raise DataError(f"{path} names {bad[0]!r}, which leads out of the data set")
+    if double := [line for line in lines if lines.count(line) > 1]:
+        raise DataError(f"{path} names {double[0]!r} twice")
+    logger.info(
+        "%s: %d entries, sha256 %s", path, len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    )
+    return lines
+
+
+def select_clips(
+    index: ClipIndex, names: Sequence[str] | None, every: int | None, offset: int = 0, anchors: Path | None = None
+) -> ClipIndex:
     """Choose clips by name and hide labels.
+
+    Args:
+        index: The data set.
+        names: Names of clips; None: all.
+        every: Keep every K-th label and hide the others; None: none is hidden.
+        offset: Number of the first label that is kept.
+        anchors: A list of the labels to keep, lines ``<clip>/<frame>``, instead.
 
     Raises:
         DataError: If a name is unknown, a number is out of range, or a clip has no anchor.
     """
+    if anchors is not None and every is not None:
+        raise DataError(f"label-every {every} and a list of anchors, {anchors}, exclude one another")
     if every is not None and every < 1:
         raise DataError(f"label-every must be at least 1, got {every}")
     if offset < 0 or (offset and every is None):
@@ -63,6 +108,12 @@ def select_clips(index: ClipIndex, names: Sequence[str] | None, every: int | Non
         clips = tuple(clip for clip in clips if clip.name in names)
     if every is not None:
         clips = tuple(hide_labels(clip, every, offset) for clip in clips)
+    if anchors is not None:
+        wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(anchors))}
+        labelled = {(c.name, c.frames[i].stem) for c in index.clips for i in (*c.anchors, *c.hidden)}
+        if lost := sorted(wanted - labelled):
+            raise DataError(f"{anchors} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
+        clips = tuple(keep_labels(clip, {stem for name, stem in wanted if name == clip.name}) for clip in clips)
     for clip in clips:
         if not clip.anchors:
             reason = f", label-every {every} from {offset} leaves none of {len(clip.hidden)}" if clip.hidden else ""

@@ -38,6 +38,7 @@ class VideoDataModule(BaseDataModule):
         clips: Names of the clips to use; None: all.
         label_every: Keep every K-th label and hide the others; None: use all.
         label_offset: Number of the first label that is kept.
+        anchors: A file with the labels to keep, lines ``<clip>/<frame>``, instead of every K-th.
         serve: What a batch is.
         shard: The share of the intervals to predict, ``i/n`` with i in 1 … n: n jobs, wherever they run, label each
             interval once; None: all.
@@ -45,6 +46,8 @@ class VideoDataModule(BaseDataModule):
         propagated: Propagated labels to train on beside the ground truth (``frames``).
         further_images: Whether to train on the data set's labelled images outside of the clips as well (``frames``).
         crop_size: Height and width of training crops in pixels (``frames``).
+        class_uniform: Share of the training crops that show a class which is drawn uniformly, so that rare ones have
+            their part; the index of where classes are is kept in ``~/.cache/wrp/tiles``.
         batch_size: Crops per batch (``frames``).
         epoch_length: Items per training epoch; None: each once.
         workers: Loader processes.
@@ -63,18 +66,20 @@ class VideoDataModule(BaseDataModule):
         clips: list[str] | None = None,
         label_every: int | None = None,
         label_offset: int = 0,
+        anchors: str | None = None,
         serve: Serve = "frames",
         shard: str | None = None,
         radius: int | None = None,
         propagated: PropagatedLabels | None = None,
         further_images: bool = True,
         crop_size: tuple[int, int] = (192, 256),
+        class_uniform: float = 0.0,
         batch_size: int = 8,
         epoch_length: int | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(num_classes, batch_size, workers, seed)
+        super().__init__(num_classes, batch_size, workers, seed, class_uniform)
         # Not for the logger: it refuses names such as crop_size that model and data give different values.
         self.save_hyperparameters(logger=False, ignore=["propagated"])
         self.root = root
@@ -83,6 +88,7 @@ class VideoDataModule(BaseDataModule):
         self.clips = clips
         self.label_every = label_every
         self.label_offset = label_offset
+        self.anchors = Path(anchors) if anchors is not None else None
         if serve not in get_args(Serve):
             raise DataError(f"data.init_args.serve must be one of {', '.join(get_args(Serve))}, got {serve!r}")
         self.serve = serve
@@ -104,7 +110,7 @@ class VideoDataModule(BaseDataModule):
             root = self.root if self.root is not None else cached_folder(self.num_classes, self.seed)
             found = open_index(root, self.layout, self.split)
             self._check_classes(found.label_map, found.root)
-            self._index = select_clips(found, self.clips, self.label_every, self.label_offset)
+            self._index = select_clips(found, self.clips, self.label_every, self.label_offset, self.anchors)
         return self._index
 
     @property

@@ -27,6 +27,8 @@ class ImageDataModule(BaseDataModule):
         train_split: Folder of the training images.
         val_split: Folder of the images for validation, test and prediction.
         crop_size: Height and width of training crops in pixels.
+        class_uniform: Share of the training crops that show a class which is drawn uniformly, so that rare ones have
+            their part; the index of where classes are is kept in ``~/.cache/wrp/tiles``.
         batch_size: Crops per batch.
         epoch_length: Items per training epoch; None: each once.
         workers: Loader processes.
@@ -43,12 +45,13 @@ class ImageDataModule(BaseDataModule):
         train_split: str = "train",
         val_split: str = "val",
         crop_size: tuple[int, int] = (192, 256),
+        class_uniform: float = 0.0,
         batch_size: int = 8,
         epoch_length: int | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(num_classes, batch_size, workers, seed)
+        super().__init__(num_classes, batch_size, workers, seed, class_uniform)
         # Not for the logger: it refuses names such as crop_size that model and data give different values.
         self.save_hyperparameters(logger=False)
         self.root = Path(root)

@@ -9,15 +9,16 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
-from wrp.data.items import collate_frames
+from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
+from wrp.data.tiles import class_tiles
 from wrp.types import DataError, LabelMap
 
 
 class BaseDataModule(pl.LightningDataModule):
     """Loaders that shard without loss and draw without regard to the number of workers."""
 
-    def __init__(self, num_classes: int, batch_size: int, workers: int, seed: int) -> None:
+    def __init__(self, num_classes: int, batch_size: int, workers: int, seed: int, class_uniform: float) -> None:
         super().__init__()
         # Prediction may have fewer intervals than processes; scoring may not, see _eval_loader.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -25,6 +26,9 @@ class BaseDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.workers = workers
         self.seed = seed
+        if not 0 <= class_uniform <= 1:
+            raise DataError(f"class_uniform must be in 0 … 1, got {class_uniform}")
+        self.class_uniform = class_uniform
 
     def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
         if label_map.num_classes != self.num_classes:
@@ -44,7 +48,12 @@ class BaseDataModule(pl.LightningDataModule):
         groups: Sequence[tuple[int, float]] | None = None,
         first_alone_from: int | None = None,
     ) -> DataLoader[Any]:
-        sampler = TrainSampler(dataset, length, *self._processes(), self.seed, groups, first_alone_from)
+        tiles = None
+        if self.class_uniform and isinstance(dataset, FrameItems):
+            tiles = class_tiles([frame for _, _, frame in dataset.frames], dataset.label_map)
+        sampler = TrainSampler(
+            dataset, length, *self._processes(), self.seed, groups, first_alone_from, tiles, self.class_uniform
+        )
         collate = collate_frames if batch_size is not None else None
         return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
 

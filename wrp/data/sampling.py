@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
@@ -26,6 +28,8 @@ class TrainSampler(DistributedSampler):
         groups: Number of items and share of the draws of each group, where the data set is made of several in a row;
             shares add up to 1. None: every item alike.
         first_alone_from: The epoch from which only the first group is drawn from; None: none.
+        tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
+        uniform: Share of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
     """
 
     def __init__(
@@ -37,8 +41,12 @@ class TrainSampler(DistributedSampler):
         seed: int,
         groups: Sequence[tuple[int, float]] | None = None,
         first_alone_from: int | None = None,
+        tiles: np.ndarray | None = None,
+        uniform: float = 0.0,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        self.tiles = tiles
+        self.uniform = uniform if tiles is not None else 0.0
         self.first_alone_from = first_alone_from
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.num_samples = max(1, length // num_replicas)
@@ -47,9 +55,36 @@ class TrainSampler(DistributedSampler):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         wanted = self.num_samples * self.num_replicas
         order = self._order(wanted, generator)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        by_class = rng.random(wanted) < self.uniform
+        choices = rng.random((wanted, 2))
         for position in range(self.rank, wanted, self.num_replicas):
             # The number of draws so far, so that an item repeated within an epoch is augmented anew.
-            yield Draw(self.epoch * wanted + position, int(order[position]))
+            draw = Draw(self.epoch * wanted + position, int(order[position]))
+            yield self._of_a_class(draw, *choices[position]) if by_class[position] else draw
+
+    def _of_a_class(self, draw: Draw, which_class: float, which_tile: float) -> Draw:
+        """A draw of the same group whose crop shows a class drawn uniformly, by two numbers in [0, 1)."""
+        classes = self._tiles_of_group[self._group_of(draw.index)]
+        if not classes:
+            return draw
+        tiles = classes[int(which_class * len(classes))]
+        _, index, row, column = tiles[int(which_tile * len(tiles))].tolist()
+        return Draw(draw.epoch, index, (row, column))
+
+    @cached_property
+    def _tiles_of_group(self) -> list[list[np.ndarray]]:
+        """For each group, the tiles of each class that occurs in it."""
+        assert self.tiles is not None
+        group = np.array([self._group_of(int(index)) for index in self.tiles[:, 1]])
+        return [
+            [self.tiles[(group == g) & (self.tiles[:, 0] == c)] for c in np.unique(self.tiles[group == g, 0])]
+            for g in range(len(self.groups))
+        ]
+
+    def _group_of(self, index: int) -> int:
+        ends = np.cumsum([items for items, _ in self.groups])
+        return int(np.searchsorted(ends, index, side="right"))
 
     def _order(self, wanted: int, generator: torch.Generator) -> Tensor:
         """Items in the order of one epoch; within a group, none is drawn twice before each was drawn once."""

@@ -1,4 +1,4 @@
-"""Augmentation of single frames; albumentations stays behind this module."""
+"""Augmentation of frames and clips; albumentations stays behind this module."""
 
 from __future__ import annotations
 
@@ -21,44 +21,128 @@ class Draw:
     Attributes:
         epoch: How many items were drawn before this one, over all epochs.
         index: The item.
+        center: Row and column of the pixel that the crop is to show, somewhere near its middle; None: any.
     """
 
     epoch: int
     index: int
+    center: tuple[int, int] | None = None
 
     def seed(self, seed: int) -> int:
         """A number in [0, 2³²) that differs between epochs and items."""
         return int(np.random.SeedSequence([seed, self.epoch, self.index]).generate_state(1)[0])
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Where a crop lies: the frame is magnified, padded to the crop's size, cropped, and mirrored.
+
+    Attributes:
+        size: Height and width of the magnified frame.
+        top: First row of the crop.
+        left: First column of the crop.
+        crop: Height and width of the crop.
+        mirrored: Whether left and right are exchanged.
+    """
+
+    size: tuple[int, int]
+    top: int
+    left: int
+    crop: tuple[int, int]
+    mirrored: bool
+
+    def apply(self, values: np.ndarray, interpolation: int, fill: float) -> np.ndarray:
+        """A map (H, W) or (H, W, channels) cropped; ``fill`` stands where the crop is larger than the frame."""
+        resized = cv2.resize(values, self.size[::-1], interpolation=interpolation)
+        part = resized[self.top : self.top + self.crop[0], self.left : self.left + self.crop[1]]
+        missing = [(0, side - have) for side, have in zip(self.crop, part.shape, strict=False)]
+        padded = np.pad(part, [*missing, *[(0, 0)] * (part.ndim - 2)], constant_values=fill)
+        return np.ascontiguousarray(padded[:, ::-1] if self.mirrored else padded)
+
+
 class TrainTransform:
-    """Random scale, crop, mirror and colour, the same for a frame and its label.
+    """Random scale, crop, mirror and colour, the same geometry for all frames of a clip and all that belongs to them.
 
     Args:
         crop_size: Height and width of the result in pixels.
         scale: Range of the random magnification before the crop.
         seed: Seed of the run.
+        color_by_frame: Whether each frame of a clip gets colours of its own, or all the same.
     """
 
-    def __init__(self, crop_size: tuple[int, int], scale: tuple[float, float] = (0.5, 1.5), seed: int = 0) -> None:
+    def __init__(
+        self,
+        crop_size: tuple[int, int],
+        scale: tuple[float, float] = (0.5, 1.5),
+        seed: int = 0,
+        color_by_frame: bool = False,
+    ) -> None:
+        self.crop_size = crop_size
+        self.scale = scale
         self.seed = seed
-        height, width = crop_size
-        # The draws of a pipeline come from one seed, set anew for each item in __call__.
-        self._pipeline = A.Compose(
-            [
-                A.RandomScale((scale[0] - 1, scale[1] - 1), p=1.0),
-                A.PadIfNeeded(height, width, border_mode=cv2.BORDER_CONSTANT, fill=0, fill_mask=IGNORE_INDEX),
-                A.RandomCrop(height, width),
-                A.HorizontalFlip(p=0.5),
-                A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.8),
-            ],
-            seed=seed,
-        )
+        self.color_by_frame = color_by_frame
+        # The draws of a pipeline come from one seed, set anew for each item.
+        jitter = A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.8)
+        self._colors = A.Compose([jitter], seed=seed)
 
     def __call__(self, image: Tensor, maps: Sequence[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
         """Augment a frame (3, H, W) uint8 and what belongs to its pixels, such as its label: (H, W) uint8 each."""
-        self._pipeline.set_random_seed(draw.seed(self.seed))
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        result = self._pipeline(image=pixels, masks=[values.numpy() for values in maps])
-        moved = [torch.from_numpy(np.ascontiguousarray(values)) for values in result["masks"]]
-        return torch.from_numpy(result["image"]).permute(2, 0, 1).contiguous(), moved
+        images, moved, _ = self.clip(image[None], [values[None] for values in maps], draw)
+        return images[0], [values[0] for values in moved]
+
+    def clip(
+        self, images: Tensor, maps: Sequence[Tensor], draw: Draw, flows: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Augment a clip.
+
+        Args:
+            images: (T, 3, H, W) uint8.
+            maps: What belongs to the pixels of some of the frames, such as labels, (N, H, W) uint8 each; filled with
+                255 outside of the frame.
+            draw: Which random numbers to use.
+            flows: (N, 2, H, W) float32 in pixels. Their vectors are magnified and mirrored as well; filled with zero.
+
+        Returns:
+            The same, of the crop's size.
+        """
+        seed = draw.seed(self.seed)
+        where = self._where((images.shape[2], images.shape[3]), draw, np.random.default_rng(seed))
+        frames = [where.apply(frame, cv2.INTER_LINEAR, 0) for frame in images.permute(0, 2, 3, 1).numpy()]
+        colored = torch.from_numpy(self._color(np.stack(frames), seed)).permute(0, 3, 1, 2).contiguous()
+        moved = [
+            torch.from_numpy(np.stack([where.apply(one, cv2.INTER_NEAREST, IGNORE_INDEX) for one in values.numpy()]))
+            for values in maps
+        ]
+        return colored, moved, None if flows is None else self._flows(flows, where)
+
+    def _where(self, size: tuple[int, int], draw: Draw, rng: np.random.Generator) -> Geometry:
+        factor = rng.uniform(*self.scale)
+        height, width = (max(1, round(side * factor)) for side in size)
+        corner = []
+        for axis, side in enumerate((height, width)):
+            crop = self.crop_size[axis]
+            free = max(0, side - crop)
+            if draw.center is None:
+                corner.append(int(rng.integers(free + 1)))
+            else:
+                aim = draw.center[axis] * factor - crop * rng.uniform(0.25, 0.75)
+                corner.append(int(np.clip(round(aim), 0, free)))
+        return Geometry((height, width), corner[0], corner[1], self.crop_size, bool(rng.random() < 0.5))
+
+    def _color(self, frames: np.ndarray, seed: int) -> np.ndarray:
+        if not self.color_by_frame:
+            self._colors.set_random_seed(seed)
+            result: np.ndarray = self._colors(images=frames)["images"]
+            return np.ascontiguousarray(result)
+        colored = []
+        for number, frame in enumerate(frames):
+            self._colors.set_random_seed((seed + number) % 2**32)
+            colored.append(self._colors(image=frame)["image"])
+        return np.stack(colored)
+
+    def _flows(self, flows: Tensor, where: Geometry) -> Tensor:
+        height, width = flows.shape[2:]
+        factors = np.array([where.size[1] / width, where.size[0] / height], np.float32)
+        factors[0] *= -1 if where.mirrored else 1
+        moved = [where.apply(flow, cv2.INTER_LINEAR, 0) * factors for flow in flows.permute(0, 2, 3, 1).numpy()]
+        return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).contiguous()

@@ -73,7 +73,8 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     started = time.perf_counter()
     out = Path(settings.out)
     index = open_index(settings.root, settings.layout, settings.split)
-    index = select_clips(index, settings.clips, settings.label_every, settings.label_offset)
+    anchors = Path(settings.anchors) if settings.anchors is not None else None
+    index = select_clips(index, settings.clips, settings.label_every, settings.label_offset, anchors)
     check_files(index, settings.needs_teacher)
     data = _data(settings, index)
     check_shard(settings, data, out)
@@ -158,6 +159,7 @@ def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:
         clips=[clip.name for clip in index.clips],
         label_every=settings.label_every,
         label_offset=settings.label_offset,
+        anchors=settings.anchors,
         workers=settings.workers,
         seed=settings.seed,
         shard=settings.shard,

@@ -29,6 +29,7 @@ class Settings:
         clips: Names of the clips; None: all.
         label_every: Hide all labels but every K-th, for evaluation.
         label_offset: Number of the first label that is kept.
+        anchors: File with the labels that are kept, lines ``<clip>/<frame>``, instead of every K-th.
         methods: Propagation methods; the last one is the result.
         teacher: Checkpoint to use instead of training one.
         refiner: Checkpoint to use instead of training one.
@@ -60,6 +61,7 @@ class Settings:
     clips: tuple[str, ...] | None = None
     label_every: int | None = None
     label_offset: int = 0
+    anchors: str | None = None
     methods: tuple[str, ...] = METHODS
     teacher: str | None = None
     refiner: str | None = None

@@ -60,9 +60,9 @@ def test_no_clips_at_all_is_told(tmp_path: Path) -> None:
         open_index(tmp_path)
 
 
-def test_a_split_is_refused(tmp_path: Path) -> None:
+def test_a_split_needs_its_list(tmp_path: Path) -> None:
     make_folder(tmp_path, {"walk": 2})
-    with pytest.raises(DataError, match=f"{tmp_path}: the folder layout has no splits, got split 'val'"):
+    with pytest.raises(DataError, match=r"splits/val\.txt cannot be read as a list"):
         folder.read_index(tmp_path, "val")
 
 

@@ -2,14 +2,15 @@
 
 Frames are taken in the order of their names; a clip may be a video file ``frames/<clip>.mp4`` instead, whose labels are
 named after the number of their frame, from 0. Only the labelled frames need a label file. Without a ``classes.yaml``
-labels have to be indexed PNGs, whose palette and values make the classes.
+labels have to be indexed PNGs, whose palette and values make the classes. A split is a list ``splits/<split>.txt`` of
+names of clips.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
+from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip, read_list
 from wrp.data.labelmaps import map_from_palettes, read_label_map
 from wrp.data.video import VIDEO_SUFFIXES, open_video
 from wrp.types import DataError, Frame, VideoFrame
@@ -21,20 +22,25 @@ def matches(root: Path) -> bool:
 
 
 def read_index(root: Path, split: str | None = None) -> ClipIndex:
-    """Index the clips under ``root``; this layout has no splits.
+    """Index the clips under ``root``, or those that ``splits/<split>.txt`` lists.
 
     Raises:
         DataError: If a part of the layout is missing.
     """
-    if split is not None:
-        raise DataError(f"{root}: the folder layout has no splits, got split {split!r}; choose clips by name")
     folders = sorted(folder for folder in (root / "frames").iterdir() if folder.is_dir())
     videos = sorted(f for f in (root / "frames").iterdir() if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file())
     names = [source.stem if source in videos else source.name for source in (*folders, *videos)]
     if double := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{root / 'frames'} holds two clips named {double[0]!r}; every clip needs a name of its own")
     clips = []
+    listed = read_list(root / "splits" / f"{split}.txt") if split is not None else names
+    if unknown := sorted(set(listed) - set(names)):
+        raise DataError(
+            f"{root / 'splits' / f'{split}.txt'} names {unknown[0]!r}, which is no clip in {root / 'frames'}"
+        )
     for name, source in sorted(zip(names, (*folders, *videos), strict=True)):
+        if name not in listed:
+            continue
         labels = root / "labels" / name
         frames = _of_video(source, labels) if source in videos else _of_folder(source, labels)
         if frames:

@@ -1,0 +1,92 @@
+"""Loaders against raw decoding: frames per second of the same files, in one run.
+
+    python experiments/benchmarks/loader.py camvid davis2016
+
+Raw decoding reads each frame and its label with the same functions, in one process and without augmentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from torch.utils.data import DataLoader
+
+from wrp import VideoDataModule
+from wrp.data.datasets import open_index
+from wrp.data.items import FrameItems, IntervalItems, collate_frames
+from wrp.data.reading import read_image, read_label
+from wrp.pipeline.report import markdown_table
+from wrp.types import Frame
+
+
+def raw(frames: list[Frame], module: VideoDataModule) -> float:
+    """Frames and labels decoded per second."""
+    started = time.perf_counter()
+    for frame in frames:
+        image = read_image(frame.image)
+        if frame.label is not None:
+            read_label(frame.label, module.label_map, (image.shape[1], image.shape[2]))
+    return len(frames) / (time.perf_counter() - started)
+
+
+def loaded(loader: Iterable[object], frames: int) -> float:
+    """Frames served per second, starting the workers included."""
+    started = time.perf_counter()
+    for _ in loader:
+        pass
+    return frames / (time.perf_counter() - started)
+
+
+def measure(root: str, limit: int, repeats: int) -> list[list[str]]:
+    """Rows of the table for one data set."""
+    index = open_index(root)
+    module = VideoDataModule(index.label_map.num_classes, root, label_every=10)
+    clip = index.clips[0]
+    frames = list(clip.frames[:limit])
+    numbered = [(clip.name, i, frame) for i, frame in enumerate(frames)]
+    rows = []
+    for name, workers in (("frames", 1), ("frames", 2), ("intervals", 1), ("intervals", 2)):
+        ratios, speeds = [], []
+        for _ in range(repeats):
+            base = raw(frames if name == "frames" else [Frame(f.stem, f.image) for f in clip.frames], module)
+            if name == "frames":
+                items = FrameItems(numbered, index.label_map)
+                loader = DataLoader(items, 4, num_workers=workers, collate_fn=collate_frames)
+                speed = loaded(loader, len(frames))
+            else:
+                loader = DataLoader(IntervalItems(module.index.clips[:1], index.label_map), None, num_workers=workers)
+                speed = loaded(loader, len(clip.frames))
+            ratios.append(speed / base)
+            speeds.append(speed)
+        rows.append(
+            [
+                Path(root).name,
+                name,
+                str(workers),
+                f"{statistics.median(speeds):.0f}",
+                f"{statistics.median(ratios):.2f}",
+            ]
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument("--frames", type=int, default=400, help="at most so many frames of a clip")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts")
+    options = parser.parse_args()
+    rows = [row for root in options.roots for row in measure(root, options.frames, options.repeats)]
+    print(markdown_table(["data", "serves", "workers", "frames/s", "over raw decoding"], rows))
+    versions = "; ".join(f"{package} {version(package)}" for package in ("torch", "pillow", "numpy"))
+    print(f"\nPython {platform.python_version()}; {versions}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Where each class is: an index of the labels, so that crops can be drawn uniformly over the classes.
+
+Zhu et al., "Improving Semantic Segmentation via Video Propagation and Label Relaxation", CVPR 2019: half of the crops
+are centred on a tile that shows a class, which is drawn uniformly.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wrp.data.reading import read_label
+from wrp.types import Frame, LabelMap
+from wrp.writing import replacing
+
+logger = logging.getLogger("wrp")
+
+# Height and width of a tile in pixels.
+TILE = 64
+
+# Pixels of a class that make a tile one of this class.
+LEAST = 32
+
+CACHE = Path("~/.cache/wrp/tiles")
+
+
+def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None = None) -> np.ndarray:
+    """All tiles that show a class.
+
+    Args:
+        frames: Labelled frames.
+        label_map: Classes of the labels.
+        cache: Folder where the index is kept; None: ``~/.cache/wrp/tiles``.
+
+    Returns:
+        (N, 4) int32: class, number of the frame, and row and column in the middle of the class's pixels in the tile.
+    """
+    folder = CACHE.expanduser() if cache is None else cache
+    path = folder / f"{_key(frames, label_map)}.npy"
+    if path.is_file():
+        try:
+            found: np.ndarray = np.load(path, allow_pickle=False)
+            if found.ndim == 2 and found.shape[1] == 4:
+                return found
+        except ValueError:
+            logger.warning("%s is damaged and made anew", path)
+    rows = [
+        _tiles(read_label(frame.label, _map_of(frame, label_map)).numpy(), number, label_map.num_classes)
+        for number, frame in enumerate(tqdm(frames, desc="Indexing classes", unit="label"))
+        if frame.label is not None
+    ]
+    found = np.concatenate([*rows, np.empty((0, 4), np.int32)])
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, found)
+    return found
+
+
+def _map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
+    return label_map if frame.confidence is None else label_map.written
+
+
+def _key(frames: Sequence[Frame], label_map: LabelMap) -> str:
+    digest = hashlib.sha256(repr((label_map, TILE, LEAST)).encode())
+    for frame in frames:
+        if frame.label is not None:
+            state = frame.label.stat()
+            digest.update(f"{frame.label.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _tiles(label: np.ndarray, number: int, num_classes: int) -> np.ndarray:
+    rows, columns = (-(-side // TILE) for side in label.shape)
+    y, x = np.indices(label.shape)
+    tile = (y // TILE) * columns + x // TILE
+    cell = np.where(label < num_classes, label.astype(np.int64) * rows * columns + tile, num_classes * rows * columns)
+    cell = cell.ravel()
+    count = np.bincount(cell, minlength=num_classes * rows * columns + 1)[:-1]
+    down = np.bincount(cell, y.ravel(), minlength=len(count) + 1)[:-1]
+    across = np.bincount(cell, x.ravel(), minlength=len(count) + 1)[:-1]
+    # A frame smaller than a tile, or a class that is small everywhere, still counts.
+    (cells,) = np.nonzero(count >= np.minimum(LEAST, np.maximum(1, _most(count, num_classes))))
+    middle = np.stack((down[cells] / count[cells], across[cells] / count[cells]), 1)
+    classes = cells // (rows * columns)
+    return np.column_stack((classes, np.full(len(cells), number), middle)).astype(np.int32)
+
+
+def _most(count: np.ndarray, num_classes: int) -> np.ndarray:
+    """For each cell, the pixels of the tile that has most of its class."""
+    by_class = count.reshape(num_classes, -1)
+    return np.broadcast_to(by_class.max(1, keepdims=True), by_class.shape).ravel()

@@ -1,0 +1,127 @@
+"""Reading every file of a data set once, to say what is there and what is broken."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from wrp.data.clips import ClipIndex, intervals
+from wrp.data.reading import read_image, read_label
+from wrp.pipeline.report import markdown_table
+from wrp.types import IGNORE_INDEX, Clip, DataError, Frame
+
+
+@dataclass
+class Findings:
+    """What a check has found.
+
+    Attributes:
+        index: The data set.
+        sizes: Frames of each size (height, width), by clip; further images under "".
+        pixels: Labelled pixels of each class and, last, of none, by clip.
+        broken: What cannot be used, one message each.
+    """
+
+    index: ClipIndex
+    sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+def check_data(index: ClipIndex, threads: int = 2) -> Findings:
+    """Read every frame and label of a data set.
+
+    Args:
+        index: The data set.
+        threads: Files that are read at the same time.
+    """
+    found = Findings(index)
+    work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(lambda item: _read(item[1], index), work)
+        for (clip, _), result in zip(work, tqdm(results, desc="Reading", unit="frame", total=len(work)), strict=True):
+            if isinstance(result, str):
+                found.broken.append(result)
+                continue
+            size, counts = result
+            found.sizes[clip][size] += 1
+            if counts is not None:
+                found.pixels[clip] = found.pixels.get(clip, 0) + counts
+    found.broken += _odd_clips(found)
+    return found
+
+
+def _read(frame: Frame, index: ClipIndex) -> tuple[tuple[int, int], np.ndarray | None] | str:
+    """Size and pixels by class of a frame, or what is wrong with it."""
+    try:
+        height, width = read_image(frame.image).shape[1:]
+        if frame.label is None:
+            return (height, width), None
+        label = read_label(frame.label, index.label_map, (height, width)).numpy()
+    except DataError as error:
+        return str(error)
+    classes = index.label_map.num_classes
+    label = np.where(label == IGNORE_INDEX, classes, label)
+    return (height, width), np.bincount(label.ravel(), minlength=classes + 1)
+
+
+def _odd_clips(found: Findings) -> Iterator[str]:
+    for clip in found.index.clips:
+        if len(sizes := found.sizes[clip.name]) > 1:
+            text = ", ".join(f"{n} of {width}×{height}" for (height, width), n in sizes.items())
+            yield f"clip {clip.name}: all frames of a clip must have one size, got {text}"
+        if not clip.anchors:
+            yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
+
+
+def describe(found: Findings) -> str:
+    """The findings as Markdown."""
+    index = found.index
+    parts = [f"{index.root}: layout {index.layout}, {index.label_map.num_classes} classes"]
+    if index.images:
+        parts[0] += f", {len(index.images)} labelled images outside of the clips"
+    rows = [_row(clip, found) for clip in index.clips]
+    parts.append(markdown_table(["clip", "frames", "labelled", "intervals", "longest", "size"], rows))
+    counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
+    if counts.any():
+        shares = 100 * counts / counts.sum()
+        cells = [[name, f"{share:.2f}"] for name, share in zip((*index.label_map.names, "(none)"), shares, strict=True)]
+        parts.append(markdown_table(["class", "% of the labelled frames' pixels"], cells))
+        if absent := [name for name, n in zip(index.label_map.names, counts, strict=False) if not n]:
+            parts.append(f"No label shows: {', '.join(absent)}")
+    if found.broken:
+        listed = "\n".join(f"- {message}" for message in found.broken)
+        parts.append(f"{len(found.broken)} problems:\n{listed}")
+    else:
+        parts.append("Everything can be used.")
+    return "\n\n".join(parts)
+
+
+def _row(clip: Clip, found: Findings) -> list[str]:
+    spans = [interval.stop - interval.start for interval in intervals(clip)]
+    sizes = ", ".join(f"{width}×{height}" for height, width in found.sizes[clip.name])
+    counts = [str(n) for n in (len(clip.frames), len(clip.anchors), len(spans), max(spans, default=0))]
+    return [clip.name, *counts, sizes or "–"]
+
+
+def synthetic_size(text: str) -> tuple[int, int]:
+    """Height and width from ``WIDTHxHEIGHT``; DataError if it is no such thing."""
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise DataError(f"a size must be WIDTHxHEIGHT, such as 448x256; got {text!r}")
+    return int(height), int(width)
+
+
+def make_synthetic(out: Path, clips: int, frames: int, size: tuple[int, int], seed: int) -> None:
+    """Write generated clips in the folder layout; DataError if the folder is there already."""
+    from wrp.data.datasets.generated import generate_folder
+
+    if out.exists():
+        raise DataError(f"{out} is there already; choose another folder, or delete it")
+    generate_folder(out, seed=seed, num_frames=frames, height=size[0], width=size[1], clips=clips)
