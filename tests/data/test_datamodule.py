@@ -210,7 +210,7 @@ def test_nothing_is_read_before_it_is_needed_and_mistakes_are_told_early(tmp_pat
         ({"clips": ["wolk"]}, "no clip 'wolk'; its clips are run, walk"),
         ({"label_every": 0}, "label-every must be at least 1"),
         ({"layout": "davis"}, "does not have the layout 'davis'"),
-        ({"split": "val"}, "has no splits"),
+        ({"split": "val"}, "cannot be read as a list"),
     ],
 )
 def test_arguments_are_checked_against_the_data(root: str, changes: dict[str, Any], message: str) -> None:
