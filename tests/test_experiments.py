@@ -6,15 +6,26 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
-from tests.clips import make_camvid, make_davis, make_images
+from tests.clips import make_camvid, make_davis, make_images, picture, save
+from tests.layouts import make_cityscapes, make_kitti, make_nyuv2
 from wrp import SegmentationModule
 from wrp.cli import main
+from wrp.data import tiles
+from wrp.data.datasets import open_index
+from wrp.data.reading import read_label
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+# Data sets whose configurations are for GPUs, and what makes them run on a laptop without a network.
+FOR_GPUS = ("cityscapes", "kitti", "nyuv2")
+DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
+SMALL = ["--model.init_args.weights=null", "--data.init_args.crop_size=[64,64]", "--data.init_args.batch_size=2"]
+SMALL += ["--data.init_args.propagated.truth_last=0"]  # a run for development has one epoch
 CONFIGS = sorted(EXPERIMENTS.rglob("*.yaml"))
 
 
@@ -24,18 +35,30 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_camvid(base / "camvid")
     make_davis(base / "davis2016", {"bear": 6})
     make_images(base / "images", {"train": 2, "val": 2})
+    make_cityscapes(base / "cityscapes")
+    make_kitti(base / "kitti")
+    make_nyuv2(base / "nyuv2")
     return base
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_config_runs(config: Path, trees: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRP_DATA", str(trees))
-    verbs = ("test", "predict") if config.stem == "propagation" else ("fit",)
-    more = ["--data.init_args.num_classes=3"] if config.parent.name == "images" else []
-    for verb in verbs:
-        command = [verb, f"--config={config}", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu", *more]
-        assert main(command) == 0
+    monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
+    monkeypatch.chdir(tmp_path)
+    if config.parent.name not in FOR_GPUS:
+        verbs = ("test", "predict") if config.stem == "propagation" else ("fit",)
+        more = ["--data.init_args.num_classes=3"] if config.parent.name == "images" else []
+        assert all(main([verb, f"--config={config}", *DEV_RUN, *more]) == 0 for verb in verbs)
+        return
+    if config.stem == "refinement":
+        assert main(["fit", f"--config={config}", *DEV_RUN, *ON_CPU]) == 0
+        return
+    propagation = config.with_name("propagation.yaml")
+    assert main(["predict", f"--config={propagation}", "--data.init_args.workers=0", "--return_predictions=false"]) == 0
+    if config.stem == "segmentation":  # learns from what was just written
+        assert main(["fit", f"--config={config}", *DEV_RUN, *ON_CPU, *SMALL]) == 0
 
 
 def test_there_are_configs() -> None:
@@ -107,3 +130,32 @@ def test_students_with_and_without_propagated_labels_are_compared(
             compare.main()
     assert len(compare.results()) == 4
     assert capsys.readouterr().out.count("by confidence") == 6
+
+
+def test_the_labels_of_nyu_are_converted(tmp_path: Path) -> None:
+    """A file as MATLAB writes it: labels by column, names as references to arrays of characters."""
+    h5py, scipy_io = pytest.importorskip("h5py"), pytest.importorskip("scipy.io")
+    labels = np.zeros((2, 4, 3), np.uint16)  # (number, column, row)
+    labels[0, 3, 0], labels[1, 0, 2] = 5, 894
+    with h5py.File(tmp_path / "labeled.mat", "w") as file:
+        file["labels"] = labels
+        names = file.create_dataset("rawRgbFilenames", (1, 2), dtype=h5py.ref_dtype)
+        for i, name in enumerate(("den_0002/r-1.5-3.ppm", "den_0002/r-2.5-4.ppm")):
+            file[f"name{i}"] = np.array([[ord(c)] for c in name], np.uint16)
+            names[0, i] = file[f"name{i}"].ref
+    mapping = np.full((1, 894), 40)
+    mapping[0, 4] = 1
+    scipy_io.savemat(tmp_path / "map.mat", {"mapClass": mapping})
+    scipy_io.savemat(tmp_path / "splits.mat", {"trainNdxs": [[2]], "testNdxs": [[1]]})
+    out = tmp_path / "nyuv2"
+    convert = script("nyuv2/convert.py").convert
+    assert convert(*(tmp_path / f"{name}.mat" for name in ("labeled", "map", "splits")), out) == 2
+    (out / "raw" / "den_0002").mkdir(parents=True)
+    for stem in ("r-1.5-3", "r-2.5-4"):
+        save(out / "raw" / "den_0002" / f"{stem}.png", picture(0, 3, 4))
+    index = open_index(out, split="train")
+    (frame,) = (frame for frame in index.clips[0].frames if frame.label)
+    assert frame.stem == "r-2.5-4"
+    assert frame.label is not None
+    assert read_label(frame.label, index.label_map).tolist() == [[255] * 4, [255] * 4, [39, 255, 255, 255]]
+    assert read_label(out / "labels40/den_0002/r-1.5-3.png", index.label_map)[0].tolist() == [255, 255, 255, 0]

@@ -13,6 +13,7 @@ from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
+from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
@@ -24,7 +25,7 @@ from wrp.types import WrpError
 
 MODULES = (SegmentationModule, RefinementModule, PropagationModule)
 DATA_MODULES = (VideoDataModule, ImageDataModule)
-CALLBACKS = (LabelWriter,)
+CALLBACKS = (LabelWriter, ConfusionPicture)
 
 # Loggers whose package is an extra of this one.
 LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}

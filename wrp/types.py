@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -254,7 +254,8 @@ class FrameBatch:
         clips: Name of the clip of each frame; empty for images without video.
         stems: Name of each frame.
         indices: Index of each frame in its clip.
-        weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; None: all the same.
+        weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; where it is positive without a
+            label, one may be guessed. None: all labelled pixels count the same.
     """
 
     images: Tensor
@@ -263,6 +264,11 @@ class FrameBatch:
     stems: list[str]
     indices: list[int]
     weights: Tensor | None = None
+
+    def pin_memory(self) -> FrameBatch:
+        """The same in page-locked memory, as a loader asks for where there is a GPU."""
+        weights = None if self.weights is None else self.weights.pin_memory()
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), weights=weights)
 
 
 @dataclass

@@ -53,6 +53,7 @@ def test_pixels_count_by_their_confidence(root: str, tmp_path: Path) -> None:
         module = serve(root, PropagatedLabels(run, 1.0, least, weighted), epoch_length=30)
         for batch in module.train_dataloader():
             assert batch.labels.unique().tolist() in ([2], [2, 255])
+            assert not batch.weights[batch.labels == 255].any()
             weights[weighted, least, batch.indices[0]] = round(float(batch.weights[batch.labels == 2].mean()), 3)
     away_1, away_2 = round(155 / 255, 3), round(55 / 255, 3)
     assert [weights[True, 0.0, i] for i in (1, 2)] == [away_1, away_2]

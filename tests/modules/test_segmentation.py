@@ -5,20 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from pytorch_lightning.callbacks import BackboneFinetuning, EMAWeightAveraging
 from torch import Tensor, nn
 
 from tests.clips import make_folder
 from tests.data.test_propagated import make_run
 from wrp import SegmentationModule, VideoDataModule
+from wrp.callbacks.pictures import CELL, NAMES, ConfusionPicture, draw_confusion
 from wrp.data.propagated import PropagatedLabels
 from wrp.losses.segmentation import LOSSES
 from wrp.modules.base import load_module
 from wrp.ops.tiling import Views
-from wrp.types import FrameBatch
+from wrp.types import FrameBatch, LabelMap
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
@@ -226,3 +229,60 @@ def test_every_precision_trains_and_tests(root: str, precision: str) -> None:
 def test_a_compiled_network_keeps_the_names_of_its_weights() -> None:
     plain, compiled = SegmentationModule(3, net=Linear()), SegmentationModule(3, net=Linear(), compile_net=True)
     assert plain.state_dict().keys() == compiled.state_dict().keys()
+
+
+def test_guesses_stand_in_where_a_frame_has_no_label() -> None:
+    class Sure(nn.Module):
+        """Class 1 on the left, surely; class 2 on the right, hardly."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = torch.zeros(len(images), 3, *images.shape[-2:])
+            logits[:, 1, :, :16], logits[:, 2, :, 16:] = 9.0, 0.5
+            return logits
+
+    module = SegmentationModule(3, net=Linear(), guesser=SegmentationModule(3, net=Sure()), guess_confidence=0.8)
+    batch = frames(weights=torch.ones(2, 32, 32))
+    batch.labels[0, :, :] = 0
+    batch.labels[1] = 255
+    assert batch.weights is not None
+    batch.weights[1, :4] = 0  # outside of the frame
+    labels, weights = module.label_source(batch)
+    assert weights is not None
+    assert (labels[0] == 0).all()
+    assert (weights[0] == 1).all()
+    assert (labels[1, 4:, :16] == 1).all()
+    assert (weights[1, 4:, :16] > 0.99).all()
+    assert (labels[1, 4:, 16:] == 255).all()
+    assert (labels[1, :4] == 255).all()
+    assert not any(name.startswith("guesser") for name in module.state_dict())
+
+
+def test_frames_without_a_label_are_drawn_by_their_share(root: str) -> None:
+    loader = data(root, unlabelled=0.25, epoch_length=40).train_dataloader()
+    drawn = [index for batch in loader for index in batch.indices]
+    assert sum(index in (0, 4, 8) for index in drawn) == 30
+    for batch in loader:
+        for i, index in enumerate(batch.indices):
+            guessed = batch.weights is not None and bool(((batch.labels[i] == 255) & (batch.weights[i] > 0)).any())
+            assert guessed == (index not in (0, 4, 8))
+    fit(SegmentationModule(**SMALL, guesser=SegmentationModule(**SMALL)), data(root, unlabelled=0.5))
+
+
+def test_the_confusion_matrix_is_drawn(root: str, tmp_path: Path) -> None:
+    module = SegmentationModule(3, net=Linear())
+    path = tmp_path / "scores" / "confusion.png"
+    trainer = pl.Trainer(**{**QUIET, "callbacks": [ConfusionPicture(str(path))]})
+    trainer.test(module, data(root), verbose=False)
+    with Image.open(path) as picture:
+        assert picture.mode == "RGB"
+        assert min(picture.size) > 200
+
+
+def test_right_answers_are_green_and_wrong_ones_blue() -> None:
+    matrix = np.array([[100, 0, 0], [0, 0, 100]])
+    label_map = LabelMap((0, 1), ("road", "car"), ((1, 1, 1), (2, 2, 2)))
+    picture = np.array(draw_confusion(matrix, label_map))
+    middle = [[picture[NAMES + CELL * r + 5, NAMES + CELL * c + 5] for c in range(3)] for r in range(2)]
+    assert middle[0][0].argmax() == 1
+    assert middle[1][2].argmax() == 2
+    assert middle[0][1].min() == middle[1][1].min() == 255

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from torch.utils.data import DataLoader
 
 from wrp.data.clips import ClipIndex, select_clips
@@ -45,6 +46,8 @@ class VideoDataModule(BaseDataModule):
             interval once; None: all.
         radius: Neighbours on each side of a window; None: up to the next anchors.
         propagated: Propagated labels to train on beside the ground truth (``frames``).
+        unlabelled: Share of the training crops that come from frames without a label, for a module that guesses them
+            (``frames``).
         further_images: Whether to train on the data set's labelled images outside of the clips as well (``frames``).
         crop_size: Height and width of training crops in pixels (``frames``).
         class_uniform: Share of the training crops that show a class which is drawn uniformly, so that rare ones have
@@ -72,6 +75,7 @@ class VideoDataModule(BaseDataModule):
         shard: str | None = None,
         radius: int | None = None,
         propagated: PropagatedLabels | None = None,
+        unlabelled: float = 0.0,
         further_images: bool = True,
         crop_size: tuple[int, int] = (192, 256),
         class_uniform: float = 0.0,
@@ -96,6 +100,9 @@ class VideoDataModule(BaseDataModule):
         self.shard = read_shard(shard)
         self.radius = radius
         self.propagated = propagated
+        if not 0 <= unlabelled < 1:
+            raise DataError(f"unlabelled must be at least 0 and below 1, got {unlabelled}")
+        self.unlabelled = unlabelled
         self.further_images = further_images
         self.crop_size = crop_size
         self.epoch_length = epoch_length
@@ -131,20 +138,35 @@ class VideoDataModule(BaseDataModule):
         self._refuse("intervals", "trains nothing; serve frames or windows")
         transform = TrainTransform(self.crop_size, seed=self.seed)
         truth = self.training_frames()
-        if self.propagated is None:
-            frames = FrameItems(truth, self.label_map, transform)
-            return self._train_loader(frames, self.epoch_length or len(frames), self.batch_size)
-        found = self.propagated.frames(self.index.clips)
-        frames = FrameItems([*truth, *found], self.label_map, transform, self.propagated.weigh)
-        share = self.propagated.share
-        groups = [(len(truth), 1 - share), (len(found), share)]
-        length = self.epoch_length or len(frames)
-        return self._train_loader(frames, length, self.batch_size, groups, self._truth_alone_from())
+        frames, groups = list(truth), [(len(truth), 1 - self.unlabelled)]
+        if self.propagated is not None:
+            found = self.propagated.frames(self.index.clips)
+            frames += found
+            share = (1 - self.unlabelled) * self.propagated.share
+            groups = [(len(truth), groups[0][1] - share), (len(found), share)]
+        if self.unlabelled:
+            bare = self._unlabelled_frames()
+            frames += bare
+            groups.append((len(bare), self.unlabelled))
+        weigh = self.propagated.weigh if self.propagated is not None else torch.clone
+        items = FrameItems(frames, self.label_map, transform, weigh)
+        length = self.epoch_length or len(items)
+        return self._train_loader(items, length, self.batch_size, groups, self._truth_alone_from())
+
+    def _unlabelled_frames(self) -> list[tuple[str, int, Frame]]:
+        frames = [
+            (clip.name, i, Frame(frame.stem, frame.image))
+            for clip in self.index.clips
+            for i, frame in enumerate(clip.frames)
+            if i not in clip.anchors
+        ]
+        if not frames:
+            raise DataError(f"{self.index.root} has no frame without a label, so unlabelled must be 0")
+        return frames
 
     def _truth_alone_from(self) -> int | None:
         """The epoch from which ground truth alone is trained on; None: none."""
-        assert self.propagated is not None
-        last = self.propagated.truth_last
+        last = self.propagated.truth_last if self.propagated is not None else 0
         if not last:
             return None
         epochs = self.trainer.max_epochs if self.trainer is not None else None

@@ -75,6 +75,8 @@ class FrameItems(Dataset[FrameBatch]):
     def _read(self, frame: Frame) -> list[Tensor]:
         image = read_image(frame.image)
         label = _label_or_nothing(frame, image, self.label_map)
+        if frame.label is None and self.transform is not None:
+            return [image, label, torch.full_like(label, 255)]  # a label may be guessed anywhere
         if frame.confidence is None:
             return [image, label]
         confidence = read_confidence(frame.confidence, (label.shape[0], label.shape[1]))
@@ -87,7 +89,7 @@ def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
         raise DataError(f"frames of one batch must have one size, got {sorted(sizes)}: set batch_size=1")
     weights = None
     if any(item.weights is not None for item in items):
-        weights = torch.cat([torch.ones(i.labels.shape) if i.weights is None else i.weights for i in items])
+        weights = torch.cat([_full_weights(i.labels) if i.weights is None else i.weights for i in items])
     return FrameBatch(
         torch.cat([item.images for item in items]),
         torch.cat([item.labels for item in items]),
@@ -96,6 +98,10 @@ def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
         [index for item in items for index in item.indices],
         weights,
     )
+
+
+def _full_weights(labels: Tensor) -> Tensor:
+    return (labels != IGNORE_INDEX).float()
 
 
 class ClipItems(Dataset[ClipBatch]):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from wrp.data.items import FrameItems, collate_frames
@@ -55,7 +56,15 @@ class BaseDataModule(pl.LightningDataModule):
             dataset, length, *self._processes(), self.seed, groups, first_alone_from, tiles, self.class_uniform
         )
         collate = collate_frames if batch_size is not None else None
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=collate,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
         processes, rank = self._processes()

@@ -86,7 +86,7 @@ class TrainTransform:
         self._colors = A.Compose([jitter], seed=seed)
 
     def __call__(self, image: Tensor, maps: Sequence[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
-        """Augment a frame (3, H, W) uint8 and what belongs to its pixels, such as its label: (H, W) uint8 each."""
+        """Augment a frame (3, H, W) uint8, its label and further maps, (H, W) uint8 each; see :meth:`clip`."""
         images, moved, _ = self.clip(image[None], [values[None] for values in maps], draw)
         return images[0], [values[0] for values in moved]
 
@@ -97,8 +97,8 @@ class TrainTransform:
 
         Args:
             images: (T, 3, H, W) uint8.
-            maps: What belongs to the pixels of some of the frames, such as labels, (N, H, W) uint8 each; filled with
-                255 outside of the frame.
+            maps: What belongs to the pixels of some of the frames, (N, H, W) uint8 each: labels first, which are 255
+                outside of the frame; further ones, such as their confidence, are 0 there.
             draw: Which random numbers to use.
             flows: (N, 2, H, W) float32 in pixels. Their vectors are magnified and mirrored as well; filled with zero.
 
@@ -109,10 +109,11 @@ class TrainTransform:
         where = self._where((images.shape[2], images.shape[3]), draw, np.random.default_rng(seed))
         frames = [where.apply(frame, cv2.INTER_LINEAR, 0) for frame in images.permute(0, 2, 3, 1).numpy()]
         colored = torch.from_numpy(self._color(np.stack(frames), seed)).permute(0, 3, 1, 2).contiguous()
-        moved = [
-            torch.from_numpy(np.stack([where.apply(one, cv2.INTER_NEAREST, IGNORE_INDEX) for one in values.numpy()]))
-            for values in maps
-        ]
+        moved = []
+        for number, values in enumerate(maps):
+            fill = 0 if number else IGNORE_INDEX
+            crops = [where.apply(one, cv2.INTER_NEAREST, fill) for one in values.numpy()]
+            moved.append(torch.from_numpy(np.stack(crops)))
         return colored, moved, None if flows is None else self._flows(flows, where)
 
     def _where(self, size: tuple[int, int], draw: Draw, rng: np.random.Generator) -> Geometry:

@@ -19,7 +19,8 @@ from wrp.metrics.calibration import pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
-from wrp.modules.refinement import RefinementModule, load_teacher, semantic_probabilities
+from wrp.modules.refinement import RefinementModule, semantic_probabilities
+from wrp.modules.segmentation import load_segmenter
 from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.fusion import Evidence, motion_error
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
@@ -74,7 +75,7 @@ class PropagationModule(BaseModule):
         self.num_classes = num_classes
         self.methods = methods
         self.flow = cached(flow if flow is not None else DIS())
-        self.teacher = load_teacher(teacher, num_classes)
+        self.teacher = load_segmenter(teacher, num_classes)
         self.refiner = load_refiner(refiner, num_classes)
         for part in ("teacher", "refiner"):
             wanting = [name for name, chosen in self.chosen.items() if getattr(chosen, f"needs_{part}")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,9 @@ from wrp.flow.keys import frame_key
 from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
-from wrp.modules.base import BaseModule, load_module
+from wrp.modules.base import BaseModule
 from wrp.modules.examples import Walk, draw_evidence
-from wrp.modules.segmentation import SegmentationModule
+from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
 from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
@@ -105,7 +104,7 @@ class RefinementModule(BaseModule):
         self.boundary = boundary
         self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
-        self.teacher = load_teacher(teacher, num_classes)
+        self.teacher = load_segmenter(teacher, num_classes)
         if self.teacher is not None:
             self.freeze_part("teacher")
         self.net = net if net is not None else self.configure_network()
@@ -259,17 +258,6 @@ def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
     target = window.targets[0]
     image, frame, label = image_of(window.frame(anchor)), window.frame(target), window.labels[anchor]
     return join_sources([anchor_evidence(label, image, frame, way, abs(anchor - target)) for way in ways])
-
-
-def load_teacher(teacher: str | nn.Module | None, num_classes: int) -> SegmentationModule | None:
-    """The teacher from its checkpoint, or as it is; WrpError if it knows another number of classes."""
-    if teacher is None:
-        return None
-    loaded: Any = load_module(SegmentationModule, teacher, weights=None) if isinstance(teacher, str) else teacher
-    if loaded.num_classes != num_classes:
-        raise WrpError(f"the teacher {teacher} knows {loaded.num_classes} classes, expected {num_classes}")
-    module: SegmentationModule = loaded
-    return module
 
 
 def semantic_probabilities(teacher: SegmentationModule | None, frame: Tensor, num_classes: int) -> Tensor:

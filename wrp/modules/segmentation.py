@@ -15,11 +15,11 @@ from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.base import BaseModule
+from wrp.modules.base import BaseModule, load_module
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide, resize_labels
 from wrp.ops.tiling import Views, view_probabilities
-from wrp.types import ClipBatch, FrameBatch, Propagated, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch, FrameBatch, Propagated, WrpError
 
 
 class SegmentationModule(BaseModule):
@@ -43,6 +43,9 @@ class SegmentationModule(BaseModule):
         losses: Weight of each loss: ``cross_entropy``, ``ohem``, ``dice``, ``lovasz``, ``focal``, ``rmi`` and
             ``relaxation``; None: cross-entropy alone.
         cross_entropy: Further arguments of :func:`~wrp.losses.segmentation.cross_entropy`, e.g. ``label_smoothing``.
+        guesser: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while this
+            one learns (data with ``unlabelled``); frozen.
+        guess_confidence: Guesses that are less confident do not count; others count by their confidence.
         auxiliary: Weight of the losses of auxiliary logits, where the network has any.
         views: Windows, scales and mirror images from which labels are decided in evaluation.
         optimizer: ``adamw`` or ``sgd``.
@@ -61,7 +64,7 @@ class SegmentationModule(BaseModule):
     """
 
     methods = ("semantic",)
-    frozen = ("flow",)
+    frozen = ("flow", "guesser")
 
     def __init__(
         self,
@@ -75,6 +78,8 @@ class SegmentationModule(BaseModule):
         attention_scales: list[float] | None = None,
         losses: dict[str, float] | None = None,
         cross_entropy: dict[str, Any] | None = None,
+        guesser: str | nn.Module | None = None,
+        guess_confidence: float = 0.8,
         auxiliary: float = 0.4,
         views: Views | None = None,
         optimizer: str = "adamw",
@@ -88,7 +93,7 @@ class SegmentationModule(BaseModule):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
-        self.save_hyperparameters(ignore=["net", "weights", "flow", "views", "compile_net"])
+        self.save_hyperparameters(ignore=["net", "weights", "flow", "views", "compile_net", "guesser"])
         self.num_classes = num_classes
         self.architecture = architecture
         self.encoder = encoder
@@ -99,6 +104,10 @@ class SegmentationModule(BaseModule):
         self.attention_scales = attention_scales
         self.losses = check_losses(losses or {"cross_entropy": 1.0})
         self.cross_entropy = cross_entropy or {}
+        self.guesser: Any = load_segmenter(guesser, num_classes)
+        if self.guesser is not None:
+            self.freeze_part("guesser")
+        self.guess_confidence = guess_confidence
         self.auxiliary = auxiliary
         self.views = views or Views()
         self.encoder_lr = encoder_lr
@@ -173,14 +182,28 @@ class SegmentationModule(BaseModule):
         """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, from all views."""
         return view_probabilities(self, to_unit(images), self.views)
 
+    @torch.no_grad()
+    def label_source(self, batch: FrameBatch) -> tuple[Tensor, Tensor | None]:
+        """Labels (B, H, W) uint8 to learn from and how much each pixel counts, (B, H, W) float32 or None: all the same.
+
+        Those of the batch, and the guesser's where there is none; override it for another source.
+        """
+        if self.guesser is None or batch.weights is None:
+            return batch.labels, batch.weights
+        guess, confidence = decide(self.guesser.probabilities(batch.images))
+        missing = (batch.labels == IGNORE_INDEX) & (batch.weights > 0)
+        guess = guess.masked_fill(confidence < self.guess_confidence, IGNORE_INDEX)
+        return torch.where(missing, guess, batch.labels), torch.where(missing, confidence, batch.weights)
+
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         given = self(to_unit(_frames(batch).images))
         main, *auxiliary = given if isinstance(given, tuple) else (given,)
         # A network may learn at its working resolution.
         size = (main.shape[-2], main.shape[-1])
-        labels = resize_labels(batch.labels, size)
-        weights = None if batch.weights is None else resize_labels(batch.weights, size)
+        labels, weights = self.label_source(batch)
+        labels = resize_labels(labels, size)
+        weights = None if weights is None else resize_labels(weights, size)
         loss = self.loss(main, labels, weights)
         for logits in auxiliary:
             loss = loss + self.auxiliary * self.loss(logits, labels, weights)
@@ -250,6 +273,16 @@ class SegmentationModule(BaseModule):
             for index, iou in enumerate(score.per_class()):
                 self.log(f"{stage}/iou_{index}", iou.float())
         score.reset()
+
+
+def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
+    """A teacher from its checkpoint, or the module as it is; WrpError if it knows another number of classes."""
+    if teacher is None:
+        return None
+    module: Any = load_module(SegmentationModule, teacher, weights=None) if isinstance(teacher, str) else teacher
+    if module.num_classes != num_classes:
+        raise WrpError(f"the teacher {teacher} knows {module.num_classes} classes, expected {num_classes}")
+    return module
 
 
 def _frames(batch: FrameBatch) -> FrameBatch:

@@ -9,34 +9,12 @@ import pytest
 from PIL import Image
 
 from tests.clips import picture, save
+from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
 from wrp.data.clips import ClipIndex
 from wrp.data.datasets import LAYOUTS, open_index
 from wrp.data.datasets.camvid32 import COLORS
 from wrp.data.reading import read_label
 from wrp.types import DataError, Frame
-
-
-def ids(*values: int) -> np.ndarray:
-    """A label (24, 40) uint8 of vertical stripes."""
-    stripes = np.array(values, np.uint8)[np.arange(40) * len(values) // 40]
-    return np.broadcast_to(stripes, (24, 40)).copy()
-
-
-def make_cityscapes(root: Path) -> None:
-    """Two snippets of one sequence, as in Hamburg, one of another, as in Ulm, and one of test without labels."""
-    for split, city, sequence, first, count, labelled in (
-        ("val", "hamburg", 0, 100, 60, (119, 149)),
-        ("val", "ulm", 3, 0, 30, (19,)),
-        ("train", "bochum", 0, 0, 30, (19,)),
-        ("test", "berlin", 0, 0, 30, ()),
-    ):
-        for number in range(first, first + count):
-            stem = f"{city}_{sequence:06d}_{number:06d}"
-            save(root / "leftImg8bit_sequence" / split / city / f"{stem}_leftImg8bit.png", picture(number))
-            if number in labelled:
-                folder = root / "gtFine" / split / city
-                save(folder / f"{stem}_gtFine_labelIds.png", ids(7, 26, 0, 33))
-                save(folder / f"{stem}_gtFine_color.png", picture(0))
 
 
 def labels_of(frame: Frame, index: ClipIndex) -> list[int]:
@@ -67,11 +45,7 @@ def test_cityscapes(tmp_path: Path) -> None:
 
 
 def test_kitti(tmp_path: Path) -> None:
-    for scene in range(2):
-        for number in range(21):
-            save(tmp_path / "training" / "image_2" / f"{scene:06d}_{number:02d}.png", picture(number))
-        save(tmp_path / "training" / "semantic" / f"{scene:06d}_10.png", ids(7, 23))
-        save(tmp_path / "testing" / "image_2" / f"{scene:06d}_10.png", picture(0))
+    make_kitti(tmp_path)
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("kitti", 19)
     assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [
@@ -99,12 +73,7 @@ def test_apolloscape(tmp_path: Path) -> None:
 
 
 def test_nyuv2(tmp_path: Path) -> None:
-    for scene in ("bathroom_0001", "den_0002"):
-        (tmp_path / "raw" / scene).mkdir(parents=True)
-        for i in range(4):
-            Image.fromarray(picture(i)).save(tmp_path / "raw" / scene / f"r-{100 + i}.5-{i}.ppm")
-        save(tmp_path / "labels40" / scene / "r-102.5-2.png", ids(0, 1, 40))
-    (tmp_path / "train.txt").write_text("bathroom_0001/r-102.5-2\n")
+    make_nyuv2(tmp_path)
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("nyuv2", 40)
     assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [

@@ -1,0 +1,66 @@
+"""Pictures of scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from wrp.types import LabelMap
+from wrp.writing import write_image
+
+CELL = 34  # pixels
+NAMES = 130  # pixels
+
+
+class ConfusionPicture(pl.Callback):
+    """Draw the confusion matrix of a test of SegmentationModule.
+
+    Args:
+        path: Where to write it, a PNG.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw what all processes have counted."""
+        score = pl_module.test_score
+        with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):  # type: ignore[union-attr, operator]
+            matrix = score.matrix.cpu().numpy()  # type: ignore[union-attr, operator]
+        if trainer.is_global_zero:
+            write_image(self.path, draw_confusion(matrix, trainer.datamodule.label_map))  # type: ignore[attr-defined]
+
+
+def draw_confusion(matrix: np.ndarray, label_map: LabelMap) -> Image.Image:
+    """A confusion matrix as a picture: rows are the truth, in percent of its pixels, columns the prediction.
+
+    Args:
+        matrix: (C, C + 1) counts; the last column holds the unlabelled predictions.
+        label_map: The classes.
+    """
+    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    rows, columns = matrix.shape
+    picture = Image.new("RGB", (NAMES + CELL * columns + 8, NAMES + CELL * rows + 8), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(11)
+    for i, name in enumerate((*label_map.names, "(none)")):
+        text = Image.new("L", (NAMES - 10, 16), 0)
+        ImageDraw.Draw(text).text((0, 0), name, fill=255, font=font)
+        turned = text.rotate(90, expand=True)
+        picture.paste("black", (NAMES + CELL * i + (CELL - 16) // 2, 5), turned.crop((0, 0, 16, NAMES - 10)))
+        if i < rows:
+            pen.text((5, NAMES + CELL * i + (CELL - 12) // 2), name, fill="black", font=font)
+    for row in range(rows):
+        for column in range(columns):
+            share, left, top = shares[row, column], NAMES + CELL * column, NAMES + CELL * row
+            # White to blue; right answers, on the diagonal, white to green.
+            strong = (20, 120, 60) if row == column else (30, 60, 160)
+            color = tuple(round(255 - (255 - channel) * share / 100) for channel in strong)
+            pen.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=color, outline=(225, 225, 225))
+            if share >= 0.5:
+                ink = "white" if share > 55 else "black"
+                pen.text((left + CELL // 2, top + CELL // 2), f"{share:.0f}", fill=ink, font=font, anchor="mm")
+    return picture
