@@ -159,3 +159,25 @@ def test_the_labels_of_nyu_are_converted(tmp_path: Path) -> None:
     assert frame.label is not None
     assert read_label(frame.label, index.label_map).tolist() == [[255] * 4, [255] * 4, [39, 255, 255, 255]]
     assert read_label(out / "labels40/den_0002/r-1.5-3.png", index.label_map)[0].tolist() == [255, 255, 255, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "wanted"),
+    [
+        ("step", ["--steps=2", "--repeats=1", "--size", "64", "64"], "ratio "),
+        ("loader", ["camvid", "--repeats=1"], "| camvid"),
+    ],
+)
+def test_benchmarks_run(
+    name: str,
+    arguments: list[str],
+    wanted: str,
+    trees: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    script(f"benchmarks/{name}.py").main()
+    assert wanted in capsys.readouterr().out

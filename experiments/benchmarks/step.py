@@ -1,0 +1,101 @@
+"""A training step of SegmentationModule under Lightning's Trainer against a plain torch loop, in one run.
+
+    python experiments/benchmarks/step.py
+
+Both see the same network, batches, loss and optimizer; runs take turns, and the median of the ratios counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from importlib.metadata import version
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from wrp import SegmentationModule
+from wrp.losses.segmentation import sum_losses
+from wrp.ops.consistency import to_unit
+from wrp.ops.labels import resize_labels
+from wrp.pipeline.report import markdown_table
+from wrp.pipeline.settings import SLIM_FPN
+from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.types import FrameBatch
+
+LOSSES = {"cross_entropy": 1.0, "dice": 1.0}
+
+
+def make_batches(steps: int, height: int, width: int) -> list[FrameBatch]:
+    """Four crops each, of noise and blocks."""
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(steps):
+        images = torch.randint(0, 256, (4, 3, height, width), dtype=torch.uint8, generator=generator)
+        blocks = torch.randint(0, 11, (4, height // 16, width // 16), dtype=torch.uint8, generator=generator)
+        labels = blocks.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        batches.append(FrameBatch(images, labels, [""] * 4, [""] * 4, [0] * 4))
+    return batches
+
+
+def make_module() -> SegmentationModule:
+    """The teacher of `wrp autolabel`."""
+    pl.seed_everything(0, verbose=False)
+    return SegmentationModule(11, "FPN", "tu-regnetx_002", options=dict(SLIM_FPN), losses=LOSSES, lr=5e-3)
+
+
+def with_trainer(batches: list[FrameBatch]) -> float:
+    """Seconds of the steps under the Trainer, its own start left out."""
+    module, times = make_module(), []
+
+    class Clock(pl.Callback):
+        def on_train_batch_start(self, *_: object) -> None:
+            times.append(time.perf_counter())
+
+        def on_train_end(self, *_: object) -> None:
+            times.append(time.perf_counter())
+
+    flags = {**plain_trainer(), "enable_progress_bar": False, "callbacks": [Clock()], "max_epochs": 1}
+    with quiet_lightning():
+        pl.Trainer(**flags).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return times[-1] - times[1]
+
+
+def plain(batches: list[FrameBatch]) -> float:
+    """Seconds of the same steps in a loop."""
+    net = make_module().net.train()
+    optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
+    started = 0.0
+    for number, batch in enumerate(batches):
+        if number == 1:
+            started = time.perf_counter()
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - number / len(batches)) ** 0.9
+        logits = net(to_unit(batch.images))
+        labels = resize_labels(batch.labels, (logits.shape[-2], logits.shape[-1]))
+        loss = sum_losses(logits, labels, LOSSES)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--size", type=int, nargs=2, default=[192, 288], help="height and width of the crops")
+    options = parser.parse_args()
+    batches = make_batches(options.steps, *options.size)
+    pairs = [(with_trainer(batches), plain(batches)) for _ in range(options.repeats)]
+    ours, theirs = (1000 * statistics.median(times) / (options.steps - 1) for times in zip(*pairs, strict=True))
+    ratio = statistics.median(a / b for a, b in pairs)
+    print(markdown_table(["", "ms a step"], [["SegmentationModule", f"{ours:.1f}"], ["plain loop", f"{theirs:.1f}"]]))
+    print(f"\nratio {ratio:.3f}; {torch.get_num_threads()} threads; Python {platform.python_version()}; torch", end=" ")
+    print(f"{version('torch')}; pytorch-lightning {version('pytorch-lightning')}")
+
+
+if __name__ == "__main__":
+    main()
