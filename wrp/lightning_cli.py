@@ -17,14 +17,27 @@ from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
+from wrp.data.semi import SemiDataModule
 from wrp.modules.base import BaseModule, check_class
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
+from wrp.selftraining.cisc_r import CiscModule
+from wrp.selftraining.student import StudentModule
+from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch import UniMatchModule
 from wrp.types import WrpError
 
-MODULES = (SegmentationModule, RefinementModule, PropagationModule)
-DATA_MODULES = (VideoDataModule, ImageDataModule)
+MODULES = (
+    SegmentationModule,
+    RefinementModule,
+    PropagationModule,
+    StudentModule,
+    CiscModule,
+    ThreeStageModule,
+    UniMatchModule,
+)
+DATA_MODULES = (VideoDataModule, ImageDataModule, SemiDataModule)
 CALLBACKS = (LabelWriter, ConfusionPicture)
 
 # Loggers whose package is an extra of this one.

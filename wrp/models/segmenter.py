@@ -72,6 +72,17 @@ class Segmenter(nn.Module):
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
 
+def with_features(net: Segmenter, images: Tensor) -> tuple[Any, Tensor]:
+    """Logits of images, as :class:`Segmenter` gives them, and the decoder's features (B, D, h, w) before its head."""
+    seen: list[Tensor] = []
+    head: Any = net.net.segmentation_head
+    handle = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        return net(images), seen[0]
+    finally:
+        handle.remove()
+
+
 def create_segmenter(
     architecture: str,
     encoder: str,

@@ -1,0 +1,219 @@
+"""The modules, and whole runs of every system on tiny images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.clips import make_camvid, make_images, picture, save
+from wrp.cli import main
+from wrp.data.semi import SemiDataModule, find_images
+from wrp.models.segmenter import Segmenter, create_segmenter, with_features
+from wrp.pipeline.selftrain import SYSTEM_NAMES
+from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
+from wrp.selftraining.student import StrongView, StudentModule
+from wrp.selftraining.three_stage import ThreeStageModule, second_head
+from wrp.selftraining.unimatch import UniMatchModule
+from wrp.types import DataError, FrameBatch, WrpError
+
+SMALL: dict[str, Any] = {"num_classes": 3, "encoder": "tu-regnetx_002"}
+
+
+def batch(count: int = 2, labelled: bool = True, seed: int = 0) -> FrameBatch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 3, (count, 4, 4), dtype=torch.uint8, generator=generator)
+    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    names = [str(i) for i in range(count)]
+    full = torch.ones(count, 64, 64)
+    if labelled:
+        return FrameBatch(images, labels, names, names, list(range(count)))
+    return FrameBatch(images, torch.full_like(labels, 255), names, names, list(range(count)), full)
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> dict[str, str]:
+    """Two labelled images, three others of which none has a label, two to score on."""
+    make_images(tmp_path / "data", {"train": 5, "val": 2}, labelled=(0, 1))
+    names = {"labelled": ["train/view0", "train/view1"], "val": ["val/view0", "val/view1"]}
+    names["unlabelled"] = [f"train/view{i}" for i in (2, 3, 4)]
+    paths = {}
+    for which, content in names.items():
+        path = tmp_path / f"{which}.txt"
+        path.write_text("\n".join(content) + "\n")
+        paths[which] = str(path)
+    return {"root": str(tmp_path / "data"), **paths}
+
+
+def command(system: str, lists: dict[str, str], out: Path, *more: str) -> list[str]:
+    chosen = [f"--{which}={lists[which]}" for which in ("labelled", "unlabelled", "val")]
+    sized = ["--steps=3", "--crop-size", "32", "32", "--batch-size=2"]
+    return ["selftrain", system, lists["root"], *chosen, f"--out={out}", *sized, *more]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEM_NAMES)
+def test_every_system_runs_all_its_stages_and_resumes(
+    system: str, lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(system, lists, out)) == 0
+    first = capsys.readouterr().out
+    assert "mIoU" in first
+    last = json.loads((out / "metrics.json").read_text())["network"]
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.ckpt")}
+    # The last stage is lost: it alone is made again, and its result is the same.
+    (out / last).unlink()
+    assert main(command(system, lists, out)) == 0
+    assert capsys.readouterr().out == first
+    assert {path for path, time in times.items() if path.stat().st_mtime_ns != time} == {out / last}
+    assert main(command(system, lists, out, "--seed=1")) == 2
+    assert "holds a run with seed=0, got 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_systems_share_their_first_stage(lists: dict[str, str], tmp_path: Path) -> None:
+    assert main(command("st++", lists, tmp_path / "a")) == 0
+    network = tmp_path / "a" / "supervised.ckpt"
+    assert main(command("st", lists, tmp_path / "b", f"--supervised={network}")) == 0
+    assert not (tmp_path / "b" / "supervised.ckpt").exists()
+    assert len(list((tmp_path / "b" / "pseudo" / "student").glob("*.png"))) == 3
+
+
+def test_an_unknown_system_is_refused(
+    lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("magic", lists, tmp_path / "out")) == 2
+    assert "expected one of supervised, st, st++" in capsys.readouterr().err
+
+
+def test_both_kinds_of_images_come_in_one_batch(lists: dict[str, str]) -> None:
+    paths = {which: lists[which] for which in ("labelled", "unlabelled", "val")}
+    module = SemiDataModule(
+        3, lists["root"], **paths, crop_size=(16, 16), batch_size=2, unlabelled_size=3, epoch_length=8
+    )
+    found = [given for given, _, _ in module.train_dataloader()]
+    assert len(found) == 4
+    for given in found:
+        assert {stem for stem in given["labelled"].stems} <= {"train-view0", "train-view1"}
+        assert {stem for stem in given["unlabelled"].stems} <= {f"train-view{i}" for i in (2, 3, 4)}
+        assert (given["unlabelled"].labels == 255).all()
+    assert [b.stems for b in module.predict_dataloader()] == [[f"train-view{i}"] for i in (2, 3, 4)]
+
+
+def test_images_and_labels_that_are_missing_are_named(lists: dict[str, str]) -> None:
+    root = Path(lists["root"])
+    with pytest.raises(DataError, match="there is no image .*view9"):
+        find_images(root, "folder", ["train/view9"], labelled=False)
+    with pytest.raises(DataError, match="there is no label .*view2"):
+        find_images(root, "folder", ["train/view2"], labelled=True)
+    with pytest.raises(DataError, match="unknown layout 'x'"):
+        SemiDataModule(3, lists["root"], lists["labelled"], layout="x").images("labelled")
+    with pytest.raises(DataError, match="nothing to score"):
+        SemiDataModule(3, lists["root"], lists["labelled"]).val_dataloader()
+
+
+def test_layouts_of_images(tmp_path: Path) -> None:
+    voc = tmp_path / "voc"
+    save(voc / "JPEGImages" / "2007_000032.jpg", picture(0))
+    save(voc / "SegmentationClass" / "2007_000032.png", picture(0)[..., 0])
+    assert find_images(voc, "voc", ["2007_000032"], True)[0].label == voc / "SegmentationClass" / "2007_000032.png"
+    save(voc / "SegmentationClassAug" / "2007_000032.png", picture(0)[..., 0])
+    assert find_images(voc, "voc", ["2007_000032"], True)[0].label == voc / "SegmentationClassAug" / "2007_000032.png"
+    city, name = tmp_path / "city", "train/ulm/ulm_000000_000019"
+    save(city / "leftImg8bit" / f"{name}_leftImg8bit.png", picture(0))
+    assert find_images(city, "cityscapes", [name], False)[0].stem == "train-ulm-ulm_000000_000019"
+    save(tmp_path / "coco" / "images" / "train2017" / "9.jpg", picture(0))
+    assert find_images(tmp_path / "coco", "coco", ["train2017/9"], False)[0].label is None
+    camvid = make_camvid(tmp_path / "camvid", train=1)
+    assert find_images(camvid, "camvid", ["train/0001TP_006690"], True)[0].label is not None
+
+
+def test_strong_views_keep_labels_where_they_are_and_cut_some_out() -> None:
+    torch.manual_seed(0)
+    given = batch(8)
+    images = given.images / 255
+    strong, labels = StrongView()(images, given.labels)
+    assert (strong != images).any()
+    kept = labels != 255
+    assert torch.equal(labels[kept], given.labels[kept])
+    cut = (~kept).flatten(1).float().mean(1)
+    assert (cut > 0).any()
+    assert (cut == 0).any()
+    assert cut.max() < 0.5
+    _, uncut = StrongView(cutout=False)(images, given.labels)
+    assert torch.equal(uncut, given.labels)
+
+
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])
+def test_every_module_learns_from_both_kinds(kind: type[StudentModule]) -> None:
+    torch.manual_seed(0)
+    module = kind(**SMALL, guesser=None).train()
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    loss = module.training_step({"labelled": batch(), "unlabelled": batch(seed=1)}, 0)
+    assert torch.isfinite(loss)
+    loss.backward()
+    with pytest.raises(WrpError, match="SemiDataModule"):
+        module.training_step({"labelled": batch()}, 0)
+
+
+def test_pseudo_labels_alone_do_not_reach_the_first_head_but_its_trunk() -> None:
+    torch.manual_seed(0)
+    module = ThreeStageModule(**SMALL).train()
+    images = batch().images / 255
+    module.loss(module.second(images), batch().labels[:, ::1]).backward()
+    net: Any = module.net
+    of_head = [p.grad for p in (*net.net.decoder.parameters(), *net.net.segmentation_head.parameters())]
+    assert all(grad is None for grad in of_head)
+    assert net.net.encoder.model.stem.conv.weight.grad.abs().sum() > 0
+    assert net.net.encoder.model.s4.b1.conv1.conv.weight.grad is None
+    assert not any(p.requires_grad for p in module.average.parameters())
+
+
+def test_in_the_third_stage_all_but_the_classifier_is_shared() -> None:
+    net = create_segmenter("FPN", "tu-regnetx_002", 3)
+    second: Any = second_head(net, None)
+    first: Any = net
+    assert second.net.decoder is first.net.decoder
+    assert second.net.encoder is first.net.encoder
+    assert second.net.segmentation_head is not first.net.segmentation_head
+    with pytest.raises(WrpError, match=r"shared must be 0 … 5, layers of the encoder \(stem, s1"):
+        second_head(net, 9)
+
+
+def test_features_are_those_in_front_of_the_head() -> None:
+    net = create_segmenter("FPN", "tu-regnetx_002", 3).eval()
+    assert isinstance(net, Segmenter)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        logits, features = with_features(net, images)
+        assert torch.equal(logits, net(images))
+    assert features.shape == (1, 128, 16, 16)
+
+
+def test_rectified_weights_follow_the_features() -> None:
+    """A guesser whose features are the colours: red pixels that are called road though road is green count little."""
+    torch.manual_seed(0)
+    module = CiscModule(3, net=create_segmenter("FPN", "tu-regnetx_002", 3), guesser=CiscModule(**SMALL))
+    labelled, unlabelled = batch(), batch(seed=1)
+    weights = module.rectify(unlabelled.images, unlabelled.labels, labelled)
+    assert weights.shape == (2, 64, 64)
+    assert weights.min() >= 0
+    assert weights.max() <= 1
+    assert weights.std() > 0
+    assert (CiscModule(**SMALL).rectify(unlabelled.images, unlabelled.labels, labelled) == 1).all()
+    nothing = torch.full_like(unlabelled.labels, 255)
+    assert (module.rectify(unlabelled.images, nothing, labelled) == 1).all()
+
+
+def test_images_that_share_no_class_have_no_consistency_term() -> None:
+    features = torch.rand(2, 4, 8, 8, requires_grad=True)
+    labels = torch.stack((torch.zeros(8, 8), torch.ones(8, 8))).long()
+    loss = cross_image_loss(features, labels)
+    assert loss == 0
+    loss.backward()
+    assert cross_image_loss(features, torch.zeros(2, 8, 8).long()) > 0

@@ -1,0 +1,222 @@
+"""Labelled and unlabelled images at once, in the layouts of the usual benchmarks, for the semi-supervised systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.utilities import CombinedLoader
+from torch.utils.data import DataLoader
+
+from wrp.data.clips import list_images, read_list
+from wrp.data.datasets import camvid, cityscapes, find_folder
+from wrp.data.items import FrameItems
+from wrp.data.labelmaps import read_label_map
+from wrp.data.loaders import BaseDataModule
+from wrp.data.reading import IMAGE_SUFFIXES
+from wrp.data.transforms import TrainTransform
+from wrp.types import DataError, Frame, LabelMap
+
+_VOC = (
+    ("background", (0, 0, 0)), ("aeroplane", (128, 0, 0)), ("bicycle", (0, 128, 0)), ("bird", (128, 128, 0)),
+    ("boat", (0, 0, 128)), ("bottle", (128, 0, 128)), ("bus", (0, 128, 128)), ("car", (128, 128, 128)),
+    ("cat", (64, 0, 0)), ("chair", (192, 0, 0)), ("cow", (64, 128, 0)), ("dining table", (192, 128, 0)),
+    ("dog", (64, 0, 128)), ("horse", (192, 0, 128)), ("motorbike", (64, 128, 128)), ("person", (192, 128, 128)),
+    ("potted plant", (0, 64, 0)), ("sheep", (128, 64, 0)), ("sofa", (0, 192, 0)), ("train", (128, 192, 0)),
+    ("tv monitor", (0, 64, 128)),
+)  # fmt: skip
+
+VOC_MAP = LabelMap(tuple(range(21)), *zip(*_VOC, strict=True))
+
+Find = Callable[[Path, str], tuple[Path, Path]]
+"""Where the image of a name is, without its suffix, and its label."""
+
+
+def _voc(root: Path, name: str) -> tuple[Path, Path]:
+    augmented = root / "SegmentationClassAug"
+    return root / "JPEGImages" / name, (augmented if augmented.is_dir() else root / "SegmentationClass") / f"{name}.png"
+
+
+def _cityscapes(root: Path, name: str) -> tuple[Path, Path]:
+    """Names such as ``train/ulm/ulm_000000_000019``."""
+    return root / "leftImg8bit" / f"{name}_leftImg8bit", root / "gtFine" / f"{name}_gtFine_labelIds.png"
+
+
+def _coco(root: Path, name: str) -> tuple[Path, Path]:
+    """Names such as ``train2017/000000000009``, labels as in COCO-Stuff."""
+    return root / "images" / name, root / "annotations" / f"{name}.png"
+
+
+def _camvid(root: Path, name: str) -> tuple[Path, Path]:
+    """Names such as ``train/0016E5_00390``."""
+    split, _, stem = name.rpartition("/")
+    return root / split / stem, root / f"{split}annot" / f"{stem}.png"
+
+
+def _folder(root: Path, name: str) -> tuple[Path, Path]:
+    """Names such as ``train/view0`` of ``images/`` and ``labels/``."""
+    return root / "images" / name, root / "labels" / f"{name}.png"
+
+
+LAYOUTS: dict[str, tuple[Find, LabelMap | None]] = {
+    "folder": (_folder, None),
+    "voc": (_voc, VOC_MAP),
+    "cityscapes": (_cityscapes, cityscapes.LABEL_MAP),
+    "coco": (_coco, None),
+    "camvid": (_camvid, camvid.LABEL_MAP),
+}
+
+
+def label_map_of(root: Path, layout: str) -> LabelMap:
+    """The classes of a layout, or those of the folder's classes.yaml; DataError if there is no such layout."""
+    return _known(layout)[1] or read_label_map(root / "classes.yaml")
+
+
+def _known(layout: str) -> tuple[Find, LabelMap | None]:
+    if layout not in LAYOUTS:
+        raise DataError(f"unknown layout {layout!r} of images, expected one of {', '.join(LAYOUTS)}")
+    return LAYOUTS[layout]
+
+
+def find_images(root: Path, layout: str, names: Sequence[str], labelled: bool) -> list[Frame]:
+    """The images of a list.
+
+    Args:
+        root: The data set's folder.
+        layout: A name in :data:`LAYOUTS`.
+        names: Names of images, as the layout's lists write them.
+        labelled: Whether each must have a label; others' labels are not looked at, even if they are there.
+
+    Raises:
+        DataError: If an image or a label is missing.
+    """
+    find = _known(layout)[0]
+    frames = []
+    for name in names:
+        bare, label = find(root, name)
+        image = next(
+            (path for suffix in IMAGE_SUFFIXES if (path := bare.with_name(bare.name + suffix)).is_file()), None
+        )
+        if image is None:
+            raise DataError(f"there is no image {bare} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
+        if labelled and not label.is_file():
+            raise DataError(f"there is no label {label} of {image}; take it out of the list of labelled images")
+        frames.append(Frame(name.replace("/", "-"), image, label if labelled else None))
+    return frames
+
+
+class SemiDataModule(BaseDataModule):
+    """Images of which some have labels: a batch is ``{"labelled": FrameBatch, "unlabelled": FrameBatch}``.
+
+    Without a list of unlabelled images, a batch is one of labelled images alone. Labels of unlabelled images are never
+    opened.
+
+    Args:
+        num_classes: Number of classes; checked against the data set's.
+        root: Folder of the data set, looked for below ``WRP_DATA`` as well.
+        labelled: List of the labelled images, a file of names as in the layout's own lists; its hash is logged.
+        unlabelled: List of the others; None: none.
+        val: List of the images for validation, test and prediction.
+        layout: ``folder`` (``images/``, ``labels/``, ``classes.yaml``), ``voc``, ``cityscapes``, ``coco`` (with a
+            ``classes.yaml``), or ``camvid``.
+        pseudo: Folder with a label ``<name>.png`` for each unlabelled image, ``/`` in names written as ``-``; images
+            without one are left out. None: they are served without labels.
+        crop_size: Height and width of training crops in pixels.
+        class_uniform: Share of the training crops that show a class which is drawn uniformly.
+        batch_size: Labelled crops per batch.
+        unlabelled_size: Unlabelled crops per batch; None: as many.
+        epoch_length: Labelled crops per training epoch; None: each once.
+        workers: Loader processes.
+        seed: Seed of order and augmentation.
+
+    Raises:
+        DataError: If a list, image or label is missing.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        root: str,
+        labelled: str,
+        unlabelled: str | None = None,
+        val: str | None = None,
+        layout: str = "folder",
+        pseudo: str | None = None,
+        crop_size: tuple[int, int] = (192, 256),
+        class_uniform: float = 0.0,
+        batch_size: int = 8,
+        unlabelled_size: int | None = None,
+        epoch_length: int | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(num_classes, batch_size, workers, seed, class_uniform)
+        self.save_hyperparameters(logger=False)
+        self.root = find_folder(root)
+        self.layout = layout
+        self.lists = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
+        self.pseudo = pseudo
+        self.crop_size = crop_size
+        self.unlabelled_size = unlabelled_size or batch_size
+        self.epoch_length = epoch_length
+        self._label_map: LabelMap | None = None
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The classes."""
+        if self._label_map is None:
+            self._label_map = label_map_of(self.root, self.layout)
+            self._check_classes(self._label_map, self.root)
+        return self._label_map
+
+    def images(self, which: str) -> list[Frame]:
+        """The images of the list ``labelled``, ``unlabelled`` or ``val``, the unlabelled ones without their labels."""
+        path = self.lists[which]
+        if path is None:
+            return []
+        return find_images(self.root, self.layout, read_list(Path(path)), labelled=which != "unlabelled")
+
+    def pseudo_labelled(self) -> list[Frame]:
+        """The unlabelled images with the labels of ``pseudo``, where there are any."""
+        frames = self.images("unlabelled")
+        if self.pseudo is None:
+            return frames
+        folder = Path(self.pseudo)
+        stems = {path.stem for path in list_images(folder)}
+        return [Frame(frame.stem, frame.image, folder / f"{frame.stem}.png") for frame in frames if frame.stem in stems]
+
+    def train_dataloader(self) -> Any:
+        """Augmented labelled images, and unlabelled ones where there are any."""
+        transform = TrainTransform(self.crop_size, seed=self.seed)
+        labelled = FrameItems(_numbered(self.images("labelled")), self.label_map, transform)
+        length = self.epoch_length or len(labelled)
+        loader = self._train_loader(labelled, length, self.batch_size)
+        frames = self.pseudo_labelled()
+        if not frames:
+            return loader
+        others = FrameItems(_numbered(frames), self.label_map, transform)
+        wanted = length // self.batch_size * self.unlabelled_size
+        return CombinedLoader(
+            {"labelled": loader, "unlabelled": self._train_loader(others, wanted, self.unlabelled_size)}, "min_size"
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The images for validation."""
+        frames = self.images("val")
+        if not frames:
+            raise DataError("there is nothing to score: pass data.init_args.val, a list of labelled images")
+        return self._eval_loader(FrameItems(_numbered(frames), self.label_map), frames=True)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The same as for validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The unlabelled images; those for validation where there are none."""
+        frames = [Frame(f.stem, f.image) for f in self.images("unlabelled") or self.images("val")]
+        return self._eval_loader(FrameItems(_numbered(frames), self.label_map), frames=True)
+
+
+def _numbered(frames: Sequence[Frame]) -> list[tuple[str, int, Frame]]:
+    return [("images", i, frame) for i, frame in enumerate(frames)]

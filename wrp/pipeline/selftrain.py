@@ -1,0 +1,243 @@
+"""The semi-supervised systems on images, stage by stage; every stage is done once and its results are kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wrp.data.datasets import find_folder
+from wrp.data.reading import read_image
+from wrp.data.semi import SemiDataModule, label_map_of
+from wrp.modules.base import load_module
+from wrp.modules.segmentation import SegmentationModule
+from wrp.ops.labels import decide
+from wrp.ops.tiling import Views
+from wrp.pipeline.settings import SLIM_FPN
+from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.selftraining.cisc_r import CiscModule
+from wrp.selftraining.student import StudentModule
+from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch import UniMatchModule
+from wrp.types import Frame, WrpError
+from wrp.writing import replacing, write_json, write_label
+
+logger = logging.getLogger("wrp")
+
+KINDS = (SegmentationModule, StudentModule, CiscModule, ThreeStageModule, UniMatchModule)
+
+SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """What a run of a semi-supervised system is asked to do.
+
+    Attributes:
+        system: A name in :data:`SYSTEM_NAMES`.
+        root: The data set's folder.
+        labelled: List of the labelled images.
+        unlabelled: List of the others.
+        val: List of the images to score on.
+        out: Where everything is written.
+        layout: See :class:`~wrp.data.semi.SemiDataModule`.
+        supervised: Checkpoint of the first stage's network to use instead of training it.
+        steps: Training steps of each stage.
+        crop_size: Height and width of its crops in pixels.
+        batch_size: Labelled crops per step, and unlabelled ones.
+        architecture: The network's architecture.
+        encoder: The network's encoder.
+        weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
+        options: Further arguments of the architecture.
+        scale: Working resolution.
+        lr: Learning rate at the start.
+        seed: Seed of everything that is random.
+    """
+
+    system: str
+    root: str
+    labelled: str
+    unlabelled: str
+    val: str
+    out: str
+    layout: str = "folder"
+    supervised: str | None = None
+    steps: int = 2000
+    crop_size: tuple[int, int] = (192, 288)
+    batch_size: int = 4
+    architecture: str = "FPN"
+    encoder: str = "tu-regnetx_002"
+    weights: str | None = None
+    options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
+    scale: float = 1.0
+    lr: float = 5e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a system that there is not."""
+        if self.system not in SYSTEM_NAMES:
+            raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
+
+
+class Run:
+    """One run: its data, its networks, and its stages, each skipped when its result is there."""
+
+    def __init__(self, settings: SelfTraining) -> None:
+        self.settings = settings
+        self.out = Path(settings.out)
+        self._claim()
+        self.label_map = label_map_of(find_folder(settings.root), settings.layout)
+        base = self.data()
+        self.labelled = base.images("labelled")
+        self.unlabelled = base.images("unlabelled")
+
+    def _claim(self) -> None:
+        """Make the folder this run's; what other settings made there is never mixed with it."""
+        mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
+        path = self.out / "settings.json"
+        if path.is_file() and (theirs := json.loads(path.read_text(encoding="utf-8"))) != mine:
+            key = next(key for key in mine if theirs.get(key) != mine[key])
+            raise WrpError(
+                f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
+                "delete it to start anew"
+            )
+        write_json(path, mine)
+
+    def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiDataModule:
+        """The data of a stage: labelled images alone, or with those that have a pseudo-label in a folder."""
+        s = self.settings
+        return SemiDataModule(
+            self.label_map.num_classes,
+            s.root,
+            s.labelled,
+            None if alone else str(names or s.unlabelled),
+            s.val,
+            s.layout,
+            str(pseudo) if pseudo is not None else None,
+            s.crop_size,
+            batch_size=s.batch_size,
+            epoch_length=s.steps * s.batch_size,
+            seed=s.seed,
+        )
+
+    def train(
+        self, stage: str, kind: type[SegmentationModule], data: SemiDataModule, thirds: bool = False, **changes: Any
+    ) -> Path:
+        """Train a fresh network and save it; with ``thirds``, also as it was after one and two thirds."""
+        path = self.out / f"{stage}.ckpt"
+        if path.is_file():
+            logger.info("%s is done", stage)
+            return path
+        s = self.settings
+        logger.info("Training %s", stage)
+        pl.seed_everything(s.seed, verbose=False)
+        queries = changes.pop("draw", None)
+        # By name, as Lightning finds the arguments of subclasses to save them.
+        module = kind(
+            num_classes=self.label_map.num_classes,
+            architecture=s.architecture,
+            encoder=s.encoder,
+            weights=s.weights,
+            scale=s.scale,
+            options=s.options,
+            lr=s.lr,
+            **changes,
+        )
+        if queries is not None:
+            module.draw = queries()  # each stage draws anew, whatever was done before
+        flags = {"max_steps": s.steps, "num_sanity_val_steps": 0, "limit_val_batches": 0, **plain_trainer()}
+        if thirds:
+            flags["callbacks"] = [_Thirds(self.out, stage, s.steps)]
+        with quiet_lightning():
+            trainer = pl.Trainer(**flags)
+            trainer.fit(module, data)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+            with replacing(path) as temporary:
+                trainer.save_checkpoint(temporary)
+        return path
+
+    def label(self, stage: str, network: Path, frames: list[Frame], views: Views | None = None) -> Path:
+        """Write the predictions of a network as pseudo-labels, those that are not there yet."""
+        folder = self.out / "pseudo" / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        left = [frame for frame in frames if not (folder / f"{frame.stem}.png").is_file()]
+        if left:
+            module = self.load(network)
+            module.views = views or Views()
+            for frame in tqdm(left, desc=f"Labelling for {stage}", unit="image"):
+                write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
+        return folder
+
+    def load(self, network: Path) -> SegmentationModule:
+        """A network of an earlier stage."""
+        checkpoint = torch.load(network, map_location="cpu", weights_only=True)
+        kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in KINDS}
+        module: SegmentationModule = load_module(kinds[checkpoint["wrp_class"]], network, weights=None)
+        return module
+
+    def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> Path:
+        """The network trained on labelled images alone, or the one that was given."""
+        if self.settings.supervised is not None:
+            return Path(self.settings.supervised)
+        return self.train("supervised", kind, self.data(alone=True), thirds=self.settings.system == "st++")
+
+    def scores(self, name: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Scores of images, computed once and kept as a list that is ranked."""
+        path = self.out / f"{name}.json"
+        if not path.is_file():
+            write_json(path, compute())
+        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def test(self, network: Path) -> dict[str, float]:
+        """Scores of the last network on the images for validation."""
+        with quiet_lightning():
+            [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
+        return {key.removeprefix("test/"): value for key, value in scores.items()}
+
+
+class _Thirds(pl.Callback):
+    """Keep a network as it was after one and two thirds of its steps."""
+
+    def __init__(self, out: Path, stage: str, steps: int) -> None:
+        self.paths = {steps // 3: out / f"{stage}-1.ckpt", 2 * steps // 3: out / f"{stage}-2.ckpt"}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save at the thirds."""
+        if path := self.paths.get(trainer.global_step):
+            with replacing(path) as temporary:
+                trainer.save_checkpoint(temporary)
+
+
+def predict(module: SegmentationModule, frame: Frame) -> Tensor:
+    """Predicted labels (H, W) uint8 of an image."""
+    with torch.inference_mode():
+        labels, _ = decide(module.probabilities(read_image(frame.image)[None]))
+    return labels[0]
+
+
+def selftrain(settings: SelfTraining) -> dict[str, Any]:
+    """Run a system and score its last network.
+
+    Returns:
+        The content of ``metrics.json``: settings and scores.
+
+    Raises:
+        WrpError: If data or settings are not as they have to be.
+    """
+    from wrp.pipeline.systems import SYSTEMS  # they know the runner
+
+    run = Run(settings)
+    network = SYSTEMS[settings.system](run)
+    metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
+    write_json(run.out / "metrics.json", metrics)
+    return metrics

@@ -1,0 +1,137 @@
+"""Three-Stage self-training (Ke et al., TIP 2022): a second head learns noisy labels, so that the first one need not.
+
+Head f learns from ground truth and from the average of its own past; head g, which shares f's trunk, learns from
+pseudo-labels. What is wrong in these cannot reach f but through the trunk.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import Self
+
+from wrp.models.segmenter import Segmenter
+from wrp.ops.consistency import to_unit
+from wrp.selftraining.student import StudentModule, fit_labels
+from wrp.types import IGNORE_INDEX, FrameBatch, WrpError
+
+# The share of the past in the average, in four equal parts of a training.
+EMA_STEPS = (0.99, 0.995, 0.9975, 0.999)
+
+
+def three_stage_loss(supervised: Tensor, consistency: Tensor, pseudo: Tensor, supervised_weight: float = 1.0) -> Tensor:
+    """L = λ_s · L_sup + ½ · ½ (L_con + L_pl).
+
+    Args:
+        supervised: L_sup = CE(f, truth).
+        consistency: L_con = CE(f, argmax of f's average).
+        pseudo: L_pl = CE(g, pseudo-label).
+        supervised_weight: λ_s; the paper's is 0.5 for Cityscapes and 1 for Pascal VOC.
+    """
+    return supervised_weight * supervised + 0.5 * 0.5 * (consistency + pseudo)
+
+
+def ema_decay(step: int, steps: int) -> float:
+    """The share of the past in the average at a step of a training."""
+    return EMA_STEPS[min(len(EMA_STEPS) - 1, step * len(EMA_STEPS) // max(1, steps))]
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the average of a network's weights on: t ← decay · t + (1 - decay) · s; its buffers are copied."""
+    for past, now in zip(average.parameters(), student.parameters(), strict=True):
+        past.mul_(decay).add_(now, alpha=1 - decay)
+    for kept, new in zip(average.buffers(), student.buffers(), strict=True):
+        kept.copy_(new)
+
+
+def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
+    """Labels under the geometry of an augmentation, so that two kinds of labels are moved alike.
+
+    Args:
+        labels: (B, H, W) integer.
+        grid: Where each pixel of the result comes from, (B, H, W, 2) in [-1, 1], as grid_sample wants it with
+            ``align_corners=False``.
+        valid: (B, H, W) bool; elsewhere the result is 255.
+
+    Returns:
+        (B, H, W), dtype of ``labels``.
+    """
+    moved = functional.grid_sample(labels[:, None].float(), grid.float(), mode="nearest", align_corners=False)[:, 0]
+    return moved.to(labels.dtype).masked_fill(~valid, IGNORE_INDEX)
+
+
+class ThreeStageModule(StudentModule):
+    """Stages 2 and 3: head f learns from truth and from its own average, head g from pseudo-labels.
+
+    The ``unlabelled`` images of a batch are all images, those with a label as well, each with its pseudo-label. What is
+    scored, predicted and saved as ``net`` is f's average, once training has ended.
+
+    Args:
+        shared: How many layers of the encoder, counted from its beginning, f and g share; None: all but g's classifier,
+            as in stage 3.
+        supervised_weight: λ_s.
+    """
+
+    def __init__(self, *args: Any, shared: int | None = 3, supervised_weight: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not isinstance(self.net, Segmenter):
+            raise WrpError(f"ThreeStageModule needs an encoder-decoder of its own, got a {type(self.net).__name__}")
+        self.supervised_weight = supervised_weight
+        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
+        self.second = second_head(self.net, shared)
+
+    def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
+        """L = λ_s · L_sup + ½ · ½ (L_con + L_pl)."""
+        weak = to_unit(unlabelled.images)
+        with torch.no_grad():
+            target = self.average(weak).argmax(1)
+        # Both kinds of labels under one strong view; where it is cut out, neither counts.
+        images, pseudo = self.strong(weak, unlabelled.labels)
+        target = target.masked_fill(pseudo == IGNORE_INDEX, IGNORE_INDEX)
+        first = self.main(images)
+        noisy: Tensor = self.second(images)
+        logits = self.main(to_unit(labelled.images))
+        return three_stage_loss(
+            self.loss(logits, fit_labels(labelled.labels, logits)),
+            self.loss(first, fit_labels(target, first)),
+            self.loss(noisy, fit_labels(pseudo, noisy)),
+            self.supervised_weight,
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average on."""
+        decay = ema_decay(self.global_step, int(self.trainer.estimated_stepping_batches))
+        update_average(self.average, self.net, decay)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; the average stays in evaluation mode."""
+        super().train(mode)
+        if hasattr(self, "average"):
+            self.average.eval()
+        return self
+
+    def on_train_end(self) -> None:
+        """The average is what is deployed."""
+        self.net.load_state_dict(self.average.state_dict())
+
+
+def second_head(net: Segmenter, shared: int | None) -> Segmenter:
+    """Head g: a copy of a network that shares the first layers of its encoder, or all but its classifier."""
+    copied = copy.deepcopy(net)
+    ours: Any = net.net
+    theirs: Any = copied.net
+    if shared is None:
+        theirs.encoder, theirs.decoder = ours.encoder, ours.decoder
+        return copied
+    mine, other = (getattr(part.encoder, "model", part.encoder) for part in (ours, theirs))
+    layers = [name for name, layer in mine.named_children() if next(layer.parameters(), None) is not None]
+    if not 0 <= shared <= len(layers):
+        raise WrpError(f"shared must be 0 … {len(layers)}, layers of the encoder ({', '.join(layers)}), got {shared}")
+    for name in layers[:shared]:
+        setattr(other, name, getattr(mine, name))
+    return copied

@@ -1,0 +1,62 @@
+"""A baseline in the manner of UniMatch (Yang et al., CVPR 2023): consistency of one network with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wrp.ops.consistency import to_unit
+from wrp.ops.labels import decide
+from wrp.selftraining.student import StudentModule, fit_labels
+from wrp.types import FrameBatch
+
+
+class UniMatchModule(StudentModule):
+    """The network's own sure predictions on weak views label two strong views and the features with dropout.
+
+    Args:
+        threshold: Predictions that are less confident do not count.
+        dropout: Share of the encoder's channels that is dropped.
+    """
+
+    def __init__(self, *args: Any, threshold: float = 0.95, dropout: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.threshold = threshold
+        self.dropout = dropout
+
+    def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
+        """Supervised loss, plus half of the strong views' and half of the dropped features'."""
+        weak = to_unit(unlabelled.images)
+        supervised, plain = self.both(to_unit(labelled.images), weak)
+        labels, weights = self._sure(plain)
+        size = (weak.shape[-2], weak.shape[-1])
+        labels, weights = (functional.interpolate(v[:, None].float(), size)[:, 0] for v in (labels, weights))
+        views = [self.strong(weak, labels) for _ in range(2)]
+        parts = []
+        for images, of_view in views:
+            logits = self.main(images)
+            parts.append(self.loss(logits, fit_labels(of_view, logits).long(), fit_labels(weights, logits)))
+        dropped = self._with_dropout(weak)
+        feature = self.loss(dropped, fit_labels(labels, dropped).long(), fit_labels(weights, dropped))
+        truth = fit_labels(labelled.labels, supervised)
+        total = (parts[0] + parts[1]) / 4 + feature / 2
+        return self.loss(supervised, truth) + self.unlabelled_weight * total
+
+    @torch.no_grad()
+    def _sure(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        labels, confidence = decide(logits.detach().float().softmax(1))
+        return labels, (confidence >= self.threshold).float()
+
+    def _with_dropout(self, images: Tensor) -> Tensor:
+        def drop(_: Any, __: Any, features: Sequence[Tensor]) -> list[Tensor]:
+            return [features[0], *(functional.dropout2d(f, self.dropout) for f in features[1:])]
+
+        handle = self.backbone.register_forward_hook(drop)
+        try:
+            return self.main(images)
+        finally:
+            handle.remove()
