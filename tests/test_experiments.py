@@ -181,3 +181,20 @@ def test_benchmarks_run(
     monkeypatch.setattr("sys.argv", [name, *arguments])
     script(f"benchmarks/{name}.py").main()
     assert wanted in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_systems_are_compared_and_share_their_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_camvid(tmp_path / "camvid", train=30)
+    monkeypatch.setenv("WRP_DATA", str(tmp_path))
+    compare = script("selftraining/compare.py")
+    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results.jsonl")
+    arguments = ["camvid", f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
+    for _ in range(2):
+        monkeypatch.setattr("sys.argv", ["compare", *arguments])
+        compare.main()
+    assert [result["system"] for result in compare.results()] == ["st++", "supervised"]
+    assert not (tmp_path / "runs" / "supervised-0" / "supervised.ckpt").exists()
+    assert "st++" in capsys.readouterr().out
