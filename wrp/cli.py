@@ -122,7 +122,7 @@ def _add_autolabel(verbs: Any) -> None:
         "--teacher-share",
         type=float,
         metavar="P",
-        help="share of the teacher's crops that come from frames labelled by motion (default 0.5; 0: none)",
+        help="share of the teacher's crops that come from frames labelled by motion (default 0)",
     )
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
     verb.add_argument(

@@ -39,8 +39,8 @@ class Settings:
         teacher_options: Further arguments of the architecture.
         teacher_scale: The teacher's working resolution; None: full for frames of up to 2¹⁸ pixels, else half.
         teacher_losses: Weight of each loss in its training.
-        teacher_share: Share of its crops that come from frames labelled by motion alone, so that it knows the clips; 0:
-            none.
+        teacher_share: Share of its crops that come from the clips' frames, labelled by motion alone. The teacher becomes
+            better by it, and the refiner worse: its errors are then those of motion.
         teacher_confidence: Pixels of those frames that are less confident do not count.
         teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
@@ -71,7 +71,7 @@ class Settings:
     teacher_options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
     teacher_scale: float | None = None
     teacher_losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    teacher_share: float = 0.5
+    teacher_share: float = 0.0
     teacher_confidence: float = 0.7
     teacher_lr: float = 5e-3
     teacher_steps: int = 2000
