@@ -13,6 +13,8 @@ from PIL import Image
 from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
+from wrp.pipeline import autolabel as pipeline
+from wrp.pipeline import training
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.training import find_weights
 
@@ -267,3 +269,25 @@ def test_a_flow_cache_that_is_a_file_is_refused_first(
     assert main(command) == 2
     assert "flow is a file, expected a folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_teacher_may_learn_from_frames_labelled_by_motion(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, served = tmp_path / "out", []
+    train = training.train_teacher
+
+    def spy(settings: Settings, data: Any, weights: Any, propagated: Path | None, path: Path) -> None:
+        assert propagated is not None
+        assert len(list((propagated / "labels/street0").glob("*.png"))) == 9
+        train(settings, data, weights, propagated, path)
+        served.append({index for batch in data.train_dataloader() for index in batch.indices})
+
+    monkeypatch.setattr(pipeline, "train_teacher", spy)
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods=motion,semantic", *QUICK]
+    assert main([*command, "--teacher-share", "0.75", "--teacher-steps=8"]) == 0
+    (indices,) = served
+    assert indices > {0, 4, 8}
+    assert not (out / "motion").exists()
+    assert len(list((out / "labels/street0").glob("*.png"))) == 9

@@ -39,8 +39,8 @@ class Settings:
         teacher_options: Further arguments of the architecture.
         teacher_scale: The teacher's working resolution; None: full for frames of up to 2¹⁸ pixels, else half.
         teacher_losses: Weight of each loss in its training.
-        teacher_share: Share of its crops that come from the clips' frames, labelled by motion alone. The teacher becomes
-            better by it, and the refiner worse: its errors are then those of motion.
+        teacher_share: Share of its crops that come from the clips' frames, labelled by motion alone. It makes the
+            teacher better and the refiner worse: the teacher's errors are then those of motion.
         teacher_confidence: Pixels of those frames that are less confident do not count.
         teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
