@@ -7,16 +7,8 @@ import pytest
 import torch
 
 from tests.clips import LABEL_MAP, bare_clip
-from wrp.types import (
-    IGNORE_INDEX,
-    BoundedCache,
-    ClipBatch,
-    DataError,
-    Interval,
-    LabelMap,
-    WrpError,
-    count_bytes,
-)
+from wrp.caching import BoundedCache, count_bytes
+from wrp.types import IGNORE_INDEX, ClipBatch, DataError, Interval, LabelMap, WrpError
 
 
 def test_ids_become_indices_and_ignored_values_255() -> None:

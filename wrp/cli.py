@@ -124,6 +124,12 @@ def _add_autolabel(verbs: Any) -> None:
         metavar="P",
         help="share of the teacher's crops that come from frames labelled by motion (default 0)",
     )
+    verb.add_argument(
+        "--teacher-folds",
+        type=int,
+        metavar="N",
+        help="train N further teachers, each without a share of the labels, for the refiner to learn from (default 0)",
+    )
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
     verb.add_argument(
         "--flow-cache",

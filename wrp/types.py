@@ -6,11 +6,9 @@ are known to :class:`LabelMap` alone.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -225,6 +223,7 @@ class ClipBatch:
         labels: Labels that may be used, (H, W) uint8, by index in the clip.
         targets: Range [start, stop) of indices in the clip that are to be labelled, or the one to learn from.
         hidden: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
+        number: Of a window, how many labelled frames of the data come before its own.
     """
 
     clip: str
@@ -234,6 +233,7 @@ class ClipBatch:
     labels: dict[int, Tensor]
     targets: tuple[int, int]
     hidden: dict[int, Tensor] = field(default_factory=dict)
+    number: int = 0
 
     def frame(self, index: int) -> Tensor:
         """The frame (3, H, W) uint8 with this index in the clip; IndexError outside of the stretch."""
@@ -297,34 +297,3 @@ class Propagated:
     anchors: tuple[int, ...] = ()
     distance: int | None = None
     source: Tensor | None = None
-
-
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
-
-
-class BoundedCache(Generic[Key, Value]):
-    """Keep the results of a costly function while they fit into ``max_bytes``; the least recently used goes first."""
-
-    def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
-        self.max_bytes = max_bytes
-        self.held_bytes = 0
-        self._size = size
-        self._items: OrderedDict[Key, Value] = OrderedDict()
-
-    def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of ``key``, made by ``make`` if it is not held."""
-        if key in self._items:
-            self._items.move_to_end(key)
-            return self._items[key]
-        value = make()
-        self.held_bytes += self._size(value)
-        self._items[key] = value
-        while self.held_bytes > self.max_bytes and len(self._items) > 1:
-            self.held_bytes -= self._size(self._items.popitem(last=False)[1])
-        return value
-
-
-def count_bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory that the elements of these tensors take, in bytes."""
-    return sum(tensor.nbytes for tensor in tensors)

@@ -295,3 +295,18 @@ def test_scoring_with_more_processes_than_items_is_refused(root: str) -> None:
     module.trainer.predicting = False
     with pytest.raises(DataError, match="fewer than 50 processes"):
         module.test_dataloader()
+
+
+def test_a_fold_of_the_anchors_is_left_out_of_training_and_windows_know_their_fold(root: str) -> None:
+    names = [(clip, index) for clip, index, _ in video(root).training_frames()]
+    assert names == [("run", 0), ("walk", 0), ("walk", 4), ("walk", 8)]
+    kept = [(clip, index) for clip, index, _ in video(root, leave_out="2/2").training_frames()]
+    assert kept == [("run", 0), ("walk", 4)]
+    windows = list(video(root, serve="windows").val_dataloader())
+    assert [(batch.number, batch.clip, batch.targets[0]) for batch in windows] == [
+        (number, clip, index) for number, (clip, index) in enumerate(names)
+    ]
+    with pytest.raises(DataError, match="a fold to leave out must be i/n"):
+        video(root, leave_out="3/2")
+    with pytest.raises(DataError, match="nothing to train on"):
+        video(root, leave_out="1/1").training_frames()

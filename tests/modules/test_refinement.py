@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,22 @@ def test_two_processes_fit_a_refiner(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "out").glob("*.ckpt"))) == 1
+
+
+def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it() -> None:
+    class Says(torch.nn.Module):
+        """Class ``c``, everywhere."""
+
+        def __init__(self, c: int) -> None:
+            super().__init__()
+            self.c, self.num_classes = c, 3
+
+        def probabilities(self, images: Tensor) -> Tensor:
+            probs = torch.zeros(len(images), 3, *images.shape[-2:])
+            probs[:, self.c] = 1
+            return probs
+
+    module = RefinementModule(3, channels=(4, 8), flow=Constant(False))
+    module.fold_teachers = torch.nn.ModuleList([Says(1), Says(2)])
+    for number, c in ((0, 1), (1, 2), (2, 1)):
+        assert (module.walk(replace(window(), number=number)).semantic[c] == 1).all()

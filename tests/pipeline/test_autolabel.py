@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
@@ -291,3 +292,22 @@ def test_the_teacher_may_learn_from_frames_labelled_by_motion(
     assert indices > {0, 4, 8}
     assert not (out / "motion").exists()
     assert len(list((out / "labels/street0").glob("*.png"))) == 9
+
+
+@pytest.mark.slow
+def test_the_refiner_learns_from_the_teachers_of_the_folds(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", *QUICK]
+    assert main([*command, "--teacher-folds", "2"]) == 0
+    assert {path.name for path in out.glob("*.ckpt")} == {
+        "teacher.ckpt", "teacher-1-of-2.ckpt", "teacher-2-of-2.ckpt", "refiner.ckpt"
+    }  # fmt: skip
+    networks = [torch.load(out / f"teacher{fold}.ckpt", weights_only=True) for fold in ("", "-1-of-2", "-2-of-2")]
+    weights = [network["state_dict"]["net.net.encoder.model.stem.conv.weight"] for network in networks]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+    capsys.readouterr()
+    assert main([*command, "--teacher-folds", "1"]) == 2
+    assert "--teacher-folds must be 0 or at least 2, got 1" in capsys.readouterr().err

@@ -45,6 +45,8 @@ class VideoDataModule(BaseDataModule):
         shard: The share of the intervals to predict, ``i/n`` with i in 1 … n: n jobs, wherever they run, label each
             interval once; None: all.
         radius: Neighbours on each side of a window; None: up to the next anchors.
+        leave_out: A fold ``i/n`` of the anchors to leave out of training, every n-th from number i on (``frames``): for
+            a teacher that has not seen frames at which the refiner asks it.
         propagated: Propagated labels to train on beside the ground truth (``frames``).
         unlabelled: Share of the training crops that come from frames without a label, for a module that guesses them
             (``frames``).
@@ -74,6 +76,7 @@ class VideoDataModule(BaseDataModule):
         serve: Serve = "frames",
         shard: str | None = None,
         radius: int | None = None,
+        leave_out: str | None = None,
         propagated: PropagatedLabels | None = None,
         unlabelled: float = 0.0,
         further_images: bool = True,
@@ -97,8 +100,9 @@ class VideoDataModule(BaseDataModule):
         if serve not in get_args(Serve):
             raise DataError(f"data.init_args.serve must be one of {', '.join(get_args(Serve))}, got {serve!r}")
         self.serve = serve
-        self.shard = read_shard(shard)
+        self.shard = read_share(shard or "1/1", "a shard")
         self.radius = radius
+        self.leave_out = read_share(leave_out, "a fold to leave out") if leave_out is not None else None
         self.propagated = propagated
         if not 0 <= unlabelled < 1:
             raise DataError(f"unlabelled must be at least 0 and below 1, got {unlabelled}")
@@ -207,7 +211,13 @@ class VideoDataModule(BaseDataModule):
     def training_frames(self) -> list[tuple[str, int, Frame]]:
         """The data set's further labelled images and all anchors, each with its clip and index."""
         images = [("", i, frame) for i, frame in enumerate(self.index.images if self.further_images else ())]
-        return images + _numbered(self.index.clips, "anchors")
+        anchors = _numbered(self.index.clips, "anchors")
+        if self.leave_out is not None:
+            fold, folds = self.leave_out
+            anchors = [anchor for number, anchor in enumerate(anchors) if number % folds != fold]
+        if not images + anchors:
+            raise DataError(f"leaving out every anchor of {self.index.root} leaves nothing to train on")
+        return images + anchors
 
     def _scored_frames(self) -> list[tuple[str, int, Frame]]:
         return _numbered(self.index.clips, "hidden") or _numbered(self.index.clips, "anchors")
@@ -217,11 +227,11 @@ class VideoDataModule(BaseDataModule):
             raise DataError(f"data.init_args.serve={serve} {why}")
 
 
-def read_shard(text: str | None) -> tuple[int, int]:
-    """(number from 0, how many there are) of a share ``i/n``; None is all of one; DataError if it is no such thing."""
-    number, slash, count = (text or "1/1").partition("/")
+def read_share(text: str, what: str) -> tuple[int, int]:
+    """(number from 0, how many there are) of a share ``i/n``; DataError if it is no such thing."""
+    number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise DataError(f"a shard must be i/n with i in 1 … n, such as 2/3; got {text!r}")
+        raise DataError(f"{what} must be i/n with i in 1 … n, such as 2/3; got {text!r}")
     return int(number) - 1, int(count)
 
 

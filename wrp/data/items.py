@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wrp.caching import BoundedCache, count_bytes
 from wrp.data.clips import intervals
 from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.types import (
-    IGNORE_INDEX,
-    BoundedCache,
-    Clip,
-    ClipBatch,
-    DataError,
-    Frame,
-    FrameBatch,
-    Interval,
-    LabelMap,
-    VideoFrame,
-    count_bytes,
-)
+from wrp.types import IGNORE_INDEX, Clip, ClipBatch, DataError, Frame, FrameBatch, Interval, LabelMap, VideoFrame
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
@@ -205,10 +195,11 @@ class WindowItems(ClipItems):
         return len(self.windows)
 
     def __getitem__(self, key: int | Draw) -> ClipBatch:
-        clip, target = self.windows[key.index if isinstance(key, Draw) else key]
+        number = key.index if isinstance(key, Draw) else key
+        clip, target = self.windows[number]
         first, last = self._span(clip, target)
         labels = [anchor for anchor in clip.anchors if first <= anchor <= last]
-        return self._read(clip, (first, last), (target, target + 1), labels, ())
+        return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=number)
 
     def _span(self, clip: Clip, target: int) -> tuple[int, int]:
         end = len(clip.frames) - 1

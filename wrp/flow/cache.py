@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wrp.caching import count_bytes
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
 from wrp.flow.records import FlowRecords
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.cpu import convert, join
-from wrp.types import ClipBatch, FramePair, count_bytes
+from wrp.types import ClipBatch, FramePair
 
 logger = logging.getLogger("wrp")
 

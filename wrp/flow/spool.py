@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.types import count_bytes
+from wrp.caching import count_bytes
 
 
 class Spool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from wrp.caching import count_bytes
 from wrp.ops.fusion import Evidence, gather
-from wrp.types import count_bytes
 
 
 @dataclass

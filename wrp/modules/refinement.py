@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
+from wrp.caching import BoundedCache
 from wrp.flow.cache import cached
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
@@ -19,7 +21,7 @@ from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule
 from wrp.modules.examples import Walk, draw_evidence
-from wrp.modules.segmentation import SegmentationModule, load_segmenter
+from wrp.modules.segmentation import load_segmenter
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
 from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
@@ -27,7 +29,7 @@ from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.ops.labels import decide
 from wrp.ops.noise import corrupt, displace
 from wrp.ops.warp import Sampler
-from wrp.types import BoundedCache, ClipBatch, Propagated, WrpError
+from wrp.types import ClipBatch, Propagated, WrpError
 
 # Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**30
@@ -46,6 +48,9 @@ class RefinementModule(BaseModule):
     Args:
         num_classes: Number of classes C.
         teacher: Checkpoint of a SegmentationModule, or the module; frozen. None: no semantic input.
+        fold_teachers: Checkpoints of n teachers, of which number i has not learned from the labelled frames number i,
+            i + n, …: each frame's semantic input comes from the one that does not know its label (cross-fitting). None:
+            from ``teacher``, who has seen all labels and seems better here than elsewhere.
         channels: Width of the refiner's levels, full resolution first.
         interval: Distance between anchors that examples imitate, in frames; None: the walk's whole length.
         pair_share: Share of the examples that use another anchor's label, where one is in reach.
@@ -65,13 +70,14 @@ class RefinementModule(BaseModule):
         net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
     """
 
-    frozen = ("teacher", "flow")
+    frozen = ("teacher", "fold_teachers", "flow")
     methods = ("refine",)
 
     def __init__(
         self,
         num_classes: int,
         teacher: str | nn.Module | None = None,
+        fold_teachers: list[str] | None = None,
         channels: tuple[int, ...] = (16, 32, 48, 64, 96),
         interval: int | None = None,
         pair_share: float = 0.5,
@@ -90,7 +96,8 @@ class RefinementModule(BaseModule):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
-        self.save_hyperparameters(ignore=["net", "flow"] if isinstance(teacher, str) else ["net", "flow", "teacher"])
+        modules = ["net", "flow", "fold_teachers"] + ([] if isinstance(teacher, str) else ["teacher"])
+        self.save_hyperparameters(ignore=modules)
         self.num_classes = num_classes
         self.channels = channels
         self.interval = interval
@@ -107,6 +114,8 @@ class RefinementModule(BaseModule):
         self.teacher = load_segmenter(teacher, num_classes)
         if self.teacher is not None:
             self.freeze_part("teacher")
+        self.fold_teachers = nn.ModuleList(load_segmenter(path, num_classes) for path in fold_teachers or [])
+        self.freeze_part("fold_teachers")
         self.net = net if net is not None else self.configure_network()
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
         self.walks: BoundedCache[Hashable, Walk] = BoundedCache(WALK_CACHE_BYTES, Walk.nbytes)
@@ -147,7 +156,7 @@ class RefinementModule(BaseModule):
                 )
                 if far in window.labels:
                     pairs[offset] = _brought(window, far, outs)
-        return Walk(label, self.semantic(frame).half(), cycles, pairs)
+        return Walk(label, self._semantic_at(window).half(), cycles, pairs)
 
     def _outward(self, window: ClipBatch, step: int) -> Iterator[tuple[int, Tensor, Tensor, list[Chain]]]:
         """Each frame from the target on, the flows between it and the last one, and the ways from the target to it."""
@@ -170,6 +179,14 @@ class RefinementModule(BaseModule):
         target = to_unit(frame[None])
         errors = [photometric_error(target, image(way.landing[0])[0])[0] for way in (chain, direct)]
         return [chain, direct], without_drift(chain, direct, torch.stack(errors))
+
+    def _semantic_at(self, window: ClipBatch) -> Tensor:
+        """p^S of a labelled frame, by a teacher that does not know its label, where there is one."""
+        frame = window.frame(window.targets[0])
+        if not self.fold_teachers:
+            return self.semantic(frame)
+        teacher = self.fold_teachers[window.number % len(self.fold_teachers)]
+        return semantic_probabilities(teacher, frame, self.num_classes)
 
     @torch.no_grad()
     def semantic(self, frame: Tensor) -> Tensor:
@@ -260,7 +277,7 @@ def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
     return join_sources([anchor_evidence(label, image, frame, way, abs(anchor - target)) for way in ways])
 
 
-def semantic_probabilities(teacher: SegmentationModule | None, frame: Tensor, num_classes: int) -> Tensor:
+def semantic_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
     """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
     if teacher is None:
         return torch.zeros(num_classes, *frame.shape[1:], device=frame.device)

@@ -188,10 +188,25 @@ def _networks(
         if settings.refiner is None and not Path(refiner).is_file():
             started = time.perf_counter()
             assert teacher is not None
+            folds = _fold_teachers(settings, data, out)
             logger.info("Training the refiner on %d labelled frames", sum(len(c.anchors) for c in data.index.clips))
-            train_refiner(settings, data, Path(teacher), flow, Path(refiner))
+            train_refiner(settings, data, Path(teacher), folds, flow, Path(refiner))
             watch.add("refiner", time.perf_counter() - started)
     return teacher, refiner
+
+
+def _fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[Path]:
+    """Teachers that have each seen all labels but a share, trained where they are not there."""
+    folds = settings.teacher_folds
+    paths = [out / f"teacher-{number}-of-{folds}.ckpt" for number in range(1, folds + 1)]
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            data.leave_out = (number, folds)
+            weights, _ = find_weights(settings)
+            logger.info("Training a teacher for the labels of fold %d of %d", number + 1, folds)
+            train_teacher(settings, data, weights, None, path)
+    data.leave_out = None
+    return paths
 
 
 def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path | None:

@@ -46,6 +46,7 @@ class Settings:
         teacher_steps: Training steps of the teacher.
         teacher_crop: Height and width of its crops in pixels at its working resolution.
         teacher_batch: Crops per step.
+        teacher_folds: Further teachers, each without a share of the labels, for the refiner to learn from; 0: none.
         refiner_steps: Training steps of the refiner.
         refiner_crop: Height and width of its crops in pixels.
         refiner_batch: Crops per step.
@@ -77,6 +78,7 @@ class Settings:
     teacher_steps: int = 2000
     teacher_crop: tuple[int, int] = (192, 288)
     teacher_batch: int = 4
+    teacher_folds: int = 0
     refiner_steps: int = 1200
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
@@ -103,6 +105,8 @@ class Settings:
         for name in ("min_confidence", "teacher_share", "teacher_confidence"):
             if not 0 <= getattr(self, name) <= 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be in 0 … 1, got {getattr(self, name)}")
+        if self.teacher_folds < 0 or self.teacher_folds == 1:
+            raise WrpError(f"--teacher-folds must be 0 or at least 2, got {self.teacher_folds}")
         if self.limit is not None and self.limit < 0:
             raise WrpError(f"--limit must be at least 0, got {self.limit}")
         if self.workers < 0:

@@ -66,12 +66,19 @@ def working_resolution(data: VideoDataModule) -> float:
     return 1.0 if height * width <= SMALL_FRAME else 0.5
 
 
-def train_refiner(settings: Settings, data: VideoDataModule, teacher: Path, flow: FlowEstimator, path: Path) -> None:
-    """Train the refiner from the anchors and save it."""
+def train_refiner(
+    settings: Settings, data: VideoDataModule, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
+) -> None:
+    """Train the refiner from the anchors, with the teachers of the folds where there are any, and save it."""
     pl.seed_everything(settings.seed + 1, verbose=False)
     data.serve, data.epoch_length = "windows", settings.refiner_steps
     module = RefinementModule(
-        data.num_classes, str(teacher), crops=settings.refiner_batch, crop_size=settings.refiner_crop, flow=flow
+        data.num_classes,
+        str(teacher),
+        [str(fold) for fold in folds] or None,
+        crops=settings.refiner_batch,
+        crop_size=settings.refiner_crop,
+        flow=flow,
     )
     fit(module, data, settings.refiner_steps, path)
 

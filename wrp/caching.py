@@ -1,0 +1,39 @@
+"""Keeping what is costly to make, within bounds."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class BoundedCache(Generic[Key, Value]):
+    """Keep the results of a costly function while they fit into ``max_bytes``; the least recently used goes first."""
+
+    def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self._size = size
+        self._items: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of ``key``, made by ``make`` if it is not held."""
+        if key in self._items:
+            self._items.move_to_end(key)
+            return self._items[key]
+        value = make()
+        self.held_bytes += self._size(value)
+        self._items[key] = value
+        while self.held_bytes > self.max_bytes and len(self._items) > 1:
+            self.held_bytes -= self._size(self._items.popitem(last=False)[1])
+        return value
+
+
+def count_bytes(tensors: Iterable[Tensor]) -> int:
+    """Memory that the elements of these tensors take, in bytes."""
+    return sum(tensor.nbytes for tensor in tensors)
