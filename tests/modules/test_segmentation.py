@@ -76,7 +76,8 @@ def test_every_part_of_the_network_and_loss_is_trained_by_a_real_run(root: str) 
 
 
 def test_a_checkpoint_remembers_heads_and_losses(root: str, tmp_path: Path) -> None:
-    module = SegmentationModule(**SMALL, ocr=True, attention_scales=[0.5, 1.0], losses={"dice": 1.0})
+    scales: dict[str, Any] = {"attention_scales": [0.5, 1.0], "test_scales": [0.5, 1.0, 2.0]}
+    module = SegmentationModule(**SMALL, ocr=True, **scales, losses={"dice": 1.0})
     fit(module, data(root), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
     loaded = load_module(SegmentationModule, tmp_path / "a.ckpt")
     images = frames().images

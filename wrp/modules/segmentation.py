@@ -40,6 +40,7 @@ class SegmentationModule(BaseModule):
         ocr: Whether the head is an :class:`~wrp.models.ocr.OCRHead`.
         attention_scales: Scales that are blended by learned attention, see
             :class:`~wrp.models.multiscale.MultiScale`; None: the image as it is.
+        test_scales: Scales that are blended in evaluation; None: those of training.
         losses: Weight of each loss: ``cross_entropy``, ``ohem``, ``dice``, ``lovasz``, ``focal``, ``rmi`` and
             ``relaxation``; None: cross-entropy alone.
         cross_entropy: Further arguments of :func:`~wrp.losses.segmentation.cross_entropy`, e.g. ``label_smoothing``.
@@ -76,6 +77,7 @@ class SegmentationModule(BaseModule):
         options: dict[str, Any] | None = None,
         ocr: bool = False,
         attention_scales: list[float] | None = None,
+        test_scales: list[float] | None = None,
         losses: dict[str, float] | None = None,
         cross_entropy: dict[str, Any] | None = None,
         guesser: str | nn.Module | None = None,
@@ -102,6 +104,7 @@ class SegmentationModule(BaseModule):
         self.options = options
         self.ocr = ocr
         self.attention_scales = attention_scales
+        self.test_scales = test_scales
         self.losses = check_losses(losses or {"cross_entropy": 1.0})
         self.cross_entropy = cross_entropy or {}
         self.guesser: Any = load_segmenter(guesser, num_classes)
@@ -134,6 +137,7 @@ class SegmentationModule(BaseModule):
             self.options,
             self.ocr,
             self.attention_scales,
+            self.test_scales,
         )
 
     def configure_score(self) -> SegmentationScore:
