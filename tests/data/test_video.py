@@ -9,10 +9,11 @@ import av
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.clips import CLASSES_YAML, id_picture, save
 from wrp.data.datasets import open_index
-from wrp.data.items import IntervalItems
+from wrp.data.items import FrameItems, IntervalItems
 from wrp.data.reading import read_image
 from wrp.data.video import Video
 from wrp.types import DataError, VideoFrame
@@ -168,3 +169,18 @@ def test_a_clip_is_a_folder_or_a_video_and_not_both(tmp_path: Path) -> None:
     save(tmp_path / "frames" / "drive" / "0.png", shade(0))
     with pytest.raises(DataError, match="two clips named 'drive'"):
         open_index(tmp_path)
+
+
+def test_workers_read_videos_that_the_main_process_has_open(tmp_path: Path) -> None:
+    """A forked process may neither use nor free the decoders of its parent, more of them than it keeps open."""
+    for number in range(6):
+        write_video(tmp_path / "frames" / f"clip{number}.mp4", 4)
+        save(tmp_path / "labels" / f"clip{number}" / "0.png", id_picture(0, height=HEIGHT, width=WIDTH))
+    (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
+    index = open_index(tmp_path)
+    frames = [(clip.name, i, frame) for clip in index.clips for i, frame in enumerate(clip.frames)]
+    for _, _, frame in frames:
+        read_image(frame.image)
+    loader = DataLoader(FrameItems(frames, index.label_map), None, num_workers=2, timeout=60)
+    numbers = [number_of(batch.images[0].permute(1, 2, 0).numpy()) for batch in loader]
+    assert numbers == [0, 1, 2, 3] * 6

@@ -94,7 +94,7 @@ def test_weights_of_pixels_reach_the_loss() -> None:
     half = module.training_step(batch, 0)
     batch.labels[..., 16:] = 255
     batch.weights = None
-    torch.testing.assert_close(half, module.training_step(batch, 0))
+    torch.testing.assert_close(2 * half, module.training_step(batch, 0))
 
 
 def test_auxiliary_logits_have_their_share_of_the_loss() -> None:
@@ -144,8 +144,10 @@ def test_the_learning_rate_grows_with_the_global_batch_where_asked(processes: in
 def test_an_encoder_without_a_learning_rate_is_frozen(root: str) -> None:
     module = SegmentationModule(**SMALL, encoder_lr=0.0)
     before = [p.detach().clone() for p in module.backbone.parameters()]
+    statistics = [b.clone() for b in module.backbone.buffers()]
     fit(module, data(root))
     assert all(torch.equal(a, b) for a, b in zip(before, module.backbone.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(statistics, module.backbone.buffers(), strict=True))
 
 
 def test_lightnings_callbacks_freeze_the_encoder_and_average_the_weights(root: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.clips import make_camvid, make_images, picture, save
 from wrp.cli import main
 from wrp.data.semi import SemiDataModule, find_images
 from wrp.models.segmenter import Segmenter, create_segmenter, with_features
+from wrp.modules.segmentation import load_segmenter
 from wrp.pipeline.selftrain import SYSTEM_NAMES
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
@@ -181,7 +183,7 @@ def test_in_the_third_stage_all_but_the_classifier_is_shared() -> None:
     assert second.net.decoder is first.net.decoder
     assert second.net.encoder is first.net.encoder
     assert second.net.segmentation_head is not first.net.segmentation_head
-    with pytest.raises(WrpError, match=r"shared must be 0 … 5, layers of the encoder \(stem, s1"):
+    with pytest.raises(WrpError, match=r"shared must be 0 … 4, stages of the encoder \(s1, s2"):
         second_head(net, 9)
 
 
@@ -217,3 +219,67 @@ def test_images_that_share_no_class_have_no_consistency_term() -> None:
     assert loss == 0
     loss.backward()
     assert cross_image_loss(features, torch.zeros(2, 8, 8).long()) > 0
+
+
+def test_features_leave_the_padding_out() -> None:
+    """40 of 64 rows and 70 of 96 columns are image: so are 10 of 16 and, rounded, 18 of 24 of the features."""
+    net = create_segmenter("FPN", "tu-regnetx_002", 3).eval()
+    with torch.no_grad():
+        _, features = with_features(net, torch.rand(1, 3, 40, 70))
+    assert features.shape[-2:] == (10, 18)
+    half = create_segmenter("FPN", "tu-regnetx_002", 3, scale=0.5).eval()
+    with torch.no_grad():
+        _, features = with_features(half, torch.rand(1, 3, 192, 288))
+    assert features.shape[-2:] == (24, 36)
+
+
+def test_a_first_stage_that_does_not_fit_is_refused(
+    lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pytorch_lightning as pl
+
+    other = StudentModule(**{**SMALL, "num_classes": 7})
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(other)
+    trainer.save_checkpoint(tmp_path / "seven.ckpt")
+    mine = StudentModule(**SMALL)
+    trainer.strategy.connect(mine)
+    trainer.save_checkpoint(tmp_path / "three.ckpt")
+    for system, network, message in (
+        ("st", "seven.ckpt", "knows 7 classes, expected 3"),
+        ("st", "none.ckpt", "there is no checkpoint"),
+        ("st++", "three.ckpt", "there is no .*three-1.ckpt"),
+    ):
+        assert main(command(system, lists, tmp_path / "out", f"--supervised={tmp_path / network}")) == 2
+        assert re.search(message, capsys.readouterr().err)
+        assert not (tmp_path / "out" / "settings.json").exists()
+
+
+@pytest.mark.slow
+def test_what_a_system_has_trained_is_a_teacher(lists: dict[str, str], tmp_path: Path) -> None:
+    assert main(command("three-stage", lists, tmp_path / "out")) == 0
+    loaded = load_segmenter(str(tmp_path / "out" / "stage-3.ckpt"), 3)
+    assert isinstance(loaded, ThreeStageModule)
+    images = batch().images
+    with torch.no_grad():
+        expected = loaded.average(images / 255).softmax(1)
+        torch.testing.assert_close(loaded.probabilities(images), expected)
+
+
+def test_other_lists_are_another_run(lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command("supervised", lists, tmp_path / "out")) == 0
+    Path(lists["unlabelled"]).write_text("train/view3\n")
+    assert main(command("supervised", lists, tmp_path / "out")) == 2
+    assert "holds a run with images=" in capsys.readouterr().err
+
+
+def test_names_that_would_share_a_pseudo_label_are_refused(tmp_path: Path) -> None:
+    for name in ("a/b-c", "a-b/c"):
+        save(tmp_path / "images" / f"{name}.png", picture(0))
+    with pytest.raises(DataError, match="are both named 'a-b-c'"):
+        find_images(tmp_path, "folder", ["a/b-c", "a-b/c"], labelled=False)
+
+
+def test_students_without_any_labels_for_the_others_are_refused() -> None:
+    with pytest.raises(WrpError, match="nobody guesses them"):
+        StudentModule(**SMALL).semi_loss(batch(), batch(labelled=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def read_list(path: Path) -> list[str]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     if bad := [line for line in lines if line.startswith("/") or ".." in line.split("/")]:
         raise DataError(f"{path} names {bad[0]!r}, which leads out of the data set")
-    if double := [line for line in lines if lines.count(line) > 1]:
+    if double := [line for line, times in Counter(lines).items() if times > 1]:
         raise DataError(f"{path} names {double[0]!r} twice")
     logger.info(
         "%s: %d entries, sha256 %s", path, len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

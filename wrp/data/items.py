@@ -48,7 +48,7 @@ class FrameItems(Dataset[FrameBatch]):
         self.label_map = label_map
         self.transform = transform
         self.weigh = weigh
-        self._decoded: BoundedCache[Path | VideoFrame, list[Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
+        self._decoded: BoundedCache[Frame, list[Tensor]] = BoundedCache(FRAME_CACHE_BYTES, count_bytes)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -56,11 +56,16 @@ class FrameItems(Dataset[FrameBatch]):
     def __getitem__(self, key: int | Draw) -> FrameBatch:
         draw = key if isinstance(key, Draw) else Draw(0, key)
         clip, index, frame = self.frames[draw.index]
-        image, *maps = self._decoded.get(frame.image, lambda: self._read(frame))
+        # A frame may be served with several labels: its own, a propagated one, none.
+        image, *maps = self._decoded.get(frame, lambda: self._read(frame))
         if self.transform is not None:
             image, maps = self.transform(image, maps, draw)
-        weights = self.weigh(maps[1][None] / 255) if len(maps) > 1 else None
-        return FrameBatch(image[None], maps[0][None], [clip], [frame.stem], [index], weights)
+        label, weights = maps[0][None], None
+        if len(maps) > 1:
+            weights = self.weigh(maps[1][None] / 255) if frame.label is not None else (maps[1][None] > 0).float()
+            if frame.label is not None:  # what counts nothing has no label; elsewhere one may be guessed
+                label = label.masked_fill(weights == 0, IGNORE_INDEX)
+        return FrameBatch(image[None], label, [clip], [frame.stem], [index], weights)
 
     def _read(self, frame: Frame) -> list[Tensor]:
         image = read_image(frame.image)

@@ -69,7 +69,7 @@ class PropagatedLabels:
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """How much pixels count, by their confidence, both of one shape, float32 in [0, 1]."""
-        kept = confidence >= self.min_confidence
+        kept = (confidence >= self.min_confidence) & (confidence > 0)
         return confidence * kept if self.weighted else kept.float()
 
     def _wants(self, entry: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def find_images(root: Path, layout: str, names: Sequence[str], labelled: bool) -
         if labelled and not label.is_file():
             raise DataError(f"there is no label {label} of {image}; take it out of the list of labelled images")
         frames.append(Frame(name.replace("/", "-"), image, label if labelled else None))
+    stems = Counter(frame.stem for frame in frames)
+    if double := [stem for stem, times in stems.items() if times > 1]:
+        raise DataError(f"two images of a list are both named {double[0]!r} once / is written as -; rename one")
     return frames
 
 

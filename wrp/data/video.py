@@ -106,20 +106,37 @@ class Video:
             raise DataError(f"{self.path}: {what}: {errors[0]}")
 
 
-_videos: OrderedDict[tuple[Path, int], Video] = OrderedDict()
-_videos_lock = threading.Lock()
+class _OpenVideos:
+    """The videos that this process has open."""
+
+    def __init__(self) -> None:
+        self.videos: OrderedDict[Path, Video] = OrderedDict()
+        self.lock = threading.Lock()
+        # Videos of the process that this one was forked from: their decoders' threads do not exist here, so that even
+        # freeing them would crash.
+        self.inherited: list[Video] = []
+
+    def get(self, path: Path) -> Video:
+        with self.lock:
+            if path not in self.videos:
+                self.videos[path] = Video(path)
+            self.videos.move_to_end(path)
+            while len(self.videos) > OPEN_VIDEOS:
+                self.videos.popitem(last=False)
+            return self.videos[path]
+
+    def after_fork(self) -> None:
+        self.inherited += self.videos.values()
+        self.videos, self.lock = OrderedDict(), threading.Lock()
+
+
+_open = _OpenVideos()
+os.register_at_fork(after_in_child=_open.after_fork)
 
 
 def open_video(path: Path) -> Video:
     """The video of a file, kept open for the next time; a forked process opens its own."""
-    key = (path, os.getpid())
-    with _videos_lock:
-        if key not in _videos:
-            _videos[key] = Video(path)
-        _videos.move_to_end(key)
-        while len(_videos) > OPEN_VIDEOS:
-            _videos.popitem(last=False)
-        return _videos[key]
+    return _open.get(path)
 
 
 def read_video_frame(frame: VideoFrame) -> np.ndarray:

@@ -37,7 +37,7 @@ def cross_entropy(
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and ``ignore_index``.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
         ignore_index: Label of the pixels that do not count.
         balance: Pixels of a class count by its share of the batch to the power of minus ``balance``: 0 counts every
             pixel, 1 every class alike.
@@ -56,7 +56,7 @@ def cross_entropy(
         tensor(0.6931)
     """
     counted = labels != ignore_index
-    pixels = counted.float() if weights is None else weights * counted
+    pixels = counted.float()
     if boundary:
         pixels = pixels * (1 + boundary * near_border(labels, BOUNDARY))
     labels = labels.long()
@@ -69,7 +69,7 @@ def cross_entropy(
     losses = functional.cross_entropy(
         logits.float(), labels, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
     )
-    return weighted_mean(losses, pixels)
+    return weighted_mean(losses, pixels, weights)
 
 
 def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -80,16 +80,16 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32.
     """
-    pixels = count_pixels(labels, weights)
+    counted = labels != IGNORE_INDEX
     losses = functional.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
-    probability = torch.where(pixels > 0, (-losses.detach()).exp(), torch.inf)
+    probability = torch.where(counted, (-losses.detach()).exp(), torch.inf)
     least = probability.flatten().kthvalue(max(1, probability.numel() // HARD_SHARE)).values
-    return weighted_mean(losses, pixels * (probability <= least.clamp(min=HARD_PROBABILITY)))
+    return weighted_mean(losses, counted * (probability <= least.clamp(min=HARD_PROBABILITY)), weights)
 
 
 def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -101,7 +101,7 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32.
@@ -124,7 +124,7 @@ def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Ten
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32.
@@ -150,14 +150,14 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32, the sum over the classes and the mean over the pixels.
     """
     truth = one_hot(labels, logits.shape[1])
     losses = focal_loss_with_logits(logits.float(), truth, gamma=2.0, alpha=None, reduction="none")
-    return weighted_mean(losses.sum(1), count_pixels(labels, weights))
+    return weighted_mean(losses.sum(1), labels != IGNORE_INDEX, weights)
 
 
 def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -166,14 +166,15 @@ def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32, sums over the classes.
     """
     pixels, truth = count_pixels(labels, weights), one_hot(labels, logits.shape[1])
     binary = functional.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").sum(1)
-    return (weighted_mean(binary, pixels) + region_mutual_information(logits, truth, pixels)) / 2
+    mean = weighted_mean(binary, labels != IGNORE_INDEX, weights)
+    return (mean + region_mutual_information(logits, truth, pixels)) / 2
 
 
 def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -184,17 +185,16 @@ def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) ->
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
         Scalar float32.
     """
     around = functional.max_pool2d(one_hot(labels, logits.shape[1]), 3, 1, 1) > 0
     log_probs = logits.float().log_softmax(1).masked_fill(~around, -torch.inf)
-    counted = count_pixels(labels, weights)
     # Where no class is around, the logarithm of nothing would spoil the gradient although it counts nothing.
     log_probs = torch.where(around.any(1, keepdim=True), log_probs, 0.0)
-    return weighted_mean(-log_probs.logsumexp(1), counted)
+    return weighted_mean(-log_probs.logsumexp(1), labels != IGNORE_INDEX, weights)
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -229,7 +229,7 @@ def sum_losses(
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and 255.
         losses: Weight of each loss by its name in :data:`LOSSES`.
-        weights: How much each pixel counts, (B, H, W); None: all the same.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
         of_cross_entropy: Further arguments of :func:`cross_entropy`.
 
     Returns:
@@ -254,13 +254,21 @@ def one_hot(labels: Tensor, num_classes: int) -> Tensor:
     return spread[..., :-1].movedim(-1, 1).float()
 
 
-def weighted_mean(losses: Tensor, pixels: Tensor) -> Tensor:
-    """Mean of losses (B, H, W) by how much each pixel counts, over all processes of a distributed run.
+def weighted_mean(losses: Tensor, pixels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Σ weight · pixel · loss / Σ pixel over all processes of a distributed run.
 
+    The weights are not in the denominator: labels of which none is sure shall count little, however many they are.
     Gradients are averaged over processes, so each divides by the mean count of all: a process with few labelled pixels
     does not count as much as one with many.
+
+    Args:
+        losses: (B, H, W).
+        pixels: How much each pixel counts beside the others, (B, H, W); 0 where it has no label.
+        weights: How sure its label is, (B, H, W); None: all the same.
     """
-    return (losses * pixels).sum() / over_processes(pixels.sum()).clamp(min=1e-12)
+    pixels = pixels.float()
+    total = over_processes(pixels.sum()).clamp(min=1e-12)
+    return (losses * (pixels if weights is None else pixels * weights)).sum() / total
 
 
 def over_processes(values: Tensor) -> Tensor:

@@ -72,15 +72,32 @@ class Segmenter(nn.Module):
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
 
-def with_features(net: Segmenter, images: Tensor) -> tuple[Any, Tensor]:
-    """Logits of images, as :class:`Segmenter` gives them, and the decoder's features (B, D, h, w) before its head."""
+def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of images, as :class:`Segmenter` gives them, and the decoder's features in front of its head.
+
+    Returns:
+        Logits, without auxiliary ones, and features (B, D, h, w) of the same part of the scene: without the padding.
+
+    Raises:
+        WrpError: If the network is no encoder-decoder with one head.
+    """
+    head = getattr(getattr(net, "net", None), "segmentation_head", None)
+    if not isinstance(net, Segmenter) or head is None:
+        raise WrpError(f"features are those of an encoder-decoder's head, got a {type(net).__name__} without one")
     seen: list[Tensor] = []
-    head: Any = net.net.segmentation_head
     handle = head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
-        return net(images), seen[0]
+        given = net(images)
     finally:
         handle.remove()
+    logits, features = given[0] if isinstance(given, tuple) else given, seen[0]
+    working = [max(1, round(side * net.scale)) for side in images.shape[-2:]]
+    padded = [max(-(-side // STRIDE) * STRIDE, SMALLEST) for side in working]
+    # Features have a fraction of the padded size; what they say of the padding belongs to no pixel.
+    height, width = (
+        max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], padded, strict=True)
+    )
+    return logits, features[..., :height, :width]
 
 
 def create_segmenter(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,16 @@ def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "th
         )
 
 
+def _made_by(checkpoint: dict[str, Any], wanted: type[Any]) -> type[Any]:
+    """The class of this package that made a checkpoint, if it is a subclass of the wanted one, else the wanted one."""
+    name = str(checkpoint.get(BaseModule.CLASS_KEY))
+    home = name.rpartition(".")[0]
+    if home.startswith("wrp."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(home)
+    return next((found for found in _subclasses(wanted) if class_name(found) == name), wanted)
+
+
 def _subclasses(class_: type) -> list[type]:
     children: list[type] = class_.__subclasses__()
     return [s for child in children for s in (child, *_subclasses(child))]
@@ -160,5 +172,6 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
         raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
     if not isinstance(checkpoint, dict):
         raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)
     return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()

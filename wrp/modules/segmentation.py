@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
@@ -119,7 +120,7 @@ class SegmentationModule(BaseModule):
         self.flow = cached(flow if flow is not None else DIS())
         self.net = net if net is not None else self.configure_network()
         if encoder_lr == 0:
-            self.backbone.requires_grad_(False)
+            self.backbone.requires_grad_(False).eval()
         if compile_net:
             self.net.compile()
         self.val_score, self.test_score = self.configure_score(), self.configure_score()
@@ -160,16 +161,27 @@ class SegmentationModule(BaseModule):
             for part in getattr(self.backbone, "model", self.backbone).children()
             if next(part.parameters(), None) is not None
         ]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {
                 "params": [p for p in layer.parameters() if p.requires_grad],
                 "lr": self.lr * self.encoder_lr * self.layer_decay**depth,
             }
             for depth, layer in enumerate(reversed(layers))
         ]
+        # What belongs to no layer of the encoder, such as a class token, learns like its first one.
+        grouped = {id(parameter) for group in groups for parameter in group["params"]}
+        loose = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in grouped]
+        groups.append({"params": loose, "lr": self.lr * self.encoder_lr * self.layer_decay ** max(0, len(layers) - 1)})
         of_encoder = {id(parameter) for parameter in self.backbone.parameters()}
         others = [p for p in self.parameters() if p.requires_grad and id(p) not in of_encoder]
-        return [{"params": others}, *groups]
+        return [group for group in ({"params": others}, *groups) if group["params"]]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; a frozen encoder stays in evaluation mode, so that its statistics stay as well."""
+        super().train(mode)
+        if self.encoder_lr == 0:
+            self.backbone.eval()
+        return self
 
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Loss of logits (B, C, H, W) against labels (B, H, W) uint8; override it for another.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -17,22 +18,16 @@ from tqdm import tqdm
 from wrp.data.datasets import find_folder
 from wrp.data.reading import read_image
 from wrp.data.semi import SemiDataModule, label_map_of
-from wrp.modules.base import load_module
-from wrp.modules.segmentation import SegmentationModule
+from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.labels import decide
 from wrp.ops.tiling import Views
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.selftraining.cisc_r import CiscModule
-from wrp.selftraining.student import StudentModule
-from wrp.selftraining.three_stage import ThreeStageModule
-from wrp.selftraining.unimatch import UniMatchModule
 from wrp.types import Frame, WrpError
 from wrp.writing import replacing, write_json, write_label
 
 logger = logging.getLogger("wrp")
 
-KINDS = (SegmentationModule, StudentModule, CiscModule, ThreeStageModule, UniMatchModule)
 
 SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
 
@@ -85,6 +80,8 @@ class SelfTraining:
         """Refuse a system that there is not."""
         if self.system not in SYSTEM_NAMES:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
+        if self.steps < 3:
+            raise WrpError(f"--steps must be at least 3, got {self.steps}")
 
 
 class Run:
@@ -93,18 +90,35 @@ class Run:
     def __init__(self, settings: SelfTraining) -> None:
         self.settings = settings
         self.out = Path(settings.out)
-        self._claim()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.label_map = label_map_of(find_folder(settings.root), settings.layout)
         base = self.data()
         self.labelled = base.images("labelled")
         self.unlabelled = base.images("unlabelled")
+        if settings.supervised is not None:
+            self._check_first(Path(settings.supervised))
+        self._claim()
+
+    def _check_first(self, network: Path) -> None:
+        """Refuse a network of another run that does not fit, before anything is done."""
+        self.load(network)
+        lacking = [path for path in thirds_of(network) if not path.is_file()]
+        if self.settings.system == "st++" and lacking:
+            raise WrpError(
+                f"there is no {lacking[0]}: st++ needs the network as it was after one and two thirds of its training; "
+                "leave out --supervised, or take that of a run of st++"
+            )
 
     def _claim(self) -> None:
         """Make the folder this run's; what other settings made there is never mixed with it."""
         mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
+        # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
+        names = [frame.stem for frame in (*self.labelled, *self.unlabelled)]
+        mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         path = self.out / "settings.json"
-        if path.is_file() and (theirs := json.loads(path.read_text(encoding="utf-8"))) != mine:
-            key = next(key for key in mine if theirs.get(key) != mine[key])
+        theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
+        if changed := [key for key in mine if theirs.get(key) != mine[key]]:
+            key = changed[0]
             raise WrpError(
                 f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
                 "delete it to start anew"
@@ -155,7 +169,7 @@ class Run:
             module.draw = queries()  # each stage draws anew, whatever was done before
         flags = {"max_steps": s.steps, "num_sanity_val_steps": 0, "limit_val_batches": 0, **plain_trainer()}
         if thirds:
-            flags["callbacks"] = [_Thirds(self.out, stage, s.steps)]
+            flags["callbacks"] = [_Thirds(path, s.steps)]
         with quiet_lightning():
             trainer = pl.Trainer(**flags)
             trainer.fit(module, data)
@@ -179,10 +193,8 @@ class Run:
 
     def load(self, network: Path) -> SegmentationModule:
         """A network of an earlier stage."""
-        checkpoint = torch.load(network, map_location="cpu", weights_only=True)
-        kinds = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in KINDS}
-        module: SegmentationModule = load_module(kinds[checkpoint["wrp_class"]], network, weights=None)
-        return module
+        module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
+        return module.to(self.device)
 
     def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> Path:
         """The network trained on labelled images alone, or the one that was given."""
@@ -205,11 +217,17 @@ class Run:
         return {key.removeprefix("test/"): value for key, value in scores.items()}
 
 
+def thirds_of(network: Path) -> tuple[Path, Path]:
+    """Where a network is kept as it was after one and two thirds of its training."""
+    first, second = (network.with_name(f"{network.stem}-{number}{network.suffix}") for number in (1, 2))
+    return first, second
+
+
 class _Thirds(pl.Callback):
     """Keep a network as it was after one and two thirds of its steps."""
 
-    def __init__(self, out: Path, stage: str, steps: int) -> None:
-        self.paths = {steps // 3: out / f"{stage}-1.ckpt", 2 * steps // 3: out / f"{stage}-2.ckpt"}
+    def __init__(self, network: Path, steps: int) -> None:
+        self.paths = dict(zip((steps // 3, 2 * steps // 3), thirds_of(network), strict=True))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save at the thirds."""
@@ -221,8 +239,8 @@ class _Thirds(pl.Callback):
 def predict(module: SegmentationModule, frame: Frame) -> Tensor:
     """Predicted labels (H, W) uint8 of an image."""
     with torch.inference_mode():
-        labels, _ = decide(module.probabilities(read_image(frame.image)[None]))
-    return labels[0]
+        labels, _ = decide(module.probabilities(read_image(frame.image)[None].to(module.device)))
+    return labels[0].cpu()
 
 
 def selftrain(settings: SelfTraining) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from tqdm import tqdm
 from wrp.data.items import FrameItems
 from wrp.data.reading import read_image, read_label
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.models.segmenter import Segmenter, with_features
+from wrp.models.segmenter import with_features
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.tiling import Views
-from wrp.pipeline.selftrain import Run, predict
+from wrp.pipeline.selftrain import Run, predict, thirds_of
 from wrp.selftraining.cisc_r import (
     CiscModule,
     QueryIndex,
@@ -51,8 +51,7 @@ def self_training(run: Run) -> Path:
 def st_plus_plus(run: Run) -> Path:
     """ST++: the steady half first, then all."""
     first = run.first_stage()
-    folder = first.parent
-    networks = [folder / f"{first.stem}-1.ckpt", folder / f"{first.stem}-2.ckpt", first]
+    networks = [*thirds_of(first), first]
 
     def steadiness() -> dict[str, float]:
         modules = [run.load(network) for network in networks]
@@ -129,9 +128,8 @@ def anchor_vectors(
 
 def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
     """The decoder's features (D, h, w) of an image."""
-    assert isinstance(teacher.net, Segmenter)
     with torch.inference_mode():
-        return with_features(teacher.net, to_unit(read_image(frame.image)[None]))[1][0]
+        return with_features(teacher.net, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][0].cpu()
 
 
 class _Queries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,8 @@ def rectify_weight(mask: Tensor, consistency: Tensor) -> Tensor:
         mask: M, (…), 1 where the pseudo-label is the class that is asked about; zero everywhere where none is shared.
         consistency: S, (…); zero everywhere where none is shared.
     """
-    return (1 - (mask.float() - consistency).abs()).detach()
+    # Features that are not positive may point away from a prototype.
+    return (1 - (mask.float() - consistency.clamp(min=0)).abs()).detach()
 
 
 def rectify_by_anchor(pseudo: Tensor, features: Tensor, prototypes: Mapping[int, Tensor]) -> Tensor:
@@ -133,14 +135,20 @@ def image_reliability(features: Tensor, labels: Tensor, anchors: Tensor, mean: b
         labels: Pseudo-label, (H, W).
         anchors: Anchor vector of each class, (C, D).
         mean: Mean over the classes, or their sum, as in the paper.
+
+    Returns:
+        R; infinite where none of the classes has an anchor.
     """
     size = (labels.shape[0], labels.shape[1])
-    present = [c for c in range(len(anchors)) if bool((labels == c).any())]
+    # A class that no labelled image shows well has no anchor, and nothing can be said about it.
+    present = [c for c in range(len(anchors)) if bool((labels == c).any()) and bool(anchors[c].any())]
+    if not present:
+        return math.inf
     losses = [
         float(consistency_bce(cisc_map(features[None], anchors[c][None], size), (labels == c)[None], labels[None]))
         for c in present
     ]
-    return sum(losses) / (len(losses) if mean and losses else 1)
+    return sum(losses) / (len(losses) if mean else 1)
 
 
 def classes_shown(labels: Tensor, num_classes: int) -> list[int]:
@@ -207,7 +215,7 @@ class CiscModule(StudentModule):
             loss = self.semi_loss(labelled, unlabelled)
         else:
             labelled = batch
-            logits, features = with_features(self.net, to_unit(batch.images))  # type: ignore[arg-type]
+            logits, features = with_features(self.net, to_unit(batch.images))
             supervised = self.loss(logits, fit_labels(batch.labels, logits))
             loss = supervised + self.consistency_weight * cross_image_loss(features, batch.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labelled.stems))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
@@ -44,7 +45,9 @@ def video_reliability(steadiness: float, last: Tensor, propagated: Tensor, num_c
         propagated: The propagated label, (H, W), 255 where it says nothing.
         num_classes: C.
     """
-    return (steadiness + prediction_agreement(last, propagated, num_classes)) / 2
+    agreement = prediction_agreement(last, propagated, num_classes)
+    # A frame about which propagation says nothing agrees with nothing.
+    return (steadiness + (0.0 if math.isnan(agreement) else agreement)) / 2
 
 
 def split_reliable(scores: Mapping[Name, float]) -> tuple[list[Name], list[Name]]:

@@ -83,6 +83,11 @@ class StudentModule(SegmentationModule):
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
         """Loss of labelled and unlabelled images; what the systems differ in."""
         labels, weights = self.label_source(unlabelled)
+        if self.guesser is None and unlabelled.weights is not None:
+            raise WrpError(
+                "unlabelled images come without labels and nobody guesses them: pass data.init_args.pseudo, a folder "
+                "of labels, or model.init_args.guesser, a checkpoint"
+            )
         images, labels = self.strong(to_unit(unlabelled.images), labels)
         logits = self.both(to_unit(labelled.images), images)
         truth = fit_labels(labelled.labels, logits[0])

@@ -7,6 +7,7 @@ pseudo-labels. What is wrong in these cannot reach f but through the trunk.
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from wrp.models.segmenter import Segmenter
 from wrp.ops.consistency import to_unit
 from wrp.selftraining.student import StudentModule, fit_labels
 from wrp.types import IGNORE_INDEX, FrameBatch, WrpError
+
+# Names of an encoder's stages: layer1, s1, stages_0, block2 …
+_STAGE = re.compile(r"^(layer|stages?_?|s|blocks?_?)\d+$")
 
 # The share of the past in the average, in four equal parts of a training.
 EMA_STEPS = (0.99, 0.995, 0.9975, 0.999)
@@ -69,11 +73,11 @@ class ThreeStageModule(StudentModule):
     """Stages 2 and 3: head f learns from truth and from its own average, head g from pseudo-labels.
 
     The ``unlabelled`` images of a batch are all images, those with a label as well, each with its pseudo-label. What is
-    scored, predicted and saved as ``net`` is f's average, once training has ended.
+    scored and predicted is f's average.
 
     Args:
-        shared: How many layers of the encoder, counted from its beginning, f and g share; None: all but g's classifier,
-            as in stage 3.
+        shared: How many stages of the encoder, counted from its beginning, f and g share; None: all but g's
+            classifier, as in stage 3.
         supervised_weight: λ_s.
     """
 
@@ -115,9 +119,9 @@ class ThreeStageModule(StudentModule):
             self.average.eval()
         return self
 
-    def on_train_end(self) -> None:
-        """The average is what is deployed."""
-        self.net.load_state_dict(self.average.state_dict())
+    def forward(self, images: Tensor) -> Any:
+        """Logits of f, in evaluation those of its average, which is what is deployed."""
+        return self.net(images) if self.training else self.average(images)
 
 
 def second_head(net: Segmenter, shared: int | None) -> Segmenter:
@@ -130,8 +134,11 @@ def second_head(net: Segmenter, shared: int | None) -> Segmenter:
         return copied
     mine, other = (getattr(part.encoder, "model", part.encoder) for part in (ours, theirs))
     layers = [name for name, layer in mine.named_children() if next(layer.parameters(), None) is not None]
-    if not 0 <= shared <= len(layers):
-        raise WrpError(f"shared must be 0 … {len(layers)}, layers of the encoder ({', '.join(layers)}), got {shared}")
-    for name in layers[:shared]:
+    # Before the stages come a stem's convolution and normalisation, each under a name of its own.
+    stages = [number for number, name in enumerate(layers) if _STAGE.search(name)] or list(range(len(layers)))
+    if not 0 <= shared <= len(stages):
+        known = ", ".join(layers[i] for i in stages)
+        raise WrpError(f"shared must be 0 … {len(stages)}, stages of the encoder ({known}), got {shared}")
+    for name in layers[: stages[shared - 1] + 1 if shared else 0]:
         setattr(other, name, getattr(mine, name))
     return copied

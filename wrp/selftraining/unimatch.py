@@ -12,7 +12,7 @@ from torch.nn import functional
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide
 from wrp.selftraining.student import StudentModule, fit_labels
-from wrp.types import FrameBatch
+from wrp.types import IGNORE_INDEX, FrameBatch
 
 
 class UniMatchModule(StudentModule):
@@ -35,6 +35,8 @@ class UniMatchModule(StudentModule):
         labels, weights = self._sure(plain)
         size = (weak.shape[-2], weak.shape[-1])
         labels, weights = (functional.interpolate(v[:, None].float(), size)[:, 0] for v in (labels, weights))
+        if unlabelled.weights is not None:  # outside of the image there is nothing to be sure of
+            labels = labels.masked_fill(unlabelled.weights == 0, IGNORE_INDEX)
         views = [self.strong(weak, labels) for _ in range(2)]
         parts = []
         for images, of_view in views:
