@@ -132,6 +132,9 @@ def _add_autolabel(verbs: Any) -> None:
     )
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
     verb.add_argument(
+        "--student", action="store_true", help="train a network on all frames in the end: DIR/student.ckpt"
+    )
+    verb.add_argument(
         "--flow-cache",
         metavar="DIR",
         help="keep optical flow there, to be shared between runs (default: in --out, deleted in the end)",
@@ -278,5 +281,7 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
 
     if any(scores["frames"] for scores in metrics["overall"].values()):
         print(overall_table(metrics))
+    if "student" in metrics:
+        print(f"student by itself: mIoU {metrics['student']['miou']:.1f}")
     print(f"labels: {out / 'labels'}")
     print(f"report: {out / 'report.md'}")

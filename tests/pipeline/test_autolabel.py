@@ -311,3 +311,22 @@ def test_the_refiner_learns_from_the_teachers_of_the_folds(
     capsys.readouterr()
     assert main([*command, "--teacher-folds", "1"]) == 2
     assert "--teacher-folds must be 0 or at least 2, got 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_student_learns_from_all_frames_in_the_end(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods=motion", *QUICK]
+    assert main(command) == 0
+    assert not (out / "student.ckpt").exists()
+    before = tree(out)
+    assert main([*command, "--student"]) == 0
+    assert "student by itself: mIoU" in capsys.readouterr().out
+    assert tree(out) == before
+    assert set(metrics(out)["student"]) == {"miou", "ece"}
+    assert "The student by itself" in (out / "report.md").read_text()
+    made = (out / "student.ckpt").stat().st_mtime_ns
+    assert main([*command, "--student"]) == 0
+    assert (out / "student.ckpt").stat().st_mtime_ns == made

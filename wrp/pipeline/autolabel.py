@@ -23,11 +23,20 @@ from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.modules.base import load_module
 from wrp.modules.propagation import PropagationModule, read_calibration
+from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings
-from wrp.pipeline.training import find_weights, plain_trainer, quiet_lightning, train_refiner, train_teacher
+from wrp.pipeline.training import (
+    find_weights,
+    plain_trainer,
+    quiet_lightning,
+    train_refiner,
+    train_student,
+    train_teacher,
+)
 from wrp.types import DataError, VideoFrame, WrpError
 from wrp.writing import write_json
 
@@ -92,9 +101,10 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
         shutil.rmtree(own, ignore_errors=True)
     shutil.rmtree(out / "motion", ignore_errors=True)
+    student = _student(settings, data, watch, out) if settings.student else {}
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
-    metrics |= score(index, settings.methods, out)
+    metrics |= score(index, settings.methods, out) | student
     metrics["seconds"] = {key: 0.0 for key in ("flow", "teacher", "refiner", "propagate", "total")} | watch.seconds
     write_json(out / "metrics.json", metrics)
     write_report(index, metrics, out)
@@ -193,6 +203,23 @@ def _networks(
             train_refiner(settings, data, Path(teacher), folds, flow, Path(refiner))
             watch.add("refiner", time.perf_counter() - started)
     return teacher, refiner
+
+
+def _student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> dict[str, Any]:
+    """Train the student where it is not there, and score it on hidden frames where there are any, by itself."""
+    path = out / "student.ckpt"
+    if not path.is_file():
+        started = time.perf_counter()
+        weights, _ = find_weights(settings)
+        logger.info("Training the student on all frames")
+        train_student(settings, data, weights, out)
+        watch.add("student", time.perf_counter() - started)
+    if not any(clip.hidden for clip in data.index.clips):
+        return {}
+    data.serve = "frames"
+    with quiet_lightning():
+        [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, path), data, verbose=False)
+    return {"student": {key: round(100 * scores[f"test/{key}"], 4) for key in ("miou", "ece")}}
 
 
 def _fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[Path]:

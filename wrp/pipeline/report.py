@@ -53,7 +53,10 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
     parts = ["# Labels by wrp", _summary(index, metrics)]
     if any(clip.hidden for clip in index.clips):
         parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
-        parts += [overall_table(metrics), "### Near borders, and where motion is in error", _region_table(metrics)]
+        parts.append(overall_table(metrics))
+        if "student" in metrics:
+            parts.append(f"The student by itself, on the same frames: mIoU {metrics['student']['miou']:.1f}")
+        parts += ["### Near borders, and where motion is in error", _region_table(metrics)]
         parts += [_confidence(metrics), "### By class", _class_table(metrics)]
         if len(index.clips) > 1:
             parts += ["### By clip", _clip_table(metrics)]

@@ -50,6 +50,7 @@ class Settings:
         refiner_steps: Training steps of the refiner.
         refiner_crop: Height and width of its crops in pixels.
         refiner_batch: Crops per step.
+        student: Whether to train a network like the teacher on all frames in the end.
         flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
         seed: Seed of everything that is random.
         workers: Loader processes.
@@ -82,6 +83,7 @@ class Settings:
     refiner_steps: int = 1200
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
+    student: bool = False
     flow_cache: str | None = None
     min_confidence: float = 0.0
     shard: str | None = None
@@ -153,7 +155,7 @@ class Settings:
 
 
 # May change between the runs of one folder: it does not change results.
-_FREE = ("workers", "flow_cache", "shard", "limit")
+_FREE = ("workers", "flow_cache", "shard", "limit", "student")
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -37,16 +37,26 @@ def train_teacher(
     settings: Settings, data: VideoDataModule, weights: str | None, propagated: Path | None, path: Path
 ) -> None:
     """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
+    share, least = settings.teacher_share, settings.teacher_confidence
+    by_motion = PropagatedLabels(str(propagated), share, least, weighted=False) if propagated is not None else None
+    _train_segmenter(settings, data, weights, by_motion, path)
+
+
+def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path) -> None:
+    """Train a network like the teacher on labelled and propagated frames, and save it as ``student.ckpt``."""
+    _train_segmenter(settings, data, weights, PropagatedLabels(str(out)), out / "student.ckpt")
+
+
+def _train_segmenter(
+    settings: Settings, data: VideoDataModule, weights: str | None, propagated: PropagatedLabels | None, path: Path
+) -> None:
     pl.seed_everything(settings.seed, verbose=False)
     scale = settings.teacher_scale or working_resolution(data)
     height, width = settings.teacher_crop
     data.serve, data.batch_size = "frames", settings.teacher_batch
     data.crop_size = (round(height / scale), round(width / scale))
     data.epoch_length = settings.teacher_steps * settings.teacher_batch
-    if propagated is not None:
-        data.propagated = PropagatedLabels(
-            str(propagated), settings.teacher_share, settings.teacher_confidence, weighted=False
-        )
+    data.propagated = propagated
     module = SegmentationModule(
         data.num_classes,
         settings.architecture,
