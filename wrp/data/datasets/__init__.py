@@ -56,7 +56,12 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None)
     Raises:
         DataError: If the folder is missing or does not have the layout.
     """
-    root = find_folder(root)
+    try:
+        root = find_folder(root)
+    except DataError as error:
+        if layout not in LAYOUTS:
+            raise
+        raise DataError(f"{error}. Expected is {LAYOUTS[layout].__doc__ or ''}".rstrip()) from error
     if layout == "auto":
         found = [name for name, module in LAYOUTS.items() if module.matches(root)]
         if not found:

@@ -1,7 +1,8 @@
 """DAVIS 2016 at 480p: ``JPEGImages/480p/<sequence>``, ``Annotations/480p/<sequence>``, ``ImageSets/480p/<split>.txt``.
 
-Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016. Masks are two
-classes: background 0 and object 255 in the files, which is read and written as 1.
+Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016; from
+https://davischallenge.org. Masks are two classes: background 0 and object 255 in the files, which is read and written
+as 1.
 """
 
 from __future__ import annotations
