@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verbs)
     _add_data(verbs)
     _add_selftrain(verbs)
+    _add_rectify(verbs)
     return parser
 
 
@@ -211,6 +212,28 @@ def _add_selftrain(verbs: Any) -> None:
     verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
     verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
     verb.set_defaults(run=_selftrain)
+
+
+def _add_rectify(verbs: Any) -> None:
+    verb = verbs.add_parser(
+        "rectify",
+        help="weigh a run's labels by their consistency with the anchors (CISC-R)",
+        description="Write DIR/rectified: how far each pixel's label agrees with the features of the clip's own "
+        "anchors, for a student to learn from; and DIR/drift.json: how that falls with the distance.",
+    )
+    verb.add_argument("out", metavar="DIR", help="folder of a run of autolabel")
+    verb.add_argument("--teacher", metavar="CKPT", help="network whose features are compared (default: the run's)")
+    verb.set_defaults(run=_rectify)
+
+
+def _rectify(options: argparse.Namespace) -> None:
+    from wrp.pipeline.autolabel import open_run
+    from wrp.pipeline.rectify import rectify
+
+    out = Path(options.out)
+    curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
+    for distance, value in curve.items():
+        print(f"{distance}\t{value:.4f}")
 
 
 def _selftrain(options: argparse.Namespace) -> None:

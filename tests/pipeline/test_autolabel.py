@@ -14,8 +14,7 @@ from PIL import Image
 from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
-from wrp.pipeline import autolabel as pipeline
-from wrp.pipeline import training
+from wrp.pipeline import networks, training
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.training import find_weights
 
@@ -156,8 +155,8 @@ def broken(root: Path, what: str) -> str:
         save(label, id_picture(0, width=30))
     elif what == "id outside classes.yaml":
         save(label, np.full_like(id_picture(0), 5))
-    elif what == "colour label":
-        save(label, np.zeros((24, 40, 3), np.uint8))
+    elif what == "unknown colour":
+        save(label, np.full((24, 40, 3), 7, np.uint8))
     elif what == "truncated label":
         label.write_bytes(label.read_bytes()[:60])
     elif what == "truncated frame":
@@ -184,7 +183,7 @@ def broken(root: Path, what: str) -> str:
     [
         "label of another size",
         "id outside classes.yaml",
-        "colour label",
+        "unknown colour",
         "truncated label",
         "truncated frame",
         "frame of another size",
@@ -215,7 +214,7 @@ def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
         (["clips", "--out", "out", "--label-every", "0"], "label-every must be at least 1"),
         (["clips", "--out", "out", "--label-every", "2", "--label-offset", "9"], "leaves none"),
         (["clips", "--out", "out", "--layout", "camvid"], "does not have the layout 'camvid'"),
-        (["clips", "--out", "out", "--split", "val"], "has no splits"),
+        (["clips", "--out", "out", "--split", "val"], "cannot be read as a list"),
         (["clips", "--out", "out", "--methods", "semantic", "--teacher", "t.ckpt"], "there is no checkpoint t.ckpt"),
     ],
 )
@@ -285,7 +284,7 @@ def test_the_teacher_may_learn_from_frames_labelled_by_motion(
         train(settings, data, weights, propagated, path)
         served.append({index for batch in data.train_dataloader() for index in batch.indices})
 
-    monkeypatch.setattr(pipeline, "train_teacher", spy)
+    monkeypatch.setattr(networks, "train_teacher", spy)
     command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods=motion,semantic", *QUICK]
     assert main([*command, "--teacher-share", "0.75", "--teacher-steps=8"]) == 0
     (indices,) = served

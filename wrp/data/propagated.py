@@ -21,6 +21,8 @@ class PropagatedLabels:
         folder: Where a run wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
         share: Share of the training crops that come from them, in (0, 1]; ground truth gives the others.
         min_confidence: Pixels that are less confident do not count.
+        weights: Where the confidence of each pixel is read from, a folder below ``folder``: ``confidence``, or
+            ``rectified``, which `wrp rectify` writes.
         weighted: Whether the other pixels count by their confidence, or all the same.
         max_distance: Frames farther from their nearest anchor are left out; None: none.
         offsets: Frames at these distances behind (or, negative, before) their nearest anchor only; None: all.
@@ -30,6 +32,7 @@ class PropagatedLabels:
     folder: str
     share: float = 0.5
     min_confidence: float = 0.0
+    weights: str = "confidence"
     weighted: bool = True
     max_distance: int | None = None
     offsets: list[int] | None = None
@@ -58,7 +61,7 @@ class PropagatedLabels:
                 entry = written.get((clip.name, frame.stem))
                 if entry is not None and self._wants(entry):
                     label = Path(entry["label"])
-                    confidence = folder / "confidence" / label.relative_to("labels")
+                    confidence = folder / self.weights / label.relative_to("labels")
                     found.append((clip.name, index, Frame(frame.stem, frame.image, folder / label, confidence)))
         if not found:
             raise DataError(

@@ -1,0 +1,126 @@
+"""The networks of an autolabel run: trained where they are not there yet, each once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.items import IntervalItems
+from wrp.flow.cache import FlowCache
+from wrp.modules.base import load_module
+from wrp.modules.propagation import PropagationModule
+from wrp.modules.segmentation import SegmentationModule
+from wrp.pipeline.settings import Settings
+from wrp.pipeline.training import (
+    find_weights,
+    plain_trainer,
+    quiet_lightning,
+    train_refiner,
+    train_student,
+    train_teacher,
+)
+from wrp.writing import write_json
+
+logger = logging.getLogger("wrp")
+
+
+class Stopwatch:
+    """Seconds of each step, kept in a file so that a resumed run knows those of the steps it skips."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seconds: dict[str, float] = {}
+        self._read()
+
+    def _read(self) -> None:
+        if self.path.is_file():
+            self.seconds = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def add(self, step: str, seconds: float) -> None:
+        """Add to the time of a step, by whichever job."""
+        self._read()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
+        write_json(self.path, self.seconds)
+
+
+def networks(
+    settings: Settings, data: VideoDataModule, flow: FlowCache, watch: Stopwatch, out: Path
+) -> tuple[str | None, str | None]:
+    """Checkpoints of the networks that the methods need, trained if they are not there."""
+    teacher = refiner = None
+    if settings.needs_teacher:
+        teacher = settings.teacher or str(out / "teacher.ckpt")
+        if settings.teacher is None and not Path(teacher).is_file():
+            started = time.perf_counter()
+            weights, problem = find_weights(settings)
+            if problem is not None:
+                logger.warning("The teacher starts from scratch: %s", problem)
+            write_json(out / "weights.json", {"encoder": weights})
+            propagated = label_by_motion(data, flow, out / "motion") if settings.teacher_share else None
+            logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))
+            train_teacher(settings, data, weights, propagated, Path(teacher))
+            watch.add("teacher", time.perf_counter() - started)
+    if settings.needs_refiner:
+        refiner = settings.refiner or str(out / "refiner.ckpt")
+        if settings.refiner is None and not Path(refiner).is_file():
+            started = time.perf_counter()
+            assert teacher is not None
+            folds = fold_teachers(settings, data, out)
+            logger.info("Training the refiner on %d labelled frames", sum(len(c.anchors) for c in data.index.clips))
+            train_refiner(settings, data, Path(teacher), folds, flow, Path(refiner))
+            watch.add("refiner", time.perf_counter() - started)
+    return teacher, refiner
+
+
+def fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[Path]:
+    """Teachers that have each seen all labels but a share, trained where they are not there."""
+    folds = settings.teacher_folds
+    paths = [out / f"teacher-{number}-of-{folds}.ckpt" for number in range(1, folds + 1)]
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            data.leave_out = (number, folds)
+            weights, _ = find_weights(settings)
+            logger.info("Training a teacher for the labels of fold %d of %d", number + 1, folds)
+            train_teacher(settings, data, weights, None, path)
+    data.leave_out = None
+    return paths
+
+
+def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path | None:
+    """Label the clips by motion alone, for the teacher to learn from; None where every frame has a label."""
+    if all(len(clip.anchors) == len(clip.frames) for clip in data.index.clips):
+        return None
+    data.serve, data.done, shard = "intervals", written_parts(out), data.shard
+    data.shard = (0, 1)
+    if len(IntervalItems(data.index.clips, data.label_map, done=data.done)):
+        logger.info("Labelling frames by motion for the teacher to learn from")
+        with quiet_lightning():
+            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
+            trainer.predict(PropagationModule(data.num_classes, flow=flow), data, return_predictions=False)
+    join_manifest(out)
+    data.done, data.shard = frozenset(), shard
+    return out
+
+
+def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> dict[str, Any]:
+    """Train the student where it is not there, and score it on hidden frames where there are any, by itself."""
+    path = out / "student.ckpt"
+    if not path.is_file():
+        started = time.perf_counter()
+        weights, _ = find_weights(settings)
+        logger.info("Training the student on all frames")
+        train_student(settings, data, weights, out)
+        watch.add("student", time.perf_counter() - started)
+    if not any(clip.hidden for clip in data.index.clips):
+        return {}
+    data.serve = "frames"
+    with quiet_lightning():
+        [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, path), data, verbose=False)
+    return {"student": {key: round(100 * scores[f"test/{key}"], 4) for key in ("miou", "ece")}}
