@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,3 +130,26 @@ def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it() -> None
     module.fold_teachers = torch.nn.ModuleList([Says(1), Says(2)])
     for number, c in ((0, 1), (1, 2), (2, 1)):
         assert (module.walk(replace(window(), number=number)).semantic[c] == 1).all()
+
+
+def test_a_second_estimator_or_crossed_ways_keep_cycles_from_cancelling() -> None:
+    label = window().labels[1]
+
+    def shifts(**options: Any) -> set[bool]:
+        module = RefinementModule(3, channels=(4, 8), flow=Constant(True), **options)
+        said = module.walk(window()).cycles[1].labels[:, :, 4:-4]
+        return {torch.equal(labels, label[:, 4:-4]) for labels in said}
+
+    assert shifts() == {False}
+    assert shifts(crossed=False) == {True}
+    assert shifts(crossed=False, flow_back=Slow(True)) == {False}
+
+
+class Slow(Constant):
+    """Frames stand still, and all flows say so."""
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        return torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
+
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        return torch.zeros_like(start)

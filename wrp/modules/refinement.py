@@ -54,6 +54,9 @@ class RefinementModule(BaseModule):
         channels: Width of the refiner's levels, full resolution first.
         interval: Distance between anchors that examples imitate, in frames; None: the walk's whole length.
         pair_share: Share of the examples that use another anchor's label, where one is in reach.
+        crossed: Whether a cycle goes out along the composed flow and back along the direct one, and the other way
+            round; along one flow both ways it returns to its start however wrong the flow is.
+        flow_back: Another flow estimator for the way back of a cycle, to the same end; None: ``flow``.
         displacement: Smooth random displacement of each source of an example, standard deviation in pixels.
         corruption: Probability that the sources of an example lose thin parts or have classes confused.
         crops: Examples per labelled frame and step.
@@ -70,7 +73,7 @@ class RefinementModule(BaseModule):
         net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
     """
 
-    frozen = ("teacher", "fold_teachers", "flow")
+    frozen = ("teacher", "fold_teachers", "flow", "flow_back")
     methods = ("refine",)
 
     def __init__(
@@ -81,6 +84,8 @@ class RefinementModule(BaseModule):
         channels: tuple[int, ...] = (16, 32, 48, 64, 96),
         interval: int | None = None,
         pair_share: float = 0.5,
+        crossed: bool = True,
+        flow_back: FlowEstimator | None = None,
         displacement: float = 0.0,
         corruption: float = 0.0,
         crops: int = 6,
@@ -96,12 +101,13 @@ class RefinementModule(BaseModule):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
-        modules = ["net", "flow", "fold_teachers"] + ([] if isinstance(teacher, str) else ["teacher"])
+        modules = ["net", "flow", "flow_back", "fold_teachers"] + ([] if isinstance(teacher, str) else ["teacher"])
         self.save_hyperparameters(ignore=modules)
         self.num_classes = num_classes
         self.channels = channels
         self.interval = interval
         self.pair_share = pair_share
+        self.crossed = crossed
         self.displacement = displacement
         self.corruption = corruption
         self.crops = crops
@@ -111,6 +117,7 @@ class RefinementModule(BaseModule):
         self.boundary = boundary
         self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
+        self.flow_back = cached(flow_back) if flow_back is not None else self.flow
         self.teacher = load_segmenter(teacher, num_classes)
         if self.teacher is not None:
             self.freeze_part("teacher")
@@ -142,24 +149,25 @@ class RefinementModule(BaseModule):
         pairs: dict[int, Evidence] = {}
         for step in (-1, 1):
             back = start_chain(label)
-            for far, homeward, onward, outs in self._outward(window, step):
+            for far, outs in self._outward(window, step):
+                onward, homeward = self.flow_back.between(window, [min(far, far - step)])[0].towards(step)
                 back = extend_near(back, homeward, onward)
                 there, offset = window.frame(far), far - target
                 image, distance = image_of(there), abs(offset)
-                backs, back = self._ways(back, there, frame, image_here)
-                # Out along one flow and back along the other: a cycle over one flow returns however wrong it is.
+                backs, back = self._ways(back, there, frame, image_here, self.flow_back)
+                homes = backs[::-1] if self.crossed else backs
                 cycles[offset] = join_sources(
                     [
                         cycle_evidence(label, image, frame, way, home, distance)
-                        for way, home in zip(outs, reversed(backs), strict=True)
+                        for way, home in zip(outs, homes, strict=True)
                     ]
                 )
                 if far in window.labels:
                     pairs[offset] = _brought(window, far, outs)
         return Walk(label, self._semantic_at(window).half(), cycles, pairs)
 
-    def _outward(self, window: ClipBatch, step: int) -> Iterator[tuple[int, Tensor, Tensor, list[Chain]]]:
-        """Each frame from the target on, the flows between it and the last one, and the ways from the target to it."""
+    def _outward(self, window: ClipBatch, step: int) -> Iterator[tuple[int, list[Chain]]]:
+        """Each frame from the target on, and the ways from the target to it."""
         target = window.targets[0]
         frame = window.frame(target)
         out, far = start_chain(frame[0]), target + step
@@ -167,15 +175,17 @@ class RefinementModule(BaseModule):
             onward, homeward = self.flow.between(window, [min(far, far - step)])[0].towards(step)
             out = extend_far(out, onward, homeward)
             there = window.frame(far)
-            outs, out = self._ways(out, frame, there, image_of(there))
-            yield far, homeward, onward, outs
+            outs, out = self._ways(out, frame, there, image_of(there), self.flow)
+            yield far, outs
             far += step
 
-    def _ways(self, chain: Chain, frame: Tensor, far: Tensor, image: Sampler) -> tuple[list[Chain], Chain]:
+    def _ways(
+        self, chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowEstimator
+    ) -> tuple[list[Chain], Chain]:
         """The chains of the sources between two frames, as at inference, and the one to go on from."""
-        if not self.flow.any_frames:
+        if not flow.any_frames:
             return [chain], chain
-        direct = direct_flow(chain, self.flow, frame, far)
+        direct = direct_flow(chain, flow, frame, far)
         target = to_unit(frame[None])
         errors = [photometric_error(target, image(way.landing[0])[0])[0] for way in (chain, direct)]
         return [chain, direct], without_drift(chain, direct, torch.stack(errors))

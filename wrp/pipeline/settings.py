@@ -37,14 +37,14 @@ class Settings:
         architecture: The teacher's architecture.
         encoder: The teacher's encoder.
         teacher_options: Further arguments of the architecture.
-        teacher_scale: The teacher's working resolution; None: full for frames of up to 2¹⁸ pixels, else half.
+        teacher_scale: The teacher's working resolution.
         teacher_losses: Weight of each loss in its training.
         teacher_share: Share of its crops that come from the clips' frames, labelled by motion alone. It makes the
             teacher better and the refiner worse: the teacher's errors are then those of motion.
         teacher_confidence: Pixels of those frames that are less confident do not count.
         teacher_lr: The teacher's learning rate at the start.
         teacher_steps: Training steps of the teacher.
-        teacher_crop: Height and width of its crops in pixels at its working resolution.
+        teacher_crop: Height and width of its crops in pixels.
         teacher_batch: Crops per step.
         teacher_folds: Further teachers, each without a share of the labels, for the refiner to learn from; 0: none.
         refiner_steps: Training steps of the refiner.
@@ -71,14 +71,14 @@ class Settings:
     architecture: str = "FPN"
     encoder: str = "tu-regnetx_002"
     teacher_options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
-    teacher_scale: float | None = None
+    teacher_scale: float = 0.5
     teacher_losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
     teacher_share: float = 0.0
     teacher_confidence: float = 0.7
     teacher_lr: float = 5e-3
     teacher_steps: int = 2000
-    teacher_crop: tuple[int, int] = (192, 288)
-    teacher_batch: int = 4
+    teacher_crop: tuple[int, int] = (256, 448)
+    teacher_batch: int = 8
     teacher_folds: int = 0
     refiner_steps: int = 1200
     refiner_crop: tuple[int, int] = (192, 256)

@@ -15,7 +15,6 @@ import pytorch_lightning as pl
 
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
-from wrp.data.reading import read_image
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.refinement import RefinementModule
@@ -28,9 +27,6 @@ logger = logging.getLogger("wrp")
 
 WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
-
-# Pixels of a frame up to which the teacher works at full resolution.
-SMALL_FRAME = 2**18
 
 
 def train_teacher(
@@ -51,10 +47,7 @@ def _train_segmenter(
     settings: Settings, data: VideoDataModule, weights: str | None, propagated: PropagatedLabels | None, path: Path
 ) -> None:
     pl.seed_everything(settings.seed, verbose=False)
-    scale = settings.teacher_scale or working_resolution(data)
-    height, width = settings.teacher_crop
-    data.serve, data.batch_size = "frames", settings.teacher_batch
-    data.crop_size = (round(height / scale), round(width / scale))
+    data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
     data.epoch_length = settings.teacher_steps * settings.teacher_batch
     data.propagated = propagated
     module = SegmentationModule(
@@ -62,18 +55,12 @@ def _train_segmenter(
         settings.architecture,
         settings.encoder,
         weights,
-        scale,
+        settings.teacher_scale,
         settings.teacher_options,
         losses=settings.teacher_losses,
         lr=settings.teacher_lr,
     )
     fit(module, data, settings.teacher_steps, path)
-
-
-def working_resolution(data: VideoDataModule) -> float:
-    """The teacher's working resolution where none is asked for: what is thin is lost at half of a small frame's."""
-    height, width = read_image(data.index.clips[0].frames[0].image).shape[1:]
-    return 1.0 if height * width <= SMALL_FRAME else 0.5
 
 
 def train_refiner(

@@ -45,6 +45,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "learning rate 0.002": {"lr": 0.002},
     "twice the width": {"channels": [32, 64, 96, 128, 192]},
     "no teacher": {"teacher": None},
+    "cycles back along the flow they came": {"crossed": False},
+    "back along DIS medium": {"flow_back": DIS("medium")},
+    "back along DIS medium, not crossed": {"flow_back": DIS("medium"), "crossed": False},
+    "cross-entropy and RMI": {"losses": {"cross_entropy": 1.0, "rmi": 0.1}},
 }
 
 
