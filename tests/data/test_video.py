@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from fractions import Fraction
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def test_workers_read_videos_that_the_main_process_has_open(tmp_path: Path) -> N
     frames = [(clip.name, i, frame) for clip in index.clips for i, frame in enumerate(clip.frames)]
     for _, _, frame in frames:
         read_image(frame.image)
+    gc.collect()  # encoders of these tests have threads, which a worker that frees them would wait for
     loader = DataLoader(FrameItems(frames, index.label_map), None, num_workers=2, timeout=60)
     numbers = [number_of(batch.images[0].permute(1, 2, 0).numpy()) for batch in loader]
     assert numbers == [0, 1, 2, 3] * 6

@@ -21,22 +21,22 @@ class PropagatedLabels:
         folder: Where a run wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
         share: Share of the training crops that come from them, in (0, 1]; ground truth gives the others.
         min_confidence: Pixels that are less confident do not count.
-        weights: Where the confidence of each pixel is read from, a folder below ``folder``: ``confidence``, or
-            ``rectified``, which `wrp rectify` writes.
         weighted: Whether the other pixels count by their confidence, or all the same.
         max_distance: Frames farther from their nearest anchor are left out; None: none.
         offsets: Frames at these distances behind (or, negative, before) their nearest anchor only; None: all.
         truth_last: The last so many epochs see ground truth alone (Zhu et al., CVPR 2019).
+        weights: Where the confidence of each pixel is read from, a folder below ``folder``: ``confidence``, or
+            ``rectified``, which `wrp rectify` writes.
     """
 
     folder: str
     share: float = 0.5
     min_confidence: float = 0.0
-    weights: str = "confidence"
     weighted: bool = True
     max_distance: int | None = None
     offsets: list[int] | None = None
     truth_last: int = 0
+    weights: str = "confidence"
 
     def __post_init__(self) -> None:
         """Refuse shares and thresholds that are none."""

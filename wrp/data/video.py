@@ -52,7 +52,8 @@ class Video:
                 if not self._container.streams.video:
                     raise DataError(f"{path} holds no video")
                 self._stream: Any = self._container.streams.video[0]
-                self._stream.thread_type = "AUTO"
+                # No threads: they would be missing in a process that is forked from this one.
+                self._stream.thread_type = "NONE"
                 times = [p.pts for p in self._container.demux(self._stream) if p.pts is not None and p.size]
         except av.error.FFmpegError as error:
             raise DataError(f"{path} cannot be read as a video: {error}") from error
