@@ -50,8 +50,8 @@ def mean_iou(matrix: Tensor) -> Tensor:
     return class_iou(matrix).nanmean(-1)
 
 
-class SegmentationScore(Metric):
-    """mIoU and class IoUs of all frames seen, as one confusion matrix that is summed over processes.
+class ConfusionMetric(Metric):
+    """mIoU of one confusion matrix that is summed over processes; subclasses count into it.
 
     Args:
         num_classes: C.
@@ -66,13 +66,21 @@ class SegmentationScore(Metric):
         self.num_classes = num_classes
         self.add_state("matrix", torch.zeros(num_classes, num_classes + 1, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Count labels (B, H, W) against the truth (B, H, W); see :func:`confusion`."""
-        self.matrix += confusion(prediction, truth, self.num_classes)
-
     def compute(self) -> Tensor:
         """MIoU in [0, 1], float64 scalar."""
         return mean_iou(self.matrix)
+
+
+class SegmentationScore(ConfusionMetric):
+    """mIoU and class IoUs of all frames seen.
+
+    Args:
+        num_classes: C.
+    """
+
+    def update(self, prediction: Tensor, truth: Tensor) -> None:
+        """Count labels (B, H, W) against the truth (B, H, W); see :func:`confusion`."""
+        self.matrix += confusion(prediction, truth, self.num_classes)
 
     def per_class(self) -> Tensor:
         """IoU of each class (C,) float64 in [0, 1], NaN for the absent ones, of what this process has seen."""

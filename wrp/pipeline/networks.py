@@ -83,10 +83,11 @@ def fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[
     """Teachers that have each seen all labels but a share, trained where they are not there."""
     folds = settings.teacher_folds
     paths = [out / f"teacher-{number}-of-{folds}.ckpt" for number in range(1, folds + 1)]
+    # Asked for once: where they cannot be had, that takes ten seconds.
+    weights = None if all(path.is_file() for path in paths) else find_weights(settings)[0]
     for number, path in enumerate(paths):
         if not path.is_file():
             data.leave_out = (number, folds)
-            weights, _ = find_weights(settings)
             logger.info("Training a teacher for the labels of fold %d of %d", number + 1, folds)
             train_teacher(settings, data, weights, None, path)
     data.leave_out = None

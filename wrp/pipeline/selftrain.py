@@ -23,6 +23,7 @@ from wrp.ops.labels import decide
 from wrp.ops.tiling import Views
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.selftraining.st_plus_plus import checkpoint_epochs
 from wrp.types import Frame, WrpError
 from wrp.writing import replacing, write_json, write_label
 
@@ -227,7 +228,7 @@ class _Thirds(pl.Callback):
     """Keep a network as it was after one and two thirds of its steps."""
 
     def __init__(self, network: Path, steps: int) -> None:
-        self.paths = dict(zip((steps // 3, 2 * steps // 3), thirds_of(network), strict=True))
+        self.paths = dict(zip(checkpoint_epochs(steps)[:2], thirds_of(network), strict=True))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save at the thirds."""

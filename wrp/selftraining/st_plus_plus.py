@@ -66,7 +66,7 @@ def split_reliable_by_clip(scores: Mapping[tuple[str, Name], float]) -> tuple[li
 
 
 def checkpoint_epochs(epochs: int) -> tuple[int, int, int]:
-    """After how many epochs a checkpoint is kept: a third, two thirds, and the end."""
+    """After how many epochs, or steps, a checkpoint is kept: a third, two thirds, and the end."""
     return epochs // 3, 2 * epochs // 3, epochs
 
 
