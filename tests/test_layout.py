@@ -30,9 +30,9 @@ MAY_IMPORT = {
     "modules": {"types", "caching", "ops", "losses", "metrics", "models", "flow"},
     "selftraining": {"types", "caching", "ops", "losses", "metrics", "models", "flow", "modules"},
 }
-SEES_ALL = {"pipeline", "cli", "lightning_cli", "__main__", "__init__"}
+SEES_ALL = {"pipeline", "commands", "cli", "lightning_cli", "__main__", "__init__"}
 LIGHTNING = {"pytorch_lightning", "lightning"}
-USES_LIGHTNING = {"modules", "selftraining", "callbacks", "pipeline", "cli", "lightning_cli"}
+USES_LIGHTNING = {"modules", "selftraining", "callbacks", "pipeline", "commands", "cli", "lightning_cli"}
 
 
 def home(path: Path) -> str:

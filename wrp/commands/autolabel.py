@@ -1,0 +1,129 @@
+"""`wrp autolabel` and `wrp demo`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wrp.pipeline.settings import Settings
+
+
+def add(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "autolabel",
+        help="label every frame of a data set's clips",
+        description="Label every frame: train a teacher and a refiner on the labelled frames, propagate their labels, "
+        "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
+    )
+    verb.add_argument("root", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS")
+    verb.add_argument("--out", required=True, help="folder to write to")
+    verb.add_argument(
+        "--layout", default="auto", help="auto or the name of a layout, see `wrp data layouts` (default: %(default)s)"
+    )
+    verb.add_argument("--split", help="split of the data set (default: the layout's)")
+    verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
+    verb.add_argument("--label-every", type=int, metavar="K", help="hide all labels but every K-th; score the others")
+    verb.add_argument(
+        "--label-offset", type=int, default=0, metavar="O", help="number of the first label kept (default 0)"
+    )
+    verb.add_argument("--anchors", metavar="FILE", help="keep the labels it lists, lines CLIP/FRAME; score the others")
+    verb.add_argument(
+        "--methods",
+        default="motion,semantic,inpaint,refine",
+        help="comma-separated; the last one is the result; also copy, vote, vote-once and refine-steps, and all but "
+        "semantic as METHOD:previous or METHOD:nearest (default: %(default)s)",
+    )
+    verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")
+    verb.add_argument("--refiner", metavar="CKPT", help="checkpoint of a RefinementModule instead of training one")
+    verb.add_argument(
+        "--weights",
+        default="auto",
+        help="encoder weights of the teacher: auto (ImageNet's if they can be had, else none), none, or a name",
+    )
+    verb.add_argument("--teacher-steps", type=int, metavar="N", help="training steps of the teacher")
+    verb.add_argument(
+        "--teacher-share",
+        type=float,
+        metavar="P",
+        help="share of the teacher's crops that come from frames labelled by motion (default 0)",
+    )
+    verb.add_argument(
+        "--teacher-folds",
+        type=int,
+        metavar="N",
+        help="train N further teachers, each without a share of the labels, for the refiner to learn from (default 0)",
+    )
+    verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
+    verb.add_argument(
+        "--student", action="store_true", help="train a network on all frames in the end: DIR/student.ckpt"
+    )
+    verb.add_argument(
+        "--flow-cache",
+        metavar="DIR",
+        help="keep optical flow there, to be shared between runs (default: in --out, deleted in the end)",
+    )
+    verb.add_argument(
+        "--min-confidence", type=float, default=0.0, metavar="P", help="write 255 where a label is less confident"
+    )
+    verb.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="label one of N shares of the intervals, for N jobs with one --out; networks "
+        "and calibration have to be there: run once with --limit 0 before",
+    )
+    verb.add_argument("--limit", type=int, metavar="N", help="label at most N intervals this time; 0: train only")
+    verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
+    verb.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
+    verb.set_defaults(run=_autolabel)
+
+
+def add_demo(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "demo",
+        help="autolabel a generated street scene",
+        description="Generate a street scene with known truth, propagate every 12th label, and score the other frames.",
+    )
+    verb.add_argument("--out", default="wrp-demo", help="folder to write to (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
+    verb.set_defaults(run=_demo)
+
+
+def _autolabel(options: argparse.Namespace) -> None:
+    from wrp.pipeline.autolabel import autolabel
+
+    metrics = autolabel(_settings(options))
+    if metrics is None:
+        print(f"labels so far: {Path(options.out) / 'labels'}")
+    else:
+        _print(metrics, Path(options.out))
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from wrp.pipeline.settings import Settings, split_names
+
+    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
+    for key in ("methods", "clips"):
+        if key in given:
+            given[key] = split_names(given[key])
+    return Settings(**given)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from wrp.pipeline.autolabel import demo
+
+    _print(demo(Path(options.out), options.seed), Path(options.out))
+
+
+def _print(metrics: dict[str, Any], out: Path) -> None:
+    from wrp.pipeline.report import overall_table
+
+    if any(scores["frames"] for scores in metrics["overall"].values()):
+        print(overall_table(metrics))
+    if "student" in metrics:
+        print(f"student by itself: mIoU {metrics['student']['miou']:.1f}")
+    print(f"labels: {out / 'labels'}")
+    print(f"report: {out / 'report.md'}")
