@@ -124,12 +124,15 @@ def test_students_with_and_without_propagated_labels_are_compared(
     monkeypatch.setattr(compare, "HELD_OUT", 1)
     assert main(["autolabel", "camvid", "--label-every=3", "--methods=motion", f"--out={tmp_path / 'run'}"]) == 0
     for arguments in (["camvid", f"--propagated={tmp_path / 'run'}", "--every=3"], ["generated", "--every=2"]):
-        command = ["compare", *arguments, "--steps=1", f"--runs={tmp_path}", "--seeds=0", "--students"]
+        command = ["compare", *arguments, "--steps=3", f"--runs={tmp_path}", "--seeds=0", "--students"]
         for _ in range(2):
             monkeypatch.setattr("sys.argv", [*command, "anchors alone", "by confidence"])
             compare.main()
-    assert len(compare.results()) == 4
-    assert capsys.readouterr().out.count("by confidence") == 6
+        if "camvid" in arguments:
+            monkeypatch.setattr("sys.argv", [*command, "CISC-R weights", "Three-Stage firewall", "ST++ scheduling"])
+            compare.main()
+    assert len(compare.results()) == 7
+    assert capsys.readouterr().out.count("by confidence") == 7
 
 
 def test_the_labels_of_nyu_are_converted(tmp_path: Path) -> None:

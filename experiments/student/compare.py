@@ -23,16 +23,19 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from wrp import LabelWriter, PropagationModule, SegmentationModule, VideoDataModule
+from wrp import LabelWriter, PropagationModule, VideoDataModule
 from wrp.callbacks.writer import join_manifest
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.items import FrameItems
 from wrp.data.propagated import PropagatedLabels
+from wrp.pipeline.ranking import rank
+from wrp.pipeline.rectify import rectify
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.settings import SLIM_FPN
-from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.pipeline.students import WAYS, Way
+from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame
 
 RESULTS = Path(__file__).with_name("results.jsonl")
@@ -40,12 +43,15 @@ GENERATED = (24, 31)  # clips, frames of each: one label in 30 leaves its first 
 HELD_OUT = 6
 
 # How a student learns: which propagated labels, and how they count.
-STUDENTS: dict[str, dict[str, Any]] = {
-    "anchors alone": {},
-    "all pixels alike": {"weighted": False},
-    "by confidence": {"weighted": True},
-    "confidence above 0.7": {"weighted": False, "min_confidence": 0.7},
-    "relaxation": {"weighted": False, "losses": {"relaxation": 1.0, "dice": 1.0}},
+STUDENTS: dict[str, Way] = {
+    "anchors alone": Way(),
+    "all pixels alike": Way({"weighted": False}),
+    "by confidence": WAYS["plain"],
+    "confidence above 0.7": Way({"weighted": False, "min_confidence": 0.7}),
+    "relaxation": Way({"weighted": False}),
+    "CISC-R weights": WAYS["cisc-r"],
+    "Three-Stage firewall": WAYS["three-stage"],
+    "ST++ scheduling": WAYS["st++"],
 }
 
 
@@ -78,8 +84,16 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one student and score it."""
     index, scored, propagated = prepare(options)
     pl.seed_everything(seed, verbose=False)
-    settings = dict(STUDENTS[student])
-    losses = settings.pop("losses", {"cross_entropy": 1.0, "dice": 1.0})
+    way = STUDENTS[student]
+    # Where CISC-R's features and ST++'s predictions come from: the same seed's network without propagated labels.
+    alone = Path(options.runs) / f"{options.data}-{options.every}-{options.steps}-{seed}.ckpt"
+    if student in ("CISC-R weights", "ST++ scheduling") and not alone.is_file():
+        raise SystemExit(f"there is no {alone}: run the student `anchors alone` first, with the same --runs")
+    if student == "CISC-R weights":
+        rectify(index, Path(propagated), str(alone))
+    if student == "ST++ scheduling":
+        rank(index, Path(propagated), [*thirds_of(alone), alone])
+    losses = {"relaxation" if student == "relaxation" else "cross_entropy": 1.0, "dice": 1.0}
     data = VideoDataModule(
         index.label_map.num_classes,
         str(index.root),
@@ -87,19 +101,25 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         label_every=options.every,
         crop_size=(256, 448) if options.data == "camvid" else (192, 320),
         batch_size=8,
-        epoch_length=8 * options.steps,
+        epoch_length=8 * options.steps // way.epochs,
         further_images=False,
-        propagated=PropagatedLabels(propagated, 0.75, **settings) if student != "anchors alone" else None,
+        propagated=PropagatedLabels(propagated, 0.75, **way.labels) if student != "anchors alone" else None,
         seed=seed,
     )
-    module = SegmentationModule(
-        index.label_map.num_classes, "FPN", "tu-regnetx_002", None, 0.5, dict(SLIM_FPN), losses=losses, lr=5e-3
+    module = way.kind(
+        num_classes=index.label_map.num_classes,
+        architecture="FPN",
+        encoder="tu-regnetx_002",
+        scale=0.5,
+        options=dict(SLIM_FPN),
+        losses=losses,
+        lr=5e-3,
     )
     started = time.perf_counter()
+    path = alone if student == "anchors alone" else alone.with_name("student.ckpt")
+    fit(module, data, options.steps, path, thirds=student == "anchors alone")
+    seconds = time.perf_counter() - started
     with quiet_lightning():
-        flags = {"num_sanity_val_steps": 0, "limit_val_batches": 0, **plain_trainer()}
-        pl.Trainer(max_steps=options.steps, **flags).fit(module, data)
-        seconds = time.perf_counter() - started
         frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
         [result] = pl.Trainer(**plain_trainer()).test(module, frames, verbose=False)
     kept = {key: round(100 * result[f"test/{key}"], 2) for key in ("miou", "ece")}

@@ -78,12 +78,51 @@ def test_batches_of_both_kinds_give_truth_its_full_weight(root: str, tmp_path: P
         assert (batch.weights[i] == 1).all() == (index in (0, 4, 8))
 
 
-def test_the_last_epochs_see_truth_alone() -> None:
-    sampler = TrainSampler(range(10), 8, 1, 0, 0, [(4, 0.5), (6, 0.5)], first_alone_from=2)  # type: ignore[arg-type]
-    for epoch in range(4):
+def test_groups_have_other_shares_in_later_epochs() -> None:
+    items: Dataset = range(10)  # type: ignore[assignment]
+    sampler = TrainSampler(items, 8, 1, 0, 0, [(4, 0.5), (6, 0.5)], later=[(1, [0.25, 0.75]), (3, [1.0, 0.0])])
+    for epoch, expected in enumerate([4, 6, 6, 0, 0]):
         sampler.set_epoch(epoch)
-        propagated = sum(draw.index >= 4 for draw in sampler)
-        assert propagated == (4 if epoch < 2 else 0)
+        assert sum(draw.index >= 4 for draw in sampler) == expected
+
+
+def test_reliable_frames_come_first(root: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    labels = PropagatedLabels(run, reliable_first=1)
+    with pytest.raises(DataError, match="reliable.txt"):
+        serve(root, labels).train_dataloader()
+    [(clip, _, frame), *_] = labels.frames(serve(root, labels).index.clips)
+    Path(run, "reliable.txt").write_text(f"{clip}/{frame.stem}\n")
+    loader = serve(root, labels, batch_size=8, epoch_length=8).train_dataloader()
+    seen = []
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        [batch] = loader
+        seen.append({stem for stem, index in zip(batch.stems, batch.indices, strict=True) if index not in (0, 4, 8)})
+    assert seen[0] == {frame.stem}
+    assert len(seen[1]) > 1
+
+
+def test_reliable_frames_must_be_of_the_run(root: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    Path(run, "reliable.txt").write_text("other/0001\n")
+    with pytest.raises(DataError, match="lists none of the 6 propagated frames"):
+        serve(root, PropagatedLabels(run, reliable_first=1)).train_dataloader()
+
+
+def test_truth_and_propagated_labels_are_served_apart(root: str, tmp_path: Path) -> None:
+    labels = PropagatedLabels(make_run(tmp_path / "run"), share=0.75, apart=True)
+    batches = [batch for batch, _, _ in serve(root, labels, batch_size=4, epoch_length=8).train_dataloader()]
+    assert len(batches) == 2
+    for batch in batches:
+        assert (len(batch["labelled"].stems), len(batch["unlabelled"].stems)) == (1, 3)
+        assert {*batch["labelled"].indices} <= {0, 4, 8}
+        assert not {*batch["unlabelled"].indices} & {0, 4, 8}
+
+
+def test_labels_kept_apart_have_no_last_epochs() -> None:
+    with pytest.raises(DataError, match="apart"):
+        PropagatedLabels("run", apart=True, truth_last=1)
 
 
 def test_groups_are_drawn_without_repeats_and_each_draw_is_its_own() -> None:

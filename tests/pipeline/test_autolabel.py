@@ -14,9 +14,12 @@ from PIL import Image
 from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
+from wrp.modules.base import BaseModule
 from wrp.pipeline import networks, training
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.settings import STUDENTS, Settings
+from wrp.pipeline.students import WAYS
 from wrp.pipeline.training import find_weights
+from wrp.types import WrpError
 
 QUICK = ["--teacher-steps", "2", "--refiner-steps", "2", "--weights", "none"]
 
@@ -329,3 +332,33 @@ def test_a_student_learns_from_all_frames_in_the_end(
     made = (out / "student.ckpt").stat().st_mtime_ns
     assert main([*command, "--student"]) == 0
     assert (out / "student.ckpt").stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_students_weigh_keep_apart_and_schedule_what_they_learn_from(scene: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    quick = ["--methods=motion", "--teacher-steps=3", "--weights=none"]
+    command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", *quick]
+    assert main([*command, "--student", "cisc-r"]) == 0  # trains a teacher for it, too
+    entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+    propagated = [entry for entry in entries if entry["index"] not in entry["anchors"]]
+    assert len(list((out / "rectified").rglob("*.png"))) == len(propagated)
+    assert main([*command, "--student", "three-stage"]) == 0
+    network = torch.load(out / "student-three-stage.ckpt", weights_only=True)
+    assert network[BaseModule.CLASS_KEY].endswith("ThreeStageModule")
+    assert main([*command, "--student", "st++"]) == 0
+    assert len((out / "reliable.txt").read_text().splitlines()) == len(propagated) // 2
+    made = {path: path.stat().st_mtime_ns for path in out.glob("*.ckpt")}
+    names = ("teacher", "ranker", "ranker-1", "ranker-2", "student-cisc-r", "student-three-stage", "student-st++")
+    assert {path.stem for path in made} == {*names}
+    assert main([*command, "--student", "st++"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.ckpt")} == made
+
+
+def test_there_are_four_kinds_of_students(tmp_path: Path) -> None:
+    folders = {"root": str(tmp_path / "data"), "out": str(tmp_path / "out")}
+    with pytest.raises(WrpError, match=r"--student must be one of plain, cisc-r, three-stage, st\+\+, got 'best'"):
+        Settings(**folders, student="best")
+    with pytest.raises(WrpError, match="at least 3, got 2"):
+        Settings(**folders, student="st++", teacher_steps=2)
+    assert set(STUDENTS) == set(WAYS)

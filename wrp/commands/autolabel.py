@@ -58,7 +58,13 @@ def add(verbs: Any) -> None:
     )
     verb.add_argument("--refiner-steps", type=int, metavar="N", help="training steps of the refiner")
     verb.add_argument(
-        "--student", action="store_true", help="train a network on all frames in the end: DIR/student.ckpt"
+        "--student",
+        nargs="?",
+        const="plain",
+        choices=["plain", "cisc-r", "three-stage", "st++"],
+        help="train a network on all frames in the end; a propagated pixel counts by its confidence (plain), by its "
+        "consistency with the anchors (cisc-r), for a second head alone (three-stage), or by its confidence, the more "
+        "reliable frames first (st++); default plain",
     )
     verb.add_argument(
         "--flow-cache",

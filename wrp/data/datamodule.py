@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from wrp.data.clips import ClipIndex, select_clips
@@ -134,28 +135,46 @@ class VideoDataModule(BaseDataModule):
         """Generate the clip, where none is given, and read the index before any work begins."""
         _ = self.index
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> Any:
         """Augmented labelled frames, or windows."""
         if self.serve == "windows":
             windows = WindowItems(self.index.clips, self.label_map, self.radius)
             return self._train_loader(windows, self.epoch_length or len(windows), None)
         self._refuse("intervals", "trains nothing; serve frames or windows")
-        transform = TrainTransform(self.crop_size, seed=self.seed)
-        truth = self.training_frames()
-        frames, groups = list(truth), [(len(truth), 1 - self.unlabelled)]
-        if self.propagated is not None:
-            found = self.propagated.frames(self.index.clips)
-            frames += found
-            share = (1 - self.unlabelled) * self.propagated.share
-            groups = [(len(truth), groups[0][1] - share), (len(found), share)]
+        truth, propagated = self.training_frames(), self.propagated
+        if propagated is not None and propagated.apart:
+            return self._apart(truth, propagated)
+        parts = [truth]
+        labelled = 1 - self.unlabelled
+        by_epoch: list[tuple[int, list[float]]] = [(0, [labelled])]
+        if propagated is not None:
+            first, rest = propagated.split(propagated.frames(self.index.clips))
+            parts += [first, rest]
+            share, of_first = labelled * propagated.share, len(first) / len(first + rest)
+            by_epoch = [(0, [labelled - share, share * of_first, share * (1 - of_first)])]
+            if first:
+                by_epoch = [(0, [labelled - share, share, 0.0]), (propagated.reliable_first, by_epoch[0][1])]
+            if propagated.truth_last:
+                by_epoch.append((self._epochs() - propagated.truth_last, [labelled, 0.0, 0.0]))
         if self.unlabelled:
-            bare = self._unlabelled_frames()
-            frames += bare
-            groups.append((len(bare), self.unlabelled))
+            parts.append(self._unlabelled_frames())
+            by_epoch = [(epoch, [*shares, self.unlabelled]) for epoch, shares in by_epoch]
+        items = self._train_items([frame for part in parts for frame in part])
+        groups = [(len(part), share) for part, share in zip(parts, by_epoch[0][1], strict=True)]
+        return self._train_loader(items, self.epoch_length or len(items), self.batch_size, groups, by_epoch[1:])
+
+    def _train_items(self, frames: list[tuple[str, int, Frame]]) -> FrameItems:
         weigh = self.propagated.weigh if self.propagated is not None else torch.clone
-        items = FrameItems(frames, self.label_map, transform, weigh)
-        length = self.epoch_length or len(items)
-        return self._train_loader(items, length, self.batch_size, groups, self._truth_alone_from())
+        return FrameItems(frames, self.label_map, TrainTransform(self.crop_size, seed=self.seed), weigh)
+
+    def _apart(self, truth: list[tuple[str, int, Frame]], propagated: PropagatedLabels) -> CombinedLoader:
+        """Ground truth and propagated labels as batches of their own, together of the usual size."""
+        items = self._train_items(truth), self._train_items(propagated.frames(self.index.clips))
+        steps = (self.epoch_length or len(items[0]) + len(items[1])) // self.batch_size
+        size = min(max(1, round(self.batch_size * propagated.share)), self.batch_size - 1)
+        sizes = self.batch_size - size, size
+        loaders = [self._train_loader(i, max(1, steps) * n, n) for i, n in zip(items, sizes, strict=True)]
+        return CombinedLoader(dict(zip(("labelled", "unlabelled"), loaders, strict=True)), "min_size")
 
     def _unlabelled_frames(self) -> list[tuple[str, int, Frame]]:
         frames = [
@@ -168,17 +187,15 @@ class VideoDataModule(BaseDataModule):
             raise DataError(f"{self.index.root} has no frame without a label, so unlabelled must be 0")
         return frames
 
-    def _truth_alone_from(self) -> int | None:
-        """The epoch from which ground truth alone is trained on; None: none."""
+    def _epochs(self) -> int:
+        """How many epochs the training has, which the last ones are counted from."""
         last = self.propagated.truth_last if self.propagated is not None else 0
-        if not last:
-            return None
         epochs = self.trainer.max_epochs if self.trainer is not None else None
         if epochs is None or epochs < last:
             raise DataError(
                 f"propagated.truth_last={last} needs --trainer.max_epochs of at least as many, got {epochs}"
             )
-        return epochs - last
+        return epochs
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Frames kept back for scoring, or windows."""

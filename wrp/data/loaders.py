@@ -47,14 +47,12 @@ class BaseDataModule(pl.LightningDataModule):
         length: int,
         batch_size: int | None,
         groups: Sequence[tuple[int, float]] | None = None,
-        first_alone_from: int | None = None,
+        later: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> DataLoader[Any]:
         tiles = None
         if self.class_uniform and isinstance(dataset, FrameItems):
             tiles = class_tiles([frame for _, _, frame in dataset.frames], dataset.label_map)
-        sampler = TrainSampler(
-            dataset, length, *self._processes(), self.seed, groups, first_alone_from, tiles, self.class_uniform
-        )
+        sampler = TrainSampler(dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform)
         collate = collate_frames if batch_size is not None else None
         return DataLoader(
             dataset,

@@ -10,7 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
+from wrp.data.clips import read_list
 from wrp.types import Clip, DataError, Frame
+
+# In the folder of a run: lines <clip>/<frame>
+RELIABLE = "reliable.txt"
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,10 @@ class PropagatedLabels:
         max_distance: Frames farther from their nearest anchor are left out; None: none.
         offsets: Frames at these distances behind (or, negative, before) their nearest anchor only; None: all.
         truth_last: The last so many epochs see ground truth alone (Zhu et al., CVPR 2019).
+        reliable_first: The first so many epochs see only those of these frames that ``reliable.txt`` in the folder
+            lists, lines ``<clip>/<frame>``, beside the truth (after ST++).
+        apart: Serve ground truth and these labels as two batches, ``labelled`` and ``unlabelled``, for a module that
+            keeps them apart, such as :class:`~wrp.selftraining.three_stage.ThreeStageModule`.
         weights: Where the confidence of each pixel is read from, a folder below ``folder``: ``confidence``, or
             ``rectified``, which `wrp rectify` writes.
     """
@@ -36,6 +44,8 @@ class PropagatedLabels:
     max_distance: int | None = None
     offsets: list[int] | None = None
     truth_last: int = 0
+    reliable_first: int = 0
+    apart: bool = False
     weights: str = "confidence"
 
     def __post_init__(self) -> None:
@@ -44,8 +54,11 @@ class PropagatedLabels:
             raise DataError(f"propagated.share must be in (0, 1], got {self.share}")
         if not 0 <= self.min_confidence <= 1:
             raise DataError(f"propagated.min_confidence must be in 0 … 1, got {self.min_confidence}")
-        if self.truth_last < 0:
-            raise DataError(f"propagated.truth_last must be at least 0, got {self.truth_last}")
+        for name in ("truth_last", "reliable_first"):
+            if getattr(self, name) < 0:
+                raise DataError(f"propagated.{name} must be at least 0, got {getattr(self, name)}")
+        if self.apart and (self.truth_last or self.reliable_first or self.share == 1):
+            raise DataError("propagated.apart has no use for truth_last, reliable_first, or a share of 1")
 
     def frames(self, clips: Sequence[Clip]) -> list[tuple[str, int, Frame]]:
         """The frames of these clips with their propagated labels, each with its clip and index; anchors are left out.
@@ -69,6 +82,18 @@ class PropagatedLabels:
                 "and distances asked for"
             )
         return found
+
+    def split(self, frames: list[tuple[str, int, Frame]]) -> tuple[list[tuple[str, int, Frame]], ...]:
+        """The frames that come first and the others; with ``reliable_first`` the former are those of the list.
+
+        Raises:
+            DataError: If the list is missing or names none of the frames.
+        """
+        listed = set(read_list(Path(self.folder) / RELIABLE)) if self.reliable_first else set()
+        first = [frame for frame in frames if f"{frame[0]}/{frame[2].stem}" in listed]
+        if self.reliable_first and not first:
+            raise DataError(f"{self.folder}/{RELIABLE} lists none of the {len(frames)} propagated frames")
+        return first, [frame for frame in frames if f"{frame[0]}/{frame[2].stem}" not in listed]
 
     def weigh(self, confidence: Tensor) -> Tensor:
         """How much pixels count, by their confidence, both of one shape, float32 in [0, 1]."""

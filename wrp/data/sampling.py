@@ -27,7 +27,7 @@ class TrainSampler(DistributedSampler):
         seed: Seed of the run.
         groups: Number of items and share of the draws of each group, where the data set is made of several in a row;
             shares add up to 1. None: every item alike.
-        first_alone_from: The epoch from which only the first group is drawn from; None: none.
+        later: From which epoch on the groups have which other shares, in the order of the epochs.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
         uniform: Share of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
     """
@@ -40,15 +40,15 @@ class TrainSampler(DistributedSampler):
         rank: int,
         seed: int,
         groups: Sequence[tuple[int, float]] | None = None,
-        first_alone_from: int | None = None,
+        later: Sequence[tuple[int, Sequence[float]]] = (),
         tiles: np.ndarray | None = None,
         uniform: float = 0.0,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
         self.tiles = tiles
         self.uniform = uniform if tiles is not None else 0.0
-        self.first_alone_from = first_alone_from
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
+        self.later = later
         self.num_samples = max(1, length // num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:
@@ -88,18 +88,18 @@ class TrainSampler(DistributedSampler):
 
     def _order(self, wanted: int, generator: torch.Generator) -> Tensor:
         """Items in the order of one epoch; within a group, none is drawn twice before each was drawn once."""
-        groups = self.groups
-        if self.first_alone_from is not None and self.epoch >= self.first_alone_from:
-            groups = [(groups[0][0], 1.0)]
-        ends = [round(wanted * sum(share for _, share in groups[: i + 1])) for i in range(len(groups))]
+        shares: Sequence[float] = [share for _, share in self.groups]
+        for epoch, others in self.later:
+            shares = others if self.epoch >= epoch else shares
+        ends = [round(wanted * sum(shares[: i + 1])) for i in range(len(shares))]
         parts, first, start = [], 0, 0
-        for (items, _), end in zip(groups, ends, strict=True):
+        for (items, _), end in zip(self.groups, ends, strict=True):
             rounds = -(-(end - start) // items) if items else 0
             shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
             parts.append(torch.cat([*shuffled, torch.empty(0, dtype=torch.int64)])[: end - start])
             first, start = first + items, end
         order = torch.cat(parts)
-        return order[torch.randperm(wanted, generator=generator)] if len(groups) > 1 else order
+        return order[torch.randperm(wanted, generator=generator)] if len(self.groups) > 1 else order
 
     def __len__(self) -> int:
         return self.num_samples

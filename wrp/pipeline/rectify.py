@@ -25,6 +25,7 @@ from wrp.writing import write_image, write_json
 logger = logging.getLogger("wrp")
 
 WEIGHTS = "rectified"
+DRIFT = "drift.json"
 
 
 def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
@@ -68,7 +69,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
     if not drift:
         raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
     curve = {distance: float(np.mean(values)) for distance, values in sorted(drift.items())}
-    write_json(out / "drift.json", curve)
+    write_json(out / DRIFT, curve)
     return curve
 
 

@@ -12,20 +12,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from wrp.data.datasets import find_folder
-from wrp.data.reading import read_image
 from wrp.data.semi import SemiDataModule, label_map_of
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
-from wrp.ops.labels import decide
 from wrp.ops.tiling import Views
+from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN
-from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.selftraining.st_plus_plus import checkpoint_epochs
+from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame, WrpError
-from wrp.writing import replacing, write_json, write_label
+from wrp.writing import write_json, write_label
 
 logger = logging.getLogger("wrp")
 
@@ -168,16 +165,7 @@ class Run:
         )
         if queries is not None:
             module.draw = queries()  # each stage draws anew, whatever was done before
-        flags = {"max_steps": s.steps, "num_sanity_val_steps": 0, "limit_val_batches": 0, **plain_trainer()}
-        if thirds:
-            flags["callbacks"] = [_Thirds(path, s.steps)]
-        with quiet_lightning():
-            trainer = pl.Trainer(**flags)
-            trainer.fit(module, data)
-            if trainer.interrupted:
-                raise KeyboardInterrupt
-            with replacing(path) as temporary:
-                trainer.save_checkpoint(temporary)
+        fit(module, data, s.steps, path, thirds)
         return path
 
     def label(self, stage: str, network: Path, frames: list[Frame], views: Views | None = None) -> Path:
@@ -216,32 +204,6 @@ class Run:
         with quiet_lightning():
             [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
         return {key.removeprefix("test/"): value for key, value in scores.items()}
-
-
-def thirds_of(network: Path) -> tuple[Path, Path]:
-    """Where a network is kept as it was after one and two thirds of its training."""
-    first, second = (network.with_name(f"{network.stem}-{number}{network.suffix}") for number in (1, 2))
-    return first, second
-
-
-class _Thirds(pl.Callback):
-    """Keep a network as it was after one and two thirds of its steps."""
-
-    def __init__(self, network: Path, steps: int) -> None:
-        self.paths = dict(zip(checkpoint_epochs(steps)[:2], thirds_of(network), strict=True))
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save at the thirds."""
-        if path := self.paths.get(trainer.global_step):
-            with replacing(path) as temporary:
-                trainer.save_checkpoint(temporary)
-
-
-def predict(module: SegmentationModule, frame: Frame) -> Tensor:
-    """Predicted labels (H, W) uint8 of an image."""
-    with torch.inference_mode():
-        labels, _ = decide(module.probabilities(read_image(frame.image)[None].to(module.device)))
-    return labels[0].cpu()
 
 
 def selftrain(settings: SelfTraining) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from wrp.writing import write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
+STUDENTS = ("plain", "cisc-r", "three-stage", "st++")
 METHODS = ("motion", "semantic", "inpaint", "refine")
 
 
@@ -50,7 +51,8 @@ class Settings:
         refiner_steps: Training steps of the refiner.
         refiner_crop: Height and width of its crops in pixels.
         refiner_batch: Crops per step.
-        student: Whether to train a network like the teacher on all frames in the end.
+        student: How a network like the teacher is to learn from all frames in the end: ``plain``, ``cisc-r``,
+            ``three-stage`` or ``st++``; None: no such network.
         flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
         seed: Seed of everything that is random.
         workers: Loader processes.
@@ -83,7 +85,7 @@ class Settings:
     refiner_steps: int = 1200
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
-    student: bool = False
+    student: str | None = None
     flow_cache: str | None = None
     min_confidence: float = 0.0
     shard: str | None = None
@@ -109,6 +111,10 @@ class Settings:
                 raise WrpError(f"--{name.replace('_', '-')} must be in 0 … 1, got {getattr(self, name)}")
         if self.teacher_folds < 0 or self.teacher_folds == 1:
             raise WrpError(f"--teacher-folds must be 0 or at least 2, got {self.teacher_folds}")
+        if self.student not in (None, *STUDENTS):
+            raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
+        if self.student == "st++" and self.teacher_steps < 3:
+            raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {self.teacher_steps}")
         if self.limit is not None and self.limit < 0:
             raise WrpError(f"--limit must be at least 0, got {self.limit}")
         if self.workers < 0:
@@ -116,8 +122,9 @@ class Settings:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether a listed method needs the teacher."""
-        return any(chosen.needs_teacher for chosen in make_propagators(list(self.methods)).values())
+        """Whether a listed method or the student needs the teacher."""
+        methods = make_propagators(list(self.methods)).values()
+        return self.student == "cisc-r" or any(chosen.needs_teacher for chosen in methods)
 
     @property
     def needs_refiner(self) -> bool:

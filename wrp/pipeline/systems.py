@@ -17,7 +17,9 @@ from wrp.models.segmenter import with_features
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.tiling import Views
-from wrp.pipeline.selftrain import Run, predict, thirds_of
+from wrp.pipeline.ranking import predict
+from wrp.pipeline.selftrain import Run
+from wrp.pipeline.training import thirds_of
 from wrp.selftraining.cisc_r import (
     CiscModule,
     QueryIndex,

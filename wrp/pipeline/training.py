@@ -20,6 +20,7 @@ from wrp.models.segmenter import create_segmenter
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
+from wrp.selftraining.st_plus_plus import checkpoint_epochs
 from wrp.types import WrpError
 from wrp.writing import replacing
 
@@ -35,32 +36,47 @@ def train_teacher(
     """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
     share, least = settings.teacher_share, settings.teacher_confidence
     by_motion = PropagatedLabels(str(propagated), share, least, weighted=False) if propagated is not None else None
-    _train_segmenter(settings, data, weights, by_motion, path)
+    train_segmenter(settings, data, weights, by_motion, path)
 
 
-def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path) -> None:
-    """Train a network like the teacher on labelled and propagated frames, and save it as ``student.ckpt``."""
-    _train_segmenter(settings, data, weights, PropagatedLabels(str(out)), out / "student.ckpt")
-
-
-def _train_segmenter(
-    settings: Settings, data: VideoDataModule, weights: str | None, propagated: PropagatedLabels | None, path: Path
+def train_segmenter(
+    settings: Settings,
+    data: VideoDataModule,
+    weights: str | None,
+    propagated: PropagatedLabels | None,
+    path: Path,
+    kind: type[SegmentationModule] = SegmentationModule,
+    epochs: int = 1,
+    thirds: bool = False,
 ) -> None:
+    """Train a network like the teacher, from labelled frames and from propagated ones where given, and save it.
+
+    Args:
+        settings: Those of the teacher.
+        data: The clips.
+        weights: Encoder weights to start from.
+        propagated: Propagated labels to learn from.
+        path: The checkpoint.
+        kind: Class of the module.
+        epochs: Epochs into which the steps are divided.
+        thirds: Whether to keep the network as it was after one and two thirds of its steps, see :func:`thirds_of`.
+    """
     pl.seed_everything(settings.seed, verbose=False)
     data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
-    data.epoch_length = settings.teacher_steps * settings.teacher_batch
+    data.epoch_length = settings.teacher_steps * settings.teacher_batch // epochs
     data.propagated = propagated
-    module = SegmentationModule(
-        data.num_classes,
-        settings.architecture,
-        settings.encoder,
-        weights,
-        settings.teacher_scale,
-        settings.teacher_options,
+    # By name, as Lightning finds the arguments of subclasses to save them.
+    module = kind(
+        num_classes=data.num_classes,
+        architecture=settings.architecture,
+        encoder=settings.encoder,
+        weights=weights,
+        scale=settings.teacher_scale,
+        options=settings.teacher_options,
         losses=settings.teacher_losses,
         lr=settings.teacher_lr,
     )
-    fit(module, data, settings.teacher_steps, path)
+    fit(module, data, settings.teacher_steps, path, thirds)
 
 
 def train_refiner(
@@ -80,15 +96,35 @@ def train_refiner(
     fit(module, data, settings.refiner_steps, path)
 
 
-def fit(module: pl.LightningModule, data: VideoDataModule, steps: int, path: Path) -> None:
+def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
     """Train for a number of steps and save a checkpoint that appears complete or not at all."""
+    flags = {"callbacks": [_Thirds(path, steps)] if thirds else [], **plain_trainer()}
     with quiet_lightning():
-        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer())
+        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **flags)
         trainer.fit(module, data)
         if trainer.interrupted:
             raise KeyboardInterrupt
         with replacing(path) as temporary:
             trainer.save_checkpoint(temporary)
+
+
+def thirds_of(network: Path) -> tuple[Path, Path]:
+    """Where a network is kept as it was after one and two thirds of its training."""
+    first, second = (network.with_name(f"{network.stem}-{number}{network.suffix}") for number in (1, 2))
+    return first, second
+
+
+class _Thirds(pl.Callback):
+    """Keep a network as it was after one and two thirds of its steps."""
+
+    def __init__(self, network: Path, steps: int) -> None:
+        self.paths = dict(zip(checkpoint_epochs(steps)[:2], thirds_of(network), strict=True))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save at the thirds."""
+        if path := self.paths.get(trainer.global_step):
+            with replacing(path) as temporary:
+                trainer.save_checkpoint(temporary)
 
 
 def plain_trainer() -> dict[str, Any]:

@@ -95,15 +95,17 @@ class ThreeStageModule(StudentModule):
         with torch.no_grad():
             target = self.average(weak).argmax(1)
         # Both kinds of labels under one strong view; where it is cut out, neither counts.
-        images, pseudo = self.strong(weak, unlabelled.labels)
+        labels, weights = self.label_source(unlabelled)
+        images, pseudo = self.strong(weak, labels)
         target = target.masked_fill(pseudo == IGNORE_INDEX, IGNORE_INDEX)
         first = self.main(images)
         noisy: Tensor = self.second(images)
+        mass = None if weights is None else fit_labels(weights, noisy)
         logits = self.main(to_unit(labelled.images))
         return three_stage_loss(
             self.loss(logits, fit_labels(labelled.labels, logits)),
             self.loss(first, fit_labels(target, first)),
-            self.loss(noisy, fit_labels(pseudo, noisy)),
+            self.loss(noisy, fit_labels(pseudo, noisy), mass),
             self.supervised_weight,
         )
 

@@ -1,0 +1,62 @@
+"""The student of a run: a network that learns from all frames, in one of four ways."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wrp.data.datamodule import VideoDataModule
+from wrp.data.propagated import RELIABLE, PropagatedLabels
+from wrp.modules.segmentation import SegmentationModule
+from wrp.pipeline.ranking import rank
+from wrp.pipeline.rectify import DRIFT, WEIGHTS, rectify
+from wrp.pipeline.settings import Settings
+from wrp.pipeline.training import thirds_of, train_segmenter
+from wrp.selftraining.three_stage import ThreeStageModule
+
+logger = logging.getLogger("wrp")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a student learns from propagated labels.
+
+    Attributes:
+        labels: Arguments of :class:`~wrp.data.propagated.PropagatedLabels`.
+        kind: Class of the module.
+        epochs: Epochs into which its steps are divided.
+    """
+
+    labels: dict[str, Any] = field(default_factory=dict)
+    kind: type[SegmentationModule] = SegmentationModule
+    epochs: int = 1
+
+
+WAYS = {
+    # every pixel by its confidence
+    "plain": Way(),
+    # by its consistency with the anchors (CISC-R)
+    "cisc-r": Way({"weights": WEIGHTS}),
+    # by its confidence, for a second head that is thrown away (Three-Stage)
+    "three-stage": Way({"apart": True}, ThreeStageModule),
+    # as plain, but in the first half the reliable frames alone (ST++)
+    "st++": Way({"reliable_first": 1}, epochs=2),
+}
+
+
+def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path, path: Path) -> None:
+    """Train a network like the teacher on labelled and propagated frames, as ``settings.student`` says, and save it."""
+    assert settings.student is not None
+    way = WAYS[settings.student]
+    if settings.student == "cisc-r" and not (out / DRIFT).is_file():
+        rectify(data.index, out, settings.teacher or str(out / "teacher.ckpt"))
+    if settings.student == "st++" and not (out / RELIABLE).is_file():
+        ranker = out / "ranker.ckpt"
+        if not ranker.is_file():
+            logger.info("Training a network on the labelled frames alone, to rank the others by")
+            train_segmenter(settings, data, weights, None, ranker, thirds=True)
+        rank(data.index, out, [*thirds_of(ranker), ranker])
+    labels = PropagatedLabels(str(out), **way.labels)
+    train_segmenter(settings, data, weights, labels, path, way.kind, way.epochs)
