@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from tests.clips import make_folder
 from tests.flow.base import texture
 from wrp import RefinementModule
 from wrp.flow.estimator import FlowEstimator
-from wrp.modules.examples import Walk, draw_evidence
+from wrp.modules.examples import Walk, WalkCache, draw_sources
+from wrp.ops.fusion import gather
 from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (24, 40)
@@ -80,7 +82,7 @@ def test_two_cycles_of_two_sources_each_are_two_anchors() -> None:
     torch.manual_seed(0)
     met = set()
     for _ in range(20):
-        said = draw_evidence(walk(direct=True), 2, 0.0)
+        said = gather(draw_sources(walk(direct=True), 2, 0.0))
         met.add(tuple(said.anchor.tolist()))
     assert met == {(0, 0, 1, 1), (0, 1, 1), (0, 0, 1)}
 
@@ -153,3 +155,27 @@ class Slow(Constant):
 
     def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
         return torch.zeros_like(start)
+
+
+def test_walks_come_back_from_their_files_and_the_oldest_goes() -> None:
+    first = walk(direct=True)
+    cache = WalkCache(2 * first.nbytes())
+    made: list[str] = []
+
+    def get(key: str) -> Walk:
+        return cache.get(key, lambda: made.append(key) or walk(direct=True))  # type: ignore[func-returns-value]
+
+    for key in ("a", "b", "a", "c", "a", "b"):  # b goes for c: a was used after it
+        found = get(key)
+        assert torch.equal(found.label, first.label)
+        assert torch.equal(found.semantic, first.semantic)
+        assert found.cycles.keys() == first.cycles.keys()
+        for offset, evidence in first.cycles.items():
+            for kept, wanted in zip(vars(found.cycles[offset]).values(), vars(evidence).values(), strict=True):
+                assert torch.equal(kept, wanted)
+    assert made == ["a", "b", "c", "b"]
+    assert len(cache) == 2
+    assert cache._folder is not None
+    folder = Path(cache._folder.name)
+    assert len(list(folder.iterdir())) == 2
+    assert len(copy.deepcopy(cache)) == 0

@@ -230,7 +230,7 @@ def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Pat
     fresh = RefinementModule(3, channels=(4, 8)).predict_step(windows[1], 0)[0].confidence
     assert torch.equal(results[0], results[2])
     assert torch.equal(results[1], fresh)
-    assert len(module.walks._items) == 2
+    assert len(module.walks) == 2
 
 
 def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -> None:

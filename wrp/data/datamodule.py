@@ -19,6 +19,9 @@ from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform
 from wrp.types import Clip, DataError, Frame, LabelMap
 
+# A refiner follows the flow through a window the first time it meets it, which takes as long as several steps.
+WINDOW_DRAWS = 8
+
 Serve = Literal["frames", "windows", "intervals"]
 
 
@@ -139,7 +142,7 @@ class VideoDataModule(BaseDataModule):
         """Augmented labelled frames, or windows."""
         if self.serve == "windows":
             windows = WindowItems(self.index.clips, self.label_map, self.radius)
-            return self._train_loader(windows, self.epoch_length or len(windows), None)
+            return self._train_loader(windows, self.epoch_length or len(windows), None, least=WINDOW_DRAWS)
         self._refuse("intervals", "trains nothing; serve frames or windows")
         truth, propagated = self.training_frames(), self.propagated
         if propagated is not None and propagated.apart:

@@ -48,11 +48,14 @@ class BaseDataModule(pl.LightningDataModule):
         batch_size: int | None,
         groups: Sequence[tuple[int, float]] | None = None,
         later: Sequence[tuple[int, Sequence[float]]] = (),
+        least: int = 1,
     ) -> DataLoader[Any]:
         tiles = None
         if self.class_uniform and isinstance(dataset, FrameItems):
             tiles = class_tiles([frame for _, _, frame in dataset.frames], dataset.label_map)
-        sampler = TrainSampler(dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform)
+        sampler = TrainSampler(
+            dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform, least
+        )
         collate = collate_frames if batch_size is not None else None
         return DataLoader(
             dataset,

@@ -30,6 +30,8 @@ class TrainSampler(DistributedSampler):
         later: From which epoch on the groups have which other shares, in the order of the epochs.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
         uniform: Share of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
+        least: How often an item that is drawn in an epoch is drawn at the least, for items that are costly the first
+            time: where there are too many of them, each epoch draws others.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class TrainSampler(DistributedSampler):
         later: Sequence[tuple[int, Sequence[float]]] = (),
         tiles: np.ndarray | None = None,
         uniform: float = 0.0,
+        least: int = 1,
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
         self.tiles = tiles
         self.uniform = uniform if tiles is not None else 0.0
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.later = later
+        self.least = least
         self.num_samples = max(1, length // num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:
@@ -94,8 +98,13 @@ class TrainSampler(DistributedSampler):
         ends = [round(wanted * sum(shares[: i + 1])) for i in range(len(shares))]
         parts, first, start = [], 0, 0
         for (items, _), end in zip(self.groups, ends, strict=True):
-            rounds = -(-(end - start) // items) if items else 0
-            shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
+            few = max(1, (end - start) // self.least)
+            rounds = -(-(end - start) // min(items, few)) if items else 0
+            if self.least > 1 and few < items:
+                chosen = first + torch.randperm(items, generator=generator)[:few]
+                shuffled = [chosen[torch.randperm(few, generator=generator)] for _ in range(rounds)]
+            else:
+                shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
             parts.append(torch.cat([*shuffled, torch.empty(0, dtype=torch.int64)])[: end - start])
             first, start = first + items, end
         order = torch.cat(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
-from wrp.caching import BoundedCache
 from wrp.flow.cache import cached
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
@@ -20,7 +19,7 @@ from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule
-from wrp.modules.examples import Walk, draw_evidence
+from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
 from wrp.ops.consistency import photometric_error, to_unit
@@ -31,8 +30,8 @@ from wrp.ops.noise import corrupt, displace
 from wrp.ops.warp import Sampler
 from wrp.types import ClipBatch, Propagated, WrpError
 
-# Memory that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
-WALK_CACHE_BYTES = 2**30
+# Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
+WALK_CACHE_BYTES = 2**35
 
 
 class RefinementModule(BaseModule):
@@ -125,7 +124,7 @@ class RefinementModule(BaseModule):
         self.freeze_part("fold_teachers")
         self.net = net if net is not None else self.configure_network()
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
-        self.walks: BoundedCache[Hashable, Walk] = BoundedCache(WALK_CACHE_BYTES, Walk.nbytes)
+        self.walks = WalkCache(WALK_CACHE_BYTES)
 
     def configure_network(self) -> nn.Module:
         """Make the refiner; override it for one of your own."""
@@ -210,7 +209,7 @@ class RefinementModule(BaseModule):
         image = to_unit(batch.frame(target))
         inputs, labels = [], []
         for _ in range(self.crops):
-            example, truth = self._crop(draw_evidence(walk, self.interval, self.pair_share), walk, image)
+            example, truth = self._crop(draw_sources(walk, self.interval, self.pair_share), walk, image)
             inputs.append(example)
             labels.append(truth)
         loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
@@ -254,17 +253,20 @@ class RefinementModule(BaseModule):
         walk = self._walk_of(batch)
         ends = sorted({min(walk.cycles), max(walk.cycles)})
         target = batch.targets[0]
-        evidence = gather([walk.cycles[offset] for offset in ends])
-        return refiner_input(to_unit(batch.frame(target)), evidence, walk.semantic), batch.labels[target][None]
+        evidence = gather([walk.cycles[offset] for offset in ends]).to(self.device)
+        image, semantic = to_unit(batch.frame(target)), walk.semantic.to(self.device)
+        return refiner_input(image, evidence, semantic), batch.labels[target][None]
 
-    def _crop(self, evidence: Evidence, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
+    def _crop(self, sources: list[Evidence], walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
         label = walk.label
         height, width = min(self.crop_size[0], label.shape[0]), min(self.crop_size[1], label.shape[1])
         top = int(torch.randint(label.shape[0] - height + 1, ()))
         left = int(torch.randint(label.shape[1] - width + 1, ()))
         rows, columns = slice(top, top + height), slice(left, left + width)
-        evidence, semantic = evidence.crop(rows, columns), walk.semantic[:, rows, columns]
-        image, label = image[:, rows, columns], label[rows, columns]
+        # Cropped one by one: all else stays on the disk.
+        evidence = gather([source.crop(rows, columns) for source in sources]).to(image.device)
+        semantic, label = walk.semantic[:, rows, columns].to(image.device), label[rows, columns].to(image.device)
+        image = image[:, rows, columns]
         if torch.rand(()) < 0.5:
             evidence, semantic, image, label = evidence.flip(), semantic.flip(-1), image.flip(-1), label.flip(-1)
         example = refiner_input(image, self._disturbed(evidence), semantic)

@@ -59,6 +59,10 @@ class Evidence:
         maps = (self.labels.flip(-1), self.error.flip(-1), self.photometric.flip(-1))
         return Evidence(*maps, self.distance, self.anchor)
 
+    def to(self, device: torch.device) -> Evidence:
+        """The same on a device."""
+        return Evidence(*(values.to(device) for values in vars(self).values()))
+
     def of_anchor(self, anchor: int) -> Evidence:
         """What one anchor says."""
         mine = self.anchor == anchor
