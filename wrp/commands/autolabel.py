@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from wrp.pipeline.settings import Settings
+from typing import Any
 
 
 def add(verbs: Any) -> None:
@@ -18,29 +15,32 @@ def add(verbs: Any) -> None:
         description="Label every frame: train a teacher and a refiner on the labelled frames, propagate their labels, "
         "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
     )
-    verb.add_argument("root", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS")
-    verb.add_argument("--out", required=True, help="folder to write to")
     verb.add_argument(
-        "--layout", default="auto", help="auto or the name of a layout, see `wrp data layouts` (default: %(default)s)"
+        "root", nargs="?", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS"
     )
+    verb.add_argument("--out", help="folder to write to")
+    verb.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings by name, in YAML or JSON, also those without a flag, such as settings.json of another run; "
+        "flags win",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="print what would be done and how long it takes, and stop")
+    verb.add_argument("--layout", help="auto or the name of a layout, see `wrp data layouts` (default: auto)")
     verb.add_argument("--split", help="split of the data set (default: the layout's)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all)")
     verb.add_argument("--label-every", type=int, metavar="K", help="hide all labels but every K-th; score the others")
-    verb.add_argument(
-        "--label-offset", type=int, default=0, metavar="O", help="number of the first label kept (default 0)"
-    )
+    verb.add_argument("--label-offset", type=int, metavar="O", help="number of the first label kept (default 0)")
     verb.add_argument("--anchors", metavar="FILE", help="keep the labels it lists, lines CLIP/FRAME; score the others")
     verb.add_argument(
         "--methods",
-        default="motion,semantic,inpaint,refine",
         help="comma-separated; the last one is the result; also copy, vote, vote-once and refine-steps, and all but "
-        "semantic as METHOD:previous or METHOD:nearest (default: %(default)s)",
+        "semantic as METHOD:previous or METHOD:nearest (default: motion,semantic,inpaint,refine)",
     )
     verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")
     verb.add_argument("--refiner", metavar="CKPT", help="checkpoint of a RefinementModule instead of training one")
     verb.add_argument(
         "--weights",
-        default="auto",
         help="encoder weights of the teacher: auto (ImageNet's if they can be had, else none), none, or a name",
     )
     verb.add_argument("--teacher-steps", type=int, metavar="N", help="training steps of the teacher")
@@ -71,9 +71,7 @@ def add(verbs: Any) -> None:
         metavar="DIR",
         help="keep optical flow there, to be shared between runs (default: in --out, deleted in the end)",
     )
-    verb.add_argument(
-        "--min-confidence", type=float, default=0.0, metavar="P", help="write 255 where a label is less confident"
-    )
+    verb.add_argument("--min-confidence", type=float, metavar="P", help="write 255 where a label is less confident")
     verb.add_argument(
         "--shard",
         metavar="I/N",
@@ -81,8 +79,8 @@ def add(verbs: Any) -> None:
         "and calibration have to be there: run once with --limit 0 before",
     )
     verb.add_argument("--limit", type=int, metavar="N", help="label at most N intervals this time; 0: train only")
-    verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
-    verb.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
+    verb.add_argument("--seed", type=int, help="seed of everything that is random (default: 0)")
+    verb.add_argument("--workers", type=int, help="loader processes (default: 0)")
     verb.set_defaults(run=_autolabel)
 
 
@@ -99,23 +97,17 @@ def add_demo(verbs: Any) -> None:
 
 
 def _autolabel(options: argparse.Namespace) -> None:
-    from wrp.pipeline.autolabel import autolabel
+    from wrp.pipeline.autolabel import autolabel, dry_run
+    from wrp.pipeline.settings import read_settings
 
-    metrics = autolabel(_settings(options))
-    if metrics is None:
-        print(f"labels so far: {Path(options.out) / 'labels'}")
+    given = {key: value for key, value in vars(options).items() if key not in ("run", "config", "dry_run")}
+    settings = read_settings({key: value for key, value in given.items() if value is not None}, options.config)
+    if options.dry_run:
+        print(dry_run(settings))
+    elif (metrics := autolabel(settings)) is None:
+        print(f"labels so far: {Path(settings.out) / 'labels'}")
     else:
-        _print(metrics, Path(options.out))
-
-
-def _settings(options: argparse.Namespace) -> Settings:
-    from wrp.pipeline.settings import Settings, split_names
-
-    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
-    for key in ("methods", "clips"):
-        if key in given:
-            given[key] = split_names(given[key])
-    return Settings(**given)
+        _print(metrics, Path(settings.out))
 
 
 def _demo(options: argparse.Namespace) -> None:

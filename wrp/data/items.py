@@ -202,11 +202,12 @@ class WindowItems(ClipItems):
     def __getitem__(self, key: int | Draw) -> ClipBatch:
         number = key.index if isinstance(key, Draw) else key
         clip, target = self.windows[number]
-        first, last = self._span(clip, target)
+        first, last = self.span(clip, target)
         labels = [anchor for anchor in clip.anchors if first <= anchor <= last]
         return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=number)
 
-    def _span(self, clip: Clip, target: int) -> tuple[int, int]:
+    def span(self, clip: Clip, target: int) -> tuple[int, int]:
+        """The first and the last frame of a window."""
         end = len(clip.frames) - 1
         if self.radius is not None:
             return max(0, target - self.radius), min(end, target + self.radius)

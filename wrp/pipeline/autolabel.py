@@ -25,6 +25,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.modules.propagation import PropagationModule, read_calibration
 from wrp.pipeline.networks import Stopwatch, networks, student
+from wrp.pipeline.plan import Costs, describe, plan
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings
@@ -62,6 +63,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     data = _data(settings, index)
     check_shard(settings, data, out)
     settings.claim_folder()
+    logger.info("%s", describe(settings, data, plan(settings, data)))
     watch = Stopwatch(out / "seconds.json")
     flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
     teacher, refiner = networks(settings, data, flow, watch, out)
@@ -83,6 +85,12 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     write_json(out / "metrics.json", metrics)
     write_report(index, metrics, out)
     return metrics
+
+
+def dry_run(settings: Settings) -> str:
+    """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
+    data = _data(settings, index_of(settings))
+    return describe(settings, data, plan(settings, data), Costs(settings, data))
 
 
 def index_of(settings: Settings) -> ClipIndex:

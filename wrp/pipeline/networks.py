@@ -18,7 +18,7 @@ from wrp.modules.base import load_module
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
-from wrp.pipeline.students import train_student
+from wrp.pipeline.students import student_path, train_student
 from wrp.pipeline.training import (
     find_weights,
     plain_trainer,
@@ -112,12 +112,12 @@ def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path |
 
 def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> dict[str, Any]:
     """Train the student where it is not there, and score it on hidden frames where there are any, by itself."""
-    path = out / ("student.ckpt" if settings.student == "plain" else f"student-{settings.student}.ckpt")
+    path = student_path(settings)
     if not path.is_file():
         started = time.perf_counter()
         weights, _ = find_weights(settings)
         logger.info("Training the student on all frames")
-        train_student(settings, data, weights, out, path)
+        train_student(settings, data, weights, out)
         watch.add("student", time.perf_counter() - started)
     if not any(clip.hidden for clip in data.index.clips):
         return {}

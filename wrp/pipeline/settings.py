@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from wrp.modules.propagators import make_propagators
 from wrp.types import WrpError
@@ -163,6 +165,44 @@ class Settings:
 
 # May change between the runs of one folder: it does not change results.
 _FREE = ("workers", "flow_cache", "shard", "limit", "student")
+
+
+def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
+    """Settings from those that were given, and the others from a file, YAML or JSON, that names them as here.
+
+    Args:
+        given: Settings by name; lists may be texts with commas.
+        config: The file, for example the ``settings.json`` of another run; None: none.
+
+    Raises:
+        WrpError: If the file cannot be read, or a setting is missing, unknown or of another kind.
+    """
+    from jsonargparse import ArgumentParser
+
+    read: Any = {}
+    if config is not None:
+        try:
+            read = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
+        if not isinstance(read, dict):
+            raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
+    known = {setting.name for setting in fields(Settings)}
+    if unknown := [str(name) for name in read if name not in known]:
+        raise WrpError(f"--config {config}: there is no setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    settings = {**read, **given}
+    for name in ("methods", "clips"):
+        if settings.get(name) is not None:
+            settings[name] = split_names(settings[name])
+    if missing := [name for name in ("root", "out") if name not in settings]:
+        raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Settings)
+    try:
+        parsed = parser.parse_object(settings)
+    except Exception as error:  # jsonargparse's own, and what the types raise
+        raise WrpError(f"settings {'of ' + config if config else ''}: {str(error).strip()}") from error
+    return Settings(**parsed.as_dict())
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:

@@ -46,7 +46,13 @@ WAYS = {
 }
 
 
-def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path, path: Path) -> None:
+def student_path(settings: Settings) -> Path:
+    """Where the student of a run is kept."""
+    name = "student" if settings.student == "plain" else f"student-{settings.student}"
+    return Path(settings.out, f"{name}.ckpt")
+
+
+def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path) -> None:
     """Train a network like the teacher on labelled and propagated frames, as ``settings.student`` says, and save it."""
     assert settings.student is not None
     way = WAYS[settings.student]
@@ -59,4 +65,4 @@ def train_student(settings: Settings, data: VideoDataModule, weights: str | None
             train_segmenter(settings, data, weights, None, ranker, thirds=True)
         rank(data.index, out, [*thirds_of(ranker), ranker])
     labels = PropagatedLabels(str(out), **way.labels)
-    train_segmenter(settings, data, weights, labels, path, way.kind, way.epochs)
+    train_segmenter(settings, data, weights, labels, student_path(settings), way.kind, way.epochs)

@@ -65,9 +65,16 @@ def train_segmenter(
     data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
     data.epoch_length = settings.teacher_steps * settings.teacher_batch // epochs
     data.propagated = propagated
+    fit(make_segmenter(settings, data.num_classes, weights, kind), data, settings.teacher_steps, path, thirds)
+
+
+def make_segmenter(
+    settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
+) -> SegmentationModule:
+    """A network like the teacher, untrained but for its encoder weights."""
     # By name, as Lightning finds the arguments of subclasses to save them.
-    module = kind(
-        num_classes=data.num_classes,
+    return kind(
+        num_classes=num_classes,
         architecture=settings.architecture,
         encoder=settings.encoder,
         weights=weights,
@@ -76,7 +83,6 @@ def train_segmenter(
         losses=settings.teacher_losses,
         lr=settings.teacher_lr,
     )
-    fit(module, data, settings.teacher_steps, path, thirds)
 
 
 def train_refiner(
