@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 
 from tests.clips import make_camvid, make_davis, make_images, picture, save
 from tests.layouts import make_cityscapes, make_kitti, make_nyuv2
@@ -18,6 +19,7 @@ from wrp.cli import main
 from wrp.data import tiles
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_label
+from wrp.pipeline.search import command_line, draw, read_sweep
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # Data sets whose configurations are for GPUs, and what makes them run on a laptop without a network.
@@ -26,7 +28,7 @@ DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
 ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
 SMALL = ["--model.init_args.weights=null", "--data.init_args.crop_size=[64,64]", "--data.init_args.batch_size=2"]
 SMALL += ["--data.init_args.propagated.truth_last=0"]  # a run for development has one epoch
-CONFIGS = sorted(EXPERIMENTS.rglob("*.yaml"))
+CONFIGS = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.parent.name != "sweeps")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,41 @@ def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: p
     for method in ("motion", "refine"):
         motion.print_peak(5, 48, 64, method)
         assert float(capsys.readouterr().out) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["refiner", "student"])
+def test_sweeps_run_as_an_agent_would_run_them(
+    name: str, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optuna, wandb = pytest.importorskip("optuna"), pytest.importorskip("wandb")
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    Path("experiments").symlink_to(EXPERIMENTS)
+    quick = ["--label-every=3", "--methods=motion,inpaint", "--teacher-steps=1", "--weights=none"]
+    assert main(["autolabel", "camvid", "--out=runs/camvid-25", *quick]) == 0
+    Path("teacher.ckpt").symlink_to("runs/camvid-25/teacher.ckpt")
+    sweep = read_sweep(EXPERIMENTS / "sweeps" / f"{name}.yaml")
+    values = draw(optuna.create_study().ask(), sweep)
+    assert values.keys() == sweep["parameters"].keys()
+    short = [
+        "--trainer.logger.save_dir=.",
+        "--trainer.max_steps=1",
+        "--trainer.limit_val_batches=1",
+        "--trainer.accelerator=cpu",
+    ]
+    command = [*command_line(sweep, values), *short, "--trainer.val_check_interval=1", "--data.init_args.label_every=3"]
+    assert main([*command, "--trainer.num_sanity_val_steps=0"]) == 0
+    wandb.finish()
+    assert list(Path("wandb").glob("offline-run-*/*.wandb"))
+    [config] = Path("lightning_logs").glob("*/config.yaml")
+    kept = yaml.safe_load(config.read_text())
+    for key, value in values.items():
+        found = kept
+        for part in key.split("."):
+            found = found[part]
+        assert found == pytest.approx(value)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
+from wrp.callbacks.config import SaveConfig
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
@@ -79,8 +80,8 @@ def run(args: list[str] | None) -> WrpCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         seed_everything_default=0,
-        # A second run into one folder would fail on the file of the first.
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"save_to_log_dir": False},
         parser_kwargs={"description": "Warp-Refine Propagation"},
         args=args,
     )
