@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from wrp.commands import autolabel, data, rectify, selftrain
+from wrp.commands import autolabel, data, export, rectify, selftrain
 from wrp.types import WrpError
 
-COMMANDS = (autolabel.add, autolabel.add_demo, data.add, selftrain.add, rectify.add)
+COMMANDS = (autolabel.add, autolabel.add_demo, data.add, selftrain.add, rectify.add, export.add, export.add_import)
 
 LIGHTNING_VERBS = {
     "fit": "train a module",
