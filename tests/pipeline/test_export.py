@@ -120,7 +120,7 @@ def test_classes_keep_their_order_names_and_colours(tmp_path: Path, format_name:
     if format_name == "coco":
         categories = json.loads((out / "annotations/instances_train.json").read_text())["categories"]
         found = [(category["name"], tuple(category["color"])) for category in categories]
-        assert [category["id"] for category in categories] == list(CLASSES.ids)
+        assert [category["id"] for category in categories] == [1, 2, 3, 4]
     elif format_name == "cvat":
         labels = ElementTree.parse(out / "annotations.xml").findall("meta/task/labels/label")
         pairs = [(label.findtext("name"), label.findtext("color")) for label in labels]
@@ -159,7 +159,7 @@ def test_pycocotools_reads_coco(tmp_path: Path) -> None:
             box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
             assert annotation["bbox"] == box
             assert annotation["area"] == mask.sum()
-            found[mask] = annotation["category_id"]
+            found[mask] = CLASSES.ids[CLASSES.names.index(data.cats[annotation["category_id"]]["name"])]
         assert np.array_equal(found, values)
 
 
@@ -337,7 +337,7 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
         ("coco", "walk/00001.png", "walk/00002.png", "walk/00002: its label comes twice"),
         ("coco", '"categories"', '"kinds"', "is damaged, or of another format: KeyError"),
         ("coco", '"counts": "', '"counts": "0', "is damaged"),
-        ("coco", '"category_id": 200', '"category_id": 201', "is damaged"),
+        ("coco", '"category_id": 4', '"category_id": 5', "is damaged"),
         ("coco", '{"size": [7, 5]', '[], "x": {"size": [7, 5]', "given as polygons"),
         ("cvat", 'label="road"', 'label="raod"', "there is no class 'raod'"),
         ("cvat", 'width="5" height="7"', 'width="7" height="5"', "the label is 7×5 pixels, its frame is 5×7"),
@@ -401,7 +401,7 @@ def test_overlapping_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     content = json.loads((folder / "out/annotations/instances_train.json").read_text())
     image = next(image["id"] for image in content["images"] if image["file_name"] == "walk/00001.png")
     segmentation = {"size": [7, 5], "counts": [0, 35]}
-    content["annotations"].append({"id": 99, "image_id": image, "category_id": 200, "segmentation": segmentation})
+    content["annotations"].append({"id": 99, "image_id": image, "category_id": 4, "segmentation": segmentation})
     (folder / "changed.json").write_text(json.dumps(content))
     command = ["import", str(folder / "changed.json"), "--format", "coco", "--into", str(folder / "root")]
     assert main([*command, "--frames", str(frames)]) == 2

@@ -1,8 +1,8 @@
 """COCO: ``annotations/instances_train.json``, one compressed RLE mask for each class in a frame; ``images/``.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#format-data. Masks are
-encoded by pycocotools (extra ``coco``). Ids of categories are those of the label files; unlabelled pixels belong to no
-mask.
+encoded by pycocotools (extra ``coco``). Categories are numbered from 1 in the order of the classes: there are readers
+to whom 0 is none and which sort by number. Names say which class is meant. Unlabelled pixels belong to no mask.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def _masks() -> Any:
 
 
 def _categories(export: Export) -> list[dict[str, Any]]:
-    rows = zip(export.label_map.ids, export.label_map.names, export.label_map.colors, strict=True)
-    return [{"id": id_, "name": name, "supercategory": "", "color": list(color)} for id_, name, color in rows]
+    rows = zip(export.label_map.names, export.label_map.colors, strict=True)
+    return [
+        {"id": number, "name": name, "supercategory": "", "color": list(color)}
+        for number, (name, color) in enumerate(rows, 1)
+    ]
 
 
 def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
@@ -81,7 +84,7 @@ def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
 
 
 def _annotations(export: Export) -> Iterator[dict[str, Any]]:
-    masks, ids, written = _masks(), export.label_map.ids, 0
+    masks, written = _masks(), 0
     for number, frame in enumerate(tqdm(export.frames, desc="Labels", unit="frame"), 1):
         labels = export.labels(frame)
         for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
@@ -90,8 +93,8 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
             yield {
                 "id": written,
                 "image_id": number,
-                "category_id": ids[index],
-                "iscrowd": 0,
+                "category_id": index + 1,
+                "iscrowd": 1,  # of objects in COCO's sense, and so a mask: others are turned into polygons
                 "area": int(masks.area(mask)),
                 "bbox": masks.toBbox(mask).tolist(),
                 "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
