@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ def unpacked(source: Path) -> Iterator[Path]:
                     if path.is_absolute() or ".." in path.parts:
                         raise DataError(f"{source} names the file {name!r}, which leads out of the archive")
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
             raise DataError(f"{source} cannot be unpacked: {error}") from error
         yield Path(folder)
 
@@ -144,12 +145,10 @@ def _checked(
             problems.append(f"{label.name}: {error}")
     problems += [f"{name}: it has no label there" for name in sorted((listed or set()) - set(seen))]
     if problems:
+        count = f"{len(problems)} frame{'s' if len(problems) > 1 else ''}"
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise DataError(
-            f"{source}: {len(problems)} frames cannot be imported, so nothing was written: "
-            + "; ".join(problems[:NAMED])
-            + more
-        )
+        first = "; ".join(problems[:NAMED])
+        raise DataError(f"{source}: {count} cannot be imported, so nothing was written: {first}{more}")
     if not seen:
         raise DataError(f"{source} holds no labels; is it of this format?")
     return wanted
