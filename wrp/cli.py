@@ -8,10 +8,19 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from wrp.commands import autolabel, data, rectify, search, selftrain
+from wrp.commands import autolabel, data, export, rectify, search, selftrain
 from wrp.types import WrpError
 
-COMMANDS = (autolabel.add, autolabel.add_demo, data.add, selftrain.add, rectify.add, search.add)
+COMMANDS = (
+    autolabel.add,
+    autolabel.add_demo,
+    data.add,
+    selftrain.add,
+    rectify.add,
+    search.add,
+    export.add,
+    export.add_import,
+)
 
 LIGHTNING_VERBS = {
     "fit": "train a module",

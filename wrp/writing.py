@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from uuid import uuid4
 import numpy as np
 from PIL import Image
 
-from wrp.types import LabelMap
+from wrp.types import LabelMap, WrpError
 
 
 @contextmanager
@@ -29,6 +30,25 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it takes the name ``path`` once the block has ended.
+
+    Raises:
+        WrpError: If ``path`` holds something already.
+    """
+    path = path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise WrpError(f"{path} is there already; choose another folder, or delete it")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
