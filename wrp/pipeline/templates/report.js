@@ -134,10 +134,11 @@ async function play(on) {
 
 function open(next, frame = sorted(next.frames)[0]) {
   clip = next;
+  position = clip.frames.indexOf(frame);
   at("clip").value = page.clips.indexOf(clip);
   at("scrub").max = clip.frames.length - 1;
   drawTimeline();
-  return show(clip.frames.indexOf(frame));
+  return show(position);
 }
 
 function filter() {
