@@ -265,7 +265,7 @@ def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
         return {}
     tables = {
         "mIoU by method and distance to the nearest anchor (d, frames)": overall_rows(metrics),
-        "mIoU near borders, and where motion is in error": region_rows(metrics),
+        "mIoU by region": region_rows(metrics),
         "IoU by class": class_rows(metrics),
     }
     return tables | ({"mIoU by clip": clip_rows(metrics)} if len(index.clips) > 1 else {})
