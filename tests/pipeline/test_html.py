@@ -87,7 +87,7 @@ def test_the_page_is_one_file(reported: Path) -> None:
     assert "mIoU by clip" in text
     assert 'class="reliability"' in text
     assert "pytorch-lightning" in text
-    assert "thinned" not in text
+    assert "It holds the pictures of" not in text
     for address in ("http://", "https://", "@import", "url("):
         assert address not in text.replace("http://www.w3.org/2000/svg", "")
 
