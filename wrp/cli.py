@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from wrp.commands import autolabel, data, export, rectify, search, selftrain
+from wrp.commands import autolabel, data, export, rectify, report, search, selftrain
 from wrp.types import WrpError
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     search.add,
     export.add,
     export.add_import,
+    report.add,
 )
 
 LIGHTNING_VERBS = {

@@ -47,6 +47,7 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr()
     assert "| refine " in printed.out
     assert str(out / "report.md") in printed.out
+    assert str(out / "report.html") in printed.out
     result = metrics(out)
     report = (out / "report.md").read_text()
     assert "| confidence | right |" in report

@@ -124,4 +124,4 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
     if "student" in metrics:
         print(f"student by itself: mIoU {metrics['student']['miou']:.1f}")
     print(f"labels: {out / 'labels'}")
-    print(f"report: {out / 'report.md'}")
+    print(f"report: {out / 'report.html'}, its tables as text: {out / 'report.md'}")

@@ -24,6 +24,7 @@ from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.modules.propagation import PropagationModule, read_calibration
+from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
 from wrp.pipeline.plan import Costs, describe, plan
 from wrp.pipeline.report import write_report
@@ -84,6 +85,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     metrics["seconds"] = {key: 0.0 for key in ("flow", "teacher", "refiner", "propagate", "total")} | watch.seconds
     write_json(out / "metrics.json", metrics)
     write_report(index, metrics, out)
+    write_page(index, metrics, out)
     return metrics
 
 
@@ -105,7 +107,10 @@ def open_run(out: Path) -> ClipIndex:
     path = out / "settings.json"
     if not path.is_file():
         raise WrpError(f"there is no {path}: expected the output of `wrp autolabel`")
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WrpError(f"{path} is damaged ({error}); make the run again") from error
     names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
     return index_of(Settings(out=str(out), **{name: kept[name] for name in names if name in kept}))
 

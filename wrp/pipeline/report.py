@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
 from wrp.metrics.propagation import REGIONS, TRIMAP
 from wrp.pipeline.scoring import prediction_path
-from wrp.types import Clip
+from wrp.types import Clip, WrpError
 from wrp.writing import write_image, write_text
 
 # Distances that have a column in the table; metrics.json has all of them.
@@ -21,9 +22,17 @@ DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
 
 CAPTION_HEIGHT = 18
 
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows; the first column holds names, the others numbers."""
+
 
 def overall_table(metrics: dict[str, Any]) -> str:
     """Markdown table of the methods: mIoU over all hidden frames and by distance to the nearest anchor."""
+    return markdown_table(*overall_rows(metrics))
+
+
+def overall_rows(metrics: dict[str, Any]) -> Table:
+    """The methods: mIoU over all hidden frames and by distance to the nearest anchor."""
     overall = metrics["overall"]
     distances = sorted({int(d) for scores in overall.values() for d in scores["by_distance"]})
     shown = [d for d in distances if d in DISTANCES or d == distances[-1]]
@@ -35,7 +44,7 @@ def overall_table(metrics: dict[str, Any]) -> str:
         + [str(s["frames"])]
         for name, s in overall.items()
     ]
-    return markdown_table(header, rows)
+    return header, rows
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -47,19 +56,48 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def read_metrics(index: ClipIndex, out: Path) -> dict[str, Any]:
+    """The ``metrics.json`` of a run that is finished.
+
+    Raises:
+        WrpError: If files of the run are missing, or ``metrics.json`` is not what such a run writes.
+    """
+    names = [Path(clip.name, f"{frame.stem}.png") for clip in index.clips for frame in clip.frames]
+    missing = [out / "labels" / name for name in names if not (out / "labels" / name).is_file()]
+    if missing:
+        raise WrpError(
+            f"{out} is not finished: {len(missing)} of {len(names)} labels are missing, the first is {missing[0]}; run "
+            "the command that began it again"
+        )
+    path = out / "metrics.json"
+    if not path.is_file():
+        raise WrpError(
+            f"there is no {path}: the labels are there, but have not been scored; run the command that made them again"
+        )
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if metrics["schema"] != 1:
+            raise ValueError(f"its schema is {metrics['schema']!r}, expected 1")
+    except (ValueError, KeyError, TypeError) as error:
+        raise WrpError(
+            f"{path} cannot be used ({error!r}); delete it and run the command that made it again"
+        ) from error
+    return metrics
+
+
 def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
     """Write report.md and its pictures from the files of a run."""
     methods = tuple(metrics["settings"]["methods"])
-    parts = ["# Labels by wrp", _summary(index, metrics)]
+    parts = ["# Labels by wrp", summary(index, metrics)]
     if any(clip.hidden for clip in index.clips):
         parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
         parts.append(overall_table(metrics))
         if "student" in metrics:
             parts.append(f"The student by itself, on the same frames: mIoU {metrics['student']['miou']:.1f}")
-        parts += ["### Near borders, and where motion is in error", _region_table(metrics)]
-        parts += [_confidence(metrics), "### By class", _class_table(metrics)]
+        parts += ["### Near borders, and where motion is in error", markdown_table(*region_rows(metrics))]
+        parts += [_confidence(metrics), "### By class", markdown_table(*class_rows(metrics))]
         if len(index.clips) > 1:
-            parts += ["### By clip", _clip_table(metrics)]
+            parts += ["### By clip", markdown_table(*clip_rows(metrics))]
     parts.append("## Pictures")
     for clip in index.clips:
         picture = Path("report", f"{clip.name}.png")
@@ -102,7 +140,8 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
     return panel
 
 
-def _summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
+def summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
+    """What was labelled by whom, in a sentence."""
     frames = sum(len(clip.frames) for clip in index.clips)
     anchors = sum(len(clip.anchors) for clip in index.clips)
     final = metrics["settings"]["methods"][-1]
@@ -112,12 +151,13 @@ def _summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
     )
 
 
-def _region_table(metrics: dict[str, Any]) -> str:
+def region_rows(metrics: dict[str, Any]) -> Table:
+    """The methods: mIoU in the regions that are known."""
     rows = [[name, *(_number(s[f"miou_{region}"]) for region in REGIONS)] for name, s in metrics["overall"].items()]
     names = {"trimap": f"within {TRIMAP} px of a border", "inside_error": "in error", "outside_error": "not in error"}
     shown = [i for i in range(len(REGIONS)) if any(row[i + 1] != _number(None) for row in rows)]
     header = ["mIoU", *(names[REGIONS[i]] for i in shown)]
-    return markdown_table(header, [[row[0], *(row[i + 1] for i in shown)] for row in rows])
+    return header, [[row[0], *(row[i + 1] for i in shown)] for row in rows]
 
 
 def _confidence(metrics: dict[str, Any]) -> str:
@@ -134,16 +174,18 @@ def _confidence(metrics: dict[str, Any]) -> str:
     )
 
 
-def _class_table(metrics: dict[str, Any]) -> str:
+def class_rows(metrics: dict[str, Any]) -> Table:
+    """The classes: IoU of each method."""
     overall = metrics["overall"]
     names = list(next(iter(overall.values()))["per_class"])
     rows = [[name, *(_number(scores["per_class"][name]) for scores in overall.values())] for name in names]
-    return markdown_table(["class", *overall], rows)
+    return ["class", *overall], rows
 
 
-def _clip_table(metrics: dict[str, Any]) -> str:
+def clip_rows(metrics: dict[str, Any]) -> Table:
+    """The clips: mIoU of each method."""
     rows = [[clip, *(_number(s["miou"]) for s in scores.values())] for clip, scores in metrics["clips"].items()]
-    return markdown_table(["clip", *metrics["overall"]], rows)
+    return ["clip", *metrics["overall"]], rows
 
 
 def _number(value: float | None) -> str:
