@@ -139,10 +139,12 @@ def test_sweeps_run_as_an_agent_would_run_them(
     ]
     command = [*command_line(sweep, values), *short, "--trainer.val_check_interval=1", "--data.init_args.label_every=3"]
     assert main([*command, "--trainer.num_sanity_val_steps=0"]) == 0
+    pushed, folder = wandb.run.config["config"], Path(wandb.run.dir).parent
     wandb.finish()
-    assert list(Path("wandb").glob("offline-run-*/*.wandb"))
+    assert list(folder.glob("*.wandb"))
     [config] = Path("lightning_logs").glob("*/config.yaml")
     kept = yaml.safe_load(config.read_text())
+    assert pushed == kept
     for key, value in values.items():
         found = kept
         for part in key.split("."):
