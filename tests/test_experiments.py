@@ -141,6 +141,7 @@ def test_sweeps_run_as_an_agent_would_run_them(
     assert main([*command, "--trainer.num_sanity_val_steps=0"]) == 0
     pushed, folder = wandb.run.config["config"], Path(wandb.run.dir).parent
     wandb.finish()
+    wandb.teardown()  # its service would go on in the folder of this test
     assert list(folder.glob("*.wandb"))
     [config] = Path("lightning_logs").glob("*/config.yaml")
     kept = yaml.safe_load(config.read_text())
