@@ -14,6 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
 from wrp.callbacks.config import SaveConfig
+from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
@@ -39,7 +40,7 @@ MODULES = (
     UniMatchModule,
 )
 DATA_MODULES = (VideoDataModule, ImageDataModule, SemiDataModule)
-CALLBACKS = (LabelWriter, ConfusionPicture)
+CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels)
 
 # Loggers whose package is an extra of this one.
 LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}

@@ -58,7 +58,7 @@ def pixels_by_confidence(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def expected_calibration_error(counts: Tensor, sums: Tensor) -> float:
-    """ECE in [0, 1]: mean over the pixels of |confidence - share that is right| of their bins; NaN without pixels."""
+    """ECE in [0, 1]: mean over pixels of ``|confidence - share that is right|`` of their bins; NaN without any."""
     totals, right = pixels_by_confidence(counts)
     return float((sums - right).abs().sum() / totals.sum())
 

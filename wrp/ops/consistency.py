@@ -16,9 +16,9 @@ from wrp.ops.warp import warp
 def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Tensor:
     """Forward-backward test of two flows between *neighbouring* frames.
 
-    A pixel fails where |F_{s→t} + warp(F_{t→s})|² > α (|F_{s→t}|² + |warp(F_{t→s})|²) + β, or where its point leaves
-    the frame. On a composed flow of 100 px, α = 0.01 would tolerate 14 px: carry the neighbours' test along the chain
-    instead (:mod:`wrp.ops.chain`).
+    A pixel fails where ``|F_{s→t} + warp(F_{t→s})|² > α (|F_{s→t}|² + |warp(F_{t→s})|²) + β``, or where its point
+    leaves the frame. On a composed flow of 100 px, α = 0.01 would tolerate 14 px: carry the neighbours' test along the
+    chain instead (:mod:`wrp.ops.chain`).
 
     Args:
         flow_st: F_{s→t}, (B, 2, H, W) in pixels.
@@ -34,7 +34,7 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
 
 
 def disagree(flow: Tensor, back: Tensor, valid: Tensor, alpha: float, beta: float) -> Tensor:
-    """Where |F + B|² > α (|F|² + |B|²) + β, or the end is not ``valid``, for a flow F and the way back B met there."""
+    """Where ``|F + B|² > α (|F|² + |B|²) + β``, or the end is not ``valid``; F is a flow, B the way back met there."""
     _, flow, back, valid = backend(flow.float(), back.float(), valid)
     x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
     with np.errstate(invalid="ignore", over="ignore"):

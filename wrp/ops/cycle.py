@@ -20,7 +20,7 @@ def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain,
         image: I_a, see :func:`image_of`.
         target: I_j, (3, H, W) uint8.
         chain: The chain j → a.
-        distance: |j - a| in frames.
+        distance: ``|j - a|`` in frames.
 
     Returns:
         Evidence of one source.
@@ -42,7 +42,7 @@ def cycle_evidence(
         target: I_t, (3, H, W) uint8.
         chain_out: The chain t → b.
         chain_back: The chain b → t.
-        distance: |t - b| in frames.
+        distance: ``|t - b|`` in frames.
 
     Returns:
         Evidence of one source.

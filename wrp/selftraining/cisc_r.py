@@ -57,7 +57,7 @@ def cisc_map(features: Tensor, prototype: Tensor, size: tuple[int, int] | None =
 
 
 def rectify_weight(mask: Tensor, consistency: Tensor) -> Tensor:
-    """How far a pseudo-label is to be believed: w = 1 - |M - S|, without gradient.
+    """How far a pseudo-label is to be believed: ``w = 1 - |M - S|``, without gradient.
 
     Args:
         mask: M, (…), 1 where the pseudo-label is the class that is asked about; zero everywhere where none is shared.

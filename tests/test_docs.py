@@ -1,0 +1,93 @@
+"""The documentation builds without a warning, its Python runs, its YAML and its commands are understood."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from wrp.cli import COMMANDS, LIGHTNING_VERBS, _parser, main
+from wrp.data import datamodule
+from wrp.data.datasets import generated
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for found, text in FENCE.findall(page.read_text(encoding="utf-8")) if found == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands of ours in a page's shell blocks, without comments; what stands for something is left as it is."""
+    found = []
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                if words and words[0] in ("wrp", ".venv/bin/wrp"):
+                    found.append(words[1:])
+    return found
+
+
+@pytest.mark.slow
+def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("sphinx")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "extending.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {"num_frames": 25, "height": 128, "width": 224}
+    scene = partial(generated.generate_folder, tmp_path / "scene", **small)
+    monkeypatch.setattr(datamodule, "cached_folder", lambda num_classes, seed: scene(num_classes, seed))
+    names: dict[str, Any] = {}
+    for number, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
+
+
+def test_the_examples_are_short() -> None:
+    for block in blocks(ROOT / "docs" / "extending.md", "python"):
+        for definition in re.split(r"\n(?=class |def )", block):
+            assert len([line for line in definition.splitlines() if line.strip()]) <= 15, definition
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+def test_commands_are_understood(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for words in commands(page):
+        if words[0] not in LIGHTNING_VERBS:
+            _parser().parse_args([word for word in words if word not in ("…", "...")])
+        elif words[0].isidentifier():
+            assert main([*words, "--print_config"]) == 0, words
+            assert "class_path" in capsys.readouterr().out
+
+
+def test_every_command_is_in_the_guide() -> None:
+    parser = _parser()
+    [verbs] = [action for action in parser._actions if action.choices]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for verb in verbs.choices or ():
+        assert f"wrp {verb}" in text or f"`{verb}`" in text or verb in LIGHTNING_VERBS, verb
+    assert len(COMMANDS) >= 9
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
+def test_yaml_is_valid(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        assert isinstance(yaml.safe_load(block), dict)
