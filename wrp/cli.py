@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from wrp.commands import autolabel, data, rectify, selftrain
+from wrp.commands import autolabel, data, rectify, selftrain, suggest
 from wrp.types import WrpError
 
-COMMANDS = (autolabel.add, autolabel.add_demo, data.add, selftrain.add, rectify.add)
+COMMANDS = (autolabel.add, autolabel.add_demo, data.add, selftrain.add, rectify.add, suggest.add)
 
 LIGHTNING_VERBS = {
     "fit": "train a module",
