@@ -63,7 +63,8 @@ def main() -> None:
     index = select_clips(open_index(options.root), options.clips, None)
     with tempfile.TemporaryDirectory(prefix="wrp-suggest-") as folder:
         index = only_ends(halved(index, Path(folder)) if options.half else index)
-        flow = FlowCache(DIS() if options.fine else DIS("medium", 1.0), options.flow_cache)
+        estimator = DIS() if options.fine else DIS("medium", 1.0)
+        flow = FlowCache(estimator, options.flow_cache or str(Path(folder, "flow")))
         result = curves(Replay(index, PropagationModule(index.label_map.num_classes, ["motion"], flow=flow)), options.n)
     if options.out is not None:
         write_json(options.out, result)

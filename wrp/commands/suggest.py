@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +69,15 @@ def _oracle(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> 
     from wrp.flow.dis import DIS
     from wrp.modules.propagation import PropagationModule
     from wrp.pipeline.oracle import Replay, curve_table, curves
+    from wrp.types import WrpError
     from wrp.writing import write_json
 
-    module = PropagationModule(index.label_map.num_classes, ["motion"], flow=FlowCache(DIS(), flow_cache))
-    result = curves(Replay(index, module), count)
+    if flow_cache is not None and Path(flow_cache).exists() and not Path(flow_cache).is_dir():
+        raise WrpError(f"--flow-cache {flow_cache} is a file, expected a folder")
+    # In a folder, flow outlives its clip: the replay comes back to each.
+    with tempfile.TemporaryDirectory(prefix="wrp-flow-") as folder:
+        flow = FlowCache(DIS(), flow_cache or folder)
+        result = curves(Replay(index, PropagationModule(index.label_map.num_classes, ["motion"], flow=flow)), count)
     write_json(out / "suggest-oracle.json", result)
     print(curve_table(result))
+    print(f"curves: {out / 'suggest-oracle.json'}")

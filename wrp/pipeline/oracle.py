@@ -108,7 +108,7 @@ class Replay:
         numbers, found = zip(*cut, strict=True)
         return _numbered(numbers, spread(found, count))
 
-    def random(self, seed: int) -> Labels:
+    def at_random(self, seed: int) -> Labels:
         """All frames that may get a label, in a random order."""
         frames = [(number, i) for number, clip in enumerate(self.index.clips) for i in clip.hidden]
         return random.Random(seed).sample(frames, len(frames))
@@ -121,7 +121,7 @@ def _numbered(numbers: Sequence[int], chosen: Sequence[Sequence[int]]) -> Labels
 def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
     """Frames of each interval, among those with a hidden label, spaced evenly.
 
-    An interval gets one more as long as it has the frame that is farthest from a label, then all of it are spread.
+    Each goes to the interval that has the frame farthest from a label; then those of an interval are spread over it.
     """
     free = [[i for i in range(gap.start, gap.stop) if i in gap.clip.hidden] for gap in gaps]
     counts = [0] * len(gaps)
@@ -166,7 +166,7 @@ def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str
     if not 1 <= count <= hidden:
         raise WrpError(f"the number of frames to add, -n, must be in 1 … {hidden}, the frames hidden, got {count}")
     ways: dict[str, list[Labels]] = {way: [] for way in ("suggested", "one by one", "uniform")}
-    ways |= {f"random {seed}": [replay.random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
+    ways |= {f"random {seed}": [replay.at_random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
     miou: dict[str, list[float]] = {way: [] for way in ways}
     with tqdm(total=count * len(ways), desc="Labelling", unit="run") as progress:
         start = replay.score([])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -180,9 +181,12 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
     """
     if count < 1:
         raise WrpError(f"the number of frames to suggest, -n, must be at least 1, got {count}")
-    confidence = {clip.name: _mean_confidence(clip, out) for clip in index.clips}
+    entries: dict[str, dict[int, dict[str, Any]]] = {clip.name: {} for clip in index.clips}
+    for entry in read_manifest(out):
+        entries.get(entry["clip"], {})[entry["index"]] = entry
     gaps = []
     for clip in index.clips:
+        _check_run(clip, entries[clip.name], out)
         folder = out / "confidence" / clip.name
         frames = tqdm(clip.frames, desc=f"Reading {clip.name}", unit="frame")
         doubts = {i: doubt(read_confidence(folder / f"{frame.stem}.png")) for i, frame in enumerate(frames)}
@@ -193,14 +197,13 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
     if free < count:
         logger.info("%d frames were asked for, but only %d have no label", count, free)
     return [
-        Suggestion(gap.interval.clip, i, confidence[gap.interval.clip.name][i], gain)
+        Suggestion(gap.interval.clip, i, entries[gap.interval.clip.name][i]["mean_confidence"], gain)
         for gap, i, gain in ranked(gaps, choose(gaps, count))
     ]
 
 
-def _mean_confidence(clip: Clip, out: Path) -> dict[int, float]:
-    """Mean confidence of every frame of a clip, as the run has noted it."""
-    entries = {entry["index"]: entry for entry in read_manifest(out) if entry["clip"] == clip.name}
+def _check_run(clip: Clip, entries: dict[int, dict[str, Any]], out: Path) -> None:
+    """Raise WrpError unless a run has labelled every frame of a clip, from the labels that there are now."""
     if missing := [frame.stem for i, frame in enumerate(clip.frames) if i not in entries]:
         raise WrpError(
             f"{out} has no label of {clip.name}/{missing[0]} ({len(missing)} frames are missing): run `wrp autolabel` "
@@ -212,7 +215,6 @@ def _mean_confidence(clip: Clip, out: Path) -> dict[int, float]:
             f"the label of {clip.name}/{clip.frames[changed[0]].stem} came or went after {out} was made: run `wrp "
             "autolabel` again, with another --out, and ask that run"
         )
-    return {i: float(entry["mean_confidence"]) for i, entry in entries.items()}
 
 
 def suggestion_table(suggestions: Sequence[Suggestion]) -> str:
