@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -257,3 +258,13 @@ def test_curves_are_read_from_what_a_fit_logged(
     script("curve.py").main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["1", "2"]
+
+
+def test_suggestions_are_compared_with_even_spacing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_davis(tmp_path / "davis2016", {"bear": 6, "surf": 5})
+    monkeypatch.setattr("sys.argv", ["curve", str(root), "-n=2", "--half", f"--out={tmp_path / 'curve.json'}"])
+    script("suggest/curve.py").main()
+    assert "| one by one | uniform |" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "curve.json").read_text())["miou"]["suggested"]) == 2

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from wrp.commands import autolabel, data, export, rectify, report, search, selftrain
+from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest
 from wrp.types import WrpError
 
 COMMANDS = (
@@ -21,6 +21,7 @@ COMMANDS = (
     export.add,
     export.add_import,
     report.add,
+    suggest.add,
 )
 
 LIGHTNING_VERBS = {

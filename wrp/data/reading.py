@@ -56,10 +56,10 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
     return torch.from_numpy(encode_colors(label_map, values, path) if colored else label_map.encode(values, path))
 
 
-def read_confidence(path: Path, size: tuple[int, int]) -> Tensor:
+def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """Confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG of this size; DataError as :func:`read_label`."""
     values = _decode(path, "L")
-    if values.shape != size:
+    if size is not None and values.shape != size:
         raise DataError(
             f"{path}: the confidence is {values.shape[1]}×{values.shape[0]} pixels, expected {size[1]}×{size[0]}"
         )

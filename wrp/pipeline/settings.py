@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
 from wrp.types import WrpError
 from wrp.writing import write_json
@@ -158,7 +159,7 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would return them."""
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        settings["root"] = str(Path(self.root).resolve())
+        settings["root"] = str(find_folder(self.root).resolve())
         del settings["out"]
         return settings
 
