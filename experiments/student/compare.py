@@ -88,7 +88,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     # Where CISC-R's features and ST++'s predictions come from: the same seed's network without propagated labels.
     alone = Path(options.runs) / f"{options.data}-{options.every}-{options.steps}-{seed}.ckpt"
     if student in ("CISC-R weights", "ST++ scheduling") and not alone.is_file():
-        raise SystemExit(f"there is no {alone}: run the student `anchors alone` first, with the same --runs")
+        run("anchors alone", seed, options)
     if student == "CISC-R weights":
         rectify(index, Path(propagated), str(alone))
     if student == "ST++ scheduling":

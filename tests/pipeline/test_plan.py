@@ -126,4 +126,4 @@ def data_of(chosen: Settings):  # type: ignore[no-untyped-def]
 def test_a_root_below_the_data_folder_is_found_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRP_DATA", str(root.parent))
     monkeypatch.chdir(Path(__file__).parent)
-    assert settings(root, root=root.name).as_json()["root"] == str(root.resolve())
+    assert Settings(root=root.name, out="out").as_json()["root"] == str(root.resolve())
