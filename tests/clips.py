@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +115,18 @@ def bare_clip(count: int, anchors: Iterable[int] = (), hidden: Iterable[int] = (
         for i in range(count)
     )
     return Clip(name, frames, anchors, hidden)
+
+
+def make_video(path: Path, frames: Sequence[np.ndarray]) -> Path:
+    """A video of frames (H, W, 3) uint8 without any loss."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=15, options={"qp": "0"})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "rgb24"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from tests.clips import make_video
 from wrp.cli import COMMANDS, LIGHTNING_VERBS, _parser, main
 from wrp.data import datamodule
 from wrp.data.datasets import generated
@@ -76,6 +81,28 @@ def test_commands_are_understood(
         elif words[0].isidentifier():
             assert main([*words, "--print_config"]) == 0, words
             assert "class_path" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, in their order, on a video of a small scene; trainings have a few steps."""
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    scene = generated.generate_folder(tmp_path / "scene", num_frames=9, height=64, width=96)
+    frames = [np.array(Image.open(path)) for path in sorted((scene / "frames" / "street0").iterdir())]
+    make_video(tmp_path / "mine" / "frames" / "street.mp4", frames)
+    for number in (0, 4, 8):
+        label = tmp_path / "mine" / "labels" / "street" / f"{number}.png"
+        label.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(scene / "labels" / "street0" / f"{number:05d}.png", label)
+    shutil.copy(scene / "classes.yaml", tmp_path / "mine")
+    quick = ["--teacher-steps=3", "--refiner-steps=2", "--weights=none"]
+    for words in commands(ROOT / "docs" / "tutorial.md"):
+        assert main([*words, *(quick if words[0] == "autolabel" else [])]) == 0, words
+    assert (tmp_path / "labelled" / "report.html").is_file()
+    manifest = (tmp_path / "labelled-again" / "manifest.jsonl").read_text().splitlines()
+    assert sum(json.loads(line)["method"] == "anchor" for line in manifest) == 5
+    assert (tmp_path / "labelled-again" / "student.ckpt").is_file()
 
 
 def test_every_command_is_in_the_guide() -> None:
