@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from wrp.cli import main
 
@@ -35,6 +36,7 @@ def test_unknown_classes_are_refused(capsys: pytest.CaptureFixture[str]) -> None
 def test_module_and_version() -> None:
     run = subprocess.run([sys.executable, "-m", "wrp", "--version"], capture_output=True, text=True, check=True)
     assert run.stdout.startswith("wrp ")
+    assert f"torch {torch.__version__.split('+')[0]}" in run.stdout.replace("\n", " ")
 
 
 def test_a_missing_logger_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ LONGEST = 330
 MAY_IMPORT = {
     "types": set(),
     "caching": set(),
+    "versions": set(),
     "writing": {"types", "caching"},
     "ops": {"types", "caching"},
     "losses": {"types", "caching", "ops"},

@@ -6,10 +6,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest
 from wrp.types import WrpError
+from wrp.versions import versions
 
 COMMANDS = (
     autolabel.add,
@@ -83,7 +83,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
         epilog="fit, validate, test and predict are LightningCLI's: `wrp fit --help`, `wrp fit --config FILE`.",
     )
-    parser.add_argument("--version", action="version", version=f"wrp {version('wrp')}")
+    stack = ", ".join(f"{package} {version}" for package, version in versions().items())
+    parser.add_argument("--version", action="version", version=stack)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for verb, purpose in LIGHTNING_VERBS.items():
         verbs.add_parser(verb, help=purpose, add_help=False)

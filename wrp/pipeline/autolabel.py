@@ -7,7 +7,6 @@ import logging
 import shutil
 import time
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,10 @@ from wrp.pipeline.training import (
     quiet_lightning,
 )
 from wrp.types import DataError, VideoFrame, WrpError
+from wrp.versions import versions
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
-
-PACKAGES = ("wrp", "torch", "torchvision", "pytorch-lightning", "segmentation-models-pytorch", "opencv-python-headless")
-
 
 CALIBRATION = "calibration.json"
 
@@ -241,5 +238,5 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"
     record["encoder_weights"] = json.loads(used.read_text(encoding="utf-8"))["encoder"] if used.is_file() else None
-    record["versions"] = {package: version(package) for package in PACKAGES}
+    record["versions"] = versions()
     return record

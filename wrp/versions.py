@@ -1,0 +1,16 @@
+"""The versions of what results depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+PACKAGES = (
+    *("wrp", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "segmentation-models-pytorch"),
+    *("timm", "albumentations", "opencv-python-headless", "numpy", "pillow"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions by package, and Python's."""
+    return {package: version(package) for package in PACKAGES} | {"Python": platform.python_version()}
