@@ -145,9 +145,18 @@ def test_the_average_moves_by_its_decay() -> None:
         student.weight.fill_(3)
     update_average(average, student, 0.99)
     assert float(average.weight) == pytest.approx(1.02)
-    assert [ema_decay(step, 100) for step in (0, 24, 25, 50, 75, 99, 100)] == [
-        0.99, 0.99, 0.995, 0.9975, 0.999, 0.999, 0.999
+    steps = 100_000
+    assert [ema_decay(step, steps) for step in (24_999, 25_000, 50_000, 75_000, steps)] == [
+        0.99, 0.995, 0.9975, 0.999, 0.999
     ]  # fmt: skip
+
+
+def test_little_of_the_untrained_network_is_left_in_the_average() -> None:
+    left = 1.0
+    for step in range(300):
+        left *= ema_decay(step, 300)
+    assert left < 1e-9
+    assert ema_decay(0, 300) == 0.1
 
 
 def test_labels_are_warped_by_a_grid() -> None:
