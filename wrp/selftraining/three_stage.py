@@ -42,7 +42,7 @@ def three_stage_loss(supervised: Tensor, consistency: Tensor, pseudo: Tensor, su
 def ema_decay(step: int, steps: int) -> float:
     """The share of the past in the average at a step of a training.
 
-    It begins small (ours): of 300 steps, the schedule alone would leave a quarter of the untrained network in the average.
+    It begins small (ours): after 300 steps, the schedule alone would leave a quarter of the untrained network in it.
     """
     planned = EMA_STEPS[min(len(EMA_STEPS) - 1, step * len(EMA_STEPS) // max(1, steps))]
     return min(planned, (1 + step) / (10 + step))
