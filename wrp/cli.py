@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest
 from wrp.types import WrpError
@@ -33,6 +36,11 @@ LIGHTNING_VERBS = {
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: files in hand are finished, and what was opened is closed."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -42,26 +50,52 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Arguments; None: those of the process.
 
     Returns:
-        Exit code: 0 done, 2 an error in usage or input, 130 interrupted.
+        Exit code: 0 done, 2 an error in usage or input, 3 done but for the clips that were skipped, 130 interrupted,
+        143 terminated.
     """
     given = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("wrp").setLevel(logging.INFO)
     try:
-        if given and given[0] in LIGHTNING_VERBS:
-            _lightning(given if args is not None else None)
-        else:
+        with _terminable():
+            if given and given[0] in LIGHTNING_VERBS:
+                _lightning(given if args is not None else None)
+                return 0
             options = _parser().parse_args(given or ["--help"])
-            options.run(options)
+            return options.run(options) or 0
     except WrpError as error:
         print(f"wrp: error: {_message(error)}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        print("wrp: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _stopped("interrupted", EXIT_INTERRUPTED)
+    except Terminated:
+        return _stopped("terminated", EXIT_TERMINATED)
     except SystemExit as exit_:  # argparse and jsonargparse have said why
+        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning makes this of it
+            return _stopped("interrupted", EXIT_INTERRUPTED)
         return exit_.code if isinstance(exit_.code, int) else EXIT_ERROR
-    return 0
+
+
+def _stopped(how: str, code: int) -> int:
+    print(f"wrp: {how}; the same command goes on where this one stopped", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the block, SIGTERM raises :class:`Terminated`; Lightning calls it besides what it does itself."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # others may not ask for signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _message(error: WrpError) -> str:

@@ -18,18 +18,37 @@ from wrp.types import LabelMap, WrpError
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, many: bool = False) -> Iterator[Path]:
     """Write to a temporary name in the folder of ``path``; it takes the name of ``path`` once the block has ended.
 
-    A block that raises leaves ``path`` as it was and nothing beside it.
+    A block that raises leaves ``path`` as it was and nothing beside it. What was written is on the disk when the block
+    has ended, so that a machine may lose its power then; its name as well, unless it is one of ``many`` files whose
+    writer calls :func:`sync_folder` in the end.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        if not many:
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; nothing on systems that cannot say so."""
+    if os.name == "posix":
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -70,6 +89,6 @@ def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> None:
 
 
 def write_image(path: Path, image: Image.Image) -> None:
-    """Write a PNG."""
-    with replacing(path) as temporary:
+    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`."""
+    with replacing(path, many=True) as temporary:
         image.save(temporary, format="PNG", compress_level=4)

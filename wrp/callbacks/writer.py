@@ -15,7 +15,7 @@ from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from wrp.types import LabelMap, Propagated
-from wrp.writing import replacing, write_image, write_label, write_text
+from wrp.writing import replacing, sync_folder, write_image, write_label, write_text
 
 PARTS = "manifest.parts"
 
@@ -84,7 +84,9 @@ class LabelWriter(BasePredictionWriter):
                     picture.putpalette(SOURCE_PALETTE)
                     threads.do(write_image, self.out / "source" / name, picture)
                 lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255) | made_with))
-        # The note that a batch is complete comes last.
+        for folder in threads.folders:
+            sync_folder(folder)
+        # The note that a batch is complete comes last, when all else is on the disk.
         if part is not None:
             write_text(part, "\n".join(lines) + "\n")
 
@@ -115,21 +117,23 @@ def remove_temporaries(out: Path) -> None:
 
 
 class _Threads:
-    """A few threads that work on a bounded number of things; what one of them raises is raised here."""
+    """A few threads that write a bounded number of files at a time; what one of them raises is raised here."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads, "wrp-write")
         self.waiting: deque[Future[None]] = deque()
+        self.folders: set[Path] = set()
 
     def __enter__(self) -> _Threads:
         return self
 
-    def do(self, work: Callable[..., None], *args: Any) -> None:
-        """Work on it soon, after the oldest is done where too many wait: they hold a frame each."""
+    def do(self, write: Callable[..., None], path: Path, *args: Any) -> None:
+        """Write a file soon, after the oldest is done where too many wait: they hold a frame each."""
+        self.folders.add(path.parent)
         if len(self.waiting) >= 4 * self.threads:
             self.waiting.popleft().result()
-        self.waiting.append(self.pool.submit(work, *args))
+        self.waiting.append(self.pool.submit(write, path, *args))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.pool.shutdown(cancel_futures=kind is not None)

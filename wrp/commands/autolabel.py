@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+# Done, but for the clips that were skipped.
+EXIT_PARTIAL = 3
+
 
 def add(verbs: Any) -> None:
     """Add the command to the parser."""
@@ -78,6 +81,12 @@ def add(verbs: Any) -> None:
         help="label one of N shares of the intervals, for N jobs with one --out; networks "
         "and calibration have to be there: run once with --limit 0 before",
     )
+    verb.add_argument(
+        "--on-error",
+        choices=["stop", "skip"],
+        help="what a clip with a broken file does: stop the run before it begins (default), or be left out, which "
+        "makes the exit code 3",
+    )
     verb.add_argument("--limit", type=int, metavar="N", help="label at most N intervals this time; 0: train only")
     verb.add_argument("--seed", type=int, help="seed of everything that is random (default: 0)")
     verb.add_argument("--workers", type=int, help="loader processes (default: 0)")
@@ -96,7 +105,7 @@ def add_demo(verbs: Any) -> None:
     verb.set_defaults(run=_demo)
 
 
-def _autolabel(options: argparse.Namespace) -> None:
+def _autolabel(options: argparse.Namespace) -> int:
     from wrp.pipeline.autolabel import autolabel, dry_run
     from wrp.pipeline.settings import read_settings
 
@@ -108,6 +117,8 @@ def _autolabel(options: argparse.Namespace) -> None:
         print(f"labels so far: {Path(settings.out) / 'labels'}")
     else:
         _print(metrics, Path(settings.out))
+        return EXIT_PARTIAL if metrics.get("skipped") else 0
+    return 0
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -123,5 +134,7 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
         print(overall_table(metrics))
     if "student" in metrics:
         print(f"student by itself: mIoU {metrics['student']['miou']:.1f}")
+    for clip, problem in metrics.get("skipped", {}).items():
+        print(f"skipped {clip}: {problem}")
     print(f"labels: {out / 'labels'}")
     print(f"report: {out / 'report.html'}, its tables as text: {out / 'report.md'}")

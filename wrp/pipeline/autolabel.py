@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Collection
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from wrp.pipeline.training import (
     plain_trainer,
     quiet_lightning,
 )
-from wrp.types import DataError, VideoFrame, WrpError
+from wrp.types import Clip, DataError, Frame, LabelMap, VideoFrame, WrpError
 from wrp.versions import versions
 from wrp.writing import write_json
 
@@ -57,7 +58,8 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     started = time.perf_counter()
     out = Path(settings.out)
     index = index_of(settings)
-    check_files(index, settings.needs_teacher)
+    broken = check_files(index, settings.needs_teacher, settings.on_error == "skip")
+    index = without(index, broken)
     data = _data(settings, index)
     check_shard(settings, data, out)
     settings.claim_folder()
@@ -78,6 +80,8 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     of_student = student(settings, data, watch, out) if settings.student else {}
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
+    if broken:
+        metrics["skipped"] = broken
     metrics |= score(index, settings.methods, out) | of_student
     metrics["seconds"] = {key: 0.0 for key in ("flow", "teacher", "refiner", "propagate", "total")} | watch.seconds
     write_json(out / "metrics.json", metrics)
@@ -100,16 +104,27 @@ def index_of(settings: Settings) -> ClipIndex:
 
 
 def open_run(out: Path) -> ClipIndex:
-    """The clips of a run that was made before; WrpError if there is none."""
-    path = out / "settings.json"
-    if not path.is_file():
-        raise WrpError(f"there is no {path}: expected the output of `wrp autolabel`")
+    """The clips of a run that was made before, but for those that it has skipped; WrpError if there is none."""
+    if not (out / "settings.json").is_file():
+        raise WrpError(f"there is no {out / 'settings.json'}: expected the output of `wrp autolabel`")
+    kept, metrics = (_read_json(out / name) for name in ("settings.json", "metrics.json"))
+    names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
+    index = index_of(Settings(out=str(out), **{name: kept[name] for name in names if name in kept}))
+    return without(index, metrics.get("skipped", {}))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON file of a run, empty where it is not there; WrpError if it is damaged."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise WrpError(f"{path} is damaged ({error}); make the run again") from error
-    names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
-    return index_of(Settings(out=str(out), **{name: kept[name] for name in names if name in kept}))
+    return found
+
+
+def without(index: ClipIndex, names: Collection[str]) -> ClipIndex:
+    """The index without some clips."""
+    return replace(index, clips=tuple(clip for clip in index.clips if clip.name not in names))
 
 
 def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
@@ -139,26 +154,54 @@ def check_shard(settings: Settings, data: VideoDataModule, out: Path) -> None:
         )
 
 
-def check_files(index: ClipIndex, teacher: bool) -> None:
-    """Read every file that will be needed, so that a damaged one stops the run before it begins.
+def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> dict[str, str]:
+    """Read every file that will be needed, so that a damaged one is known before the work begins.
+
+    Args:
+        index: The clips.
+        teacher: Whether the data set's further labelled images are needed.
+        skip: Whether clips with a damaged file are to be left out.
+
+    Returns:
+        What is wrong with each clip that is to be left out.
 
     Raises:
-        DataError: On the first file that is unreadable, of another size, or holds unknown ids.
+        DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
+            out, if none remains.
     """
+    broken: dict[str, str] = {}
     images = index.images if teacher else ()
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
-    sizes: dict[str, tuple[tuple[int, ...], Path | VideoFrame]] = {}
+    sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
     for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
-        size = tuple(read_image(frame.image).shape[1:])
-        if clip is not None:
-            expected, first = sizes.setdefault(clip.name, (size, frame.image))
-            if size != expected:
-                raise DataError(
-                    f"{frame.image} is {size[1]}×{size[0]} pixels, {first} is {expected[1]}×{expected[0]}; all "
-                    "frames of a clip must have one size"
-                )
-        if frame.label is not None:
-            read_label(frame.label, index.label_map, (size[0], size[1]))
+        if clip is not None and clip.name in broken:
+            continue
+        try:
+            _check_frame(clip, frame, sizes, index.label_map)
+        except DataError as error:
+            if not skip or clip is None:
+                raise
+            broken[clip.name] = str(error)
+            logger.warning("Skipping clip %s: %s", clip.name, error)
+    if len(broken) == len(index.clips):
+        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
+    return broken
+
+
+def _check_frame(
+    clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
+) -> None:
+    """Read a frame and its label; DataError if that fails, or the frame has another size than the clip's first."""
+    height, width = read_image(frame.image).shape[1:]
+    if clip is not None:
+        expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
+        if (height, width) != expected:
+            raise DataError(
+                f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
+                "frames of a clip must have one size"
+            )
+    if frame.label is not None:
+        read_label(frame.label, label_map, (height, width))
 
 
 def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:

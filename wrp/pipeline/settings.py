@@ -56,6 +56,7 @@ class Settings:
         refiner_batch: Crops per step.
         student: How a network like the teacher is to learn from all frames in the end: ``plain``, ``cisc-r``,
             ``three-stage`` or ``st++``; None: no such network.
+        on_error: What a clip with a broken file does: ``stop`` the run before it begins, or ``skip``: it is left out.
         flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
         seed: Seed of everything that is random.
         workers: Loader processes.
@@ -89,6 +90,7 @@ class Settings:
     refiner_crop: tuple[int, int] = (192, 256)
     refiner_batch: int = 6
     student: str | None = None
+    on_error: str = "stop"
     flow_cache: str | None = None
     min_confidence: float = 0.0
     shard: str | None = None
@@ -118,6 +120,8 @@ class Settings:
             raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
         if self.student == "st++" and self.teacher_steps < 3:
             raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {self.teacher_steps}")
+        if self.on_error not in ("stop", "skip"):
+            raise WrpError(f"--on-error must be stop or skip, got {self.on_error!r}")
         if self.limit is not None and self.limit < 0:
             raise WrpError(f"--limit must be at least 0, got {self.limit}")
         if self.workers < 0:
@@ -165,7 +169,7 @@ class Settings:
 
 
 # May change between the runs of one folder: it does not change results.
-_FREE = ("workers", "flow_cache", "shard", "limit", "student")
+_FREE = ("on_error", "workers", "flow_cache", "shard", "limit", "student")
 
 
 def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:

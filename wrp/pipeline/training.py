@@ -108,8 +108,6 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
     with quiet_lightning():
         trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **flags)
         trainer.fit(module, data)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         with replacing(path) as temporary:
             trainer.save_checkpoint(temporary)
 
