@@ -23,9 +23,13 @@ def replacing(path: Path, many: bool = False) -> Iterator[Path]:
 
     A block that raises leaves ``path`` as it was and nothing beside it. What was written is on the disk when the block
     has ended, so that a machine may lose its power then; its name as well, unless it is one of ``many`` files whose
-    writer calls :func:`sync_folder` in the end.
+    writer calls :func:`sync_folder` in the end. A link of that name is replaced, not followed.
+
+    Raises:
+        WrpError: If the folder is a symbolic link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_link(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         yield temporary
@@ -35,6 +39,12 @@ def replacing(path: Path, many: bool = False) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_link(folder: Path) -> None:
+    """Raise WrpError where a folder to write to is a symbolic link: what it leads to may be anybody's."""
+    if folder.is_symlink():
+        raise WrpError(f"{folder} is a symbolic link, which nothing is written through; give {folder.resolve()} itself")
 
 
 def sync_folder(folder: Path) -> None:

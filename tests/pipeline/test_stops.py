@@ -9,11 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from tests.clips import make_folder
+from wrp import RefinementModule, SegmentationModule, VideoDataModule
 from wrp.cli import main
+from wrp.types import WrpError
 from wrp.writing import replacing, write_json
 
 MOTION = ["--label-every", "4", "--methods=motion"]
@@ -91,3 +97,44 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, m
     with replacing(tmp_path / "b.txt", many=True) as temporary:
         temporary.touch()
     assert done == ["sync", "replace"]
+
+
+@pytest.mark.parametrize("link", ["out", "out/labels", "out/labels/ride"])
+def test_nothing_is_written_through_a_link(
+    link: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(elsewhere)
+    assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *MOTION]) == 2
+    assert f"{tmp_path / link} is a symbolic link" in capsys.readouterr().err
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
+    victim = tmp_path / "victim.json"
+    victim.write_text("mine")
+    (tmp_path / "a.json").symlink_to(victim)
+    write_json(tmp_path / "a.json", {})
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "a.json").is_symlink()
+
+
+@pytest.mark.parametrize("serve", ["frames", "windows"])
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_frames(root: Path, serve: Any) -> None:
+    class Segmentation(SegmentationModule):
+        def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+            return super().loss(logits, labels, weights) * torch.nan
+
+    class Refinement(RefinementModule):
+        def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+            return super().loss(logits, labels) * torch.inf
+
+    data = VideoDataModule(3, str(root), label_every=4, serve=serve, crop_size=(32, 32), batch_size=2, epoch_length=4)
+    module = Segmentation(3) if serve == "frames" else Refinement(3, channels=(4, 8))
+    weights = [parameter.detach().clone() for parameter in module.parameters()]
+    trainer = pl.Trainer(max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(WrpError, match=r"the loss is (nan|inf) at step 0, frames (ride|walk)/000\d"):
+        trainer.fit(module, data)
+    assert all(torch.equal(*pair) for pair in zip(module.parameters(), weights, strict=True))

@@ -6,19 +6,24 @@ import contextlib
 import hashlib
 import importlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
-from wrp.types import WrpError
+from wrp.types import ClipBatch, FrameBatch, WrpError
 
 logger = logging.getLogger("wrp")
 
 OPTIMIZERS = ("adamw", "sgd")
+
+# Steps between looks at the loss on a GPU, where each waits for the step to end.
+LOOK_EVERY = 50
 
 
 class BaseModule(pl.LightningModule):
@@ -69,6 +74,23 @@ class BaseModule(pl.LightningModule):
         """What is trained, in the optimizer's groups; those without a learning rate of their own get the module's."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Keep the batch for the message of :meth:`on_before_backward`."""
+        self._batch = batch
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop before a loss that is not finite makes the weights so; on a GPU at every fiftieth step, not to wait.
+
+        Raises:
+            WrpError: If the loss is not finite; it names the frames of the batch.
+        """
+        looks = loss.device.type == "cpu" or self.global_step % LOOK_EVERY == 0
+        if looks and not torch.isfinite(loss):
+            raise WrpError(
+                f"the loss is {loss.item()} at step {self.global_step}, frames {frame_names(self._batch)}: lower the "
+                "learning rate, or look at these files"
+            )
+
     def train(self, mode: bool = True) -> Self:
         """Switch to training; frozen networks stay in evaluation mode."""
         super().train(mode)
@@ -114,6 +136,17 @@ class BaseModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another class."""
         check_class(checkpoint, type(self))
+
+
+def frame_names(batch: Any) -> str:
+    """The frames of a batch, for messages."""
+    if isinstance(batch, Mapping):
+        return ", ".join(frame_names(part) for part in batch.values())
+    if isinstance(batch, FrameBatch):
+        return ", ".join(f"{clip}/{stem}".lstrip("/") for clip, stem in zip(batch.clips, batch.stems, strict=True))
+    if isinstance(batch, ClipBatch):
+        return f"{batch.clip}/{batch.stems[batch.targets[0] - batch.first]}"
+    return f"of a {type(batch).__name__}"
 
 
 def file_hash(path: str) -> str:

@@ -13,7 +13,7 @@ import yaml
 from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
 from wrp.types import WrpError
-from wrp.writing import write_json
+from wrp.writing import refuse_link, write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -142,9 +142,11 @@ class Settings:
         """Make the output folder this run's; what other settings made there is never mixed with it.
 
         Raises:
-            WrpError: If a run with other settings was written there.
+            WrpError: If a run with other settings was written there, or a folder there is a symbolic link.
         """
         out = Path(self.out)
+        for folder in (out, *(found for found in out.glob("*") if found.is_dir())):
+            refuse_link(folder)
         path = out / "settings.json"
         mine = self.as_json()
         if path.is_file():
