@@ -9,6 +9,7 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from wrp.pipeline.report import markdown_table
 
@@ -22,16 +23,32 @@ def main() -> None:
         scores = [run["overall"][method]["miou"] for run in runs]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         rows.append([method, *(f"{score:.2f}" for score in scores), f"{statistics.mean(scores):.2f}", f"{spread:.2f}"])
-    names = [
-        f"{run['settings']['clips'][0]} every {run['settings']['label_every']} seed {run['settings']['seed']}"
-        for run in runs
-    ]
+    names = [f"{_clips(run)} every {run['settings']['label_every']} seed {run['settings']['seed']}" for run in runs]
     print(markdown_table(["mIoU", *names, "mean", "stdev"], rows))
+    for run in runs:
+        if any(scores.get("j") is not None for scores in run["overall"].values()):
+            print()
+            print(_masks(run))
     seconds = [[step, *(f"{run['seconds'][step]:.0f}" for run in runs)] for step in runs[0]["seconds"]]
     print()
     print(markdown_table(["seconds", *names], seconds))
     print()
     print("; ".join(f"{package} {number}" for package, number in runs[0]["settings"]["versions"].items()))
+
+
+def _clips(run: dict[str, Any]) -> str:
+    clips = run["settings"]["clips"]
+    return str(clips[0]) if len(clips) == 1 else f"{len(clips)} clips"
+
+
+def _masks(run: dict[str, Any]) -> str:
+    """J / F of each clip and their mean, as DAVIS scores masks."""
+    rows = []
+    for method, overall in run["overall"].items():
+        if overall.get("j") is not None:
+            found = [*(clip[method] for clip in run["clips"].values()), overall]
+            rows.append([method, *(f"{scores['j']:.1f} / {scores['f']:.1f}" for scores in found)])
+    return markdown_table(["J / F", *run["clips"], "mean"], rows)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ def test_sweeps_run_as_an_agent_would_run_them(
     name: str, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optuna, wandb = pytest.importorskip("optuna"), pytest.importorskip("wandb")
+    wandb.teardown()  # the service of another test would write into that test's folder
     monkeypatch.setenv("WRP_DATA", str(trees))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
@@ -142,7 +143,7 @@ def test_sweeps_run_as_an_agent_would_run_them(
     assert main([*command, "--trainer.num_sanity_val_steps=0"]) == 0
     pushed, folder = wandb.run.config["config"], Path(wandb.run.dir).parent
     wandb.finish()
-    wandb.teardown()  # its service would go on in the folder of this test
+    wandb.teardown()
     assert list(folder.glob("*.wandb"))
     [config] = Path("lightning_logs").glob("*/config.yaml")
     kept = yaml.safe_load(config.read_text())
@@ -209,7 +210,7 @@ def test_the_labels_of_nyu_are_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "wanted"),
     [
-        ("step", ["--steps=2", "--repeats=1", "--size", "64", "64"], "ratio "),
+        ("step", ["--steps=3", "--repeats=1", "--size", "64", "64"], "ratio "),
         ("loader", ["camvid", "--repeats=1"], "| camvid"),
     ],
 )

@@ -142,7 +142,9 @@ class VideoDataModule(BaseDataModule):
         """Augmented labelled frames, or windows."""
         if self.serve == "windows":
             windows = WindowItems(self.index.clips, self.label_map, self.radius)
-            return self._train_loader(windows, self.epoch_length or len(windows), None, least=WINDOW_DRAWS)
+            if self.epoch_length is None:
+                return self._train_loader(windows, len(windows), None)
+            return self._train_loader(windows, self.epoch_length, None, least=WINDOW_DRAWS)
         self._refuse("intervals", "trains nothing; serve frames or windows")
         truth, propagated = self.training_frames(), self.propagated
         if propagated is not None and propagated.apart:
