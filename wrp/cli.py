@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
@@ -54,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         143 terminated.
     """
     given = list(sys.argv[1:] if args is None else args)
+    if "--safe" in given[1:2]:  # of LightningCLI's verbs; the environment reaches the processes that it starts
+        os.environ.setdefault("WRP_SAFE", "1")
+        given.remove("--safe")
+        args = given
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("wrp").setLevel(logging.INFO)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -46,6 +48,10 @@ CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels)
 LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
 
 
+# What a configuration may name under WRP_SAFE: nothing in them runs or unpickles what it is given.
+SAFE = ("wrp", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics")
+
+
 class WrpCLI(LightningCLI):
     """LightningCLI in subclass mode; the data's number of classes becomes the model's."""
 
@@ -74,7 +80,14 @@ class WrpCLI(LightningCLI):
 
 
 def run(args: list[str] | None) -> WrpCLI:
-    """Run one of LightningCLI's verbs; ``args`` None: those of the process."""
+    """Run one of LightningCLI's verbs; ``args`` None: those of the process.
+
+    With the environment variable ``WRP_SAFE`` set to 1, or to names of further packages with commas, a configuration
+    can have nothing imported but those in :data:`SAFE` and these.
+    """
+    if safe := os.environ.get("WRP_SAFE"):
+        further = [name.strip() for name in safe.split(",") if name.strip() not in ("", "1")]
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
     return WrpCLI(
         pl.LightningModule,
         pl.LightningDataModule,
