@@ -127,3 +127,21 @@ def test_a_root_below_the_data_folder_is_found_again(root: Path, monkeypatch: py
     monkeypatch.setenv("WRP_DATA", str(root.parent))
     monkeypatch.chdir(Path(__file__).parent)
     assert Settings(root=root.name, out="out").as_json()["root"] == str(root.resolve())
+
+
+def test_labels_that_came_later_are_for_another_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["autolabel", str(root), f"--out={root.parent / 'out'}", "--methods=motion"]
+    assert main(command) == 0
+    assert main([f"--config={root.parent / 'out' / 'settings.json'}" if a == str(root) else a for a in command]) == 0
+    first = min((root / "labels" / "walk").iterdir())
+    third = sorted((root / "frames" / "walk").iterdir())[2]
+    first.with_name(f"{third.stem}.png").write_bytes(first.read_bytes())
+    assert main(command) == 2
+    assert "has learned from other labels than there are now; choose another --out" in capsys.readouterr().err
+
+
+def test_a_dry_run_reads_the_files(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = min((root / "labels" / "walk").iterdir())
+    label.write_bytes(b"nothing")
+    assert main(["autolabel", str(root), f"--out={root.parent / 'out'}", "--dry-run"]) == 2
+    assert str(label) in capsys.readouterr().err

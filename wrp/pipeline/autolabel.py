@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -58,11 +59,12 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     started = time.perf_counter()
     out = Path(settings.out)
     index = index_of(settings)
+    labels = _labels_hash(index)
     broken = check_files(index, settings.needs_teacher, settings.on_error == "skip")
     index = without(index, broken)
     data = _data(settings, index)
     check_shard(settings, data, out)
-    settings.claim_folder()
+    settings.claim_folder(labels)
     logger.info("%s", describe(settings, data, plan(settings, data)))
     watch = Stopwatch(out / "seconds.json")
     flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
@@ -92,7 +94,9 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
 
 def dry_run(settings: Settings) -> str:
     """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
-    data = _data(settings, index_of(settings))
+    index = index_of(settings)
+    check_files(index, settings.needs_teacher)
+    data = _data(settings, index)
     return describe(settings, data, plan(settings, data), Costs(settings, data))
 
 
@@ -202,6 +206,16 @@ def _check_frame(
             )
     if frame.label is not None:
         read_label(frame.label, label_map, (height, width))
+
+
+def _labels_hash(index: ClipIndex) -> str:
+    """The first 16 digits of the SHA-256 of the labels that a run learns from, and of the frames that they are of."""
+    digest = hashlib.sha256()
+    frames = [*index.images, *(clip.frames[anchor] for clip in index.clips for anchor in clip.anchors)]
+    for frame in frames:
+        assert frame.label is not None
+        digest.update(f"{frame.stem}\n".encode() + hashlib.sha256(frame.label.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _data(settings: Settings, index: ClipIndex) -> VideoDataModule:

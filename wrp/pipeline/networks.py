@@ -61,7 +61,11 @@ def networks(
             started = time.perf_counter()
             weights, problem = find_weights(settings)
             if problem is not None:
-                logger.warning("The teacher starts from scratch: %s", problem)
+                logger.warning(
+                    "The teacher starts from scratch, ImageNet weights cannot be downloaded (%s); --weights none "
+                    "does not ask for them",
+                    problem,
+                )
             write_json(out / "weights.json", {"encoder": weights})
             propagated = label_by_motion(data, flow, out / "motion") if settings.teacher_share else None
             logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))

@@ -180,7 +180,8 @@ def describe(settings: Settings, data: VideoDataModule, steps: list[Step], costs
     longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     lines = [
-        f"{settings.root} ({data.index.layout}): {len(clips)} clips, {frames} frames, {anchors} of them labelled, "
+        f"{settings.root} ({data.index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
+        f"{anchors} of them labelled, "
         f"intervals of up to {longest} frames, {data.num_classes} classes",
         f"device: {device}; seed {settings.seed}",
     ]

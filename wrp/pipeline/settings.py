@@ -138,8 +138,11 @@ class Settings:
         """Whether a listed method needs the refiner."""
         return any(chosen.needs_refiner for chosen in make_propagators(list(self.methods)).values())
 
-    def claim_folder(self) -> None:
-        """Make the output folder this run's; what other settings made there is never mixed with it.
+    def claim_folder(self, labels: str) -> None:
+        """Make the output folder this run's; what other settings or labels made there is never mixed with it.
+
+        Args:
+            labels: Hash of the labels that the run learns from.
 
         Raises:
             WrpError: If a run with other settings was written there, or a folder there is a symbolic link.
@@ -148,7 +151,7 @@ class Settings:
         for folder in (out, *(found for found in out.glob("*") if found.is_dir())):
             refuse_link(folder)
         path = out / "settings.json"
-        mine = self.as_json()
+        mine = self.as_json() | {"labels": labels}
         if path.is_file():
             try:
                 theirs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -156,6 +159,11 @@ class Settings:
                 raise WrpError(f"{path} is damaged ({error}); delete {out} to start anew") from error
             if changed := [key for key in mine if key not in _FREE and theirs.get(key) != mine[key]]:
                 key = changed[0]
+                if key == "labels":
+                    raise WrpError(
+                        f"{out} holds a run that has learned from other labels than there are now; choose another "
+                        "--out, or delete it to start anew"
+                    )
                 raise WrpError(
                     f"{out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
                     "delete it to start anew"
@@ -194,6 +202,7 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
             raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
         if not isinstance(read, dict):
             raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
+        read.pop("labels", None)  # which a run has added, see Settings.claim_folder
     known = {setting.name for setting in fields(Settings)}
     if unknown := [str(name) for name in read if name not in known]:
         raise WrpError(f"--config {config}: there is no setting {unknown[0]!r}; known: {', '.join(sorted(known))}")

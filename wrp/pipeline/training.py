@@ -151,7 +151,7 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
         return None, None
     if settings.weights != "auto":
         return settings.weights, None
-    problem: list[str] = ["no answer within 10 seconds"]
+    problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
 
     def download() -> None:
         try:
@@ -167,7 +167,8 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     thread = threading.Thread(target=download, daemon=True)
     thread.start()
     thread.join(WEIGHTS_TIMEOUT)
-    noisy.setLevel(level)
+    if not thread.is_alive():  # else it goes on to complain
+        noisy.setLevel(level)
     return (None, problem[0]) if problem else (WEIGHTS, None)
 
 
