@@ -181,7 +181,7 @@ def test_report_is_written_again(reported: Path, tmp_path: Path, capsys: pytest.
         ("confidence/walk/00003.png", "there is no file"),
         ("manifest.jsonl", "there is no"),
         ("metrics.json=", "metrics.json is damaged"),
-        ("metrics.json={}", "metrics.json is damaged"),
+        ("metrics.json={}", "metrics.json cannot be used"),
         ("settings.json=[", "settings.json is damaged"),
         ("manifest.jsonl=", "manifest.jsonl lacks frame 00000 of clip"),
     ],
