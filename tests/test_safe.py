@@ -33,6 +33,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     ("flags", "environment", "ran"),
     [
         (["--safe"], {}, False),
+        (["--safe"], {"WRP_SAFE": ""}, False),
         ([], {"WRP_SAFE": "other, another"}, False),
         ([], {"WRP_SAFE": "evil"}, True),
         ([], {}, True),
@@ -46,6 +47,15 @@ def test_a_configuration_imports_what_is_allowed(
     assert (tmp_path / "ran").exists() == ran
     assert done.returncode == (0 if ran else 2)
     assert ("Importing 'evil.Module' is not allowed" in done.stderr) != ran
+
+
+@pytest.mark.parametrize("value", ["0", "evil,no name", "evil..x"])
+def test_a_value_that_is_no_name_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRP_SAFE", value)
+    assert main(["fit", "--model=SegmentationModule"]) == 2
+    assert "expected 1, or names of packages" in capsys.readouterr().err
 
 
 def test_no_function_is_handed_to_a_callback(tmp_path: Path) -> None:

@@ -56,9 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     if "--safe" in given[1:2]:  # of LightningCLI's verbs; the environment reaches the processes that it starts
-        os.environ.setdefault("WRP_SAFE", "1")
-        given.remove("--safe")
-        args = given
+        os.environ["WRP_SAFE"] = os.environ.get("WRP_SAFE") or "1"  # an empty one would not be safe
+        (sys.argv if args is None else given).remove("--safe")
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("wrp").setLevel(logging.INFO)
     try:

@@ -87,6 +87,9 @@ def run(args: list[str] | None) -> WrpCLI:
     """
     if safe := os.environ.get("WRP_SAFE"):
         further = [name.strip() for name in safe.split(",") if name.strip() not in ("", "1")]
+        for name in further:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise WrpError(f"WRP_SAFE names {name!r}; expected 1, or names of packages with commas between them")
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
     return WrpCLI(
         pl.LightningModule,
