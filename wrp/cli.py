@@ -81,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _stopped(how: str, code: int) -> int:
-    print(f"wrp: {how}; the same command goes on from the last step that was finished", file=sys.stderr)
+    print(f"wrp: {how}; the same command goes on from there", file=sys.stderr)
     return code
 
 

@@ -51,6 +51,15 @@ def test_two_threads_can_share_an_estimator() -> None:
         assert all(torch.equal(flow, alone[i]) for flow in found[i])
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("size", [(24, 40), (36, 80), (48, 32), (61, 37), (80, 88)])
+def test_flow_of_a_small_frame_does_not_depend_on_the_pair_before(preset: str, size: tuple[int, int]) -> None:
+    estimator, first, second = DIS(preset, scale=1), texture(*size)[None], texture(*size, 3)[None]
+    expected = estimator(first, second)
+    estimator(texture(*size)[None].flip(-1), texture(*size, -2)[None])
+    assert torch.equal(estimator(first, second), expected)
+
+
 def test_flow_does_not_depend_on_what_was_estimated_before() -> None:
     first, second = texture(64, 96)[None], texture(64, 96, 3)[None]
     expected = DIS()(first, second)

@@ -67,6 +67,11 @@ def test_the_pictures_are_those_of_the_run(reported: Path) -> None:
             assert np.array_equal(pixels(frame["source"])[..., 0], ids(reported / "source/walk" / name))
 
 
+def test_the_legend_names_no_source_that_the_run_has_not(reported: Path) -> None:
+    names = [source["name"] for source in data_of(reported)["sources"]]
+    assert names == ["nobody", "earlier anchor", "later anchor", "both anchors"]
+
+
 def test_the_score_of_a_frame_is_that_of_its_classes(reported: Path) -> None:
     walk = next(clip for clip in data_of(reported)["clips"] if clip["name"] == "walk")
     for frame in walk["frames"]:

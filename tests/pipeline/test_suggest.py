@@ -129,10 +129,15 @@ def test_suggestions_are_printed_listed_and_drawn(run: tuple[Path, Path], capsys
     assert float(rows[0][5]) == pytest.approx(entry["mean_confidence"], abs=6e-4)
     assert "next: label these frames" in printed.splitlines()[-1]
     sheet = Image.open(out / "suggest.png")
-    assert sheet.size == (3 * 320, 3 * (192 + 18))
+    legend = 2 * 18 + 4  # the columns, and the classes in one line
+    assert sheet.size == (3 * 320, legend + 3 * (192 + 18))
     clip, stem = names[0].split("/")
     labels = np.array(Image.open(out / "labels" / clip / f"{stem}.png").convert("RGB"))
-    assert np.array_equal(np.array(sheet)[18:210:8, 320:640:8], labels)
+    rows_of_first = np.array(sheet)[legend + 18 : legend + 210]
+    assert np.array_equal(rows_of_first[::8, 320:640:8], labels)
+    confidence = np.array(Image.open(out / "confidence" / clip / f"{stem}.png"))
+    brightness = rows_of_first[4::8, 644::8].sum(-1, dtype=int)  # rises with doubt
+    assert np.corrcoef(brightness.ravel(), confidence.ravel())[0, 1] < -0.8
 
 
 def test_only_the_clips_asked_for_and_only_frames_there_are(
@@ -143,7 +148,7 @@ def test_only_the_clips_asked_for_and_only_frames_there_are(
         assert main(["suggest", str(out), "-n", "30", "--clips", "run"]) == 0
     assert "only 4 have no label" in caplog.text
     assert sorted((out / "suggest.txt").read_text().split()) == [f"run/0000{i}" for i in range(1, 5)]
-    assert Image.open(out / "suggest.png").size == (960, 4 * 210)
+    assert Image.open(out / "suggest.png").size == (960, 40 + 4 * 210)
     assert main(["suggest", str(out), "--clips", "fly"]) == 2
     assert "has no clip 'fly'" in capsys.readouterr().err
 

@@ -19,7 +19,10 @@ def add(verbs: Any) -> None:
         "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
     )
     verb.add_argument(
-        "root", nargs="?", help="data set: frames/<clip>/ with labels/<clip>/ and classes.yaml, CamVid, or DAVIS"
+        "root",
+        nargs="?",
+        help="folder with frames/, labels/ and classes.yaml, or a data set (`wrp data layouts`), looked for below "
+        "WRP_DATA as well",
     )
     verb.add_argument("--out", help="folder to write to")
     verb.add_argument(

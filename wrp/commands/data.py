@@ -32,12 +32,12 @@ def add(verbs: Any) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from wrp.data.datasets import open_index
-    from wrp.pipeline.check import check_data, describe
+    from wrp.pipeline.check import check_data, describe, problems
 
     found = check_data(open_index(options.root, options.layout, options.split), options.threads)
     print(describe(found))
     if found.broken:
-        raise WrpError(f"{options.root} cannot be used as it is: {len(found.broken)} problems, listed above")
+        raise WrpError(f"{options.root} cannot be used as it is: {problems(found)}, listed above")
 
 
 def _synthetic(options: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,35 @@ from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
 from wrp.types import DataError, LabelMap
+
+
+class TrainLoader(DataLoader[Any]):
+    """Loader of a :class:`TrainSampler` that goes on in the middle of an epoch; Lightning saves and loads its state.
+
+    An epoch begins with its first batch: Lightning asks for an iterator before it has set the epoch of a training that
+    goes on, and workers would read ahead of the wrong one.
+    """
+
+    sampler: TrainSampler
+    _served = 0
+    _resumed: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        resumed, self._resumed = self._resumed, None
+        goes_on = resumed is not None and resumed["epoch"] == self.sampler.epoch
+        self._served = resumed["batches"] if resumed is not None and goes_on else 0
+        self.sampler.start = self._served * (self.batch_size or 1)
+        for batch in super().__iter__():
+            self._served += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches were served."""
+        return {"epoch": self.sampler.epoch, "batches": self._served}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Leave out what was served, if the next epoch is the same one."""
+        self._resumed = state
 
 
 class BaseDataModule(pl.LightningDataModule):
@@ -57,7 +86,7 @@ class BaseDataModule(pl.LightningDataModule):
             dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform, least
         )
         collate = collate_frames if batch_size is not None else None
-        return DataLoader(
+        return TrainLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,

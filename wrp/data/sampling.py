@@ -54,6 +54,7 @@ class TrainSampler(DistributedSampler):
         self.later = later
         self.least = least
         self.num_samples = max(1, length // num_replicas)
+        self.start = 0  # items of the epoch that this process leaves out, where a training goes on
 
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -62,7 +63,7 @@ class TrainSampler(DistributedSampler):
         rng = np.random.default_rng((self.seed, self.epoch))
         by_class = rng.random(wanted) < self.uniform
         choices = rng.random((wanted, 2))
-        for position in range(self.rank, wanted, self.num_replicas):
+        for position in range(self.rank + self.start * self.num_replicas, wanted, self.num_replicas):
             # The number of draws so far, so that an item repeated within an epoch is augmented anew.
             draw = Draw(self.epoch * wanted + position, int(order[position]))
             yield self._of_a_class(draw, *choices[position]) if by_class[position] else draw

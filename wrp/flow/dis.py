@@ -47,8 +47,9 @@ class DIS(FlowEstimator):
         ValueError: If an argument is out of its range.
     """
 
-    # DIS builds a pyramid of 8-pixel patches and raises on smaller frames.
-    smallest = 32
+    # OpenCV raises below 32 pixels, and where no side is longer than 91 the presets but "fine" read what an estimate
+    # before has left in their buffers (OpenCV 5.0.0.93).
+    smallest = 96
     # OpenCV lets go of the interpreter, so one core estimates while the other composes.
     ahead = True
 

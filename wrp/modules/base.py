@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -74,8 +75,14 @@ class BaseModule(pl.LightningModule):
         """What is trained, in the optimizer's groups; those without a learning rate of their own get the module's."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
+    def on_fit_start(self) -> None:
+        """Keep the seed of the run, which :meth:`on_train_batch_start` replaces."""
+        self._seed = torch.initial_seed()
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the batch for the message of :meth:`on_before_backward`."""
+        """Seed the step, so that a training that goes on is the one it would have been; keep its batch for messages."""
+        step = [self._seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         self._batch = batch
 
     def on_before_backward(self, loss: Tensor) -> None:

@@ -78,6 +78,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     own = (out / "flow").resolve()
     if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
         shutil.rmtree(own, ignore_errors=True)
+        logger.info("%s is deleted; --flow-cache DIR keeps optical flow for other runs", own)
     shutil.rmtree(out / "motion", ignore_errors=True)
     of_student = student(settings, data, watch, out) if settings.student else {}
     watch.add("total", time.perf_counter() - started)
@@ -249,7 +250,8 @@ def _propagate(
     units, left = _count(data, frozenset(), (0, 1)), _count(data, data.done, (0, 1))
     mine = _count(data, data.done, data.shard)
     mine = mine if settings.limit is None else min(mine, settings.limit)
-    logger.info("Labelling %d of %d intervals, %d are left", mine, units, left)
+    there = f", {units - left} are there already" if left < units else ""
+    logger.info("Labelling %d of %d intervals%s", mine, units, there)
     if left:
         started = time.perf_counter()
         module = PropagationModule(

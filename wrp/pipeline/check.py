@@ -97,10 +97,15 @@ def describe(found: Findings) -> str:
             parts.append(f"No label shows: {', '.join(absent)}")
     if found.broken:
         listed = "\n".join(f"- {message}" for message in found.broken)
-        parts.append(f"{len(found.broken)} problems:\n{listed}")
+        parts.append(f"{problems(found)}:\n{listed}")
     else:
         parts.append("Everything can be used.")
     return "\n\n".join(parts)
+
+
+def problems(found: Findings) -> str:
+    """How many there are, in words."""
+    return f"{len(found.broken)} problem{'s' if len(found.broken) > 1 else ''}"
 
 
 def _row(clip: Clip, found: Findings) -> list[str]:

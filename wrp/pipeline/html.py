@@ -24,7 +24,17 @@ from wrp.data.clips import ClipIndex
 from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.pipeline.report import Table, class_rows, clip_rows, overall_rows, region_rows, summary
+from wrp.modules.propagators import make_propagators
+from wrp.pipeline.report import (
+    DOUBT,
+    FLOW_IS_PART,
+    Table,
+    class_rows,
+    clip_rows,
+    overall_rows,
+    region_rows,
+    summary,
+)
 from wrp.types import Clip, DataError, LabelMap
 from wrp.writing import write_text
 
@@ -101,7 +111,9 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
                 frames.append(vars(rows[clip.name][position]) | _pictures(clip, position, index, out))
                 progress.update()
             shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
-    data = {"classes": _legend(index.label_map), "sources": _legend(SOURCES), "clips": shown}
+    methods = make_propagators(list(metrics["settings"]["methods"])).values()
+    sources = _legend(SOURCES)[: 8 if any(method.needs_teacher for method in methods) else 4]
+    data = {"classes": _legend(index.label_map), "sources": sources, "doubt": DOUBT, "clips": shown}
     write_text(out / "report.html", _render(index, metrics, out, data))
     logger.info("%s: %.1f MB", out / "report.html", (out / "report.html").stat().st_size / 1e6)
 
@@ -237,6 +249,7 @@ def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str
         versions=settings.pop("versions", {}),
         settings=settings,
         seconds=metrics["seconds"],
+        flow_is_part=FLOW_IS_PART,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         # The page may run this script alone, whatever the names of clips and classes are.

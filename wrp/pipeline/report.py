@@ -22,6 +22,11 @@ DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
 
 CAPTION_HEIGHT = 18
 
+# From certain, which is dark, to doubtful, which is bright: doubt is what there is to look at.
+DOUBT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+
+FLOW_IS_PART = "Those of flow are part of those of the refiner and of propagation."
+
 Table = tuple[list[str], list[list[str]]]
 """Header and rows; the first column holds names, the others numbers."""
 
@@ -105,7 +110,7 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
         write_image(out / picture, draw_panel(index, clip, position, methods, out))
         parts += [f"### {clip.name}, frame {clip.frames[position].stem}", f"![{clip.name}]({picture})"]
     parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in metrics["settings"].items())]
-    parts += ["## Seconds", *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
+    parts += ["## Seconds", FLOW_IS_PART, *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
     write_text(out / "report.md", "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n")
 
 

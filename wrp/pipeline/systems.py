@@ -141,11 +141,10 @@ class _Queries:
         transform = TrainTransform(run.settings.crop_size, (0.5, 2.0), run.settings.seed)
         self.items = FrameItems([("", i, f) for i, f in enumerate(run.labelled)], run.label_map, transform)
         self.index = index
-        self.count = 0
 
     def __call__(self, classes: list[int]) -> tuple[Tensor, Tensor]:
-        self.count += 1
-        batch = self.items[Draw(self.count, self.index.draw(classes, float(torch.rand(()))))]
+        number = int(torch.randint(2**31, ()))
+        batch = self.items[Draw(number, self.index.draw(classes, float(torch.rand(()))))]
         return batch.images[0], batch.labels[0]
 
 

@@ -6,12 +6,14 @@ import contextlib
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
@@ -28,6 +30,9 @@ logger = logging.getLogger("wrp")
 
 WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
+
+# Seconds between the checkpoints of a training that is not finished; to write one takes well under one.
+SAVE_EVERY = 60.0
 
 
 def train_teacher(
@@ -103,13 +108,51 @@ def train_refiner(
 
 
 def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
-    """Train for a number of steps and save a checkpoint that appears complete or not at all."""
-    flags = {"callbacks": [_Thirds(path, steps)] if thirds else [], **plain_trainer()}
+    """Train for a number of steps and save a checkpoint that appears complete or not at all.
+
+    A training that was stopped goes on from where it was up to a minute before, to the same weights.
+    """
+    unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
+    callbacks: list[pl.Callback] = [_Unfinished(unfinished), *([_Thirds(path, steps)] if thirds else [])]
     with quiet_lightning():
-        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **flags)
-        trainer.fit(module, data)
-        with replacing(path) as temporary:
-            trainer.save_checkpoint(temporary)
+        trainer = pl.Trainer(
+            max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, callbacks=callbacks, **plain_trainer()
+        )
+        trainer.fit(module, data, ckpt_path=unfinished if _readable(unfinished) else None, weights_only=True)
+        _save(trainer, path)
+    unfinished.unlink(missing_ok=True)
+
+
+def _readable(unfinished: Path) -> bool:
+    """Whether a training can go on from a file; says so."""
+    if not unfinished.is_file():
+        return False
+    try:
+        step = torch.load(unfinished, map_location="cpu", mmap=True, weights_only=True)["global_step"]
+    except Exception as error:  # a damaged file raises whatever the unpickler met first
+        logger.warning("%s cannot be read (%s), the training begins anew", unfinished, str(error).splitlines()[0][:200])
+        return False
+    logger.info("Going on from %s, step %d", unfinished, step)
+    return True
+
+
+def _save(trainer: pl.Trainer, path: Path) -> None:
+    with replacing(path) as temporary:
+        trainer.save_checkpoint(temporary)
+
+
+class _Unfinished(pl.Callback):
+    """Keep a training as it is, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save where a minute has passed since the last time."""
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            _save(trainer, self.path)
+            self.saved = time.monotonic()
 
 
 def thirds_of(network: Path) -> tuple[Path, Path]:
@@ -127,8 +170,7 @@ class _Thirds(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save at the thirds."""
         if path := self.paths.get(trainer.global_step):
-            with replacing(path) as temporary:
-                trainer.save_checkpoint(temporary)
+            _save(trainer, path)
 
 
 def plain_trainer() -> dict[str, Any]:

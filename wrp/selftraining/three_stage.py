@@ -113,9 +113,10 @@ class ThreeStageModule(StudentModule):
             self.supervised_weight,
         )
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the average on."""
-        decay = ema_decay(self.global_step, int(self.trainer.estimated_stepping_batches))
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Move the average on with each step: before any callback saves it."""
+        super().optimizer_step(*args, **kwargs)
+        decay = ema_decay(self.global_step + 1, int(self.trainer.estimated_stepping_batches))
         update_average(self.average, self.net, decay)
 
     def train(self, mode: bool = True) -> Self:

@@ -53,6 +53,13 @@ def test_missing_classes_are_asked_for(tmp_path: Path) -> None:
         open_index(tmp_path / "unlabelled")
 
 
+def test_a_folder_of_labels_under_another_name_is_told(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"walk": 2})
+    (tmp_path / "labels").rename(tmp_path / "masks")
+    with pytest.raises(DataError, match=f"{tmp_path / 'masks'} is not read: labels are expected in .*; rename it"):
+        open_index(tmp_path)
+
+
 def test_no_clips_at_all_is_told(tmp_path: Path) -> None:
     make_folder(tmp_path, {})
     (tmp_path / "frames").mkdir()

@@ -15,6 +15,9 @@ from wrp.data.labelmaps import map_from_palettes, read_label_map
 from wrp.data.video import VIDEO_SUFFIXES, open_video
 from wrp.types import DataError, Frame, VideoFrame
 
+# What people call the folder of the labels.
+MISNAMED = ("label", "masks", "mask", "annotations", "ground_truth", "gt")
+
 
 def matches(root: Path) -> bool:
     """Whether a folder has this layout."""
@@ -32,6 +35,8 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     names = [source.stem if source in videos else source.name for source in (*folders, *videos)]
     if double := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{root / 'frames'} holds two clips named {double[0]!r}; every clip needs a name of its own")
+    if not (root / "labels").is_dir() and (others := [name for name in MISNAMED if (root / name).is_dir()]):
+        raise DataError(f"{root / others[0]} is not read: labels are expected in {root / 'labels'}; rename it")
     clips = []
     listed = read_list(root / "splits" / f"{split}.txt") if split is not None else names
     if unknown := sorted(set(listed) - set(names)):

@@ -4,9 +4,8 @@ const page = JSON.parse(document.getElementById("data").textContent);
 const at = (id) => document.getElementById(id);
 const UNLABELLED = 255;
 const PLAY_PAUSE = 100; // milliseconds from frame to frame
-// From certain, which is dark, to doubtful, which is bright: doubt is what there is to look at.
-const DOUBT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]];
 
+const scored = page.clips.some((one) => one.miou.some((value) => value !== null));
 const hidden = new Set(); // numbers of the classes that are not shown
 let clip = page.clips[0];
 let position = 0; // in clip.frames
@@ -38,7 +37,7 @@ function ramp(stops) {
   });
 }
 
-const certaintyTable = table(ramp(DOUBT));
+const certaintyTable = table(ramp(page.doubt));
 const sourceTable = table(page.sources.map((source) => source.color));
 
 async function load(data) {
@@ -174,7 +173,8 @@ function listWorst(clips) {
     const name = element("th", "", { scope: "row" });
     name.append(button);
     row.append(name, element("td", one.name), element("td", frame.distance ?? "–"),
-      element("td", frame.confidence.toFixed(3)), element("td", frame.miou === null ? "–" : frame.miou.toFixed(1)));
+      element("td", frame.confidence.toFixed(3)));
+    if (scored) row.append(element("td", frame.miou === null ? "–" : frame.miou.toFixed(1)));
     row.frame = frame;
     row.setAttribute("aria-current", clip === one && clip.frames[position] === frame);
     return row;
@@ -275,7 +275,7 @@ function makeLegends() {
     return button;
   }));
   at("sources").replaceChildren(...page.sources.map((one) => swatch("span", one)));
-  const stops = [...DOUBT].reverse().map((color) => `rgb(${color.join(" ")})`);
+  const stops = [...page.doubt].reverse().map((color) => `rgb(${color.join(" ")})`);
   at("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
 }
 
