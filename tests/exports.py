@@ -46,7 +46,7 @@ def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Pat
         shutil.copy(run / "labels" / clip / "00000.png", root / "labels" / clip / "00000.png")
     write_label_map(label_map, root / "classes.yaml")
     (run / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    Settings(root=str(root), out=str(run), methods=("motion",)).claim_folder("none")
+    Settings(root=str(root), out=str(run), methods=("motion",)).claim_folder("none", {})
     return folder
 
 

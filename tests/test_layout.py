@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "caching": set(),
     "versions": set(),
     "writing": {"types", "caching"},
+    "locking": {"types", "writing"},
+    "checkpoints": {"writing"},
     "ops": {"types", "caching"},
     "losses": {"types", "caching", "ops"},
     "metrics": {"types", "caching", "ops"},
@@ -33,7 +35,7 @@ MAY_IMPORT = {
 }
 SEES_ALL = {"pipeline", "commands", "cli", "lightning_cli", "__main__", "__init__"}
 LIGHTNING = {"pytorch_lightning", "lightning"}
-USES_LIGHTNING = {"modules", "selftraining", "callbacks", "pipeline", "commands", "cli", "lightning_cli"}
+USES_LIGHTNING = {"checkpoints", "modules", "selftraining", "callbacks", "pipeline", "commands", "cli", "lightning_cli"}
 
 
 def home(path: Path) -> str:

@@ -13,12 +13,14 @@ import torch
 from jsonargparse import set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins.io import CheckpointIO
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
 from wrp.callbacks.config import SaveConfig
 from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.writer import LabelWriter
+from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
@@ -58,6 +60,13 @@ class WrpCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what data and model must agree on."""
         parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Make the Trainer, with checkpoints that are written whole unless the configuration has a way of its own."""
+        plugins = _listed(self._get(self.config_init, "trainer.plugins", []))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), WholeCheckpointIO()]
+        return super().instantiate_trainer(**kwargs)
 
     def before_instantiate_classes(self) -> None:
         """Check what Lightning would find out late, or never."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -45,6 +47,17 @@ def refuse_link(folder: Path) -> None:
     """Raise WrpError where a folder to write to is a symbolic link: what it leads to may be anybody's."""
     if folder.is_symlink():
         raise WrpError(f"{folder} is a symbolic link, which nothing is written through; give {folder.resolve()} itself")
+
+
+def require_writable(folder: Path) -> None:
+    """Raise WrpError where a folder cannot be written to, or made, before any work is done for it."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise WrpError(f"{folder} cannot be written: {place} is a file, expected a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise WrpError(f"{folder} cannot be written: you may not write to {place}")
 
 
 def sync_folder(folder: Path) -> None:
@@ -91,14 +104,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> None:
-    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
+def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> str:
+    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes; its checksum."""
     image = Image.fromarray(label_map.decode(labels))
     image.putpalette(label_map.palette)
-    write_image(path, image)
+    return write_image(path, image)
 
 
-def write_image(path: Path, image: Image.Image) -> None:
-    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`."""
+def write_image(path: Path, image: Image.Image) -> str:
+    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`. Its :func:`checksum`."""
+    encoded = io.BytesIO()
+    image.save(encoded, format="PNG", compress_level=4)
     with replacing(path, many=True) as temporary:
-        image.save(temporary, format="PNG", compress_level=4)
+        temporary.write_bytes(encoded.getbuffer())
+    return checksum(encoded.getbuffer())
+
+
+def checksum(content: bytes | memoryview) -> str:
+    """The first 16 digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]

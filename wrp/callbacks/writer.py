@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +15,10 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wrp.types import LabelMap, Propagated
-from wrp.writing import replacing, sync_folder, write_image, write_label, write_text
+from wrp.types import LabelMap, Propagated, WrpError
+from wrp.writing import checksum, replacing, require_writable, sync_folder, write_image, write_label, write_text
+
+logger = logging.getLogger("wrp")
 
 PARTS = "manifest.parts"
 
@@ -31,14 +34,16 @@ class LabelWriter(BasePredictionWriter):
     * ``confidence/<clip>/<stem>.png``: 8-bit grey, 255 is certain
     * ``source/<clip>/<stem>.png``: who says the same as the label, a sum of 1 the earlier or only anchor, 2 the later
       one, 4 the teacher
-    * ``manifest.jsonl``: one line per frame, complete once all intervals are
+    * ``manifest.jsonl``: one line per frame, with the checksums of its files and of the networks, complete once all
+      intervals are
 
     Every batch is noted in ``manifest.parts`` when all its files are there, so that an interrupted run can go on. The
     label map is the data module's. Files are encoded and written in threads, while the next frames are made.
 
     Args:
         out: Folder to write to.
-        resume: Leave out the intervals that are written there already. They are not compared with this run's settings.
+        resume: Leave out the intervals that are written there already. Of this run's settings only the networks are
+            compared with theirs.
         threads: Threads that write.
     """
 
@@ -50,8 +55,9 @@ class LabelWriter(BasePredictionWriter):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Tell the data module what is there already."""
+        require_writable(self.out)
         if stage == "predict" and self.resume:
-            trainer.datamodule.done = written_parts(self.out)  # type: ignore[attr-defined]
+            trainer.datamodule.done = written_parts(self.out, getattr(pl_module, "made_with", {}))  # type: ignore[attr-defined]
 
     def write_on_batch_end(
         self,
@@ -67,7 +73,8 @@ class LabelWriter(BasePredictionWriter):
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
         made_with = getattr(pl_module, "made_with", {})
-        lines, part = [], None
+        entries: list[tuple[dict[str, Any], dict[str, Future[str]]]] = []
+        part = None
         with _Threads(self.threads) as threads:
             for result in prediction:  # may be an iterator that works as it goes
                 part = part or self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
@@ -77,13 +84,19 @@ class LabelWriter(BasePredictionWriter):
                     threads.do(write_label, method_folder(self.out, str(result.method)) / name, labels, label_map)
                     continue
                 confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
-                threads.do(write_label, self.out / "labels" / name, labels, label_map)
-                threads.do(write_image, self.out / "confidence" / name, Image.fromarray(confidence))
+                written = {
+                    "labels": threads.do(write_label, self.out / "labels" / name, labels, label_map),
+                    "confidence": threads.do(write_image, self.out / "confidence" / name, Image.fromarray(confidence)),
+                }
                 if result.source is not None:
                     picture = Image.fromarray(result.source.cpu().numpy())
                     picture.putpalette(SOURCE_PALETTE)
                     threads.do(write_image, self.out / "source" / name, picture)
-                lines.append(json.dumps(_entry(result, float(confidence.mean()) / 255) | made_with))
+                entries.append((_entry(result, float(confidence.mean()) / 255) | made_with, written))
+        lines = [
+            json.dumps(entry | {"checksums": {kind: file.result() for kind, file in written.items()}})
+            for entry, written in entries
+        ]
         for folder in threads.folders:
             sync_folder(folder)
         # The note that a batch is complete comes last, when all else is on the disk.
@@ -122,18 +135,19 @@ class _Threads:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.pool = ThreadPoolExecutor(threads, "wrp-write")
-        self.waiting: deque[Future[None]] = deque()
+        self.waiting: deque[Future[str]] = deque()
         self.folders: set[Path] = set()
 
     def __enter__(self) -> _Threads:
         return self
 
-    def do(self, write: Callable[..., None], path: Path, *args: Any) -> None:
+    def do(self, write: Callable[..., str], path: Path, *args: Any) -> Future[str]:
         """Write a file soon, after the oldest is done where too many wait: they hold a frame each."""
         self.folders.add(path.parent)
         if len(self.waiting) >= 4 * self.threads:
             self.waiting.popleft().result()
         self.waiting.append(self.pool.submit(write, path, *args))
+        return self.waiting[-1]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.pool.shutdown(cancel_futures=kind is not None)
@@ -147,9 +161,24 @@ def method_folder(out: Path, method: str) -> Path:
     return out / "methods" / method.replace(":", "-")
 
 
-def written_parts(out: Path) -> frozenset[tuple[str, int, int]]:
-    """Clip, first frame and number of frames of each interval that was written completely and is still there."""
-    parts = ((part, _entries(part)) for part in (out / PARTS).glob("*/*.jsonl"))
+def written_parts(out: Path, made_with: dict[str, str] | None = None) -> frozenset[tuple[str, int, int]]:
+    """Clip, first frame and number of frames of each interval that was written completely and is still there.
+
+    Args:
+        out: Where it was written.
+        made_with: Hashes of the networks that the others will be made with; None: any.
+
+    Raises:
+        WrpError: If what is there was made with other networks.
+    """
+    parts = [(part, _entries(part)) for part in sorted((out / PARTS).glob("*/*.jsonl"))]
+    for part, entries in parts if made_with is not None else ():
+        for network, made in (made_with or {}).items():
+            if any(entry.get(network, made) != made for entry in entries):
+                raise WrpError(
+                    f"{out} holds labels that were made with another {network} than there is now ({part}); choose "
+                    "another --out, or delete it to start anew"
+                )
     return frozenset(
         (part.parent.name, int(part.stem), len(entries))
         for part, entries in parts
@@ -160,15 +189,32 @@ def written_parts(out: Path) -> frozenset[tuple[str, int, int]]:
 def _entries(part: Path) -> list[dict[str, Any]]:
     """The frames of a part; none where it is damaged: it will be written anew."""
     try:
-        return [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
+        entries = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
+        return entries if all(entry["checksums"] and entry["label"] for entry in entries) else []
+    except (ValueError, KeyError, TypeError):
         return []
 
 
 def _is_written(out: Path, entry: dict[str, Any]) -> bool:
-    label = Path(entry["label"])
-    paths = (out / label, out / "confidence" / label.relative_to("labels"))
-    return all(path.is_file() and path.stat().st_size for path in paths)
+    """Whether the files of a frame are there; what somebody else has written in their place is kept."""
+    name = Path(entry["label"]).relative_to("labels")
+    for kind, written in entry["checksums"].items():
+        path = out / kind / name
+        if path.is_file() and checksum(path.read_bytes()) == written:
+            continue
+        if not _is_image(path):
+            return False
+        logger.warning("%s is not what was written there; it is kept", path)
+    return True
+
+
+def _is_image(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except (OSError, SyntaxError):  # as Pillow calls a damaged PNG
+        return False
+    return True
 
 
 def _entry(result: Propagated, mean_confidence: float) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class FlowCache(FlowEstimator):
     def __init__(self, estimator: FlowEstimator, folder: str | None = None, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(pairs_per_call=estimator.pairs_per_call)
         self.estimator = estimator
-        self.ahead, self.any_frames = estimator.ahead, estimator.any_frames
+        self.ahead, self.any_frames, self.sparse = estimator.ahead, estimator.any_frames, estimator.sparse
+        self.not_finite = estimator.not_finite
         self.folder = folder
         self.max_bytes = max_bytes
         self.hits = 0

@@ -13,6 +13,7 @@ from torch.nn import functional
 from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
 from wrp.ops.chain import NeighbourFlow
+from wrp.ops.finite import NotFinite
 from wrp.ops.warp import compose, coordinates, sample
 from wrp.types import ClipBatch, FramePair
 
@@ -34,7 +35,9 @@ class FlowEstimator(nn.Module, ABC):
         smallest: Least height and width in pixels.
         ahead: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
         any_frames: Whether there is flow between frames that are no neighbours.
+        sparse: Whether pixels without flow are to be expected.
         seconds: Time spent in estimation since construction, by the clock of the host.
+        not_finite: How much of the flow is not finite.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -44,6 +47,7 @@ class FlowEstimator(nn.Module, ABC):
     smallest: int = 1
     ahead: bool = False
     any_frames: bool = True
+    sparse: bool = False
 
     def __init__(self, scale: float = 1.0, pairs_per_call: int = 1) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class FlowEstimator(nn.Module, ABC):
         self.scale = scale
         self.pairs_per_call = pairs_per_call
         self.seconds = 0.0
+        self.not_finite = NotFinite()
 
     @abstractmethod
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
@@ -119,6 +124,7 @@ class FlowEstimator(nn.Module, ABC):
             else:
                 flow = self.estimate_from(frames_s, frames_t, padding.pad(_resize_flow(start, working)))
             flow = _resize_flow(padding.unpad(flow.float()), (height, width))
+        self.not_finite.known(flow, 1)
         self.seconds += time.perf_counter() - started
         return flow
 

@@ -32,6 +32,7 @@ class Stored(FlowEstimator):
     """
 
     any_frames = False
+    sparse = True
 
     def __init__(self, root: str, pattern: str = "{clip}/{source}_{target}.flo") -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +23,14 @@ from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, mak
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
 from wrp.ops.calibration import Calibration, fit_calibration
+from wrp.ops.finite import NotFinite
 from wrp.ops.fusion import Evidence, motion_error
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
+
+logger = logging.getLogger("wrp")
+
+# Share of an interval's pixels from which on values that are not finite are no accident.
+MOST_NOT_FINITE = 0.01
 
 
 class PropagationModule(BaseModule):
@@ -88,6 +95,7 @@ class PropagationModule(BaseModule):
         networks = {"teacher": teacher, "refiner": refiner}
         self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         self.test_score = PropagationScore(num_classes, methods)
+        self.not_finite = {"flow": self.flow.not_finite, "teacher": NotFinite(), "refiner": NotFinite()}
 
     def label(self, method: str, target: Target) -> Labels:
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
@@ -132,6 +140,23 @@ class PropagationModule(BaseModule):
             yield index, Target(batch.frame(index), index, batch.labels, evidence, self.semantic)
         for propagator in self.chosen.values():
             propagator.end()
+        self._check_finite(batch)
+
+    def _check_finite(self, batch: ClipBatch) -> None:
+        """Stop where networks or flow yield what is not finite; those pixels have got no label from them."""
+        where = f"clip {batch.clip}, frames {batch.stems[0]} … {batch.stems[-1]}"
+        for part, found in self.not_finite.items():
+            count, share = found.take()
+            if part == "flow" and self.flow.sparse:
+                continue
+            if share > MOST_NOT_FINITE:
+                raise WrpError(
+                    f"{where}: {100 * share:.1f} % of the {part}'s values are not finite, more than "
+                    f"{100 * MOST_NOT_FINITE:.0f} %; look at these frames, use another {part}, or --trainer.precision "
+                    "32 if it is less"
+                )
+            if count:
+                logger.warning("%s: %d pixels of the %s are not finite and count as unknown", where, count, part)
 
     @torch.no_grad()
     def at_hidden(self, batch: ClipBatch) -> Iterator[tuple[dict[str, Labels], Truth]]:
@@ -152,8 +177,9 @@ class PropagationModule(BaseModule):
         return ((index, None) for index in range(*batch.targets))
 
     def semantic(self, frame: Tensor) -> Tensor:
-        """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
-        return semantic_probabilities(self.teacher, frame, self.num_classes)
+        """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros where it knows nothing."""
+        probs = semantic_probabilities(self.teacher, frame, self.num_classes)
+        return probs.masked_fill(~self.not_finite["teacher"].known(probs, 0), 0.0)
 
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> Iterable[Propagated]:
         """Label an interval by every method.

@@ -183,7 +183,9 @@ class Refine(Propagator):
     def refine(self, module: Any, target: Target, evidence: Evidence) -> Labels:
         """The refiner's answer to some evidence."""
         inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-        return decide_frame(module.refiner(inputs)[0].float().softmax(0))
+        probs = module.refiner(inputs)[0].float().softmax(0)
+        module.not_finite["refiner"].known(probs, 0)
+        return decide_frame(probs)
 
 
 class RefineSteps(Refine):

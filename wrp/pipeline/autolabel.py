@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 from tqdm import tqdm
 
 from wrp.callbacks.writer import LabelWriter, join_manifest, remove_temporaries, written_parts
@@ -24,6 +25,8 @@ from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.locking import locked
+from wrp.modules.base import file_hash
 from wrp.modules.propagation import PropagationModule, read_calibration
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
@@ -37,7 +40,7 @@ from wrp.pipeline.training import (
 )
 from wrp.types import Clip, DataError, Frame, LabelMap, VideoFrame, WrpError
 from wrp.versions import versions
-from wrp.writing import write_json
+from wrp.writing import require_writable, write_json
 
 logger = logging.getLogger("wrp")
 
@@ -60,12 +63,22 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     out = Path(settings.out)
     index = index_of(settings)
     labels = _labels_hash(index)
-    broken = check_files(index, settings.needs_teacher, settings.on_error == "skip")
+    require_writable(out)
+    broken, frames = check_files(index, settings.needs_teacher, settings.on_error == "skip")
     index = without(index, broken)
     data = _data(settings, index)
     check_shard(settings, data, out)
-    settings.claim_folder(labels)
-    logger.info("%s", describe(settings, data, plan(settings, data)))
+    with locked(out, shared=settings.shard is not None):
+        settings.claim_folder(labels, frames)
+        logger.info("%s", describe(settings, data, plan(settings, data)))
+        return _autolabel(settings, index, data, broken, started)
+
+
+def _autolabel(
+    settings: Settings, index: ClipIndex, data: VideoDataModule, broken: dict[str, str], started: float
+) -> dict[str, Any] | None:
+    """The steps of :func:`autolabel`, once the folder is this run's."""
+    out = Path(settings.out)
     watch = Stopwatch(out / "seconds.json")
     flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
     teacher, refiner = networks(settings, data, flow, watch, out)
@@ -159,7 +172,7 @@ def check_shard(settings: Settings, data: VideoDataModule, out: Path) -> None:
         )
 
 
-def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> dict[str, str]:
+def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[dict[str, str], dict[str, str]]:
     """Read every file that will be needed, so that a damaged one is known before the work begins.
 
     Args:
@@ -168,7 +181,7 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> dict[str
         skip: Whether clips with a damaged file are to be left out.
 
     Returns:
-        What is wrong with each clip that is to be left out.
+        What is wrong with each clip that is to be left out, and a hash of the frames of each of the others.
 
     Raises:
         DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
@@ -178,11 +191,14 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> dict[str
     images = index.images if teacher else ()
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
     sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
+    digests = {clip.name: hashlib.sha256() for clip in index.clips}
     for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
         if clip is not None and clip.name in broken:
             continue
         try:
-            _check_frame(clip, frame, sizes, index.label_map)
+            image = _check_frame(clip, frame, sizes, index.label_map)
+            if clip is not None:
+                digests[clip.name].update(image.numpy().tobytes())
         except DataError as error:
             if not skip or clip is None:
                 raise
@@ -190,14 +206,15 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> dict[str
             logger.warning("Skipping clip %s: %s", clip.name, error)
     if len(broken) == len(index.clips):
         raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
-    return broken
+    return broken, {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
 
 
 def _check_frame(
     clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
-) -> None:
+) -> Tensor:
     """Read a frame and its label; DataError if that fails, or the frame has another size than the clip's first."""
-    height, width = read_image(frame.image).shape[1:]
+    image = read_image(frame.image)
+    height, width = image.shape[1:]
     if clip is not None:
         expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
         if (height, width) != expected:
@@ -207,6 +224,7 @@ def _check_frame(
             )
     if frame.label is not None:
         read_label(frame.label, label_map, (height, width))
+    return image
 
 
 def _labels_hash(index: ClipIndex) -> str:
@@ -246,7 +264,8 @@ def _propagate(
 ) -> int:
     """Label the intervals that are not written yet, and return how many are left to others or to another time."""
     data.serve = "intervals"
-    data.done = written_parts(out)
+    networks = {"teacher": teacher, "refiner": refiner}
+    data.done = written_parts(out, {name: file_hash(path) for name, path in networks.items() if path is not None})
     units, left = _count(data, frozenset(), (0, 1)), _count(data, data.done, (0, 1))
     mine = _count(data, data.done, data.shard)
     mine = mine if settings.limit is None else min(mine, settings.limit)

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from wrp.data.datasets import find_folder
 from wrp.data.semi import SemiDataModule, label_map_of
+from wrp.locking import locked
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.tiling import Views
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame, WrpError
-from wrp.writing import write_json, write_label
+from wrp.writing import require_writable, write_json, write_label
 
 logger = logging.getLogger("wrp")
 
@@ -95,7 +96,6 @@ class Run:
         self.unlabelled = base.images("unlabelled")
         if settings.supervised is not None:
             self._check_first(Path(settings.supervised))
-        self._claim()
 
     def _check_first(self, network: Path) -> None:
         """Refuse a network of another run that does not fit, before anything is done."""
@@ -107,7 +107,7 @@ class Run:
                 "leave out --supervised, or take that of a run of st++"
             )
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
         """Make the folder this run's; what other settings made there is never mixed with it."""
         mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
         # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
@@ -217,8 +217,11 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
     """
     from wrp.pipeline.systems import SYSTEMS  # they know the runner
 
+    require_writable(Path(settings.out))
     run = Run(settings)
-    network = SYSTEMS[settings.system](run)
-    metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
-    write_json(run.out / "metrics.json", metrics)
+    with locked(run.out):
+        run.claim()
+        network = SYSTEMS[settings.system](run)
+        metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
+        write_json(run.out / "metrics.json", metrics)
     return metrics

@@ -138,23 +138,26 @@ class Settings:
         """Whether a listed method needs the refiner."""
         return any(chosen.needs_refiner for chosen in make_propagators(list(self.methods)).values())
 
-    def claim_folder(self, labels: str) -> None:
+    def claim_folder(self, labels: str, frames: dict[str, str]) -> None:
         """Make the output folder this run's; what other settings or labels made there is never mixed with it.
 
         Args:
             labels: Hash of the labels that the run learns from.
+            frames: Hash of the frames of each clip.
 
         Raises:
-            WrpError: If a run with other settings was written there, or a folder there is a symbolic link.
+            WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
+                link.
         """
         out = Path(self.out)
         for folder in (out, *(found for found in out.glob("*") if found.is_dir())):
             refuse_link(folder)
         path = out / "settings.json"
         mine = self.as_json() | {"labels": labels}
+        theirs: dict[str, Any] = {}
         if path.is_file():
             try:
-                theirs: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                theirs = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise WrpError(f"{path} is damaged ({error}); delete {out} to start anew") from error
             if changed := [key for key in mine if key not in _FREE and theirs.get(key) != mine[key]]:
@@ -168,7 +171,13 @@ class Settings:
                     f"{out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
                     "delete it to start anew"
                 )
-        write_json(path, mine)
+        known = theirs.get("frames", {})
+        if other := [clip for clip, found in frames.items() if known.get(clip, found) != found]:
+            raise WrpError(
+                f"{out} holds labels for other frames of clip {other[0]} than there are now; choose another --out, or "
+                "delete it to start anew"
+            )
+        write_json(path, mine | {"frames": known | frames})
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would return them."""
@@ -202,7 +211,8 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
             raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
         if not isinstance(read, dict):
             raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
-        read.pop("labels", None)  # which a run has added, see Settings.claim_folder
+        for added in ("labels", "frames"):  # by a run, see Settings.claim_folder
+            read.pop(added, None)
     known = {setting.name for setting in fields(Settings)}
     if unknown := [str(name) for name in read if name not in known]:
         raise WrpError(f"--config {config}: there is no setting {unknown[0]!r}; known: {', '.join(sorted(known))}")

@@ -15,6 +15,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.flow.estimator import FlowEstimator
@@ -24,7 +25,6 @@ from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
 from wrp.selftraining.st_plus_plus import checkpoint_epochs
 from wrp.types import WrpError
-from wrp.writing import replacing
 
 logger = logging.getLogger("wrp")
 
@@ -119,7 +119,7 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
             max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, callbacks=callbacks, **plain_trainer()
         )
         trainer.fit(module, data, ckpt_path=unfinished if _readable(unfinished) else None, weights_only=True)
-        _save(trainer, path)
+        trainer.save_checkpoint(path)
     unfinished.unlink(missing_ok=True)
 
 
@@ -136,11 +136,6 @@ def _readable(unfinished: Path) -> bool:
     return True
 
 
-def _save(trainer: pl.Trainer, path: Path) -> None:
-    with replacing(path) as temporary:
-        trainer.save_checkpoint(temporary)
-
-
 class _Unfinished(pl.Callback):
     """Keep a training as it is, now and then."""
 
@@ -151,7 +146,7 @@ class _Unfinished(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save where a minute has passed since the last time."""
         if time.monotonic() - self.saved >= SAVE_EVERY:
-            _save(trainer, self.path)
+            trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
 
 
@@ -170,7 +165,7 @@ class _Thirds(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save at the thirds."""
         if path := self.paths.get(trainer.global_step):
-            _save(trainer, path)
+            trainer.save_checkpoint(path)
 
 
 def plain_trainer() -> dict[str, Any]:
@@ -181,6 +176,7 @@ def plain_trainer() -> dict[str, Any]:
         "logger": False,
         "enable_checkpointing": False,
         "enable_model_summary": False,
+        "plugins": [WholeCheckpointIO()],
     }
 
 

@@ -1,0 +1,31 @@
+"""Checkpoints that are written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from wrp.writing import replacing
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary name beside it, waits for the disk, and renames it.
+
+    Lightning's own moves it from the system's temporary folder: where that is another disk, a full one leaves half of
+    a checkpoint behind, and a folder that may not be written to is passed over in silence (2.6.6).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write it; OSError if that fails. What is no local file is left to Lightning."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # In memory first: torch says nothing of use where the disk is full.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(buffer.getbuffer())

@@ -1,0 +1,29 @@
+"""Values that are not finite: they never become labels, and somebody is told how many there were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class NotFinite:
+    """Counts pixels whose values are not finite, on their device: nobody waits for it before :meth:`take`."""
+
+    def __init__(self) -> None:
+        self.count: Any = 0
+        self.pixels = 0
+
+    def known(self, values: Tensor, dim: int) -> Tensor:
+        """Where all values along a dimension are finite: bool, the shape of ``values`` without it."""
+        known = torch.isfinite(values.sum(dim))
+        self.count = self.count + (~known).sum()
+        self.pixels += known.numel()
+        return known
+
+    def take(self) -> tuple[int, float]:
+        """How many pixels were not finite and their share of all, since the last time."""
+        count, pixels = int(self.count), self.pixels
+        self.count, self.pixels = 0, 0
+        return count, count / max(1, pixels)
