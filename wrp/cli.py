@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest
+from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
 from wrp.types import WrpError
 from wrp.versions import versions
 
@@ -26,6 +26,7 @@ COMMANDS = (
     export.add_import,
     report.add,
     suggest.add,
+    weights.add,
 )
 
 LIGHTNING_VERBS = {

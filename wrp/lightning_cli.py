@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from jsonargparse import set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -24,7 +23,7 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
-from wrp.modules.base import BaseModule, check_class
+from wrp.modules.base import BaseModule, check_class, read_checkpoint
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -119,10 +118,7 @@ def _listed(value: Any) -> list[Any]:
 
 def _compare(path: Path, model: Any) -> None:
     """Refuse the checkpoint of another class; warn where its settings replace those given."""
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except Exception as error:
-        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
+    checkpoint = read_checkpoint(path)
     saved: dict[str, Any] = checkpoint.get("hyper_parameters", {})
     module, name = model.class_path.rsplit(".", 1)
     wanted = getattr(import_module(module), name)

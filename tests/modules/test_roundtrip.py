@@ -243,6 +243,28 @@ def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -
     )
 
 
+def test_weights_are_exported_without_what_belongs_to_the_training(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = ["--weights=none", "--teacher-steps=1", "--refiner-steps=1", "--label-every=2"]
+    assert main(["autolabel", str(root), "--out=first", *networks]) == 0
+    for name in ("teacher", "refiner"):
+        checkpoint = Path("first", f"{name}.ckpt")
+        assert main(["weights", str(checkpoint)]) == 0
+        exported = checkpoint.with_suffix(".safetensors")
+        assert str(exported) in capsys.readouterr().out
+        assert exported.stat().st_size < 0.45 * checkpoint.stat().st_size
+    Path("first/teacher.ckpt").unlink()  # of which the refiner's settings speak
+    given = ["--teacher=first/teacher.safetensors", "--refiner=first/refiner.safetensors", "--label-every=2"]
+    assert main(["autolabel", str(root), "--out=second", *given]) == 0
+    for path in sorted(Path("first/labels").rglob("*.png")):
+        assert Path("second", path.relative_to("first")).read_bytes() == path.read_bytes()
+    assert main(["autolabel", str(root), "--out=third", "--label-every=2", "--teacher=first/refiner.safetensors"]) == 2
+    assert "expected a wrp.modules.segmentation.SegmentationModule" in capsys.readouterr().err
+    assert main(["weights", "first/refiner.ckpt", "--out=refiner.pt"]) == 2
+    assert "must end in .safetensors" in capsys.readouterr().err
+
+
 def test_a_network_learns_at_its_working_resolution_and_answers_at_full(root: Path) -> None:
     module = SegmentationModule(3, encoder="tu-regnetx_002", scale=0.5)
     images = torch.rand(2, 3, 48, 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
@@ -22,6 +25,9 @@ from wrp.types import ClipBatch, FrameBatch, WrpError
 logger = logging.getLogger("wrp")
 
 OPTIMIZERS = ("adamw", "sgd")
+
+WEIGHTS = ".safetensors"
+SETTINGS_KEY = "hyper_parameters"
 
 # Steps between looks at the loss on a GPU, where each waits for the step to end.
 LOOK_EVERY = 50
@@ -192,26 +198,67 @@ def _subclasses(class_: type) -> list[type]:
     return [s for child in children for s in (child, *_subclasses(child))]
 
 
+def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write the weights of a checkpoint as safetensors, with its class and settings, but nothing of its training.
+
+    Args:
+        checkpoint: Of a module of this package, see :func:`read_checkpoint`.
+        path: File to write.
+    """
+    # Parameters that two names share are written twice: the format has no such thing.
+    tensors = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
+    settings = json.dumps(checkpoint.get(SETTINGS_KEY, {}))
+    save_file(
+        tensors, path, {"format": "pt", BaseModule.CLASS_KEY: checkpoint[BaseModule.CLASS_KEY], SETTINGS_KEY: settings}
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What is in a checkpoint that Lightning wrote, or in the ``.safetensors`` of :func:`save_weights`, on the CPU.
+
+    Nothing in the file is run: it holds tensors and plain values, or is refused.
+
+    Raises:
+        WrpError: If the file is missing, damaged, or no checkpoint.
+    """
+    if not path.is_file():
+        raise WrpError(f"there is no checkpoint {path}")
+    try:
+        if path.suffix == WEIGHTS:
+            return _read_weights(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged file raises whatever the unpickler met first
+        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
+    if not isinstance(checkpoint, dict):
+        raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        known = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+    settings = json.loads(known.get(SETTINGS_KEY, "{}"))
+    return {"state_dict": state, SETTINGS_KEY: settings, BaseModule.CLASS_KEY: known.get(BaseModule.CLASS_KEY)}
+
+
 def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
     """A LightningModule of this package from its checkpoint, in evaluation mode on the CPU.
 
     Args:
         module: The class, e.g. ``SegmentationModule``.
-        path: Checkpoint that Lightning wrote.
+        path: Checkpoint that Lightning wrote, or ``.safetensors`` of :func:`save_weights`.
         changes: Arguments of the class that replace the saved ones.
 
     Raises:
         WrpError: If the file is missing, damaged, or of another class.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WrpError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever the unpickler met first
-        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
-    if not isinstance(checkpoint, dict):
-        raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    checkpoint = read_checkpoint(path)
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)
+    if path.suffix == WEIGHTS:
+        made = module(**{**checkpoint["hyper_parameters"], **changes})
+        made.load_state_dict(checkpoint["state_dict"])
+        return made.eval()
     return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
