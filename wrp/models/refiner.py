@@ -63,6 +63,22 @@ def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> Refine
     return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None], motion[None])
 
 
+def refined(logits: Tensor, inputs: RefinerInput) -> Tensor:
+    """y^WR: the mean of the refiner's answer and of the labels it was given, by motion and inpainted (ours).
+
+    Alone, the answer is too sure, and worse where motion is right; measured in experiments/README.md.
+
+    Args:
+        logits: The answer R, (B, C, H, W).
+        inputs: What it was given.
+
+    Returns:
+        Probabilities (B, C, H, W) float32.
+    """
+    probs = logits.float().softmax(1) + (inputs.prior + inputs.motion) / 2
+    return probs / probs.sum(1, keepdim=True)  # less than two where motion knows nothing
+
+
 def stack_inputs(inputs: list[RefinerInput]) -> RefinerInput:
     """One batch of several inputs of one size."""
     return RefinerInput(*(torch.cat(parts) for parts in zip(*(vars(i).values() for i in inputs), strict=True)))

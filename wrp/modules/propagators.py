@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wrp.flow.cache import FlowCache
 from wrp.flow.votes import vote_interval
-from wrp.models.refiner import refiner_input
+from wrp.models.refiner import refined, refiner_input
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence, image_of
@@ -183,7 +183,7 @@ class Refine(Propagator):
     def refine(self, module: Any, target: Target, evidence: Evidence) -> Labels:
         """The refiner's answer to some evidence."""
         inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-        probs = module.refiner(inputs)[0].float().softmax(0)
+        probs = refined(module.refiner(inputs), inputs)[0]
         module.not_finite["refiner"].known(probs, 0)
         return decide_frame(probs)
 

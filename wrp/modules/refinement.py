@@ -17,7 +17,7 @@ from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
 from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
-from wrp.models.refiner import Refiner, RefinerInput, refiner_input, stack_inputs
+from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input, stack_inputs
 from wrp.modules.base import BaseModule
 from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
@@ -219,7 +219,7 @@ class RefinementModule(BaseModule):
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Refine the longest cycles of one labelled frame and compare with its truth."""
         inputs, truth = self._longest(batch)
-        self.val_score.update(self(inputs).argmax(1), truth)
+        self.val_score.update(decide(refined(self(inputs), inputs))[0], truth)
         self.prior_score.update(decide(inputs.prior)[0], truth)
 
     def on_validation_epoch_end(self) -> None:
@@ -231,7 +231,7 @@ class RefinementModule(BaseModule):
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
         """Refine the longest cycles of one labelled frame."""
         inputs, _ = self._longest(batch)
-        labels, confidence = decide(self(inputs).softmax(1))
+        labels, confidence = decide(refined(self(inputs), inputs))
         target = batch.targets[0]
         stem = batch.stems[target - batch.first]
         return [Propagated(batch.clip, stem, target, "refine", labels[0], confidence[0])]
