@@ -6,13 +6,15 @@ import contextlib
 import hashlib
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jsonargparse import set_parsing_settings
+from jsonargparse._common import parsing_settings  # there is no other way to put them back
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
@@ -22,6 +24,9 @@ from wrp.types import ClipBatch, FrameBatch, WrpError
 logger = logging.getLogger("wrp")
 
 OPTIMIZERS = ("adamw", "sgd")
+
+# What a checkpoint may name, and a configuration under WRP_SAFE: nothing in them runs or unpickles what it is given.
+SAFE = ("wrp", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics")
 
 # Steps between looks at the loss on a GPU, where each waits for the step to end.
 LOOK_EVERY = 50
@@ -206,12 +211,43 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
     path = Path(path)
     if not path.is_file():
         raise WrpError(f"there is no checkpoint {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file raises whatever the unpickler met first
-        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
-    if not isinstance(checkpoint, dict):
-        raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    checkpoint = read_checkpoint(path)
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)
-    return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
+    try:
+        with imports_limited(class_name(module)):
+            return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
+    except WrpError:
+        raise
+    except Exception as error:  # weights or arguments of another network
+        raise WrpError(f"{path} does not fit {module.__name__}: {in_short(error)}") from error
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """The tensors and plain values of a checkpoint; WrpError if it is damaged, or holds other things."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except Exception as error:  # a damaged file raises whatever the unpickler met first
+        raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
+    if not isinstance(checkpoint, dict):
+        raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
+    return checkpoint
+
+
+def in_short(error: BaseException) -> str:
+    """What an error says, in one short line; its kind, where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def imports_limited(*further: str) -> Iterator[None]:
+    """Within the block, jsonargparse imports nothing but what is in :data:`SAFE`, and these.
+
+    A checkpoint that `wrp fit` wrote names the classes of its arguments, and importing one runs its module.
+    """
+    before = dict(parsing_settings)
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import time
@@ -25,12 +24,13 @@ from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.modules.propagation import PropagationModule, read_calibration
+from wrp.opening import read_json
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
 from wrp.pipeline.plan import Costs, describe, plan
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.settings import Settings, read_settings
 from wrp.pipeline.training import (
     plain_trainer,
     quiet_lightning,
@@ -112,19 +112,16 @@ def open_run(out: Path) -> ClipIndex:
     """The clips of a run that was made before, but for those that it has skipped; WrpError if there is none."""
     if not (out / "settings.json").is_file():
         raise WrpError(f"there is no {out / 'settings.json'}: expected the output of `wrp autolabel`")
-    kept, metrics = (_read_json(out / name) for name in ("settings.json", "metrics.json"))
+    kept, metrics = (_read_run(out / name) for name in ("settings.json", "metrics.json"))
     names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
-    index = index_of(Settings(out=str(out), **{name: kept[name] for name in names if name in kept}))
-    return without(index, metrics.get("skipped", {}))
+    index = index_of(read_settings({name: kept[name] for name in names if name in kept} | {"out": str(out)}))
+    skipped = metrics.get("skipped")
+    return without(index, skipped if isinstance(skipped, dict) else ())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run, empty where it is not there; WrpError if it is damaged."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise WrpError(f"{path} is damaged ({error}); make the run again") from error
-    return found
+def _read_run(path: Path) -> dict[str, Any]:
+    """A JSON file of a run, empty where it is not there; DataError if it is damaged."""
+    return read_json(path, "make the run again") if path.is_file() else {}
 
 
 def without(index: ClipIndex, names: Collection[str]) -> ClipIndex:
@@ -296,6 +293,6 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"
-    record["encoder_weights"] = json.loads(used.read_text(encoding="utf-8"))["encoder"] if used.is_file() else None
+    record["encoder_weights"] = _read_run(used).get("encoder")
     record["versions"] = versions()
     return record
