@@ -59,6 +59,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     started = time.perf_counter()
     out = Path(settings.out)
     index = index_of(settings)
+    _check_out(settings, index)
     labels = _labels_hash(index)
     broken = check_files(index, settings.needs_teacher, settings.on_error == "skip")
     index = without(index, broken)
@@ -96,6 +97,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
 def dry_run(settings: Settings) -> str:
     """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
     index = index_of(settings)
+    _check_out(settings, index)
     check_files(index, settings.needs_teacher)
     data = _data(settings, index)
     return describe(settings, data, plan(settings, data), Costs(settings, data))
@@ -108,14 +110,26 @@ def index_of(settings: Settings) -> ClipIndex:
     return select_clips(index, settings.clips, settings.label_every, settings.label_offset, anchors)
 
 
+def _check_out(settings: Settings, index: ClipIndex) -> None:
+    """Raise WrpError if a run would write among the frames or labels of its data set."""
+    root, out = index.root.resolve(), Path(settings.out).resolve()
+    for frame in (*index.images, *(frame for clip in index.clips for frame in clip.frames)):
+        for path in (frame.image.path if isinstance(frame.image, VideoFrame) else frame.image, frame.label):
+            if path is not None and (taken := root / path.relative_to(index.root).parts[0]) in (out, *out.parents):
+                raise WrpError(f"--out {settings.out} would write into {taken}, part of the data set; choose another")
+
+
 def open_run(out: Path) -> ClipIndex:
     """The clips of a run that was made before, but for those that it has skipped; WrpError if there is none."""
     if not (out / "settings.json").is_file():
         raise WrpError(f"there is no {out / 'settings.json'}: expected the output of `wrp autolabel`")
-    kept, metrics = (_read_run(out / name) for name in ("settings.json", "metrics.json"))
+    kept, skipped = _read_run(out / "settings.json"), _read_run(out / "metrics.json").get("skipped")
     names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
-    index = index_of(read_settings({name: kept[name] for name in names if name in kept} | {"out": str(out)}))
-    skipped = metrics.get("skipped")
+    try:
+        settings = read_settings({name: kept[name] for name in names if name in kept} | {"out": str(out)})
+    except WrpError as error:
+        raise WrpError(f"{out / 'settings.json'} is damaged ({error}); make the run again") from error
+    index = index_of(settings)
     return without(index, skipped if isinstance(skipped, dict) else ())
 
 

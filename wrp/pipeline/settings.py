@@ -215,7 +215,7 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
     except WrpError:
         raise
     except Exception as error:  # jsonargparse's own, and what the types and paths raise
-        raise WrpError(f"settings {'of ' + config if config else ''}: {str(error).strip()}") from error
+        raise WrpError(f"settings{' of ' + config if config else ''}: {str(error).strip()}") from error
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
