@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # The tensors of the tests are small: threads cost more than they bring, above all beside other processes.
 torch.set_num_threads(1)
+
+# What tests/fuzz tries: some cases in every run of the tests, and for ten minutes with --hypothesis-profile=long.
+_COMMON = settings(
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.register_profile("short", _COMMON, max_examples=20, derandomize=True)
+settings.register_profile("long", _COMMON, max_examples=500)
+settings.load_profile("short")
 
 
 @pytest.fixture(scope="session")

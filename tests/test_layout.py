@@ -23,15 +23,16 @@ MAY_IMPORT = {
     "writing": {"types", "caching"},
     "locking": {"types", "writing"},
     "checkpoints": {"writing"},
+    "opening": {"types"},
     "ops": {"types", "caching"},
     "losses": {"types", "caching", "ops"},
     "metrics": {"types", "caching", "ops"},
     "models": {"types", "caching", "ops"},
-    "flow": {"types", "caching", "ops"},
-    "data": {"types", "caching", "ops", "writing"},
-    "callbacks": {"types", "caching", "writing"},
-    "modules": {"types", "caching", "ops", "losses", "metrics", "models", "flow"},
-    "selftraining": {"types", "caching", "ops", "losses", "metrics", "models", "flow", "modules"},
+    "flow": {"types", "caching", "opening", "ops"},
+    "data": {"types", "caching", "opening", "ops", "writing"},
+    "callbacks": {"types", "caching", "opening", "writing"},
+    "modules": {"types", "caching", "opening", "ops", "losses", "metrics", "models", "flow"},
+    "selftraining": {"types", "caching", "opening", "ops", "losses", "metrics", "models", "flow", "modules"},
 }
 SEES_ALL = {"pipeline", "commands", "cli", "lightning_cli", "__main__", "__init__"}
 LIGHTNING = {"pytorch_lightning", "lightning"}

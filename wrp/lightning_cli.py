@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
-from wrp.modules.base import BaseModule, check_class, read_checkpoint
+from wrp.modules.base import SAFE, BaseModule, check_class, imports_limited, read_checkpoint
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -47,10 +48,6 @@ CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels)
 
 # Loggers whose package is an extra of this one.
 LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
-
-
-# What a configuration may name under WRP_SAFE: nothing in them runs or unpickles what it is given.
-SAFE = ("wrp", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics")
 
 
 class WrpCLI(LightningCLI):
@@ -84,7 +81,11 @@ class WrpCLI(LightningCLI):
             _compare(Path(path), config.model)
         elif path and path not in ("last", "best", "hpc", "registry") and "://" not in path and not Path(path).exists():
             raise WrpError(f"there is no checkpoint {path}")
-        super()._parse_ckpt_path()
+        if os.environ.get("WRP_SAFE"):
+            super()._parse_ckpt_path()
+            return
+        with imports_limited(*_import_paths(config.as_dict())):  # what the configuration names may be named again
+            super()._parse_ckpt_path()
 
 
 def run(args: list[str] | None) -> WrpCLI:
@@ -116,10 +117,23 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _import_paths(value: Any) -> Iterator[str]:
+    """The texts in a configuration that may name something to import."""
+    if isinstance(value, str):
+        parts = value.split(".")
+        if all(part.isidentifier() for part in parts) and parts[0] != "jsonargparse":
+            yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _import_paths(part)
+
+
 def _compare(path: Path, model: Any) -> None:
     """Refuse the checkpoint of another class; warn where its settings replace those given."""
-    checkpoint = read_checkpoint(path)
-    saved: dict[str, Any] = checkpoint.get("hyper_parameters", {})
+    checkpoint = read_checkpoint(path, mmap=True)
+    saved = checkpoint.get("hyper_parameters", {})
+    if not isinstance(saved, dict):
+        raise WrpError(f"{path} cannot be read as a checkpoint: its hyper_parameters are a {type(saved).__name__}")
     module, name = model.class_path.rsplit(".", 1)
     wanted = getattr(import_module(module), name)
     if issubclass(wanted, BaseModule):

@@ -22,6 +22,7 @@ def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, valu
         save(out / "labels" / clip / f"{stem}.png", id_picture(0, (value,)))
         save(out / "confidence" / clip / f"{stem}.png", id_picture(0, (255 - 100 * away,)))
         entry = {"clip": clip, "frame": stem, "index": i, "anchors": anchors, "label": f"labels/{clip}/{stem}.png"}
+        entry |= {"method": "motion", "distance": away, "mean_confidence": 1 - 0.4 * away}
         lines.append(json.dumps(entry))
     (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     return str(out)
@@ -155,8 +156,8 @@ def test_255_is_unlabelled_in_what_was_propagated_though_the_data_set_means_its_
     [("../labels/x.png", "names the label"), ("/etc/passwd", "names the label"), ("x/labels.png", "names the label")],
 )
 def test_a_manifest_may_not_lead_out_of_its_folder(tmp_path: Path, label: str, match: str) -> None:
-    line = json.dumps({"clip": "a", "frame": "b", "index": 1, "anchors": [0], "label": label})
-    (tmp_path / "manifest.jsonl").write_text(line)
+    manifest = Path(make_run(tmp_path)) / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace("labels/walk/00003.png", label))
     with pytest.raises(DataError, match=match):
         PropagatedLabels(str(tmp_path)).frames([])
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from tests.clips import LABEL_MAP, id_picture, picture, save
-from wrp.data import reading
+from wrp import opening
 from wrp.data.reading import read_image, read_label
 from wrp.types import DataError, LabelMap
 
@@ -157,7 +157,7 @@ def test_a_png_label_with_one_bit_flipped_is_refused_or_still_right(tmp_path: Pa
 
 
 def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_PIXELS", 100)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 100)
     path = save(tmp_path / "a.png", picture(0, 11, 10))
     assert "10×11 pixels are more than the 100" in refused(path, label=False)
     assert read_image(save(tmp_path / "b.png", picture(0, 10, 10))).shape == (3, 10, 10)

@@ -55,6 +55,18 @@ def write_video(
     return path
 
 
+def write_avi(path: Path, count: int) -> Path:
+    """A video in a format whose header says how many frames there are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=15)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        for number in range(count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shade(number), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_frames_come_back_under_their_numbers_in_any_order(tmp_path: Path, suffix: str) -> None:
     video = Video(write_video(tmp_path / f"clip{suffix}", 60))

@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(root: Path, tmp_path: P
     assert tree(out) == whole
 
 
-@pytest.mark.parametrize("damage", ["", "{", "gone", "shorter"])
+@pytest.mark.parametrize("damage", ["", "{", "[]", "gone", "shorter", "of another frame"])
 def test_what_is_damaged_is_made_again(root: Path, tmp_path: Path, whole: dict[str, bytes], damage: str) -> None:
     out = tmp_path / "out"
     assert main(autolabel(root, out)) == 0
@@ -104,6 +104,8 @@ def test_what_is_damaged_is_made_again(root: Path, tmp_path: Path, whole: dict[s
     first, *others = part.read_text().splitlines()
     if damage == "gone":
         (out / "confidence" / Path(json.loads(first)["label"]).relative_to("labels")).write_bytes(b"")
+    elif damage == "of another frame":
+        part.write_text("\n".join([first, *others[:-1], first]) + "\n")
     else:
         part.write_text("\n".join(others) if damage == "shorter" else damage)
     assert main(autolabel(root, out)) == 0

@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from wrp.opening import parse_json
 from wrp.types import LabelMap, Propagated, WrpError
 from wrp.writing import checksum, replacing, require_writable, sync_folder, write_image, write_label, write_text
 
@@ -119,7 +120,7 @@ def join_manifest(out: Path) -> None:
     """Make ``manifest.jsonl`` of the parts that are there."""
     parts = sorted((out / PARTS).glob("*/*.jsonl"))
     with replacing(out / "manifest.jsonl") as temporary, temporary.open("w", encoding="utf-8") as manifest:
-        manifest.writelines(part.read_text(encoding="utf-8") for part in parts)
+        manifest.writelines(part.read_text(encoding="utf-8") for part in parts if _entries(part))
 
 
 def remove_temporaries(out: Path) -> None:
@@ -189,10 +190,23 @@ def written_parts(out: Path, made_with: dict[str, str] | None = None) -> frozens
 def _entries(part: Path) -> list[dict[str, Any]]:
     """The frames of a part; none where it is damaged: it will be written anew."""
     try:
-        entries = [json.loads(line) for line in part.read_text(encoding="utf-8").splitlines()]
-        return entries if all(entry["checksums"] and entry["label"] for entry in entries) else []
-    except (ValueError, KeyError, TypeError):
+        entries = [parse_json(line) for line in part.read_text(encoding="utf-8").splitlines()]
+        whole = all(_belongs(entry, part, int(part.stem) + i) for i, entry in enumerate(entries))
+    except (OSError, ValueError):
         return []
+    return entries if whole else []
+
+
+def _belongs(entry: Any, part: Path, index: int) -> bool:
+    """Whether a line of a part is that of a frame."""
+    if not isinstance(entry, dict) or "/" in str(entry.get("frame")):
+        return False
+    clip = part.parent.name
+    label = f"labels/{clip}/{entry.get('frame')}.png"
+    if [entry.get(key) for key in ("clip", "index", "label")] != [clip, index, label]:
+        return False
+    sums = entry.get("checksums")
+    return isinstance(sums, dict) and set(sums) == {"labels", "confidence"}
 
 
 def _is_written(out: Path, entry: dict[str, Any]) -> bool:

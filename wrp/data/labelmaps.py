@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
+from PIL import ImageFile
 
+from wrp.opening import opened_image, parse_yaml
 from wrp.types import IGNORE_INDEX, DataError, LabelMap
 
 EXAMPLE = """\
@@ -17,6 +18,10 @@ ignore: 255          # a value or a list of values without a class
 classes:
   - {id: 0, name: road, color: [128, 64, 128]}
   - {id: 1, name: car, color: [0, 0, 142], also: [4, 5], also_colors: [[0, 0, 70]]}  # other values that mean a car"""
+
+
+# Pillow's modes of labels, and its names for how the pixels of such a PNG may be stored.
+STORED = {"L": ("L",), "LA": ("LA",), "P": ("P", "P;1", "P;2", "P;4"), "RGB": ("RGB",)}
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -28,7 +33,7 @@ def read_label_map(path: Path) -> LabelMap:
     if not path.is_file():
         raise DataError(f"there is no {path}; it names the classes of the labels, for example:\n{EXAMPLE}")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = parse_yaml(path.read_text(encoding="utf-8"))
         ignore = content.get("ignore", IGNORE_INDEX)
         classes = content["classes"]
         return LabelMap(
@@ -41,7 +46,7 @@ def read_label_map(path: Path) -> LabelMap:
         )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except (yaml.YAMLError, OSError, UnicodeDecodeError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no list of classes ({error}); expected:\n{EXAMPLE}") from error
 
 
@@ -88,6 +93,32 @@ def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = ""
     return table[inverse].reshape(packed.shape)
 
 
+def read_ids(path: Path) -> tuple[np.ndarray, list[int] | None]:
+    """The values of a label file as they are stored, whatever they mean.
+
+    Args:
+        path: An 8-bit PNG, grey, indexed or RGB; alpha beside grey is left out. Indices may have fewer bits.
+
+    Returns:
+        (H, W) uint8, or (H, W, 3) of RGB; and the palette, three numbers a colour, of an indexed one.
+
+    Raises:
+        DataError: If the file is missing, damaged, or of another kind.
+    """
+    with opened_image(path) as image:
+        if image.format != "PNG":
+            raise DataError(f"{path}: the label is a {image.format}, expected a PNG: others change values")
+        # How the pixels are stored: Pillow stretches grey of fewer bits to 8, and cuts off the lower half of 16.
+        stored = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) else ""
+        if image.mode not in STORED or stored not in STORED[image.mode]:
+            raise DataError(
+                f"{path}: the label has the mode {image.mode!r}, stored as {stored!r}; expected 8-bit grey or indexed "
+                "ids ('L', 'P'), or the classes' colours ('RGB')"
+            )
+        values, palette = np.array(image), image.getpalette() if image.mode == "P" else None
+    return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 and values.shape[2] == 2 else values, palette
+
+
 def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
     """The classes of indexed PNGs that come without a classes.yaml: every value that occurs, in its palette's colour.
 
@@ -98,18 +129,14 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
     """
     colors: dict[int, tuple[int, int, int]] = {}
     for path in labels:
-        try:
-            with Image.open(path) as image:
-                palette = image.getpalette() if image.mode == "P" else None
-                values = np.unique(np.array(image)) if palette is not None else np.array([])
-        except OSError as error:
-            raise DataError(f"{path} cannot be read as an image: {error}") from error
+        values, palette = read_ids(path)
         if palette is None:
+            mode = "L" if values.ndim == 2 else "RGB"
             raise DataError(
-                f"{path} is no indexed PNG (mode {image.mode!r}), so its classes have to be named in a classes.yaml, "
+                f"{path} is no indexed PNG (mode {mode!r}), so its classes have to be named in a classes.yaml, "
                 f"for example:\n{EXAMPLE}"
             )
-        for value in values.tolist():
+        for value in np.unique(values).tolist():
             red, green, blue = ([*palette, *[0] * 768])[3 * value : 3 * value + 3]
             if value != IGNORE_INDEX and colors.setdefault(value, (red, green, blue)) != (red, green, blue):
                 raise DataError(f"{path} gives the value {value} another colour than the labels before it")
@@ -120,13 +147,13 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
 
 
 def _name(value: Any) -> str:
-    if isinstance(value, bool) or value is None:  # YAML reads the names no, off and null so
+    if type(value) not in (str, int, float):  # YAML reads the names no, off and null, and dates, as something else
         raise ValueError(f"put the name that reads {value!r} into quotes")
     return str(value)
 
 
 def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(channel) for channel in value)
-    if not all(0 <= channel <= 255 for channel in (red, green, blue)):
-        raise ValueError(f"colour {value} is not in 0 … 255")
+    red, green, blue = value
+    if not all(type(channel) is int and 0 <= channel <= 255 for channel in (red, green, blue)):
+        raise ValueError(f"colour {value} is not of three whole numbers in 0 … 255")
     return red, green, blue

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
 
 from wrp.data.clips import read_list
+from wrp.opening import parse_json
 from wrp.types import Clip, DataError, Frame
 
 # In the folder of a run: lines <clip>/<frame>
@@ -114,11 +114,38 @@ def read_manifest(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
     try:
-        entries: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for entry in entries:
-            label = Path(entry["label"])
-            if label.is_absolute() or ".." in label.parts or label.parts[0] != "labels":
-                raise DataError(f"{path} names the label {label}, expected one below labels/")
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+        entries = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for number, entry in enumerate(entries, 1):
+            _check_entry(entry, number)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); make the labels again") from error
     return entries
+
+
+# What the line of a frame holds, beside what its run has noted.
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "clip": str,
+    "frame": str,
+    "label": str,
+    "method": str,
+    "index": int,
+    "anchors": list,
+    "distance": (int, type(None)),
+    "mean_confidence": (int, float),
+}
+
+
+def _check_entry(entry: Any, number: int) -> None:
+    """Raise ValueError unless a line of a manifest is that of a frame, and its label lies below labels/."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"line {number} holds a {type(entry).__name__}")
+    for name, kind in _FIELDS.items():
+        if name not in entry or isinstance(entry[name], bool) or not isinstance(entry[name], kind):
+            raise ValueError(f"line {number} has the {name} {entry.get(name)!r}")
+    if entry["index"] < 0 or any(type(anchor) is not int or anchor < 0 for anchor in entry["anchors"]):
+        raise ValueError(f"line {number} has the index {entry['index']} and the anchors {entry['anchors']}")
+    if not 0 <= entry["mean_confidence"] <= 1:
+        raise ValueError(f"line {number} has the mean_confidence {entry['mean_confidence']}")
+    label = PurePosixPath(entry["label"])
+    if ".." in label.parts or label.parts[:1] != ("labels",) or "\0" in entry["label"]:
+        raise ValueError(f"line {number} names the label {entry['label']!r}, expected one below labels/")

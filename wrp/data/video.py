@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from wrp.opening import check_size
 from wrp.types import DataError, VideoFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
+
+# FFmpeg tells formats by their content, and some are lists of other files and addresses: these are not read.
+FORMATS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo", "protocol_whitelist": "file"}
 
 # Files that one process keeps open.
 OPEN_VIDEOS = 4
@@ -48,14 +52,17 @@ class Video:
             raise DataError(f"there is no file {path}")
         try:
             with av.logging.Capture(local=False) as log:
-                self._container: Any = av.open(str(path))
+                self._container: Any = av.open(str(path), options=dict(FORMATS))
                 if not self._container.streams.video:
                     raise DataError(f"{path} holds no video")
                 self._stream: Any = self._container.streams.video[0]
                 # No threads: they would be missing in a process that is forked from this one.
                 self._stream.thread_type = "NONE"
+                check_size(path, self._stream.width, self._stream.height)
                 times = [p.pts for p in self._container.demux(self._stream) if p.pts is not None and p.size]
-        except av.error.FFmpegError as error:
+        except DataError:
+            raise
+        except Exception as error:  # FFmpegError, and what PyAV makes of values that are out of range
             raise DataError(f"{path} cannot be read as a video: {error}") from error
         self._refuse(log, "cannot be read as a video")
         self.times = sorted(times)
@@ -78,12 +85,13 @@ class Video:
         with self._lock, self._av.logging.Capture(local=False) as log:
             try:
                 frame = self._decode(number)
-            except self._av.error.FFmpegError as error:
+            except Exception as error:  # FFmpegError, and what PyAV makes of values that are out of range
                 self._frames = None
                 raise DataError(f"{self.path}: frame {number} cannot be decoded: {error}") from error
         self._refuse(log, f"frame {number} cannot be decoded")
         if frame is None or frame.is_corrupt:
             raise DataError(f"{self.path}: frame {number} cannot be decoded: it is damaged or missing")
+        check_size(self.path, frame.width, frame.height)
         pixels = frame.to_ndarray(format="rgb24")
         # The angle is counter-clockwise, as numpy's quarter turns are.
         return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))

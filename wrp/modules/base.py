@@ -7,13 +7,15 @@ import hashlib
 import importlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jsonargparse import set_parsing_settings
+from jsonargparse._common import parsing_settings  # there is no other way to put them back
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +30,9 @@ OPTIMIZERS = ("adamw", "sgd")
 
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
+
+# What a checkpoint may name, and a configuration under WRP_SAFE: nothing in them runs or unpickles what it is given.
+SAFE = ("wrp", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics")
 
 # Steps between looks at the loss on a GPU, where each waits for the step to end.
 LOOK_EVERY = 50
@@ -213,10 +218,14 @@ def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
     )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     """What is in a checkpoint that Lightning wrote, or in the ``.safetensors`` of :func:`save_weights`, on the CPU.
 
     Nothing in the file is run: it holds tensors and plain values, or is refused.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors stay on the disk until they are used; damage to them is not seen then.
 
     Raises:
         WrpError: If the file is missing, damaged, or no checkpoint.
@@ -226,9 +235,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == WEIGHTS:
             return _read_weights(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except Exception as error:  # a damaged file raises whatever the unpickler met first
-        raise WrpError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0][:200]}") from error
+        raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
     if not isinstance(checkpoint, dict):
         raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
@@ -257,8 +266,33 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
     checkpoint = read_checkpoint(path)
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)
-    if path.suffix == WEIGHTS:
-        made = module(**{**checkpoint["hyper_parameters"], **changes})
-        made.load_state_dict(checkpoint["state_dict"])
-        return made.eval()
-    return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
+    try:
+        with imports_limited(class_name(module)):
+            if path.suffix == WEIGHTS:
+                made = module(**{**checkpoint[SETTINGS_KEY], **changes})
+                made.load_state_dict(checkpoint["state_dict"])
+                return made.eval()
+            return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
+    except WrpError:
+        raise
+    except Exception as error:  # weights or arguments of another network
+        raise WrpError(f"{path} does not fit {module.__name__}: {in_short(error)}") from error
+
+
+def in_short(error: BaseException) -> str:
+    """What an error says, in one short line; its kind, where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def imports_limited(*further: str) -> Iterator[None]:
+    """Within the block, jsonargparse imports nothing but what is in :data:`SAFE`, and these.
+
+    A checkpoint that `wrp fit` wrote names the classes of its arguments, and importing one runs its module.
+    """
+    before = dict(parsing_settings)
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)

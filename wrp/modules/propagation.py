@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
+from wrp.opening import parse_json
 from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.finite import NotFinite
 from wrp.ops.fusion import Evidence, motion_error
@@ -243,9 +244,12 @@ class PropagationModule(BaseModule):
 def read_calibration(path: str) -> dict[str, Calibration]:
     """The calibration of each method; WrpError unless the file is one of :meth:`PropagationModule.calibrate`."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {str(method): Calibration(**{k: float(v) for k, v in line.items()}) for method, line in content.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
+        lines = {str(method): {k: float(v) for k, v in line.items()} for method, line in content.items()}
+        if not all(math.isfinite(v) and (k != "distance" or v > 0) for line in lines.values() for k, v in line.items()):
+            raise ValueError("a number of it is out of range")
+        return {method: Calibration(**line) for method, line in lines.items()}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise WrpError(f"{path} cannot be read as a calibration: {error}") from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
 from tqdm import tqdm
 
 from wrp.callbacks.writer import LabelWriter, join_manifest, remove_temporaries, written_parts
@@ -22,23 +20,21 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.items import HeldOutItems, IntervalItems
-from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.locking import locked
 from wrp.modules.base import file_hash
 from wrp.modules.propagation import PropagationModule, read_calibration
+from wrp.opening import read_json
+from wrp.pipeline.check import check_files
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
 from wrp.pipeline.plan import Costs, describe, plan
 from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
-from wrp.pipeline.settings import Settings
-from wrp.pipeline.training import (
-    plain_trainer,
-    quiet_lightning,
-)
-from wrp.types import Clip, DataError, Frame, LabelMap, VideoFrame, WrpError
+from wrp.pipeline.settings import Settings, read_settings
+from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.types import VideoFrame, WrpError
 from wrp.versions import versions
 from wrp.writing import require_writable, write_json
 
@@ -62,6 +58,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     started = time.perf_counter()
     out = Path(settings.out)
     index = index_of(settings)
+    _check_out(settings, index)
     labels = _labels_hash(index)
     require_writable(out)
     broken, frames = check_files(index, settings.needs_teacher, settings.on_error == "skip")
@@ -109,6 +106,7 @@ def _autolabel(
 def dry_run(settings: Settings) -> str:
     """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
     index = index_of(settings)
+    _check_out(settings, index)
     check_files(index, settings.needs_teacher)
     data = _data(settings, index)
     return describe(settings, data, plan(settings, data), Costs(settings, data))
@@ -121,23 +119,32 @@ def index_of(settings: Settings) -> ClipIndex:
     return select_clips(index, settings.clips, settings.label_every, settings.label_offset, anchors)
 
 
+def _check_out(settings: Settings, index: ClipIndex) -> None:
+    """Raise WrpError if a run would write among the frames or labels of its data set."""
+    root, out = index.root.resolve(), Path(settings.out).resolve()
+    for frame in (*index.images, *(frame for clip in index.clips for frame in clip.frames)):
+        for path in (frame.image.path if isinstance(frame.image, VideoFrame) else frame.image, frame.label):
+            if path is not None and (taken := root / path.relative_to(index.root).parts[0]) in (out, *out.parents):
+                raise WrpError(f"--out {settings.out} would write into {taken}, part of the data set; choose another")
+
+
 def open_run(out: Path) -> ClipIndex:
     """The clips of a run that was made before, but for those that it has skipped; WrpError if there is none."""
     if not (out / "settings.json").is_file():
         raise WrpError(f"there is no {out / 'settings.json'}: expected the output of `wrp autolabel`")
-    kept, metrics = (_read_json(out / name) for name in ("settings.json", "metrics.json"))
+    kept, skipped = _read_run(out / "settings.json"), _read_run(out / "metrics.json").get("skipped")
     names = ("root", "layout", "split", "clips", "label_every", "label_offset", "anchors")
-    index = index_of(Settings(out=str(out), **{name: kept[name] for name in names if name in kept}))
-    return without(index, metrics.get("skipped", {}))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run, empty where it is not there; WrpError if it is damaged."""
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise WrpError(f"{path} is damaged ({error}); make the run again") from error
-    return found
+        settings = read_settings({name: kept[name] for name in names if name in kept} | {"out": str(out)})
+    except WrpError as error:
+        raise WrpError(f"{out / 'settings.json'} is damaged ({error}); make the run again") from error
+    index = index_of(settings)
+    return without(index, skipped if isinstance(skipped, dict) else ())
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """A JSON file of a run, empty where it is not there; DataError if it is damaged."""
+    return read_json(path, "make the run again") if path.is_file() else {}
 
 
 def without(index: ClipIndex, names: Collection[str]) -> ClipIndex:
@@ -170,61 +177,6 @@ def check_shard(settings: Settings, data: VideoDataModule, out: Path) -> None:
             f"--shard {settings.shard} needs {' and '.join(missing)} in {out}: make them first, once, by the same "
             "command with --limit 0 instead of --shard"
         )
-
-
-def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[dict[str, str], dict[str, str]]:
-    """Read every file that will be needed, so that a damaged one is known before the work begins.
-
-    Args:
-        index: The clips.
-        teacher: Whether the data set's further labelled images are needed.
-        skip: Whether clips with a damaged file are to be left out.
-
-    Returns:
-        What is wrong with each clip that is to be left out, and a hash of the frames of each of the others.
-
-    Raises:
-        DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
-            out, if none remains.
-    """
-    broken: dict[str, str] = {}
-    images = index.images if teacher else ()
-    frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
-    sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
-    digests = {clip.name: hashlib.sha256() for clip in index.clips}
-    for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
-        if clip is not None and clip.name in broken:
-            continue
-        try:
-            image = _check_frame(clip, frame, sizes, index.label_map)
-            if clip is not None:
-                digests[clip.name].update(image.numpy().tobytes())
-        except DataError as error:
-            if not skip or clip is None:
-                raise
-            broken[clip.name] = str(error)
-            logger.warning("Skipping clip %s: %s", clip.name, error)
-    if len(broken) == len(index.clips):
-        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
-    return broken, {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
-
-
-def _check_frame(
-    clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
-) -> Tensor:
-    """Read a frame and its label; DataError if that fails, or the frame has another size than the clip's first."""
-    image = read_image(frame.image)
-    height, width = image.shape[1:]
-    if clip is not None:
-        expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
-        if (height, width) != expected:
-            raise DataError(
-                f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
-                "frames of a clip must have one size"
-            )
-    if frame.label is not None:
-        read_label(frame.label, label_map, (height, width))
-    return image
 
 
 def _labels_hash(index: ClipIndex) -> str:
@@ -315,6 +267,6 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"
-    record["encoder_weights"] = json.loads(used.read_text(encoding="utf-8"))["encoder"] if used.is_file() else None
+    record["encoder_weights"] = _read_run(used).get("encoder")
     record["versions"] = versions()
     return record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.reading import read_image, read_label
 from wrp.pipeline.report import markdown_table
-from wrp.types import IGNORE_INDEX, Clip, DataError, Frame
+from wrp.types import IGNORE_INDEX, Clip, DataError, Frame, LabelMap, VideoFrame
+
+logger = logging.getLogger("wrp")
 
 
 @dataclass
@@ -78,6 +83,61 @@ def _odd_clips(found: Findings) -> Iterator[str]:
             yield f"clip {clip.name}: all frames of a clip must have one size, got {text}"
         if not clip.anchors:
             yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
+
+
+def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[dict[str, str], dict[str, str]]:
+    """Read every file that will be needed, so that a damaged one is known before the work begins.
+
+    Args:
+        index: The clips.
+        teacher: Whether the data set's further labelled images are needed.
+        skip: Whether clips with a damaged file are to be left out.
+
+    Returns:
+        What is wrong with each clip that is to be left out, and a hash of the frames of each of the others.
+
+    Raises:
+        DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
+            out, if none remains.
+    """
+    broken: dict[str, str] = {}
+    images = index.images if teacher else ()
+    frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
+    sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
+    digests = {clip.name: hashlib.sha256() for clip in index.clips}
+    for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
+        if clip is not None and clip.name in broken:
+            continue
+        try:
+            image = _check_frame(clip, frame, sizes, index.label_map)
+            if clip is not None:
+                digests[clip.name].update(image.numpy().tobytes())
+        except DataError as error:
+            if not skip or clip is None:
+                raise
+            broken[clip.name] = str(error)
+            logger.warning("Skipping clip %s: %s", clip.name, error)
+    if len(broken) == len(index.clips):
+        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
+    return broken, {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
+
+
+def _check_frame(
+    clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
+) -> Tensor:
+    """Read a frame and its label; DataError if that fails, or the frame has another size than the clip's first."""
+    image = read_image(frame.image)
+    height, width = image.shape[1:]
+    if clip is not None:
+        expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
+        if (height, width) != expected:
+            raise DataError(
+                f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
+                "frames of a clip must have one size"
+            )
+    if frame.label is not None:
+        read_label(frame.label, label_map, (height, width))
+    return image
 
 
 def describe(found: Findings) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from wrp.flow.cache import FlowCache
 from wrp.modules.base import load_module
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
+from wrp.opening import read_json
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.students import student_path, train_student
 from wrp.pipeline.training import (
@@ -41,7 +41,7 @@ class Stopwatch:
 
     def _read(self) -> None:
         if self.path.is_file():
-            self.seconds = json.loads(self.path.read_text(encoding="utf-8"))
+            self.seconds = read_json(self.path, "delete it: the times are lost")
 
     def add(self, step: str, seconds: float) -> None:
         """Add to the time of a step, by whichever job."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
 from wrp.metrics.propagation import REGIONS, TRIMAP
+from wrp.opening import read_json
 from wrp.pipeline.scoring import prediction_path
 from wrp.types import Clip, WrpError
 from wrp.writing import write_image, write_text
@@ -79,14 +79,14 @@ def read_metrics(index: ClipIndex, out: Path) -> dict[str, Any]:
         raise WrpError(
             f"there is no {path}: the labels are there, but have not been scored; run the command that made them again"
         )
-    try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if metrics["schema"] != 1:
-            raise ValueError(f"its schema is {metrics['schema']!r}, expected 1")
-    except (ValueError, KeyError, TypeError) as error:
-        raise WrpError(
-            f"{path} cannot be used ({error!r}); delete it and run the command that made it again"
-        ) from error
+    remedy = "delete it and run the command that made it again"
+    metrics = read_json(path, remedy)
+    if metrics.get("schema") != 1:
+        raise WrpError(f"{path} cannot be used (its schema is {metrics.get('schema')!r}, expected 1); {remedy}")
+    if lacking := [
+        key for key in ("settings", "overall", "clips", "seconds") if not isinstance(metrics.get(key), dict)
+    ]:
+        raise WrpError(f"{path} cannot be used (it lacks {lacking[0]}); {remedy}")
     return metrics
 
 

@@ -18,6 +18,7 @@ from wrp.data.datasets import find_folder
 from wrp.data.semi import SemiDataModule, label_map_of
 from wrp.locking import locked
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
+from wrp.opening import read_json
 from wrp.ops.tiling import Views
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN
@@ -114,7 +115,7 @@ class Run:
         names = [frame.stem for frame in (*self.labelled, *self.unlabelled)]
         mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         path = self.out / "settings.json"
-        theirs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else mine
+        theirs = read_json(path, f"delete {self.out} to start anew") if path.is_file() else mine
         if changed := [key for key in mine if theirs.get(key) != mine[key]]:
             key = changed[0]
             raise WrpError(
@@ -196,8 +197,7 @@ class Run:
         path = self.out / f"{name}.json"
         if not path.is_file():
             write_json(path, compute())
-        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return read_json(path, "delete it, to have it made again")
 
     def test(self, network: Path) -> dict[str, float]:
         """Scores of the last network on the images for validation."""

@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
+from wrp.opening import parse_yaml, read_json
 from wrp.types import WrpError
 from wrp.writing import refuse_link, write_json
 
@@ -156,10 +155,7 @@ class Settings:
         mine = self.as_json() | {"labels": labels}
         theirs: dict[str, Any] = {}
         if path.is_file():
-            try:
-                theirs = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise WrpError(f"{path} is damaged ({error}); delete {out} to start anew") from error
+            theirs = read_json(path, f"delete {out} to start anew")
             if changed := [key for key in mine if key not in _FREE and theirs.get(key) != mine[key]]:
                 key = changed[0]
                 if key == "labels":
@@ -171,7 +167,7 @@ class Settings:
                     f"{out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
                     "delete it to start anew"
                 )
-        known = theirs.get("frames", {})
+        known = found if isinstance(found := theirs.get("frames"), dict) else {}
         if other := [clip for clip, found in frames.items() if known.get(clip, found) != found]:
             raise WrpError(
                 f"{out} holds labels for other frames of clip {other[0]} than there are now; choose another --out, or "
@@ -206,8 +202,8 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
     read: Any = {}
     if config is not None:
         try:
-            read = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            read = parse_yaml(Path(config).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError) as error:
             raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
         if not isinstance(read, dict):
             raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
@@ -218,17 +214,18 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
         raise WrpError(f"--config {config}: there is no setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     settings = {**read, **given}
     for name in ("methods", "clips"):
-        if settings.get(name) is not None:
+        if isinstance(settings.get(name), str):
             settings[name] = split_names(settings[name])
     if missing := [name for name in ("root", "out") if name not in settings]:
         raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Settings)
     try:
-        parsed = parser.parse_object(settings)
-    except Exception as error:  # jsonargparse's own, and what the types raise
-        raise WrpError(f"settings {'of ' + config if config else ''}: {str(error).strip()}") from error
-    return Settings(**parsed.as_dict())
+        return Settings(**parser.parse_object(settings).as_dict())
+    except WrpError:
+        raise
+    except Exception as error:  # jsonargparse's own, and what the types and paths raise
+        raise WrpError(f"settings{' of ' + config if config else ''}: {str(error).strip()}") from error
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:

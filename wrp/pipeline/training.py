@@ -20,6 +20,7 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
+from wrp.modules.base import in_short
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
@@ -130,7 +131,7 @@ def _readable(unfinished: Path) -> bool:
     try:
         step = torch.load(unfinished, map_location="cpu", mmap=True, weights_only=True)["global_step"]
     except Exception as error:  # a damaged file raises whatever the unpickler met first
-        logger.warning("%s cannot be read (%s), the training begins anew", unfinished, str(error).splitlines()[0][:200])
+        logger.warning("%s cannot be read (%s), the training begins anew", unfinished, in_short(error))
         return False
     logger.info("Going on from %s, step %d", unfinished, step)
     return True

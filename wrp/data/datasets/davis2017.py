@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
 from wrp.data.datasets.davis import RESOLUTION
+from wrp.data.labelmaps import read_ids
 from wrp.types import DataError, Frame, LabelMap
 
 # The first colours of the data set's own palette.
@@ -59,9 +57,5 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
 
 def _highest(frame: Frame) -> int:
     assert frame.label is not None
-    try:
-        with Image.open(frame.label) as image:
-            values = np.unique(np.array(image))
-    except OSError as error:
-        raise DataError(f"{frame.label} cannot be read as an image: {error}") from error
+    values, _ = read_ids(frame.label)
     return int(values[values != 255].max(initial=0))

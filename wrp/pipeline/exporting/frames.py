@@ -121,6 +121,8 @@ def decode_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises:
         DataError: If the runs do not fill the mask.
     """
+    if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        raise DataError(f"runs must be whole numbers one after the other, got {runs.dtype} {runs.shape}")
     if (runs < 0).any() or (runs > height * width).any() or runs.sum() != height * width:
         raise DataError(f"a mask of {width}×{height} pixels has runs of {runs.sum()} pixels altogether")
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -87,8 +87,13 @@ def unpacked(source: Path) -> Iterator[Path]:
                     path = PurePosixPath(name.replace("\\", "/"))
                     if path.is_absolute() or ".." in path.parts:
                         raise DataError(f"{source} names the file {name!r}, which leads out of the archive")
+                size, room = sum(entry.file_size for entry in archive.infolist()), shutil.disk_usage(folder).free
+                if size > room:
+                    raise DataError(f"{source} holds {size:,} bytes, of which {room:,} fit into {folder}")
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        except DataError:
+            raise
+        except Exception as error:  # damaged archives raise what each way of compression raises
             raise DataError(f"{source} cannot be unpacked: {error}") from error
         yield Path(folder)
 

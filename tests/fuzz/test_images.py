@@ -1,0 +1,243 @@
+"""Frames, labels and confidence: the very pixels, or DataError.
+
+PNGs have checksums over every byte that matters, so a damaged one may never be read as another picture. JPEG and PPM
+have none: there, damage that leaves a valid file is another picture, and what is cut short has to be found.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from tests.clips import LABEL_MAP, id_picture, picture, save
+from tests.fuzz.damage import damaged, png
+from wrp.data.labelmaps import map_from_palettes
+from wrp.data.reading import read_confidence, read_image, read_label
+from wrp.types import DataError, LabelMap
+
+HEIGHT, WIDTH = 12, 20
+PALETTE = [value % 256 for value in range(768)]
+
+
+def content(pixels: np.ndarray, name: str, folder: Path, **options: object) -> bytes:
+    """The file of a picture."""
+    image = Image.fromarray(pixels)
+    if options.pop("indexed", False):
+        image.putpalette(PALETTE)
+    image.save(folder / name, **options)
+    return (folder / name).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+@given(data=st.data())
+def test_a_damaged_label_is_the_same_or_refused(folder: Path, indexed: bool, data: st.DataObject) -> None:
+    whole = content(id_picture(0, height=HEIGHT, width=WIDTH), "whole.png", folder, indexed=indexed)
+    path = folder / "label.png"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_label(path, LABEL_MAP)
+    except DataError:
+        return
+    assert torch.equal(found, read_label(folder / "whole.png", LABEL_MAP))
+
+
+@given(data=st.data())
+def test_classes_of_damaged_labels_are_the_same_or_refused(folder: Path, data: st.DataObject) -> None:
+    whole = content(id_picture(0, height=HEIGHT, width=WIDTH), "whole.png", folder, indexed=True)
+    path = folder / "palette.png"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = map_from_palettes([path])
+    except DataError:
+        return
+    assert found == map_from_palettes([folder / "whole.png"])
+
+
+@given(data=st.data())
+def test_a_damaged_png_frame_is_the_same_or_refused(folder: Path, data: st.DataObject) -> None:
+    whole = content(picture(0, HEIGHT, WIDTH), "whole.png", folder)
+    path = folder / "frame.png"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_image(path)
+    except DataError:
+        return
+    assert torch.equal(found, read_image(folder / "whole.png"))
+
+
+@given(data=st.data())
+def test_damaged_confidence_is_the_same_or_refused(folder: Path, data: st.DataObject) -> None:
+    whole = content(picture(0, HEIGHT, WIDTH)[..., 0].copy(), "whole.png", folder)
+    path = folder / "confidence.png"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_confidence(path, (HEIGHT, WIDTH))
+    except DataError:
+        return
+    assert torch.equal(found, read_confidence(folder / "whole.png"))
+
+
+def check_frame(frame: Tensor) -> None:
+    assert frame.dtype == torch.uint8
+    assert frame.ndim == 3
+    assert frame.shape[0] == 3
+    assert frame.numel() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jpg", {}), ("a.jpg", {"progressive": True}), ("a.jpg", {"subsampling": 2, "optimize": True}), ("a.ppm", {})],
+)
+@given(data=st.data())
+def test_a_damaged_frame_without_checksums_is_a_frame_or_refused(
+    folder: Path, name: str, options: dict[str, object], data: st.DataObject
+) -> None:
+    whole = content(picture(0, HEIGHT, WIDTH), name, folder, **options)
+    path = folder / f"frame{name}"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_image(path)
+    except DataError:
+        return
+    check_frame(found)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(500)], ids=["cut", "cut and closed", "cut and zeros"])
+@given(data=st.data())
+def test_a_jpeg_that_is_cut_short_is_the_same_or_refused(
+    folder: Path, end: bytes, progressive: bool, data: st.DataObject
+) -> None:
+    """The last bits of a file may be padding, and the last passes over a progressive one refine by nothing."""
+    whole = content(picture(0, 48, 64), "whole.jpg", folder, progressive=progressive, subsampling=0)
+    path = folder / "cut.jpg"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 3))] + end)
+    try:
+        found = read_image(path)
+    except DataError:
+        return
+    if not progressive:
+        # Of a last block of which a part is there, nothing tells that there should be more.
+        assert torch.equal(found[:, :40], read_image(folder / "whole.jpg")[:, :40])
+    check_frame(found)
+
+
+COLORS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Channels of a pixel by the colour type of a PNG."""
+
+
+@given(
+    size=st.tuples(st.integers(0, 5), st.integers(0, 5)) | st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
+    depth=st.sampled_from([1, 2, 4, 8, 16, 0, 3]),
+    color=st.sampled_from([*COLORS, 1, 7]),
+    palette=st.binary(max_size=12),
+    values=st.binary(max_size=60),
+    interlace=st.integers(0, 2),
+    missing=st.integers(0, 3),
+)
+@example((3, 1), 2, 0, b"", b"\xc0", 0, 0)
+@example((2, 1), 16, 4, b"", bytes([0, 3, 255, 255, 0, 7, 255, 255]), 0, 0)
+@example((2, 2), 8, 0, b"", bytes([0, 3, 7, 0]), 0, 2)
+def test_png_of_any_kind_is_read_as_it_stands_or_refused(
+    folder: Path,
+    size: tuple[int, int],
+    depth: int,
+    color: int,
+    palette: bytes,
+    values: bytes,
+    interlace: int,
+    missing: int,
+) -> None:
+    """The checksums are right here, whatever the file says."""
+    width, height = size
+    row = -(-width * COLORS.get(color, 1) * depth // 8) if width < 10 else 0
+    rows = b"".join(b"\0" + values[i * row : (i + 1) * row].ljust(row, b"\0") for i in range(min(height, 5)))
+    path = folder / "kind.png"
+    path.write_bytes(png(width, height, depth, color, rows[: len(rows) - missing], palette, interlace))
+    label_map = LabelMap(tuple(range(254)), tuple(map(str, range(254))), ((0, 0, 0),) * 254, (255, 254))
+    try:
+        found = read_label(path, label_map)
+    except DataError:
+        pass
+    else:
+        assert found.shape == (height, width)
+        if depth == 8 and color in (0, 3) and not interlace:
+            stored = np.frombuffer(rows, np.uint8).reshape(height, row + 1)[:, 1:]
+            assert not missing
+            assert np.array_equal(found, np.where(stored > 253, 255, stored))
+        else:
+            assert color in (3, 4) or interlace
+    for read in (read_image, lambda path: read_confidence(path)[None].expand(3, -1, -1).mul(255).byte()):
+        try:
+            frame = read(path)
+        except DataError:
+            continue
+        assert frame.shape == (3, height, width)
+        check_frame(frame)
+
+
+MODES = ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F", "HSV")
+
+
+@given(
+    mode=st.sampled_from(MODES),
+    kind=st.sampled_from(["PNG", "JPEG", "PPM", "GIF", "BMP", "TIFF", "WEBP", "TGA", "EPS", "PDF", "ICO", "PCX"]),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_pictures_of_any_mode_and_format_are_read_as_they_stand_or_refused(
+    folder: Path, mode: str, kind: str, size: tuple[int, int]
+) -> None:
+    ids = id_picture(0, height=size[0], width=size[1])
+    grey = Image.fromarray(ids)
+    image = Image.fromarray(ids.astype(np.uint16)) if mode == "I;16" else grey.convert(mode)
+    path = folder / "mode.png"
+    try:
+        image.save(path, kind)
+    except (OSError, ValueError, KeyError):  # Pillow writes no such thing
+        return
+    try:
+        label = read_label(path, LABEL_MAP)
+    except DataError:
+        pass
+    else:
+        assert mode in ("L", "P", "LA", "PA", "RGB")
+        assert kind == "PNG"
+        black = mode == "RGB"  # which is no class, where a label is a picture of colours
+        assert np.array_equal(LABEL_MAP.decode(label.numpy()), np.where(ids == 0, 255, ids) if black else ids)
+    try:
+        frame = read_image(path)
+    except DataError:
+        return
+    assert kind in ("PNG", "JPEG", "PPM")
+    assert frame.shape == (3, *size)
+
+
+@given(content=st.binary(max_size=200))
+def test_what_is_no_image_is_refused(folder: Path, content: bytes) -> None:
+    path = folder / "nothing.png"
+    path.write_bytes(content)
+    for read in (read_image, read_confidence, lambda path: read_label(path, LABEL_MAP)):
+        with pytest.raises(DataError):
+            read(path)
+
+
+def test_whole_jpegs_with_grey_ends_are_read(folder: Path) -> None:
+    """Their last pixel looks as if data were missing."""
+    pixels = picture(0, 37, 53)
+    pixels[20:] = 128
+    for options in ({}, {"progressive": True}, {"subsampling": 2}, {"quality": 100}):
+        path = save(folder / "grey.jpg", pixels)
+        Image.fromarray(pixels).save(path, **options)
+        assert read_image(path)[:, -1, -1].tolist() == pytest.approx([128] * 3, abs=1)

@@ -1,0 +1,113 @@
+"""Opening files of strangers: looked at before they are decoded, and refused when they are damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from wrp.types import DataError
+
+# No others: Pillow tells formats by their content, and hands PostScript to a program that runs it.
+FORMATS = ("PNG", "JPEG", "PPM")
+
+# Larger images are refused before they are decoded: a small file can expand to gigabytes.
+MAX_PIXELS = 64_000_000
+
+_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
+
+
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """An image of bounded size whose file is whole, for as long as the block lasts.
+
+    PNGs have checksums, which are compared. JPEGs have none: of these, what is cut short is found, and no more.
+
+    Raises:
+        DataError: If the file is missing, damaged, too large, or of another format.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            check_size(path, image.width, image.height)
+            if image.format == "PNG":
+                image.verify()  # the checksums, which decoding ignores; the file has to be opened anew
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format not in ("PNG", "PPM"):
+                _refuse_cut_jpeg(path, image)
+            yield image
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
+        raise DataError(f"{path} cannot be read as an image ({', '.join(FORMATS)}): {error}") from error
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise DataError if an image or a video has no pixels, or too many to be decoded."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} that are read, or none")
+
+
+def _refuse_cut_jpeg(path: Path, image: Image.Image) -> None:
+    """Raise ValueError where the data of a JPEG end before its pixels do, which the decoder fills with grey.
+
+    A file that was cut and closed again shows by its last pixel, the grey of no data, unless it is progressive. What is
+    put before the end of the image changes it then, while nothing reads on after the last pixel of a whole image.
+    """
+    content = path.read_bytes()
+    end = content.rfind(_END_OF_IMAGE)
+    if end < content.rfind(_START_OF_SCAN):
+        raise ValueError("it is cut short: its end is missing")
+    pixels = np.array(image)
+    if (pixels[-1, -1] != 128).any() and not image.info.get("progressive"):
+        return
+    with Image.open(BytesIO(content[:end] + bytes(range(1, 128)) + content[end:]), formats=FORMATS) as longer:
+        if not np.array_equal(np.array(longer), pixels):
+            raise ValueError("it is cut short: its last pixels are missing")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: The file.
+        remedy: What to do where it is damaged, for the message.
+
+    Raises:
+        DataError: If it cannot be read, or holds something else.
+    """
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged (it holds a {type(content).__name__}); {remedy}")
+    return content
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text says; ValueError if it is none, also where it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_yaml(text: str) -> Any:
+    """The plain values of a YAML text; ValueError if it is none, or has aliases: a few lines of them make gigabytes."""
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases (*), which are not read")
+        return yaml.safe_load(text)
+    except ValueError:
+        raise
+    except Exception as error:  # PyYAML raises YAMLError, RecursionError, and what its values' constructors raise
+        raise ValueError(str(error).strip() or type(error).__name__) from error
