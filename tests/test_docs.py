@@ -105,6 +105,13 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "labelled-again" / "student.ckpt").is_file()
 
 
+def test_the_tests_of_the_fault_matrix_are_there() -> None:
+    rows = re.findall(r"\[`(\w+)`\]\((\S+)\) \|$", (ROOT / "docs" / "reliability.md").read_text("utf-8"), re.M)
+    assert len(rows) > 40
+    for test, path in rows:
+        assert f"def {test}(" in (ROOT / "docs" / path).read_text("utf-8"), (test, path)
+
+
 def test_every_command_is_in_the_guide() -> None:
     parser = _parser()
     [verbs] = [action for action in parser._actions if action.choices]
