@@ -185,6 +185,7 @@ def test_benchmarks_make_one_file_of_tables(
     copy = tables["Quality by motion alone"][0]
     assert copy["method"] == "copy"
     assert copy["camvid K=2"] != copy["camvid K=3"]
+    assert copy["camvid K=3"][0] != copy["camvid K=3"][1]
     assert [len(values) for key, values in copy.items() if key != "method"] == [2] * 6
     assert copy["davis2016 K=2, J"][0] > 0
     with_networks = {row["method"]: row["camvid K=3"][0] for row in tables["Quality with networks"]}
@@ -218,6 +219,17 @@ def test_a_benchmark_names_what_is_wrong(
     assert not list(tmp_path.iterdir())
 
 
+def test_propagators_are_compared(
+    trees: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setattr("sys.argv", ["methods", "davis2016", "--every", "2", "3", "--methods", "copy", "motion"])
+    script("propagation/methods.py").main()
+    printed = capsys.readouterr().out
+    assert "davis2016 K=2 | davis2016 K=3" in printed
+    assert printed.count("J / F by distance") == 2
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_gpus_runs_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -242,13 +254,16 @@ def test_jobs_share_the_work_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.
     jobs = script("benchmarks/jobs.py")
     root = jobs.two_clips(tmp_path, 4, (32, 48))
     assert len(list((root / "labels").glob("*/*.png"))) == 4
-    assert jobs.label(root, tmp_path / "two", ["1/2", "2/2"]) > 0
+    assert jobs.label(root, tmp_path / "two", [["--shard=1/2"], ["--shard=2/2"]]) > 0
     assert len(list((tmp_path / "two" / "labels").glob("*/*.png"))) == 8
     monkeypatch.setattr(sys, "executable", "false")
-    with pytest.raises(RuntimeError, match=r"exit codes \[1\]"):
-        jobs.label(root, tmp_path / "none", [None])
-    monkeypatch.setattr(jobs, "label", lambda root, out, shards, cores=None: 10.0 / len(shards))
-    assert [row["over one job, one core"] for row in jobs.measure(tmp_path, 4, (32, 48))] == [1, 1, 2]
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        jobs.label(root, tmp_path / "none", [[]])
+    seconds = {"nothing": 2.0, "one": 10.0, "one-on-both": 8.0, "two": 6.0}
+    monkeypatch.setattr(jobs, "label", lambda root, out, shares, cores=None: seconds[out.name])
+    rows = jobs.measure(tmp_path, 4, (32, 48))
+    assert [row["frames/s"] for row in rows] == [0.8, 1, 8 / 6]
+    assert [row["ratio without start"] for row in rows] == [1, 8 / 6, 2]
 
 
 @pytest.mark.slow

@@ -23,26 +23,31 @@ def two_clips(folder: Path, frames: int, size: tuple[int, int]) -> Path:
     return root
 
 
-def label(root: Path, out: Path, shards: Sequence[str | None], cores: set[int] | None = None) -> float:
-    """Seconds until some jobs of `wrp autolabel` are done; each has a core, or together they have ``cores``."""
+def label(root: Path, out: Path, shares: Sequence[Sequence[str]], cores: set[int] | None = None) -> float:
+    """Seconds until some jobs of `wrp autolabel` are done.
+
+    Args:
+        root: The data set.
+        out: Folder to write to.
+        shares: Further arguments of each job.
+        cores: What all of them may use; None: one core each.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if cores is None else str(len(cores))}
     command = [sys.executable, "-m", "wrp", "autolabel", str(root), f"--out={out}", "--methods=motion"]
     usable = sorted(os.sched_getaffinity(0))
+    logs = [out.with_name(f"{out.name}-{number}.log") for number in range(len(shares))]
     started = time.perf_counter()
     jobs = []
-    for number, shard in enumerate(shards):
-        with out.with_name(f"{out.name}-{number}.log").open("w") as log:
-            job = subprocess.Popen(
-                [*command, *([f"--shard={shard}"] if shard else [])], env=environment, stdout=log, stderr=log
-            )
+    for number, share in enumerate(shares):
+        with logs[number].open("w") as log:
+            jobs.append(subprocess.Popen([*command, *share], env=environment, stdout=log, stderr=log))
         # Before it has started its threads, and before OpenCV counts the cores.
-        os.sched_setaffinity(job.pid, cores or {usable[number % len(usable)]})
-        jobs.append(job)
+        os.sched_setaffinity(jobs[-1].pid, cores or {usable[number % len(usable)]})
     codes = [job.wait() for job in jobs]
     seconds = time.perf_counter() - started
-    if any(codes):
-        log = out.with_name(f"{out.name}-{next(i for i, code in enumerate(codes) if code)}.log")
-        raise RuntimeError(f"jobs of `wrp autolabel` ended with exit codes {codes}:\n{log.read_text()[-2000:]}")
+    for code, log in zip(codes, logs, strict=True):
+        if code:
+            raise RuntimeError(f"a job of `wrp autolabel` ended with exit code {code}:\n{log.read_text()[-2000:]}")
     return seconds
 
 
@@ -56,13 +61,15 @@ def measure(folder: Path, frames: int, size: tuple[int, int]) -> Rows:
     """
     root = two_clips(folder, frames, size)
     both = set(sorted(os.sched_getaffinity(0))[:2])
+    start = label(root, folder / "nothing", [["--limit=0"]])
     seconds = {
-        "one job, one core": label(root, folder / "one", [None]),
-        "one job, two cores": label(root, folder / "one-on-both", [None], both),
-        "two jobs, a core each": label(root, folder / "two", ["1/2", "2/2"]),
+        "one job, one core": label(root, folder / "one", [[]]),
+        "one job, two cores": label(root, folder / "one-on-both", [[]], both),
+        "two jobs, a core each": label(root, folder / "two", [["--shard=1/2"], ["--shard=2/2"]]),
     }
     alone = seconds["one job, one core"]
     return [
-        {"": name, "s": one, "frames/s": 2 * frames / one, "over one job, one core": alone / one}
+        {"": name, "s": one, "of them to start": start, "frames/s": 2 * frames / one}
+        | {"ratio": alone / one, "ratio without start": (alone - start) / (one - start)}
         for name, one in seconds.items()
     ]

@@ -60,8 +60,8 @@ def by_networks(runs: Sequence[str]) -> Rows:
     for name, folders in by_name.items():
         found = []
         for run in folders:
-            index = open_run(run)
-            networks = (str(run / "teacher.ckpt"), str(run / "refiner.ckpt"))
+            index, settings = open_run(run), finished(run)["settings"]
+            networks = [settings.get(name) or str(run / f"{name}.ckpt") for name in ("teacher", "refiner")]
             scores, masks = score(index, methods, *networks, FlowCache(DIS()), name=f"{name}, {run.name}")
             scores["student"] = finished(run).get("student", {"miou": None})
             found.append((scores, masks))

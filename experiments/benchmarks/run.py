@@ -132,8 +132,8 @@ def growing(extent: Extent, _: Inputs) -> list[Part]:
 
 def two_jobs(extent: Extent, inputs: Inputs) -> list[Part]:
     what = (
-        "`wrp autolabel --methods motion` of two intervals in one job, and in two with `--shard`; the start of the "
-        "processes and the report included."
+        "`wrp autolabel --methods motion` of two intervals, report included, in one job and in two with `--shard`; "
+        "ratios are over one job on one core, and the start is the time of a job with `--limit 0`."
     )
     return [Part("Two jobs over one", what, jobs.measure(inputs.folder, *extent.jobs))]
 
