@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +23,7 @@ from wrp.data import tiles
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_label
 from wrp.pipeline.search import command_line, draw, read_sweep
+from wrp.versions import versions
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # Data sets whose configurations are for GPUs, and what makes them run on a laptop without a network.
@@ -69,12 +72,15 @@ def test_there_are_configs() -> None:
 
 
 def script(path: str) -> ModuleType:
-    """An experiment's script as a module."""
+    """An experiment's script as a module, which imports what lies beside it."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, EXPERIMENTS / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend((EXPERIMENTS / path).parent)
+        patch.setitem(sys.modules, spec.name, module)  # where its dataclasses look for their types
+        spec.loader.exec_module(module)
     return module
 
 
@@ -99,21 +105,165 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
 
 
 def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    motion = script("benchmarks/motion.py")
-    monkeypatch.setattr(motion, "SIZES", {"64×48": (48, 64)})
-    monkeypatch.setattr(motion, "least", lambda repetitions, *works: [work() is None or 1.0 for work in works])
+    motion, tiny = script("benchmarks/motion.py"), (48, 64)
+    monkeypatch.setattr(motion, "SIZES", [tiny])
+    monkeypatch.setattr(motion, "VOTES", [(tiny, every) for every in (10, 25, 50)])
+    least = sys.modules["measuring"].least
+    for name in ("propagating", "sampling"):
+        monkeypatch.setattr(sys.modules[name], "least", lambda repetitions, *works: least(1, *works))
     threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
     for table in ("primitives", "propagation", "vote"):
         monkeypatch.setattr("sys.argv", ["motion.py", "--only", table, "--threads", str(threads)])
         motion.main()
     printed = capsys.readouterr().out
     # The straightforward vote and ours say the same; pixels on which several others land may differ.
-    shares = [float(line.split("|")[-2].rstrip(" %")) for line in printed.splitlines() if line.rstrip().endswith("% |")]
-    assert len(shares) == 3
-    assert min(shares) > 97
+    vote = printed[printed.index("equal pixels") :].splitlines()[2:]
+    assert len(vote) == 3
+    assert all(97 < float(line.split("|")[-2]) <= 100 for line in vote)
+
+
+def test_time_and_memory_of_propagation_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    growth = script("benchmarks/growth.py")
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
     for method in ("motion", "refine"):
-        motion.print_peak(5, 48, 64, method)
-        assert float(capsys.readouterr().out) > 0
+        monkeypatch.setattr("sys.argv", ["growth", method, "5", "48", "64", "11", f"--threads={threads}"])
+        growth.main()
+        assert min(json.loads(capsys.readouterr().out).values()) >= 0
+    (tmp_path / "echo.py").write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
+    assert growth.in_fresh_process(str(tmp_path / "echo.py"), 1, "x") == ["1", "x", f"--threads={threads}"]
+    assert growth.exponent([10, 20, 40], [3, 12, 48]) == pytest.approx(2)
+    assert growth.exponent([10, 20], [5, 0]) is None
+    assert growth.exponent([10, 10], [5, 5]) is None
+
+
+@pytest.mark.slow
+def test_benchmarks_make_one_file_of_tables(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All tables but those of several processes, which are too slow here, and of a GPU."""
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    autolabel = ["autolabel", "camvid", f"--out={tmp_path / 'run'}", "--label-every=3", "--weights=none"]
+    assert main([*autolabel, "--teacher-steps=1", "--refiner-steps=1"]) == 0
+    run, tiny = script("benchmarks/run.py"), (48, 64)
+    growth = sys.modules["growth"]
+    monkeypatch.setattr(growth, "measure", growth.measure_here)
+    monkeypatch.setattr(sys.modules["startup"], "STARTED", {name: ["-c", "pass"] for name in ("wrp", "torch", "pl")})
+    extent = replace(
+        run.QUICK,
+        scene=(6, (32, 48)),
+        every=(2, 3),
+        seeds=(0, 1),
+        methods=("copy", "motion"),
+        propagation=((tiny,), 4),
+        votes=((tiny, 3),),
+        steps=(3, 1, (64, 64)),
+        loader=(4, 1),
+        writer=((tiny,), 4, 1),
+        growth={"classes": tuple(growth.Case("motion", 5, *tiny, classes) for classes in (11, 150))},
+        startup=1,
+    )
+    monkeypatch.setattr(run, "QUICK", extent)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    only = [name for name in run.TABLES if name != "jobs"]
+    command = ["run.py", "--root", "camvid", "davis2016", "--runs", str(tmp_path / "run")]
+    threads = torch.get_num_threads()
+    monkeypatch.setattr("sys.argv", [*command, f"--out={tmp_path / 'tables'}", f"--threads={threads}", "--only", *only])
+    run.main()
+    markdown = (tmp_path / "tables.md").read_text()
+    assert markdown in capsys.readouterr().out
+    made = json.loads((tmp_path / "tables.json").read_text())
+    tables = {table["title"]: table["rows"] for table in made["tables"]}
+    assert [line[3:] for line in markdown.splitlines() if line.startswith("## ")] == list(tables)
+    assert made["seeds"] == [0, 1]
+    assert made["versions"] == versions()
+    assert list(made["seconds"]) == only
+    # Camvid's tiny clip has six frames: each of the seeds of K=2 and of K=3 hides other ones.
+    copy = tables["Quality by motion alone"][0]
+    assert copy["method"] == "copy"
+    assert copy["camvid K=2"] != copy["camvid K=3"]
+    assert copy["camvid K=3"][0] != copy["camvid K=3"][1]
+    assert [len(values) for key, values in copy.items() if key != "method"] == [2] * 6
+    assert copy["davis2016 K=2, J"][0] > 0
+    with_networks = {row["method"]: row["camvid K=3"][0] for row in tables["Quality with networks"]}
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["overall"]
+    for method in ("motion", "semantic", "inpaint", "refine", "oracle"):
+        assert with_networks[method] == pytest.approx(metrics[method]["miou"], abs=0.02), method
+    assert with_networks["student"] is None
+    assert tables["Propagation over flow"][0]["calls"] == 6
+    assert tables["Vote and fusion over the plain vote"][0]["equal pixels, %"] > 97
+    assert tables["Module step over a plain loop"][1]["ratio"] == 1
+    assert [row["data"] for row in tables["Loader over raw decoding"]] == ["camvid"] * 4 + ["davis2016"] * 4
+    written = tables["Writer over raw encoding"][0]
+    assert written["ratio"] == pytest.approx(written["written, frames/s"] / written["encoded, frames/s"])
+    assert [row["classes"] for row in tables["Time and memory by length, resolution and classes"]] == [11, 150]
+    assert tables["Start-up"][1]["over import torch"] == 1
+    if not torch.cuda.is_available():
+        assert "not yet run on a GPU" in markdown
+
+
+def test_a_benchmark_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = script("benchmarks/run.py")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = [f"--out={tmp_path / 'tables'}", f"--threads={torch.get_num_threads()}", "--only", "quality"]
+    for given in (["--root", str(tmp_path / "nothing")], ["--runs", str(tmp_path / "nothing")]):
+        monkeypatch.setattr("sys.argv", ["run.py", *given, *out])
+        with pytest.raises(SystemExit, match="2"):
+            run.main()
+        assert str(tmp_path / "nothing") in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_propagators_are_compared(
+    trees: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setattr("sys.argv", ["methods", "davis2016", "--every", "2", "3", "--methods", "copy", "motion"])
+    script("propagation/methods.py").main()
+    printed = capsys.readouterr().out
+    assert "davis2016 K=2 | davis2016 K=3" in printed
+    assert printed.count("J / F by distance") == 2
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_gpus_runs_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = script("benchmarks/gpu.py")
+    monkeypatch.setattr(gpu, "BACKEND", "eager")  # compiling takes long
+    monkeypatch.setattr("sys.argv", ["gpu", "--device=cpu", "--size", "48", "64", "--frames=3"])
+    routes = [gpu.Route("DIS", amp=False, compiled=True), gpu.Route("RAFT", amp=True, compiled=False)]
+    rows = gpu.measure(torch.device("cpu"), (48, 64), 3, routes)
+    for row in rows:
+        shares = [share for head, share in row.items() if head.endswith("%")]
+        assert len(shares) == 4
+        assert min(shares) > 0
+        assert sum(shares) == pytest.approx(100)
+    monkeypatch.setattr(gpu, "measure", lambda *_: rows)
+    gpu.main()
+    assert "not yet run on a GPU" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_jobs_share_the_work_of_a_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = script("benchmarks/jobs.py")
+    root = jobs.two_clips(tmp_path, 4, (32, 48))
+    assert len(list((root / "labels").glob("*/*.png"))) == 4
+    assert jobs.label(root, tmp_path / "two", [["--shard=1/2"], ["--shard=2/2"]]) > 0
+    assert len(list((tmp_path / "two" / "labels").glob("*/*.png"))) == 8
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        jobs.label(root, tmp_path / "none", [[]])
+    seconds = {"nothing": 2.0, "one": 10.0, "one-on-both": 8.0, "two": 6.0}
+    monkeypatch.setattr(jobs, "label", lambda root, out, shares, cores=None: seconds[out.name])
+    rows = jobs.measure(tmp_path, 4, (32, 48))
+    assert [row["frames/s"] for row in rows] == [0.8, 1, 8 / 6]
+    assert [row["ratio without start"] for row in rows] == [1, 8 / 6, 2]
 
 
 @pytest.mark.slow

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
+from measuring import Rows, table
 from torch.utils.data import DataLoader
 
 from wrp import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.items import FrameItems, IntervalItems, collate_frames
 from wrp.data.reading import read_image, read_label
-from wrp.pipeline.report import markdown_table
 from wrp.types import Frame
 
 
@@ -43,8 +43,14 @@ def loaded(loader: Iterable[object], frames: int) -> float:
     return frames / (time.perf_counter() - started)
 
 
-def measure(root: str, limit: int, repeats: int) -> list[list[str]]:
-    """Rows of the table for one data set."""
+def measure(root: str, limit: int, repeats: int) -> Rows:
+    """Rows of the table for one data set, by its first clip.
+
+    Args:
+        root: The data set.
+        limit: At most so many frames; intervals are served whole.
+        repeats: Runs of each, of which the median counts.
+    """
     index = open_index(root)
     module = VideoDataModule(index.label_map.num_classes, root, label_every=10)
     clip = index.clips[0]
@@ -64,15 +70,9 @@ def measure(root: str, limit: int, repeats: int) -> list[list[str]]:
                 speed = loaded(loader, len(clip.frames))
             ratios.append(speed / base)
             speeds.append(speed)
-        rows.append(
-            [
-                Path(root).name,
-                name,
-                str(workers),
-                f"{statistics.median(speeds):.0f}",
-                f"{statistics.median(ratios):.2f}",
-            ]
-        )
+        which = {"data": Path(root).name, "serves": name, "workers": workers}
+        median = {"frames/s": statistics.median(speeds), "over raw decoding": statistics.median(ratios)}
+        rows.append(which | median)
     return rows
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts")
     options = parser.parse_args()
     rows = [row for root in options.roots for row in measure(root, options.frames, options.repeats)]
-    print(markdown_table(["data", "serves", "workers", "frames/s", "over raw decoding"], rows))
+    print(table(rows))
     versions = "; ".join(f"{package} {version(package)}" for package in ("torch", "pillow", "numpy"))
     print(f"\nPython {platform.python_version()}; {versions}")
 

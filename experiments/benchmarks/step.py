@@ -17,13 +17,13 @@ from importlib.metadata import version
 
 import pytorch_lightning as pl
 import torch
+from measuring import Rows, table
 from torch.utils.data import DataLoader
 
 from wrp import SegmentationModule
 from wrp.losses.segmentation import sum_losses
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import resize_labels
-from wrp.pipeline.report import markdown_table
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import plain_trainer, quiet_lightning
 from wrp.types import FrameBatch
@@ -80,21 +80,32 @@ def plain(batches: list[FrameBatch]) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times[1:])]
 
 
+def measure(steps: int, repeats: int, size: tuple[int, int]) -> Rows:
+    """Both, and their ratio.
+
+    Args:
+        steps: Steps of a run.
+        repeats: Runs of each.
+        size: Height and width of the crops.
+    """
+    batches = make_batches(steps, *size)
+    pairs = [(with_trainer(batches), plain(batches)) for _ in range(repeats)]
+    ours, theirs = (1000 * statistics.median(itertools.chain.from_iterable(runs)) for runs in zip(*pairs, strict=True))
+    return [
+        {"": "SegmentationModule", "ms a step": ours, "ratio": ours / theirs},
+        {"": "plain loop", "ms a step": theirs, "ratio": 1.0},
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--size", type=int, nargs=2, default=[192, 288], help="height and width of the crops")
     options = parser.parse_args()
-    batches = make_batches(options.steps, *options.size)
-    pairs = [(with_trainer(batches), plain(batches)) for _ in range(options.repeats)]
-    ours, theirs = (1000 * statistics.median(itertools.chain.from_iterable(runs)) for runs in zip(*pairs, strict=True))
-    print(markdown_table(["", "ms a step"], [["SegmentationModule", f"{ours:.1f}"], ["plain loop", f"{theirs:.1f}"]]))
-    print(
-        f"\nratio {ours / theirs:.3f}; {torch.get_num_threads()} threads; Python {platform.python_version()}; torch",
-        end=" ",
-    )
-    print(f"{version('torch')}; pytorch-lightning {version('pytorch-lightning')}")
+    print(table(measure(options.steps, options.repeats, options.size)))
+    packages = "; ".join(f"{package} {version(package)}" for package in ("torch", "pytorch-lightning"))
+    print(f"\n{torch.get_num_threads()} threads; Python {platform.python_version()}; {packages}")
 
 
 if __name__ == "__main__":

@@ -12,16 +12,18 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import select_clips
+from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
 from wrp.metrics.masks import boundary_accuracy, region_similarity
 from wrp.pipeline.report import markdown_table
 
@@ -37,6 +39,51 @@ BY_NETWORKS = [
     *("refine:previous", "refine:nearest", "refine", "refine-steps"),
 ]
 DISTANCES = (1, 2, 3, 5, 8, 12, 18, 25)
+
+
+Masks = dict[tuple[str, int], list[tuple[float, float]]]
+"""J and F of the frames of masks of one object, by method and least distance."""
+
+
+def score(
+    index: ClipIndex,
+    methods: list[str],
+    teacher: str | None = None,
+    refiner: str | None = None,
+    flow: FlowEstimator | None = None,
+    calibrate: bool = False,
+    name: str = "",
+) -> tuple[dict[str, dict[str, Any]], Masks]:
+    """Scores of methods on the hidden frames of a data set.
+
+    Args:
+        index: The clips, some of whose labels are hidden.
+        methods: Propagation methods.
+        teacher: Checkpoint.
+        refiner: Checkpoint.
+        flow: Flow estimator; None: DIS.
+        calibrate: Whether to calibrate the confidence on held-out anchors.
+        name: What the progress bar says.
+
+    Returns:
+        What :meth:`~wrp.metrics.propagation.PropagationScore.compute` does, and the scores of masks where there are.
+    """
+    module = PropagationModule(index.label_map.num_classes, methods, teacher, refiner, flow).eval()
+    if calibrate:
+        held_out = HeldOutItems(index.clips, index.label_map)
+        module.calibrate(held_out[i] for i in range(len(held_out)))
+    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    masks: Masks = defaultdict(list)
+    with torch.inference_mode():
+        for number in tqdm(range(len(items)), desc=name, unit="interval"):
+            for labels, truth in module.at_hidden(items[number]):
+                module.test_score.update_frame(labels, truth)
+                if index.binary:
+                    for method in methods:
+                        found, wanted = labels[method][0].numpy() == 1, truth.labels.numpy() == 1
+                        near = max(d for d in DISTANCES if d <= truth.distance)
+                        masks[method, near].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
+    return module.test_score.compute(), masks
 
 
 def main() -> None:
@@ -61,28 +108,10 @@ def main() -> None:
         for every in options.every:
             index = select_clips(open_index(root), options.clips, every, options.offset)
             header.append(f"{Path(root).name} K={every}")
-            module = PropagationModule(
-                index.label_map.num_classes, methods, options.teacher, options.refiner, flow
-            ).eval()
-            if options.calibrate:
-                held_out = HeldOutItems(index.clips, index.label_map)
-                module.calibrate(held_out[i] for i in range(len(held_out)))
-            items = IntervalItems(index.clips, index.label_map, with_hidden=True)
-            masks: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-            with torch.inference_mode():
-                for number in tqdm(range(len(items)), desc=header[-1], unit="interval"):
-                    for labels, truth in module.at_hidden(items[number]):
-                        module.test_score.update_frame(labels, truth)
-                        if index.binary:
-                            for method in methods:
-                                found, wanted = labels[method][0].numpy() == 1, truth.labels.numpy() == 1
-                                near = max(d for d in DISTANCES if d <= truth.distance)
-                                masks[method, near].append(
-                                    (region_similarity(found, wanted), boundary_accuracy(found, wanted))
-                                )
-            for method, score in module.test_score.compute().items():
-                scores.setdefault(method, []).append(score["miou"])
-                calibration.setdefault(method, []).append(score.get("ece"))
+            found, masks = score(index, methods, options.teacher, options.refiner, flow, options.calibrate, header[-1])
+            for method, one in found.items():
+                scores.setdefault(method, []).append(one["miou"])
+                calibration.setdefault(method, []).append(one.get("ece"))
             if masks:
                 tables.append(f"{header[-1]}, J / F by distance\n\n{by_distance(masks, methods)}")
     print(markdown_table(header, [[method, *(f"{v:.2f}" for v in values)] for method, values in scores.items()]))
@@ -92,7 +121,7 @@ def main() -> None:
         print(f"\n{table}")
 
 
-def by_distance(masks: dict[tuple[str, int], list[tuple[float, float]]], methods: list[str]) -> str:
+def by_distance(masks: Masks, methods: list[str]) -> str:
     """J and F in percent, mean over the frames from this distance to below the next one."""
     distances = sorted({distance for _, distance in masks})
     rows = []

@@ -1,0 +1,90 @@
+"""Quality of the propagators on hidden frames, by the distance between labels.
+
+Labels at every second frame are a ceiling: no hidden frame is farther than one from a label on either side.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from measuring import Rows
+
+from wrp.data.clips import ClipIndex, select_clips
+from wrp.data.datasets import open_index
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.pipeline.autolabel import open_run
+from wrp.pipeline.report import read_metrics
+from wrp.types import WrpError
+
+sys.path.append(str(Path(__file__).parents[1] / "propagation"))
+from methods import BY_MOTION, BY_NETWORKS, Masks, score
+
+
+def by_motion(
+    roots: Sequence[str], every: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = tuple(BY_MOTION)
+) -> Rows:
+    """Propagators without networks, mIoU: a row each, a column for each data set and K, a value for each seed.
+
+    Propagation draws nothing at random: a seed is the number of the first label that is kept, so that each has other
+    labels and other hidden frames; there are at most K of them.
+    """
+    rows: Rows = [{"method": method} for method in methods]
+    flow = FlowCache(DIS())
+    for root in roots:
+        for spacing in every:
+            name = f"{Path(root).name} K={spacing}"
+            found = []
+            for seed in (seed for seed in seeds if seed < spacing):
+                index = select_clips(open_index(root), None, spacing, seed)
+                found.append(score(index, list(methods), flow=flow, name=f"{name}, seed {seed}"))
+            _add(rows, name, index, found)
+    return rows
+
+
+def by_networks(runs: Sequence[str]) -> Rows:
+    """Propagators with the networks of finished runs of ``wrp autolabel``: mIoU on the frames that are hidden there.
+
+    Runs on the same data with the same K are one column, a value for each run; ``oracle`` is the better of motion and
+    teacher at every pixel, ``student`` the one of the runs that have one, by itself.
+    """
+    methods = ["motion", *BY_NETWORKS]
+    rows: Rows = [{"method": method} for method in (*methods, "oracle", "student")]
+    by_name: dict[str, list[Path]] = {}
+    for run in map(Path, runs):
+        settings = finished(run)["settings"]
+        by_name.setdefault(f"{Path(settings['root']).name} K={settings['label_every']}", []).append(run)
+    for name, folders in by_name.items():
+        found = []
+        for run in folders:
+            index, settings = open_run(run), finished(run)["settings"]
+            networks = [settings.get(name) or str(run / f"{name}.ckpt") for name in ("teacher", "refiner")]
+            scores, masks = score(index, methods, *networks, FlowCache(DIS()), name=f"{name}, {run.name}")
+            scores["student"] = finished(run).get("student", {"miou": None})
+            found.append((scores, masks))
+        _add(rows, name, index, found)
+    return rows
+
+
+def finished(run: Path) -> dict[str, Any]:
+    """What a finished run has measured; WrpError where there is none, or nothing was hidden to be scored."""
+    index = open_run(run)
+    if not any(clip.hidden for clip in index.clips):
+        raise WrpError(f"{run} has no hidden labels to score: expected a run with --label-every K")
+    return read_metrics(index, run)
+
+
+def _add(rows: Rows, name: str, index: ClipIndex, found: list[tuple[dict[str, dict[str, Any]], Masks]]) -> None:
+    """Put the scores of one data set and K into its column, and J of masks of one object beside it."""
+    for row in rows:
+        row[name] = [scores[row["method"]]["miou"] for scores, _ in found]
+        if index.binary:
+            row[f"{name}, J"] = [_mean_region(masks, row["method"]) for _, masks in found]
+
+
+def _mean_region(masks: Masks, method: str) -> float | None:
+    regions = [region for (name, _), pairs in masks.items() if name == method for region, _ in pairs]
+    return 100 * sum(regions) / len(regions) if regions else None

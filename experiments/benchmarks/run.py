@@ -1,0 +1,237 @@
+"""All benchmarks: one Markdown and one JSON file of tables, with versions, hardware, seeds and commit.
+
+    python experiments/benchmarks/run.py                              quick, below ten minutes on two idle cores
+    python experiments/benchmarks/run.py --full --root camvid davis2016
+    python experiments/benchmarks/run.py --only vote startup          some of the tables
+
+Quality and loaders are measured on the data sets of --root, in any layout that is known, or on a generated scene; all
+else on generated clips. Both files are written after each table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gpu
+import jobs
+import loader
+import startup
+import step
+import torch
+import writer
+from clips import interval
+from extent import FULL, QUICK, Extent
+from growth import growth
+from machine import machine
+from measuring import Rows, table, use_threads
+from propagating import propagation
+from quality import by_motion, by_networks, finished
+from tqdm import tqdm
+from voting import voting
+
+from wrp.data.datasets import open_index
+from wrp.data.datasets.generated import generate_folder
+from wrp.types import ClipBatch, WrpError
+from wrp.writing import write_json, write_text
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table, and what it is of."""
+
+    title: str
+    what: str
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Data sets, finished runs, and a folder to work in."""
+
+    roots: list[str]
+    runs: list[str]
+    folder: Path
+
+
+def quality(extent: Extent, inputs: Inputs) -> list[Part]:
+    methods = {"methods": extent.methods} if extent.methods else {}
+    parts = [
+        Part(
+            "Quality by motion alone",
+            "mIoU in percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside "
+            "a labelled one. With several seeds, mean ± deviation over the first label that is kept.",
+            by_motion(inputs.roots, extent.every, extent.seeds, **methods),
+        )
+    ]
+    if inputs.runs:
+        what = (
+            "mIoU in percent with the networks of finished runs on their hidden frames; mean ± deviation over the runs."
+        )
+        parts.append(Part("Quality with networks", what, by_networks(inputs.runs)))
+    return parts
+
+
+def propagating(extent: Extent, _: Inputs) -> list[Part]:
+    what = "An interval labelled from both anchors by `motion`, against its DIS calls alone, one after the other."
+    return [Part("Propagation over flow", what, propagation(generated, *extent.propagation))]
+
+
+def votes(extent: Extent, _: Inputs) -> list[Part]:
+    what = (
+        "SegProp's four sources and the two-anchor fusion, flows given, against a straightforward vote that traces "
+        "four chains of flows anew for each frame; × is how many times as fast."
+    )
+    return [Part("Vote and fusion over the plain vote", what, voting(generated, extent.votes))]
+
+
+def generated(count: int, size: tuple[int, int]) -> ClipBatch:
+    return interval(*size, count)
+
+
+def training_step(extent: Extent, _: Inputs) -> list[Part]:
+    what = "SegmentationModule under the Trainer, against the same steps in a plain torch loop; medians."
+    return [Part("Module step over a plain loop", what, step.measure(*extent.steps))]
+
+
+def loaders(extent: Extent, inputs: Inputs) -> list[Part]:
+    what = "Frames served, the start of the workers included, against decoding them one after the other; medians."
+    rows = [row for root in inputs.roots for row in loader.measure(root, *extent.loader)]
+    return [Part("Loader over raw decoding", what, rows)]
+
+
+def writers(extent: Extent, inputs: Inputs) -> list[Part]:
+    what = "LabelWriter against encoding the same labels, confidences and sources as PNG, in memory, in one thread."
+    return [Part("Writer over raw encoding", what, writer.measure(*extent.writer, inputs.folder))]
+
+
+def growing(extent: Extent, _: Inputs) -> list[Part]:
+    rows, exponents = growth(extent.growth)
+    return [
+        Part(
+            "Time and memory by length, resolution and classes",
+            "Propagation with DIS `ultrafast`, each row in a process of its own, whose whole peak is given.",
+            rows,
+        ),
+        Part(
+            "Fitted exponents",
+            "Slopes of the rows above on logarithmic scales: of the time a frame, 0 is constant and 1 linear; of the "
+            "memory beyond what is taken before propagation begins, likewise.",
+            exponents,
+        ),
+    ]
+
+
+def two_jobs(extent: Extent, inputs: Inputs) -> list[Part]:
+    what = (
+        "`wrp autolabel --methods motion` of two intervals, report included, in one job and in two with `--shard`; "
+        "ratios are over one job on one core, and the start is the time of a job with `--limit 0`."
+    )
+    return [Part("Two jobs over one", what, jobs.measure(inputs.folder, *extent.jobs))]
+
+
+def on_gpu(extent: Extent, _: Inputs) -> list[Part]:
+    size, frames = extent.gpu
+    if not torch.cuda.is_available():
+        return [Part("GPU", f"There is none in this machine: {gpu.NOT_YET}.", [])]
+    device = torch.device("cuda")
+    return [Part("GPU", gpu.title(device, size), gpu.measure(device, size, frames))]
+
+
+def starting(extent: Extent, _: Inputs) -> list[Part]:
+    what = "Seconds until it is done in a fresh process, median; the files are in the system's cache."
+    return [Part("Start-up", what, startup.measure(extent.startup))]
+
+
+TABLES: dict[str, Callable[[Extent, Inputs], list[Part]]] = {
+    "quality": quality,
+    "propagation": propagating,
+    "vote": votes,
+    "step": training_step,
+    "loader": loaders,
+    "writer": writers,
+    "growth": growing,
+    "jobs": two_jobs,
+    "gpu": on_gpu,
+    "startup": starting,
+}
+
+
+def markdown(made: dict[str, Any], parts: Sequence[Part]) -> str:
+    """The Markdown file."""
+    facts = [f"- {key}: {_text(value)}" for key, value in made.items()]
+    sections = [
+        "\n\n".join([f"## {part.title}", part.what, *([table(part.rows)] if part.rows else [])]) for part in parts
+    ]
+    return "\n\n".join(["# Benchmarks", "\n".join(facts), *sections]) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def measure(extent: Extent, inputs: Inputs, only: Sequence[str], out: Path, made: dict[str, Any]) -> None:
+    """Make tables and write them.
+
+    Args:
+        extent: How much is measured.
+        inputs: With what.
+        only: Names of the tables.
+        out: Path of both files, without suffix.
+        made: How they are made, for the files.
+    """
+    made = made | {"seconds": {}}
+    parts: list[Part] = []
+    for name in tqdm([name for name in TABLES if name in only], desc="Benchmarks", unit="part"):
+        started = time.perf_counter()
+        parts += TABLES[name](extent, inputs)
+        made["seconds"][name] = round(time.perf_counter() - started, 1)
+        write_text(out.with_name(f"{out.name}.md"), markdown(made, parts))
+        write_json(out.with_name(f"{out.name}.json"), {"schema": 1, **made, "tables": [asdict(part) for part in parts]})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="the sizes of the published tables; takes hours")
+    parser.add_argument("--root", nargs="+", default=[], help="data sets, looked for below WRP_DATA as well")
+    parser.add_argument(
+        "--runs", nargs="+", default=[], help="finished runs of `wrp autolabel --label-every K`: quality with networks"
+    )
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="some of the tables")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="path of both files, without .md and .json")
+    parser.add_argument("--threads", type=int, default=2, help="of torch and OpenCV (default: %(default)s)")
+    options = parser.parse_args()
+    use_threads(options.threads)
+    extent = FULL if options.full else QUICK
+    made = {"command": " ".join(["run.py", *sys.argv[1:]]), "seeds": list(extent.seeds)} | machine()
+    try:
+        for root in options.root:  # before anything is measured
+            open_index(root)
+        for run in options.runs:
+            finished(Path(run))
+        with tempfile.TemporaryDirectory(prefix="wrp-benchmarks-") as folder:
+            roots = options.root or [scene(extent, Path(folder))]
+            measure(extent, Inputs(roots, options.runs, Path(folder)), options.only, options.out, made)
+    except WrpError as error:
+        parser.error(str(error))
+    print(options.out.with_name(f"{options.out.name}.md").read_text(encoding="utf-8"), end="")
+
+
+def scene(extent: Extent, folder: Path) -> str:
+    """A generated data set."""
+    frames, (height, width) = extent.scene
+    return str(generate_folder(folder / "generated", num_frames=frames, height=height, width=width))
+
+
+if __name__ == "__main__":
+    main()
