@@ -140,6 +140,11 @@ def test_importing_the_package_loads_no_framework() -> None:
     assert not loaded_by("import wrp") & heavy
 
 
+def test_help_waits_for_no_framework() -> None:
+    heavy = {"torch", "torchvision", "pytorch_lightning", "lightning", "cv2", "albumentations", "wandb"}
+    assert not loaded_by("from wrp.cli import _parser; _parser().format_help()") & heavy
+
+
 def test_networks_and_operators_serve_people_without_lightning() -> None:
     modules = [p for p in SOURCES if home(p) in ("types", "ops", "flow", "models", "losses")]
     statement = "\n".join(f"import {module_name(path)}" for path in modules)

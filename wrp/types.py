@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:  # else `wrp --help` would wait for torch
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 """Label of a pixel without a class: left out of every loss and score, written where nothing is known."""
