@@ -104,6 +104,22 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
     assert "| no teacher" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_default_read_out_is_that_of_refine(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    run = ["autolabel", str(trees / "camvid"), f"--out={out}", "--label-every=2", "--weights=none"]
+    assert main([*run, "--teacher-steps=2", "--refiner-steps=2"]) == 0
+    networks = ["--teacher", str(out / "teacher.ckpt"), "--refiner", str(out / "refiner.ckpt")]
+    monkeypatch.setattr("sys.argv", ["readout.py", str(trees / "camvid"), "--every", "2", *networks])
+    script("camvid/refiner/readout.py").main()
+    printed = capsys.readouterr().out
+    [default] = [line for line in printed.splitlines() if line.startswith("| with both")]
+    scores = json.loads((out / "metrics.json").read_text())["overall"]["refine"]
+    assert float(default.split("|")[2]) == pytest.approx(scores["miou"], abs=0.006)
+
+
 def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     motion, tiny = script("benchmarks/motion.py"), (48, 64)
     monkeypatch.setattr(motion, "SIZES", [tiny])

@@ -1,0 +1,84 @@
+"""What becomes of the refiner's answer: mIoU and calibration error of ways to combine it with what it was given.
+
+python experiments/camvid/refiner/readout.py camvid --every 50 --teacher T.ckpt --refiner R.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wrp import PropagationModule
+from wrp.data.clips import select_clips
+from wrp.data.datasets import open_index
+from wrp.data.items import IntervalItems
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.models.refiner import RefinerInput, refiner_input
+from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Refine, Target
+from wrp.ops.consistency import to_unit
+from wrp.ops.labels import decide_frame
+from wrp.pipeline.report import markdown_table
+
+Readout = Callable[[Tensor, RefinerInput], Tensor]
+
+# Each from the answer's probabilities and the inputs, to what is proportional to probabilities.
+READOUTS: dict[str, Readout] = {
+    "answer alone": lambda answer, _: answer,
+    "with inpainted": lambda answer, given: answer + given.prior,
+    "with motion": lambda answer, given: answer + given.motion,
+    "with both (default)": lambda answer, given: answer + (given.prior + given.motion) / 2,
+    "product with motion": lambda answer, given: answer * (given.motion + 0.03).sqrt(),
+}
+
+
+def read_out(combine: Readout) -> type[Propagator]:
+    """A propagator that combines the refiner's answer with what it was given."""
+
+    class Combined(Refine):
+        def refine(self, module: Any, target: Target, evidence: Any) -> Labels:
+            inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
+            combined = combine(module.refiner(inputs).float().softmax(1), inputs)
+            return decide_frame((combined / combined.sum(1, keepdim=True))[0])
+
+    return Combined
+
+
+class ByReadout(PropagationModule):
+    """Labels by each read-out."""
+
+    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS} | {
+        name: read_out(combine) for name, combine in READOUTS.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", help="data set, looked for below WRP_DATA as well")
+    parser.add_argument("--every", type=int, default=25)
+    parser.add_argument("--clips", nargs="+", help="only these clips")
+    parser.add_argument("--teacher", required=True, help="checkpoint")
+    parser.add_argument("--refiner", required=True, help="checkpoint")
+    parser.add_argument("--flow-cache", help="folder of flows to share between runs")
+    options = parser.parse_args()
+    index = select_clips(open_index(options.root), options.clips, options.every, 0)
+    methods = ["motion", "inpaint", *READOUTS]
+    flow = FlowCache(DIS(), options.flow_cache)
+    module = ByReadout(index.label_map.num_classes, methods, options.teacher, options.refiner, flow).eval()
+    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    with torch.inference_mode():
+        for number in tqdm(range(len(items)), unit="interval"):
+            for labels, truth in module.at_hidden(items[number]):
+                module.test_score.update_frame(labels, truth)
+    scores = module.test_score.compute()
+    rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]
+    print(markdown_table([f"K={options.every}", "mIoU", "ECE"], rows))
+
+
+if __name__ == "__main__":
+    main()
