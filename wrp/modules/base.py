@@ -168,7 +168,9 @@ def frame_names(batch: Any) -> str:
 
 
 def file_hash(path: str) -> str:
-    """The first 16 digits of the SHA-256 of a file."""
+    """The first 16 digits of the SHA-256 of a checkpoint; WrpError if there is none."""
+    if not Path(path).is_file():
+        raise WrpError(f"there is no checkpoint {path}")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
