@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from wrp.opening import check_archive
 from wrp.types import ClipBatch, FrameBatch, WrpError
 
 logger = logging.getLogger("wrp")
@@ -226,6 +227,7 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     """The tensors and plain values of a checkpoint; WrpError if it is damaged, or holds other things."""
     try:
+        check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except Exception as error:  # a damaged file raises whatever the unpickler met first
         raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
