@@ -75,6 +75,14 @@ def _refuse_cut_jpeg(path: Path, image: Image.Image) -> None:
             raise ValueError("it is cut short: its last pixels are missing")
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; DataError if it cannot be read, or is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a text: {error}") from error
+
+
 def check_archive(path: Path) -> None:
     """Raise ValueError if a file of ``torch.save`` does not fit its checksums, which ``torch.load`` ignores."""
     with path.open("rb") as file:
