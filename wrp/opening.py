@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -72,6 +73,24 @@ def _refuse_cut_jpeg(path: Path, image: Image.Image) -> None:
     with Image.open(BytesIO(content[:end] + bytes(range(1, 128)) + content[end:]), formats=FORMATS) as longer:
         if not np.array_equal(np.array(longer), pixels):
             raise ValueError("it is cut short: its last pixels are missing")
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; DataError if it cannot be read, or is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a text: {error}") from error
+
+
+def check_archive(path: Path) -> None:
+    """Raise ValueError if a file of ``torch.save`` does not fit its checksums, which ``torch.load`` ignores."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":  # from before PyTorch 1.6, without checksums
+            return
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"its part {damaged} is damaged")
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.sampling import TrainSampler
 from wrp.types import DataError
+from wrp.writing import checksum
 
 
 def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, value: int = 7) -> str:
@@ -23,6 +24,8 @@ def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, valu
         save(out / "confidence" / clip / f"{stem}.png", id_picture(0, (255 - 100 * away,)))
         entry = {"clip": clip, "frame": stem, "index": i, "anchors": anchors, "label": f"labels/{clip}/{stem}.png"}
         entry |= {"method": "motion", "distance": away, "mean_confidence": 1 - 0.4 * away}
+        files = {kind: out / kind / clip / f"{stem}.png" for kind in ("labels", "confidence")}
+        entry["checksums"] = {kind: checksum(path.read_bytes()) for kind, path in files.items()}
         lines.append(json.dumps(entry))
     (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     return str(out)

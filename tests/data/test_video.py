@@ -55,16 +55,29 @@ def write_video(
     return path
 
 
-def write_avi(path: Path, count: int) -> Path:
-    """A video in a format whose header says how many frames there are."""
+def write_plainly(path: Path, count: int, codec: str = "mpeg4") -> Path:
+    """A video at an even rate; the header of an AVI says how many frames there are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=15)
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream = container.add_stream(codec, rate=15)
+        stream.height, stream.width = HEIGHT, WIDTH
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for number in range(count):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(shade(number), format="rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def index_first(video: Path) -> Path:
+    """Write an MP4 anew with its index before its frames, so that one that is cut short can be opened."""
+    place = video.with_suffix(".new.mp4")
+    with av.open(str(video)) as old, av.open(str(place), "w", options={"movflags": "faststart"}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return place.replace(video)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
@@ -116,10 +129,21 @@ def test_rotation_that_the_file_asks_for_is_applied_as_opencv_does(
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "clip.mp4", 60, movflags="faststart")
+    path = index_first(write_video(tmp_path / "clip.mp4", 60))
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(DataError, match="cannot be read as a video|is it whole|holds no video"):
+    for missing in (1, 20, 100, len(content) // 3, len(content) - 50):
+        path.write_bytes(content[:-missing])
+        with pytest.raises(DataError, match="cannot be read as a video|is it whole|holds no video"):
+            Video(path)
+
+
+@pytest.mark.parametrize("missing", [1, 3, 50])
+def test_a_last_frame_that_is_cut_short_is_refused(tmp_path: Path, missing: int) -> None:
+    """Decoders of some codecs make pixels up, without a word."""
+    path = index_first(write_plainly(tmp_path / "clip.mp4", 5, "mjpeg"))
+    assert len(Video(path)) == 5
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(DataError, match="a part of it is cut short"):
         Video(path)
 
 

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from tests.clips import CLASSES_YAML, id_picture, make_davis, make_folder, make_video, picture, save
-from tests.data.test_video import rotate_metadata, write_avi, write_video
+from tests.data.test_video import index_first, rotate_metadata, write_plainly, write_video
 from tests.exports import make_run
 from tests.fuzz.damage import png
+from wrp import SegmentationModule
 from wrp.cli import main
 
 MOTION = ["--methods", "motion"]
@@ -49,8 +50,11 @@ def flip(path: Path, position: int) -> None:
 def test_a_flipped_bit_in_a_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_folder(tmp_path / "clips", {"walk": 3}, labelled=(0, 2))
     label = root / "labels/walk/00002.png"
-    flip(label, label.read_bytes().index(b"IDAT") + 9)
-    assert str(label) in refused(root, capsys)
+    image = Image.fromarray(id_picture(2))
+    image.putpalette([value % 256 for value in range(768)])  # indices are stored without a filter
+    image.save(label, compress_level=0)
+    flip(label, label.read_bytes().index(bytes([3, 3, 3])))  # 3 becomes 7, which is a class as well
+    assert f"{label} cannot be read as an image" in refused(root, capsys)
 
 
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(4000)], ids=["cut", "cut and closed", "cut and zeros"])
@@ -67,7 +71,9 @@ def test_a_truncated_jpeg_is_never_grey(tmp_path: Path, end: bytes, capsys: pyte
 def video_folder(folder: Path, count: int = 24, suffix: str = ".mp4") -> Path:
     """A data set of one video with two labels; returns the video."""
     video = folder / "frames" / f"walk{suffix}"
-    write_avi(video, count) if suffix == ".avi" else write_video(video, count, movflags="faststart")
+    write_plainly(video, count) if suffix == ".avi" else write_video(video, count)
+    if suffix == ".mp4":
+        index_first(video)
     for number in (0, count - 1):
         save(folder / "labels/walk" / f"{number}.png", id_picture(0, height=48, width=64))
     (folder / "classes.yaml").write_text(CLASSES_YAML)
@@ -312,6 +318,21 @@ def test_a_flow_cache_that_is_not_what_it_was(tmp_path: Path, damage: str) -> No
     for path in sorted(Path("out/labels/walk").iterdir()):
         assert path.read_bytes() == (Path("again/labels/walk") / path.name).read_bytes()
     assert flow.stat().st_size >= len(whole)
+
+
+def test_a_flipped_bit_in_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch writes checksums and does not look at them."""
+    root = make_folder(tmp_path / "clips", {"walk": 3}, labelled=(0, 2))
+    network = SegmentationModule(3, encoder="tu-regnetx_002")
+    content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
+    network.on_save_checkpoint(content)
+    torch.save(content | {"pytorch-lightning_version": "2.6.6"}, "teacher.ckpt")
+    flip(Path("teacher.ckpt"), Path("teacher.ckpt").stat().st_size // 2)
+    error = capsys.readouterr().err
+    assert autolabel(root, "--methods=semantic", "--teacher=teacher.ckpt") == 2
+    error = capsys.readouterr().err
+    assert "teacher.ckpt cannot be read as a checkpoint: its part " in error
+    assert not list(Path(".").rglob("labels/walk/00001.png"))
 
 
 def test_a_checkpoint_that_is_resumed_imports_nothing(

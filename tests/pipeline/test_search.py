@@ -115,6 +115,8 @@ def test_a_trial_that_fails_stops_the_search(
         ({"metric": {"name": "x"}}, "metric.goal must be one of maximize, minimize, got None"),
         ({"parameters": {"a": {"distribution": "normal", "mu": 0}}}, "parameter a needs value, values, or min and max"),
         ({"parameters": {"a": 3}}, "parameter a needs"),
+        ({"parameters": ["a"]}, "parameters must name some"),
+        ({"metric": "val/miou"}, "metric.goal must be one of maximize, minimize, got None"),
     ],
 )
 def test_files_that_are_no_sweeps_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

@@ -44,11 +44,11 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
     path = folder / f"{_key(frames, label_map)}.npy"
     if path.is_file():
         try:
-            found: np.ndarray = np.load(path, allow_pickle=False)
-            if found.ndim == 2 and found.shape[1] == 4:
-                return found
-        except ValueError:
-            logger.warning("%s is damaged and made anew", path)
+            found: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+            if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int32:
+                return np.array(found)
+        except Exception as error:  # a damaged file raises whatever its header means
+            logger.warning("%s is damaged (%s) and made anew", path, error)
     rows = [
         _tiles(read_label(frame.label, _map_of(frame, label_map)).numpy(), number, label_map.num_classes)
         for number, frame in enumerate(tqdm(frames, desc="Indexing classes", unit="label"))

@@ -59,12 +59,18 @@ class Video:
                 # No threads: they would be missing in a process that is forked from this one.
                 self._stream.thread_type = "NONE"
                 check_size(path, self._stream.width, self._stream.height)
-                times = [p.pts for p in self._container.demux(self._stream) if p.pts is not None and p.size]
+                times, whole = [], True
+                for packet in self._container.demux(self._stream):
+                    whole = whole and not packet.is_corrupt
+                    if packet.pts is not None and packet.size:
+                        times.append(packet.pts)
         except DataError:
             raise
         except Exception as error:  # FFmpegError, and what PyAV makes of values that are out of range
             raise DataError(f"{path} cannot be read as a video: {error}") from error
         self._refuse(log, "cannot be read as a video")
+        if not whole:
+            raise DataError(f"{path} cannot be read as a video: a part of it is cut short")
         self.times = sorted(times)
         if not times or len(set(times)) < len(times):
             raise DataError(f"{path} has {len(times)} frames with {len(set(times))} time stamps, expected one for each")

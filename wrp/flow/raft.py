@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from wrp.flow.estimator import FlowEstimator
+from wrp.opening import check_archive
 from wrp.types import FramePair, WrpError
 
 VARIANTS = {"small": raft_small, "large": raft_large}
@@ -119,6 +120,7 @@ def _load_file(net: nn.Module, path: Path) -> nn.Module:
     if not path.is_file():
         raise WrpError(f"there is no file {path} with weights of RAFT")
     try:
+        check_archive(path)
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged or foreign file raises whatever the unpickler met first
         reason = " ".join(str(error).split())[:200]

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from wrp.opening import check_archive, parse_json
 from wrp.types import ClipBatch, FrameBatch, WrpError
 
 logger = logging.getLogger("wrp")
@@ -237,6 +238,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
         if path.suffix == WEIGHTS:
             return _read_weights(path)
+        check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except Exception as error:  # a damaged file raises whatever the unpickler met first
         raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
@@ -249,7 +251,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
         known = file.metadata() or {}
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
-    settings = json.loads(known.get(SETTINGS_KEY, "{}"))
+    settings = parse_json(known.get(SETTINGS_KEY, "{}"))
     return {"state_dict": state, SETTINGS_KEY: settings, BaseModule.CLASS_KEY: known.get(BaseModule.CLASS_KEY)}
 
 

@@ -28,18 +28,19 @@ def read_sweep(path: Path) -> dict[str, Any]:
     """
     try:
         sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise WrpError(f"{path} cannot be read as a sweep: {str(error).splitlines()[0]}") from error
     if not isinstance(sweep, dict) or (missing := [k for k in ("command", "parameters", "metric") if k not in sweep]):
         lacking = ", ".join(missing) if isinstance(sweep, dict) else "everything"
         raise WrpError(f"{path} is no sweep with a command: it lacks {lacking}")
-    if sweep["metric"].get("goal") not in DIRECTIONS:
-        raise WrpError(
-            f"{path}: metric.goal must be one of {', '.join(DIRECTIONS)}, got {sweep['metric'].get('goal')!r}"
-        )
+    goal = sweep["metric"].get("goal") if isinstance(sweep["metric"], dict) else None
+    if goal not in DIRECTIONS:
+        raise WrpError(f"{path}: metric.goal must be one of {', '.join(DIRECTIONS)}, got {goal!r}")
     command = sweep["command"]
     if not isinstance(command, list) or command[:1] != ["wrp"] or "${args}" not in command:
         raise WrpError(f"{path}: command must begin with wrp and hold ${{args}}, got {command}")
+    if not isinstance(sweep["parameters"], dict):
+        raise WrpError(f"{path}: parameters must name some, got {sweep['parameters']}")
     for name, parameter in sweep["parameters"].items():
         if not _is_known(parameter):
             raise WrpError(f"{path}: parameter {name} needs value, values, or min and max, got {parameter}")

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.base import in_short
+from wrp.modules.base import read_checkpoint
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
@@ -129,9 +128,9 @@ def _readable(unfinished: Path) -> bool:
     if not unfinished.is_file():
         return False
     try:
-        step = torch.load(unfinished, map_location="cpu", mmap=True, weights_only=True)["global_step"]
-    except Exception as error:  # a damaged file raises whatever the unpickler met first
-        logger.warning("%s cannot be read (%s), the training begins anew", unfinished, in_short(error))
+        step = read_checkpoint(unfinished, mmap=True)["global_step"]
+    except (WrpError, KeyError) as error:
+        logger.warning("%s; the training begins anew", error)
         return False
     logger.info("Going on from %s, step %d", unfinished, step)
     return True

@@ -53,6 +53,9 @@ def test_a_missing_or_empty_split_is_told(tmp_path: Path) -> None:
     missing.write_text("/JPEGImages/480p/elsewhere/00000.jpg\n")
     with pytest.raises(DataError, match="holds no sequences of split 'val'"):
         open_index(tmp_path, split="val")
+    missing.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=f"{missing} cannot be read as a text"):
+        open_index(tmp_path, split="val")
 
 
 def test_frames_without_a_mask_are_targets(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
+from wrp.opening import read_text
 from wrp.types import DataError, Frame, LabelMap
 
 RESOLUTION = "480p"
@@ -54,4 +55,4 @@ def _listed(path: Path) -> set[str]:
     """Sequences named in a split list: lines such as ``/JPEGImages/480p/bear/00000.jpg /Annotations/…``."""
     if not path.is_file():
         raise DataError(f"there is no split list {path}; leave the split out to take every sequence")
-    return {Path(line.split()[0]).parent.name for line in path.read_text().splitlines() if line.strip()}
+    return {Path(line.split()[0]).parent.name for line in read_text(path).splitlines() if line.strip()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
 from wrp.data.datasets.davis import RESOLUTION
 from wrp.data.labelmaps import read_ids
+from wrp.opening import read_text
 from wrp.types import DataError, Frame, LabelMap
 
 # The first colours of the data set's own palette.
@@ -38,7 +39,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         path = root / "ImageSets" / "2017" / f"{split}.txt"
         if not path.is_file():
             raise DataError(f"there is no split list {path}; leave the split out to take every sequence")
-        names = [name for name in path.read_text(encoding="utf-8").split() if name in names]
+        names = [name for name in read_text(path).split() if name in names]
     clips, objects = [], 0
     for name in names:
         labels = root / "Annotations" / RESOLUTION / name

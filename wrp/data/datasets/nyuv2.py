@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
+from wrp.opening import read_text
 from wrp.types import DataError, Frame, LabelMap
 
 NAMES = (
@@ -42,7 +43,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         path = root / f"{split}.txt"
         if not path.is_file():
             raise DataError(f"there is no split list {path}, of lines <scene>/<frame>; leave the split out to take all")
-        listed = set(path.read_text(encoding="utf-8").split())
+        listed = set(read_text(path).split())
     clips = []
     for scene in sorted(path for path in (root / "raw").iterdir() if path.is_dir()):
         # Names begin with the time, so their order is that of the video.
