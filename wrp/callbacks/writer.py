@@ -15,8 +15,8 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wrp.opening import parse_json
-from wrp.types import LabelMap, Propagated, WrpError
+from wrp.opening import opened_image, parse_json
+from wrp.types import DataError, LabelMap, Propagated, WrpError
 from wrp.writing import checksum, replacing, require_writable, sync_folder, write_image, write_label, write_text
 
 logger = logging.getLogger("wrp")
@@ -173,8 +173,8 @@ def written_parts(out: Path, made_with: dict[str, str] | None = None) -> frozens
         WrpError: If what is there was made with other networks.
     """
     parts = [(part, _entries(part)) for part in sorted((out / PARTS).glob("*/*.jsonl"))]
-    for part, entries in parts if made_with is not None else ():
-        for network, made in (made_with or {}).items():
+    for network, made in (made_with or {}).items():
+        for part, entries in parts:
             if any(entry.get(network, made) != made for entry in entries):
                 raise WrpError(
                     f"{out} holds labels that were made with another {network} than there is now ({part}); choose "
@@ -224,9 +224,9 @@ def _is_written(out: Path, entry: dict[str, Any]) -> bool:
 
 def _is_image(path: Path) -> bool:
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             image.load()
-    except (OSError, SyntaxError):  # as Pillow calls a damaged PNG
+    except DataError:
         return False
     return True
 

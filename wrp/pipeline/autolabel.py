@@ -216,8 +216,8 @@ def _propagate(
 ) -> int:
     """Label the intervals that are not written yet, and return how many are left to others or to another time."""
     data.serve = "intervals"
-    networks = {"teacher": teacher, "refiner": refiner}
-    data.done = written_parts(out, {name: file_hash(path) for name, path in networks.items() if path is not None})
+    given = {"teacher": teacher, "refiner": refiner}
+    data.done = written_parts(out, {name: file_hash(path) for name, path in given.items() if path is not None})
     units, left = _count(data, frozenset(), (0, 1)), _count(data, data.done, (0, 1))
     mine = _count(data, data.done, data.shard)
     mine = mine if settings.limit is None else min(mine, settings.limit)
