@@ -145,6 +145,11 @@ def test_help_waits_for_no_framework() -> None:
     assert not loaded_by("from wrp.cli import _parser; _parser().format_help()") & heavy
 
 
+def test_labelling_by_motion_waits_for_no_library_of_training() -> None:
+    training = {"albumentations", "timm", "segmentation_models_pytorch"}
+    assert not loaded_by("import wrp.commands.autolabel, wrp.pipeline.autolabel") & training
+
+
 def test_networks_and_operators_serve_people_without_lightning() -> None:
     modules = [p for p in SOURCES if home(p) in ("types", "ops", "flow", "models", "losses")]
     statement = "\n".join(f"import {module_name(path)}" for path in modules)

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from wrp.models.refiner import CUES, INPAINT_ODDS, SMOOTHING, Refiner, RefinerInput, refiner_input, stack_inputs
+from wrp.models.refiner import (
+    CUES,
+    INPAINT_ODDS,
+    SMOOTHING,
+    Refiner,
+    RefinerInput,
+    refined,
+    refiner_input,
+    stack_inputs,
+)
 from wrp.ops.fusion import Evidence, anchor_weights, blend, inpaint, motion_error
 
 IGNORE = 255
@@ -127,3 +136,17 @@ def test_without_a_teacher_the_prior_is_zero_where_motion_is_in_error() -> None:
     inputs = refiner_input(torch.rand(3, 6, 7), evidence, torch.zeros(3, 6, 7))
     torch.testing.assert_close(inputs.prior.sum(1)[0], (~motion_error(evidence)).float())
     assert torch.isfinite(Refiner(3, (8, 16))(inputs)).all()
+
+
+def test_the_refined_label_of_the_mirror_image_is_the_mirrored_one() -> None:
+    torch.manual_seed(0)
+    inputs, refiner = random_input(3, 16, 24), Refiner(3, (8, 16)).eval()
+    torch.nn.init.normal_(refiner.head.weight)
+    assert (refiner(inputs.flip()).flip(-1) - refiner(inputs)).abs().max() > 0.1
+    torch.testing.assert_close(refined(refiner, inputs.flip()).flip(-1), refined(refiner, inputs))
+
+
+def test_half_of_the_refined_label_is_what_was_given() -> None:
+    inputs = random_input(3, 8, 8)
+    probs = refined(lambda _: torch.tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, 3, 8, 8), inputs)
+    torch.testing.assert_close(probs[:, 1:], (inputs.motion + inputs.prior)[:, 1:] / 4)

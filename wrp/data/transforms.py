@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import albumentations as A
 import cv2
 import numpy as np
 import torch
@@ -81,6 +81,10 @@ class TrainTransform:
         self.scale = scale
         self.seed = seed
         self.color_by_frame = color_by_frame
+        # Here, as labelling has no need of it. Its import would ask the package index for a newer release.
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        import albumentations as A
+
         # The draws of a pipeline come from one seed, set anew for each item.
         jitter = A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.8)
         self._colors = A.Compose([jitter], seed=seed)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from segmentation_models_pytorch.losses._functional import focal_loss_with_logits
 from torch import Tensor, distributed
 from torch.nn import functional
 
@@ -155,6 +154,9 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
     Returns:
         Scalar float32, the sum over the classes and the mean over the pixels.
     """
+    # Here, as it loads all of timm, half a second of which no run without this loss has a need.
+    from segmentation_models_pytorch.losses._functional import focal_loss_with_logits
+
     truth = one_hot(labels, logits.shape[1])
     losses = focal_loss_with_logits(logits.float(), truth, gamma=2.0, alpha=None, reduction="none")
     return weighted_mean(losses.sum(1), labels != IGNORE_INDEX, weights)

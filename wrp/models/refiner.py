@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,10 @@ class RefinerInput:
     cues: Tensor
     motion: Tensor
 
+    def flip(self) -> RefinerInput:
+        """The same of the mirrored frames."""
+        return RefinerInput(*(values.flip(-1) for values in vars(self).values()))
+
 
 def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> RefinerInput:
     """Inputs of one frame, made by the same code in training and at inference.
@@ -63,19 +68,21 @@ def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> Refine
     return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None], motion[None])
 
 
-def refined(logits: Tensor, inputs: RefinerInput) -> Tensor:
+def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> Tensor:
     """y^WR: the mean of the refiner's answer and of the labels it was given, by motion and inpainted (ours).
 
-    Alone, the answer is too sure, and worse where motion is right; measured in experiments/README.md.
+    The answer, to the frames and to their mirror images, is too sure alone, and worse where motion is right; measured
+    in experiments/README.md.
 
     Args:
-        logits: The answer R, (B, C, H, W).
-        inputs: What it was given.
+        refiner: From inputs to logits (B, C, H, W).
+        inputs: What it is given.
 
     Returns:
         Probabilities (B, C, H, W) float32.
     """
-    probs = logits.float().softmax(1) + (inputs.prior + inputs.motion) / 2
+    answer, mirrored = refiner(stack_inputs([inputs, inputs.flip()])).float().softmax(1).chunk(2)
+    probs = (answer + mirrored.flip(-1) + inputs.prior + inputs.motion) / 2
     return probs / probs.sum(1, keepdim=True)  # less than two where motion knows nothing
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -128,6 +127,9 @@ def create_segmenter(
         WrpError: If a name or option is unknown, the weights cannot be downloaded, or the architecture has no head that
             could be replaced.
     """
+    # Here, as it loads all of timm, half a second of which labelling by motion has no need.
+    import segmentation_models_pytorch as smp
+
     try:
         net = smp.create_model(
             architecture, encoder, encoder_weights=weights, in_channels=3, classes=num_classes, **(options or {})

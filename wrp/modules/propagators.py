@@ -183,7 +183,7 @@ class Refine(Propagator):
     def refine(self, module: Any, target: Target, evidence: Evidence) -> Labels:
         """The refiner's answer to some evidence."""
         inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-        probs = refined(module.refiner(inputs), inputs)[0]
+        probs = refined(module.refiner, inputs)[0]
         module.not_finite["refiner"].known(probs, 0)
         return decide_frame(probs)
 

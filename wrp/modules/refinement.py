@@ -219,7 +219,7 @@ class RefinementModule(BaseModule):
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Refine the longest cycles of one labelled frame and compare with its truth."""
         inputs, truth = self._longest(batch)
-        self.val_score.update(decide(refined(self(inputs), inputs))[0], truth)
+        self.val_score.update(decide(refined(self, inputs))[0], truth)
         self.prior_score.update(decide(inputs.prior)[0], truth)
 
     def on_validation_epoch_end(self) -> None:
@@ -231,7 +231,7 @@ class RefinementModule(BaseModule):
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
         """Refine the longest cycles of one labelled frame."""
         inputs, _ = self._longest(batch)
-        labels, confidence = decide(refined(self(inputs), inputs))
+        labels, confidence = decide(refined(self, inputs))
         target = batch.targets[0]
         stem = batch.stems[target - batch.first]
         return [Propagated(batch.clip, stem, target, "refine", labels[0], confidence[0])]
@@ -290,7 +290,11 @@ def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
 
 
 def semantic_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
-    """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher."""
+    """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher.
+
+    They are the mean of those of the frame and of its mirror image (ours); measured in experiments/README.md.
+    """
     if teacher is None:
         return torch.zeros(num_classes, *frame.shape[1:], device=frame.device)
-    return teacher.probabilities(frame[None])[0]
+    probs, mirrored = teacher.probabilities(torch.stack((frame, frame.flip(-1))))
+    return (probs + mirrored.flip(-1)) / 2

@@ -16,7 +16,8 @@ from wrp.data.datamodule import WINDOW_DRAWS, VideoDataModule
 from wrp.data.items import WindowItems
 from wrp.data.reading import read_image
 from wrp.flow.dis import DIS
-from wrp.models.refiner import CUES, Refiner, RefinerInput
+from wrp.models.refiner import CUES, Refiner, RefinerInput, refined
+from wrp.modules.refinement import semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.students import student_path
@@ -137,7 +138,7 @@ class Costs:
         settings, given = self.settings, self.settings.teacher
         module = load_segmenter(given, self.num_classes) or make_segmenter(settings, self.num_classes, None).eval()
         with torch.inference_mode():
-            return _time(lambda: module.to(self.device).probabilities(self.frames[:1]))
+            return _time(lambda: semantic_probabilities(module.to(self.device), self.frames[0], self.num_classes))
 
     def _refiner_step(self) -> float:
         refiner = Refiner(self.num_classes).to(self.device)
@@ -148,7 +149,7 @@ class Costs:
         refiner = Refiner(self.num_classes).to(self.device).eval()
         inputs = self._refiner_input(1, (self.frames.shape[2], self.frames.shape[3]))
         with torch.inference_mode():
-            return _time(lambda: refiner(inputs))
+            return _time(lambda: refined(refiner, inputs))
 
     def _refiner_input(self, batch: int, size: tuple[int, int]) -> RefinerInput:
         height, width = (min(a, b) for a, b in zip(size, self.frames.shape[2:], strict=True))

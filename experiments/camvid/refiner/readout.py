@@ -25,15 +25,18 @@ from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide_frame
 from wrp.pipeline.report import markdown_table
 
-Readout = Callable[[Tensor, RefinerInput], Tensor]
+Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
 
-# Each from the answer's probabilities and the inputs, to what is proportional to probabilities.
+# Each from the probabilities of the answers to the frame and to its mirror image, and from the inputs, to what is
+# proportional to probabilities.
 READOUTS: dict[str, Readout] = {
-    "answer alone": lambda answer, _: answer,
-    "with inpainted": lambda answer, given: answer + given.prior,
-    "with motion": lambda answer, given: answer + given.motion,
-    "with both (default)": lambda answer, given: answer + (given.prior + given.motion) / 2,
-    "product with motion": lambda answer, given: answer * (given.motion + 0.03).sqrt(),
+    "answer alone": lambda answer, *_: answer,
+    "with inpainted": lambda answer, _, given: answer + given.prior,
+    "with motion": lambda answer, _, given: answer + given.motion,
+    "with both": lambda answer, _, given: answer + (given.prior + given.motion) / 2,
+    "product with motion": lambda answer, _, given: answer * (given.motion + 0.03).sqrt(),
+    "answers to both images": lambda answer, mirrored, _: answer + mirrored,
+    "the same with both (default)": lambda answer, mirrored, given: answer + mirrored + given.prior + given.motion,
 }
 
 
@@ -43,7 +46,9 @@ def read_out(combine: Readout) -> type[Propagator]:
     class Combined(Refine):
         def refine(self, module: Any, target: Target, evidence: Any) -> Labels:
             inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-            combined = combine(module.refiner(inputs).float().softmax(1), inputs)
+            answer = module.refiner(inputs).float().softmax(1)
+            mirrored = module.refiner(inputs.flip()).float().softmax(1).flip(-1)
+            combined = combine(answer, mirrored, inputs)
             return decide_frame((combined / combined.sum(1, keepdim=True))[0])
 
     return Combined
