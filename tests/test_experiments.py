@@ -392,20 +392,31 @@ def test_benchmarks_run(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("data", ["camvid", "generated"])
 def test_systems_are_compared_and_share_their_first_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_camvid(tmp_path / "camvid", train=30)
     monkeypatch.setenv("WRP_DATA", str(tmp_path))
     compare = script("selftraining/compare.py")
     monkeypatch.setattr(compare, "RESULTS", tmp_path / "results.jsonl")
-    arguments = ["camvid", f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
+    monkeypatch.setattr(compare, "GENERATED", (3, 9))
+    monkeypatch.setitem(compare.HELD_OUT, "generated", {"street101"})
+    arguments = [data, f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
     for _ in range(2):
         monkeypatch.setattr("sys.argv", ["compare", *arguments])
         compare.main()
-    assert [result["system"] for result in compare.results()] == ["st++", "supervised"]
-    assert not (tmp_path / "runs" / "supervised-0" / "supervised.ckpt").exists()
+    assert [(result["data"], result["system"]) for result in compare.results()] == [
+        (data, "st++"),
+        (data, "supervised"),
+    ]
+    runs = tmp_path / "runs" / data
+    assert not (runs / "supervised-0" / "supervised.ckpt").exists()
     assert "st++" in capsys.readouterr().out
+    lists = [(runs / "lists" / f"{name}.txt").read_text().split() for name in ("labelled", "unlabelled", "val")]
+    assert len(set().union(*lists)) == sum(map(len, lists))
+    if data == "generated":
+        assert [len(names) for names in lists] == [4, 14, 9]
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
-"""The semi-supervised systems on CamVid's training frames, one in eight labelled, a whole drive held out.
+"""The semi-supervised systems on images of which one in eight has a label, with whole drives or clips held out.
 
-Labelled and unlabelled frames come from the drives 0001TP and 0016E5, those of 0006R0 are for the score. All systems
-have the same network and steps per training; the first stage is shared where it is the same. Results are appended to a
-file as they come; what is in it is not made again, and a run that was stopped goes on by stages.
+Of CamVid's training frames those of the drives 0001TP and 0016E5 are learned from and those of 0006R0 are for the
+score; of 24 generated clips, 18 and 6. All systems have the same network and steps per training; the first stage is
+shared where it is the same. Results are appended to a file as they come; what is in it is not made again, and a run
+that was stopped goes on by stages.
 
     python experiments/selftraining/compare.py camvid --runs runs/selftraining
+    python experiments/selftraining/compare.py generated --seeds 0
     python experiments/selftraining/compare.py --table
 """
 
@@ -19,34 +21,58 @@ from pathlib import Path
 from typing import Any
 
 from wrp.data.datasets import find_folder
+from wrp.data.datasets.generated import generate_folder
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.selftrain import SYSTEM_NAMES, SelfTraining, selftrain
 
 RESULTS = Path(__file__).with_name("results.jsonl")
-HELD_OUT = "0006R0"
 LABELLED_EVERY = 8
 
+# Sequences for the score: a drive of CamVid, generated clips.
+HELD_OUT = {"camvid": {"0006R0"}, "generated": {f"street{number}" for number in range(100, 106)}}
+GENERATED = (24, 15)  # clips, and frames of each
+LAYOUT = {"camvid": "camvid", "generated": "folder"}
+CROP = {"camvid": (256, 384), "generated": (192, 320)}
 
-def write_lists(root: Path, out: Path) -> dict[str, str]:
-    """The three lists, made from the names of the frames."""
+
+def find_sequences(data: str, runs: Path) -> tuple[Path, dict[str, list[str]]]:
+    """The data set, and the names of the images of each of its sequences."""
+    sequences: dict[str, list[str]] = defaultdict(list)
+    if data == "camvid":
+        root = find_folder("camvid")
+        for name in sorted(path.stem for path in (root / "train").glob("*.png")):
+            sequences[name.split("_")[0]].append(f"train/{name}")
+        return root, sequences
+    clips, frames = GENERATED
+    root = generate_folder(runs / "clips", seed=100, num_frames=frames, clips=clips)
+    images = root / "images"
+    if not images.is_symlink():
+        images.symlink_to("frames")  # as the layout of images has it
+    for path in sorted(images.glob("*/*.png")):
+        sequences[path.parent.name].append(f"{path.parent.name}/{path.stem}")
+    return root, sequences
+
+
+def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) -> dict[str, str]:
+    """The three lists of images."""
     out.mkdir(parents=True, exist_ok=True)
-    names = sorted(path.stem for path in (root / "train").glob("*.png"))
-    drives: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        drives[name.split("_")[0]].append(f"train/{name}")
-    labelled = [name for drive, frames in drives.items() if drive != HELD_OUT for name in frames[::LABELLED_EVERY]]
-    unlabelled = [n for drive, frames in drives.items() if drive != HELD_OUT for n in frames if n not in labelled]
-    paths = {}
-    for which, listed in (("labelled", labelled), ("unlabelled", unlabelled), ("val", drives[HELD_OUT])):
-        paths[which] = str(out / f"{which}.txt")
-        Path(paths[which]).write_text("\n".join(listed) + "\n", encoding="utf-8")
-    return paths
+    learned = [names for sequence, names in sequences.items() if sequence not in held_out]
+    lists = {
+        "labelled": [name for names in learned for name in names[::LABELLED_EVERY]],
+        "unlabelled": [name for names in learned for i, name in enumerate(names) if i % LABELLED_EVERY],
+        "val": [name for sequence in sorted(held_out) for name in sequences[sequence]],
+    }
+    paths = {which: out / f"{which}.txt" for which in lists}
+    for which, path in paths.items():
+        path.write_text("\n".join(lists[which]) + "\n", encoding="utf-8")
+    return {which: str(path) for which, path in paths.items()}
 
 
 def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """All stages of one system."""
-    runs = Path(options.runs)
-    lists = write_lists(find_folder("camvid"), runs / "lists")
+    data, runs = options.data, Path(options.runs) / options.data
+    root, sequences = find_sequences(data, runs)
+    lists = write_lists(sequences, HELD_OUT[data], runs / "lists")
     started = time.perf_counter()
     # ST++ needs its first network at thirds of its training, so its first stage serves the others.
     shared = runs / f"st++-{seed}" / "supervised.ckpt"
@@ -54,12 +80,12 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     metrics = selftrain(
         SelfTraining(
             system,
-            "camvid",
+            str(root),
             out=str(runs / f"{system}-{seed}"),
-            layout="camvid",
+            layout=LAYOUT[data],
             supervised=str(shared) if shares else None,
             steps=options.steps,
-            crop_size=(256, 384),
+            crop_size=CROP[data],
             scale=0.5,
             seed=seed,
             **lists,
@@ -67,7 +93,7 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     )
     seconds = round(time.perf_counter() - started)
     miou = round(100 * metrics["scores"]["miou"], 2)
-    return {"system": system, "seed": seed, "steps": options.steps, "miou": miou, "seconds": seconds}
+    return {"data": data, "system": system, "seed": seed, "steps": options.steps, "miou": miou, "seconds": seconds}
 
 
 def results() -> list[dict[str, Any]]:
@@ -77,19 +103,19 @@ def results() -> list[dict[str, Any]]:
 
 def table() -> str:
     """Mean and spread over the seeds, and the gain over labelled images alone."""
-    by_system: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+    by_system: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
     for result in results():
-        by_system[result["steps"], result["system"]][result["seed"]] = result["miou"]
+        by_system[result["data"], result["steps"], result["system"]][result["seed"]] = result["miou"]
     rows = []
-    for (steps, system), scores in by_system.items():
-        alone = by_system.get((steps, "supervised"), {})
+    for (data, steps, system), scores in by_system.items():
+        alone = by_system.get((data, steps, "supervised"), {})
         gains = [score - alone[seed] for seed, score in scores.items() if seed in alone]
         gain = f"{statistics.mean(gains):+.2f} ± {spread(gains):.2f}" if gains and system != "supervised" else ""
         values = list(scores.values())
         rows.append(
-            [system, str(steps), f"{statistics.mean(values):.2f} ± {spread(values):.2f}", gain, str(len(values))]
+            [system, data, str(steps), f"{statistics.mean(values):.2f} ± {spread(values):.2f}", gain, str(len(values))]
         )
-    return markdown_table(["system", "steps", "mIoU", "gain", "seeds"], rows)
+    return markdown_table(["system", "data", "steps", "mIoU", "gain", "seeds"], rows)
 
 
 def spread(values: list[float]) -> float:
@@ -98,7 +124,7 @@ def spread(values: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", nargs="?", choices=["camvid"])
+    parser.add_argument("data", nargs="?", choices=list(HELD_OUT))
     parser.add_argument("--runs", default="runs/selftraining", help="folder for networks and pseudo-labels")
     parser.add_argument("--systems", nargs="+", default=["st++", *(s for s in SYSTEM_NAMES if s != "st++")])
     parser.add_argument("--steps", type=int, default=300)
@@ -107,10 +133,10 @@ def main() -> None:
     options = parser.parse_args()
     if not options.table:
         if options.data is None:
-            parser.error("give camvid")
+            parser.error("give camvid or generated")
         for seed in options.seeds:
             for system in options.systems:
-                key = {"system": system, "seed": seed, "steps": options.steps}
+                key = {"data": options.data, "system": system, "seed": seed, "steps": options.steps}
                 if not any(key.items() <= result.items() for result in results()):
                     result = run(system, seed, options)
                     with RESULTS.open("a", encoding="utf-8") as file:
