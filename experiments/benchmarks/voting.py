@@ -15,8 +15,7 @@ from wrp.flow.dis import DIS
 from wrp.flow.votes import vote_sources
 from wrp.flow.walk import walk_interval
 from wrp.ops.chain import NeighbourFlow
-from wrp.ops.fusion import anchor_weights, blend, elect
-from wrp.ops.labels import decide_frame
+from wrp.ops.fusion import anchor_weights, blend_labels, elect
 from wrp.ops.vote import source_weights
 from wrp.types import IGNORE_INDEX, ClipBatch
 
@@ -76,7 +75,7 @@ def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
     evidence = [e for _, e in walk_interval(batch, flow) if e is not None]
-    return [decide_frame(blend(e, anchor_weights(e), CLASSES))[0] for e in evidence]
+    return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in evidence]
 
 
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tuple[tuple[int, int], int]]) -> Rows:

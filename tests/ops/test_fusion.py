@@ -10,14 +10,16 @@ from wrp.ops.fusion import (
     Evidence,
     anchor_weights,
     blend,
+    blend_labels,
     count_votes,
     elect,
     gather,
     inpaint,
     motion_error,
     prefer_nearest,
+    smooth,
 )
-from wrp.ops.labels import decide
+from wrp.ops.labels import decide, decide_frame
 
 IGNORE = 255
 
@@ -133,6 +135,41 @@ def test_blend_of_weights_sums_to_one_or_zero() -> None:
     probs = blend(given, anchor_weights(given), 5)
     assert probs.shape == (5, 9, 11)
     torch.testing.assert_close(probs.sum(0), given.known.any(0).float(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("sources", [1, 2, 4])
+def test_labels_of_a_blend_are_its_most_probable_classes(sources: int) -> None:
+    given = random_evidence(sources, sources, 40, 30)
+    given.labels[:, 5:12, 3:9] = IGNORE
+    weights = anchor_weights(given)
+    labels, confidence = blend_labels(given, weights, 5)
+    expected, highest = decide_frame(blend(given, weights, 5))
+    assert labels.unique().tolist() == [0, 1, 2, 3, 4, IGNORE]
+    assert torch.equal(labels, expected)
+    torch.testing.assert_close(confidence, highest)
+    assert torch.equal(confidence == 0, labels == IGNORE)
+
+
+def test_of_equal_classes_in_a_blend_the_lowest_wins() -> None:
+    given = evidence([[3, 3, 3], [1, 1, 1]], [2.0, 2.0])
+    assert blend_labels(given, torch.full((2, 1, 3), 0.5), 4)[0].tolist() == [[1, 1, 1]]
+
+
+def test_both_routes_smooth_and_blend_alike() -> None:
+    given = random_evidence(2, 3, 40, 30)
+    votes, weights = torch.rand(4, 40, 30), anchor_weights(given)
+    slowly = torch.nn.Parameter(votes), torch.nn.Parameter(weights)  # numpy knows no gradients
+    torch.testing.assert_close(smooth(votes), smooth(slowly[0]).detach())
+    labels, confidence = blend_labels(given, slowly[1], 5)
+    assert torch.equal(labels, blend_labels(given, weights, 5)[0])
+    torch.testing.assert_close(confidence.detach(), blend_labels(given, weights, 5)[1])
+
+
+def test_weights_that_are_no_numbers_become_no_labels() -> None:
+    given = evidence([[0, 1, 1, 1, 2]], [1.0])
+    labels, confidence = blend_labels(given, torch.tensor([[[1.0, 1.0, math.nan, 1.0, 1.0]]]), 3)
+    assert labels.tolist() == [[0, IGNORE, IGNORE, IGNORE, 2]]
+    assert confidence[0, 1:4].tolist() == [0, 0, 0]
 
 
 SAME, DIFFERS = CONFIRMED_ERROR / 2, CONFIRMED_ERROR * 1.5

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
+from wrp.flow.resizing import Resizer, resize_flow
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.finite import NotFinite
 from wrp.ops.warp import compose, coordinates, sample
@@ -58,6 +58,7 @@ class FlowEstimator(nn.Module, ABC):
         self.scale = scale
         self.pairs_per_call = pairs_per_call
         self.seconds = 0.0
+        self._resize = Resizer()
         self.not_finite = NotFinite()
 
     @abstractmethod
@@ -116,14 +117,14 @@ class FlowEstimator(nn.Module, ABC):
         scale = self.magnification(height, width)
         working = (max(1, round(height * scale)), max(1, round(width * scale)))
         padding = Padding(working, self.stride, self.smallest)
-        frames_s, frames_t = (padding.pad(_resize(frames, working)) for frames in (frames_s, frames_t))
+        frames_s, frames_t = (padding.pad(self._resize(frames, working)) for frames in (frames_s, frames_t))
         # Flow that is kept must not depend on the precision of whoever asks first.
         with torch.autocast(frames_s.device.type, enabled=False):
             if start is None:
                 flow = self.estimate(frames_s, frames_t, pairs)
             else:
-                flow = self.estimate_from(frames_s, frames_t, padding.pad(_resize_flow(start, working)))
-            flow = _resize_flow(padding.unpad(flow.float()), (height, width))
+                flow = self.estimate_from(frames_s, frames_t, padding.pad(resize_flow(start, working)))
+            flow = resize_flow(padding.unpad(flow.float()), (height, width))
         self.not_finite.known(flow, 1)
         self.seconds += time.perf_counter() - started
         return flow
@@ -144,19 +145,3 @@ class FlowEstimator(nn.Module, ABC):
         found = (self.between(batch, call) for call in calls)
         for flows in ahead(found) if self.ahead else found:
             yield from flows
-
-
-def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(frames.shape[-2:]) == size:
-        return frames
-    mode = "bicubic" if size[0] > frames.shape[-2] else "bilinear"
-    resized = functional.interpolate(frames.float(), size, mode=mode, antialias=True)
-    return resized.round().clamp(0, 255).to(torch.uint8)
-
-
-def _resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = flow.shape[-2:]
-    if (height, width) == size:
-        return flow
-    resized = functional.interpolate(flow, size, mode="bilinear", antialias=True)
-    return resized * flow.new_tensor([size[1] / width, size[0] / height]).view(2, 1, 1)

@@ -16,7 +16,16 @@ from wrp.models.refiner import refined, refiner_input
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.fusion import Evidence, anchor_weights, blend, elect, gather, hide_farther, motion_error, prefer_nearest
+from wrp.ops.fusion import (
+    Evidence,
+    anchor_weights,
+    blend_labels,
+    elect,
+    gather,
+    hide_farther,
+    motion_error,
+    prefer_nearest,
+)
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
 
@@ -143,7 +152,7 @@ class Motion(Propagator):
     def label(self, module: Any, target: Target) -> Labels:
         """The class that the anchors make most probable."""
         evidence = target.seen_from(self.anchors)
-        return decide_frame(blend(evidence, anchor_weights(evidence), module.num_classes))
+        return blend_labels(evidence, anchor_weights(evidence), module.num_classes)
 
 
 class Semantic(Propagator):

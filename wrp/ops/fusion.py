@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import backend, convert, hide, join, tensor
+from wrp.ops.cpu import backend, convert, filter_rows_and_columns, hide, join, serves, strongest, tensor
+from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX
 
 # Weights of the two-anchor blend (ours), fitted on anchor-to-anchor pairs by experiments/propagation/fit.py: they are
@@ -21,6 +23,7 @@ TRUST_IN_ERROR = 0.3
 # Width of the Gaussian over 3×3 pixels that smooths the votes (ours), in pixels, chosen by
 # experiments/propagation/fusion.py; the middle row has more than half of the weight, so a line of one pixel stays.
 VOTE_SIGMA = 0.7
+_NEAR = math.exp(-0.5 / VOTE_SIGMA**2)  # weight of the next pixel
 
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.05
@@ -140,13 +143,24 @@ def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
     return votes * (known / votes.sum(0).clamp(min=1e-12))
 
 
+def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The most probable class of :func:`blend` and its probability, see :func:`~wrp.ops.labels.decide`."""
+    if not serves(evidence.labels, weights):
+        return decide_frame(blend(evidence, weights, num_classes))
+    labels, most, total = strongest(evidence.labels, weights, [_NEAR, 1.0, _NEAR])
+    _, known, votes, everyone = backend(evidence.known.any(0), most, total)
+    confidence = np.nan_to_num((votes * (known / everyone.clip(1e-12))).clip(0, 1), copy=False)
+    return hide(labels, tensor(confidence > 0)), tensor(confidence)
+
+
 def smooth(votes: Tensor) -> Tensor:
     """Votes (C, H, W) averaged over 3×3 pixels with Gaussian weights; outside of the frame there are none."""
-    near = math.exp(-0.5 / VOTE_SIGMA**2)
+    if serves(votes):
+        return filter_rows_and_columns(votes, [_NEAR, 1.0, _NEAR])
     # Sums of shifted maps: a convolution of single channels takes twenty times as long on a CPU.
     padded = functional.pad(votes, (1, 1, 1, 1))
-    columns = padded[:, 1:-1] + near * (padded[:, :-2] + padded[:, 2:])
-    return columns[..., 1:-1] + near * (columns[..., :-2] + columns[..., 2:])
+    columns = padded[:, 1:-1] + _NEAR * (padded[:, :-2] + padded[:, 2:])
+    return columns[..., 1:-1] + _NEAR * (columns[..., :-2] + columns[..., 2:])
 
 
 def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
