@@ -115,7 +115,7 @@ def test_the_default_read_out_is_that_of_refine(
     monkeypatch.setattr("sys.argv", ["readout.py", str(trees / "camvid"), "--every", "2", *networks])
     script("camvid/refiner/readout.py").main()
     printed = capsys.readouterr().out
-    [default] = [line for line in printed.splitlines() if line.startswith("| with both")]
+    [default] = [line for line in printed.splitlines() if line.startswith("| the same with both")]
     scores = json.loads((out / "metrics.json").read_text())["overall"]["refine"]
     assert float(default.split("|")[2]) == pytest.approx(scores["miou"], abs=0.006)
 

@@ -2,6 +2,7 @@
 
     python experiments/benchmarks/run.py                              quick, below ten minutes on two idle cores
     python experiments/benchmarks/run.py --full --root camvid davis2016
+    python experiments/benchmarks/run.py --only quality --root camvid --every 2 10 25 --seeds 0 1 2
     python experiments/benchmarks/run.py --only vote startup          some of the tables
 
 Quality and loaders are measured on the data sets of --root, in any layout that is known, or on a generated scene; all
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +208,15 @@ def main() -> None:
     parser.add_argument(
         "--runs", nargs="+", default=[], help="finished runs of `wrp autolabel --label-every K`: quality with networks"
     )
+    parser.add_argument("--every", type=int, nargs="+", help="distances between labels, for the tables of quality")
+    parser.add_argument("--seeds", type=int, nargs="+", help="numbers of the first label that is kept, likewise")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="some of the tables")
     parser.add_argument("--out", type=Path, default=RESULTS, help="path of both files, without .md and .json")
     parser.add_argument("--threads", type=int, default=2, help="of torch and OpenCV (default: %(default)s)")
     options = parser.parse_args()
     use_threads(options.threads)
     extent = FULL if options.full else QUICK
+    extent = replace(extent, every=options.every or extent.every, seeds=options.seeds or extent.seeds)
     made = {"command": " ".join(["run.py", *sys.argv[1:]]), "seeds": list(extent.seeds)} | machine()
     try:
         for root in options.root:  # before anything is measured
