@@ -71,6 +71,44 @@ def test_our_own_classes_are_allowed(tmp_path: Path) -> None:
     assert "wrp.flow.dis.DIS" in done.stdout
 
 
+OWN = """
+from pathlib import Path
+from torch import nn
+from wrp import SegmentationModule
+Path("ran").touch()
+class Module(SegmentationModule):
+    def configure_network(self):
+        return nn.Conv2d(3, self.num_classes, 1)
+"""
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_comes_back_where_its_package_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    assert main(["data", "synthetic", str(tmp_path / "scene"), "--frames=5", "--size=64x48"]) == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+    def done(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "wrp", *command]
+        return subprocess.run(line, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True)
+
+    data = ["--data=VideoDataModule", "--data.num_classes=10", "--data.root=scene", "--data.crop_size=[32,32]"]
+    steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
+    fitted = done("fit", "--model=own.Module", *data, *steps)
+    assert fitted.returncode == 0, fitted.stderr
+    [checkpoint] = tmp_path.rglob("*.ckpt")
+
+    label = ["autolabel", "scene", "--label-every=4", "--methods=semantic", f"--teacher={checkpoint}"]
+    trusted = done(*label, "--out=trusted", WRP_SAFE="own")
+    assert trusted.returncode == 0, trusted.stderr
+    (tmp_path / "ran").unlink()
+    refused = done(*label, "--out=refused", WRP_SAFE="another")
+    assert refused.returncode == 2
+    assert "holds a own.Module" in refused.stderr
+    assert "WRP_SAFE names it" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 class Bomb:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch ran",)

@@ -24,7 +24,7 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
-from wrp.modules.base import SAFE, BaseModule, check_class, imports_limited, read_checkpoint
+from wrp.modules.base import SAFE, BaseModule, check_class, imports_limited, read_checkpoint, trusted_packages
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -94,12 +94,8 @@ def run(args: list[str] | None) -> WrpCLI:
     With the environment variable ``WRP_SAFE`` set to 1, or to names of further packages with commas, a configuration
     can have nothing imported but those in :data:`SAFE` and these.
     """
-    if safe := os.environ.get("WRP_SAFE"):
-        further = [name.strip() for name in safe.split(",") if name.strip() not in ("", "1")]
-        for name in further:
-            if not all(part.isidentifier() for part in name.split(".")):
-                raise WrpError(f"WRP_SAFE names {name!r}; expected 1, or names of packages with commas between them")
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
+    if os.environ.get("WRP_SAFE"):
+        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
     return WrpCLI(
         pl.LightningModule,
         pl.LightningDataModule,

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -186,16 +187,17 @@ def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "th
     family = [class_name(c) for c in wanted.__mro__] + [class_name(c) for c in _subclasses(wanted)]
     if made_by not in family:
         raise WrpError(
-            f"{path} holds a {made_by or 'model of another program'}, expected a {class_name(wanted)}: "
-            "pass the checkpoint of that module"
+            f"{path} holds a {made_by or 'model of another program'}, expected a {class_name(wanted)} or a subclass: "
+            "pass the checkpoint of one; a package of yours is imported for it if the environment variable WRP_SAFE "
+            "names it"
         )
 
 
 def _made_by(checkpoint: dict[str, Any], wanted: type[Any]) -> type[Any]:
-    """The class of this package that made a checkpoint, if it is a subclass of the wanted one, else the wanted one."""
+    """The class that made a checkpoint, if it is a subclass of the wanted one and trusted, else the wanted one."""
     name = str(checkpoint.get(BaseModule.CLASS_KEY))
     home = name.rpartition(".")[0]
-    if home.startswith("wrp."):
+    if any(f"{home}.".startswith(f"{trusted}.") for trusted in ("wrp", *trusted_packages())):
         with contextlib.suppress(ImportError):
             importlib.import_module(home)
     return next((found for found in _subclasses(wanted) if class_name(found) == name), wanted)
@@ -288,14 +290,28 @@ def in_short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def trusted_packages() -> list[str]:
+    """The packages that the environment variable ``WRP_SAFE`` names, besides ``1``, with commas between them.
+
+    Raises:
+        WrpError: If one of them is no name of a package.
+    """
+    names = [name.strip() for name in os.environ.get("WRP_SAFE", "").split(",")]
+    named = [name for name in names if name not in ("", "1")]
+    for name in named:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise WrpError(f"WRP_SAFE names {name!r}; expected 1, or names of packages with commas between them")
+    return named
+
+
 @contextlib.contextmanager
 def imports_limited(*further: str) -> Iterator[None]:
-    """Within the block, jsonargparse imports nothing but what is in :data:`SAFE`, and these.
+    """Within the block, jsonargparse imports nothing but what is in :data:`SAFE`, in ``WRP_SAFE``, and these.
 
     A checkpoint that `wrp fit` wrote names the classes of its arguments, and importing one runs its module.
     """
     before = dict(parsing_settings)
-    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *further])
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages(), *further])
     try:
         yield
     finally:
