@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
+from itertools import cycle, islice
 from pathlib import Path
 
 from measuring import Rows, table
@@ -48,26 +49,28 @@ def measure(root: str, limit: int, repeats: int) -> Rows:
 
     Args:
         root: The data set.
-        limit: At most so many frames; intervals are served whole.
+        limit: So many frames, of a shorter clip again and again; intervals are served whole.
         repeats: Runs of each, of which the median counts.
     """
     index = open_index(root)
     module = VideoDataModule(index.label_map.num_classes, root, label_every=10)
     clip = index.clips[0]
-    frames = list(clip.frames[:limit])
+    frames = list(islice(cycle(clip.frames), limit))
     numbered = [(clip.name, i, frame) for i, frame in enumerate(frames)]
+    clips = module.index.clips[:1] * -(-limit // len(clip.frames))
+    unlabelled = [Frame(frame.stem, frame.image) for clip in clips for frame in clip.frames]
     rows = []
     for name, workers in (("frames", 1), ("frames", 2), ("intervals", 1), ("intervals", 2)):
         ratios, speeds = [], []
         for _ in range(repeats):
-            base = raw(frames if name == "frames" else [Frame(f.stem, f.image) for f in clip.frames], module)
+            base = raw(frames if name == "frames" else unlabelled, module)
             if name == "frames":
                 items = FrameItems(numbered, index.label_map)
                 loader = DataLoader(items, 4, num_workers=workers, collate_fn=collate_frames)
                 speed = loaded(loader, len(frames))
             else:
-                loader = DataLoader(IntervalItems(module.index.clips[:1], index.label_map), None, num_workers=workers)
-                speed = loaded(loader, len(clip.frames))
+                loader = DataLoader(IntervalItems(clips, index.label_map), None, num_workers=workers)
+                speed = loaded(loader, len(unlabelled))
             ratios.append(speed / base)
             speeds.append(speed)
         which = {"data": Path(root).name, "serves": name, "workers": workers}
@@ -79,7 +82,7 @@ def measure(root: str, limit: int, repeats: int) -> Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
-    parser.add_argument("--frames", type=int, default=400, help="at most so many frames of a clip")
+    parser.add_argument("--frames", type=int, default=400, help="frames, of a shorter clip again and again")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts")
     options = parser.parse_args()
     rows = [row for root in options.roots for row in measure(root, options.frames, options.repeats)]

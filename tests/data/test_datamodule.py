@@ -206,6 +206,7 @@ def test_nothing_is_read_before_it_is_needed_and_mistakes_are_told_early(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"num_classes": "camvid"}, "num_classes must be a whole number, got 'camvid'; root is the next argument"),
         ({"num_classes": 5}, r"has 3 classes \(road, sky, car\), got num_classes=5"),
         ({"clips": ["wolk"]}, "no clip 'wolk'; its clips are run, walk"),
         ({"label_every": 0}, "label-every must be at least 1"),

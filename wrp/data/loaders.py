@@ -52,6 +52,8 @@ class BaseDataModule(pl.LightningDataModule):
         super().__init__()
         # Prediction may have fewer intervals than processes; scoring may not, see _eval_loader.
         self.allow_zero_length_dataloader_with_multiple_devices = True
+        if not isinstance(num_classes, int):
+            raise DataError(f"num_classes must be a whole number, got {num_classes!r}; root is the next argument")
         self.num_classes = num_classes
         self.batch_size = batch_size
         self.workers = workers
