@@ -197,6 +197,9 @@ def test_benchmarks_make_one_file_of_tables(
     assert made["seeds"] == [0, 1]
     assert made["versions"] == versions()
     assert list(made["seconds"]) == only
+    assert made["command"].startswith("run.py --root camvid davis2016")
+    assert str(tmp_path / "tables") not in made["command"]
+    assert run.command(["--full", "--out", "x", "--only", "vote"]) == "run.py --full --only vote"
     # Camvid's tiny clip has six frames: each of the seeds of K=2 and of K=3 hides other ones.
     copy = tables["Quality by motion alone"][0]
     assert copy["method"] == "copy"

@@ -172,7 +172,7 @@ def markdown(made: dict[str, Any], parts: Sequence[Part]) -> str:
     sections = [
         "\n\n".join([f"## {part.title}", part.what, *([table(part.rows)] if part.rows else [])]) for part in parts
     ]
-    return "\n\n".join(["# Benchmarks", "\n".join(facts), *sections]) + "\n"
+    return "\n\n".join([f"# Benchmarks: {', '.join(made['seconds'])}", "\n".join(facts), *sections]) + "\n"
 
 
 def _text(value: Any) -> str:
@@ -217,7 +217,7 @@ def main() -> None:
     use_threads(options.threads)
     extent = FULL if options.full else QUICK
     extent = replace(extent, every=options.every or extent.every, seeds=options.seeds or extent.seeds)
-    made = {"command": " ".join(["run.py", *sys.argv[1:]]), "seeds": list(extent.seeds)} | machine()
+    made = {"command": command(sys.argv[1:]), "seeds": list(extent.seeds)} | machine()
     try:
         for root in options.root:  # before anything is measured
             open_index(root)
@@ -229,6 +229,12 @@ def main() -> None:
     except WrpError as error:
         parser.error(str(error))
     print(options.out.with_name(f"{options.out.name}.md").read_text(encoding="utf-8"), end="")
+
+
+def command(arguments: list[str]) -> str:
+    """The command line, without where the files are written."""
+    kept = [word for word, before in zip(arguments, ["", *arguments], strict=False) if "--out" not in (word, before)]
+    return " ".join(["run.py", *(word for word in kept if not word.startswith("--out="))])
 
 
 def scene(extent: Extent, folder: Path) -> str:
