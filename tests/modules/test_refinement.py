@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from tests.clips import make_folder
 from tests.flow.base import texture
-from wrp import RefinementModule
+from wrp import RefinementModule, SegmentationModule
 from wrp.flow.estimator import FlowEstimator
+from wrp.modules.base import load_module
 from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.ops.fusion import gather
-from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
+from wrp.types import IGNORE_INDEX, ClipBatch, FramePair, WrpError
 
 SIZE = (24, 40)
 
@@ -179,3 +181,39 @@ def test_walks_come_back_from_their_files_and_the_oldest_goes() -> None:
     folder = Path(cache._folder.name)
     assert len(list(folder.iterdir())) == 2
     assert len(copy.deepcopy(cache)) == 0
+
+
+def small_teacher() -> SegmentationModule:
+    return SegmentationModule(3, "FPN", "tu-regnetx_002", options={"decoder_pyramid_channels": 16})
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+@pytest.mark.parametrize("decoder", ["Unet", "FPN"])
+def test_a_refiner_sees_through_the_encoder_of_its_teacher(decoder: str, freeze: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    teacher = small_teacher()
+    options = {"channels": (4, 8), "flow": Constant(True), "decoder": decoder, "freeze_encoder": freeze}
+    module = RefinementModule(3, teacher, crops=2, crop_size=(16, 16), **options)
+    plain = {name: tensor.clone() for name, tensor in teacher.backbone.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    for _ in range(2):  # the head is zero at first, and nothing behind it learns
+        module.train().training_step(window(), 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    seen = module.net.view.net.encoder.state_dict()
+    assert all(torch.equal(seen[name], plain[name]) for name in plain) == freeze
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in teacher.backbone.state_dict().items())
+
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "refiner.ckpt")
+    loaded = load_module(RefinementModule, tmp_path / "refiner.ckpt", teacher=None)
+    inputs = module._longest(window())[0]
+    assert torch.equal(loaded(inputs), module.eval()(inputs))
+
+
+def test_a_decoder_needs_an_encoder() -> None:
+    with pytest.raises(WrpError, match="sees through an encoder, and its teacher, a NoneType, has none"):
+        RefinementModule(3, decoder="FPN", flow=Constant(True))
+    assert RefinementModule(3, decoder="FPN", encoder="resnet18", flow=Constant(True)).net.view is not None

@@ -108,11 +108,21 @@ class Refiner(nn.Module):
     Args:
         num_classes: C.
         channels: Width of each level, full resolution first; each next level has half the resolution. Multiples of 4.
+        view: Maps images (B, 3, H, W) to features (B, D, H, W) that are part of the input as well; None: there are
+            none.
+        view_channels: D.
     """
 
-    def __init__(self, num_classes: int, channels: tuple[int, ...] = (16, 32, 48, 64, 96)) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        channels: tuple[int, ...] = (16, 32, 48, 64, 96),
+        view: nn.Module | None = None,
+        view_channels: int = 0,
+    ) -> None:
         super().__init__()
-        self.stem = _convolution(3 + 2 * num_classes + CUES, channels[0])
+        self.view = view
+        self.stem = _convolution(3 + 2 * num_classes + CUES + view_channels, channels[0])
         self.down = nn.ModuleList(
             nn.Sequential(_convolution(fine, coarse, 2), _convolution(coarse, coarse))
             for fine, coarse in zip(channels, channels[1:], strict=False)
@@ -136,8 +146,10 @@ class Refiner(nn.Module):
 
     def residual(self, inputs: RefinerInput) -> Tensor:
         """Log-odds added to the motion-error mask and logits added to the classes, (B, 1 + C, H, W)."""
-        stacked = torch.cat((inputs.image - 0.5, inputs.prior, inputs.semantic, inputs.cues), 1)
-        features = [self.stem(stacked.contiguous(memory_format=torch.channels_last))]
+        parts = [inputs.image - 0.5, inputs.prior, inputs.semantic, inputs.cues]
+        if self.view is not None:
+            parts.append(self.view(inputs.image))
+        features = [self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))]
         for down in self.down:
             features.append(down(features[-1]))
         merged = features.pop()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import Self
 
 from wrp.models.multiscale import AttentionHead, MultiScale
 from wrp.models.ocr import OCRHead
@@ -69,6 +70,36 @@ class Segmenter(nn.Module):
             return tuple(logits[..., :height, :width] for logits in given)
         logits = given[..., :height, :width]
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
+
+
+class EncoderView(nn.Module):
+    """Features of images by the encoder of a segmentation network and a decoder of smp that learns.
+
+    Args:
+        architecture: The decoder, an architecture of segmentation-models-pytorch.
+        encoder: Name of the encoder.
+        channels: D.
+        frozen: Whether the encoder stays as it is.
+    """
+
+    def __init__(self, architecture: str, encoder: str, channels: int, frozen: bool = True) -> None:
+        super().__init__()
+        self.net = create_segmenter(architecture, encoder, channels)
+        self.frozen = frozen
+        if frozen:
+            self.net.encoder.requires_grad_(False).eval()  # now, as Lightning's fit switches nothing to training
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.net.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
+        features: Tensor = self.net(images)
+        return features
 
 
 def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from wrp.flow.keys import frame_key
 from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input, stack_inputs
+from wrp.models.segmenter import EncoderView
 from wrp.modules.base import BaseModule
 from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
@@ -32,6 +33,10 @@ from wrp.types import ClipBatch, Propagated, WrpError
 
 # Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**35
+
+
+# Features of the image from a decoder.
+VIEW_CHANNELS = 16
 
 
 class RefinementModule(BaseModule):
@@ -69,6 +74,10 @@ class RefinementModule(BaseModule):
         lr: Learning rate at the start of the "poly" schedule.
         weight_decay: Weight decay.
         flow: Flow estimator; None: DIS.
+        decoder: Architecture of segmentation-models-pytorch that shows the refiner the image as the teacher's encoder
+            sees it; None: it sees the image alone.
+        encoder: Name of that encoder; None: the teacher's, with its weights.
+        freeze_encoder: Whether the encoder stays as it is.
         net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
     """
 
@@ -97,6 +106,9 @@ class RefinementModule(BaseModule):
         lr: float = 5e-3,
         weight_decay: float = 1e-2,
         flow: FlowEstimator | None = None,
+        decoder: str | None = None,
+        encoder: str | None = None,
+        freeze_encoder: bool = True,
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
@@ -122,13 +134,23 @@ class RefinementModule(BaseModule):
             self.freeze_part("teacher")
         self.fold_teachers = nn.ModuleList(load_segmenter(path, num_classes) for path in fold_teachers or [])
         self.freeze_part("fold_teachers")
+        self.decoder = decoder
+        self.freeze_encoder = freeze_encoder
+        self.encoder = encoder
         self.net = net if net is not None else self.configure_network()
+        self.save_hyperparameters({"encoder": self.encoder})  # there is no teacher where labels are refined
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
         self.walks = WalkCache(WALK_CACHE_BYTES)
 
     def configure_network(self) -> nn.Module:
         """Make the refiner; override it for one of your own."""
-        return Refiner(self.num_classes, tuple(self.channels))
+        if self.decoder is None:
+            return Refiner(self.num_classes, tuple(self.channels))
+        view = EncoderView(self.decoder, self.encoder or _encoder_of(self.teacher), VIEW_CHANNELS, self.freeze_encoder)
+        if self.encoder is None:
+            view.net.encoder.load_state_dict(self.teacher.backbone.state_dict())
+            self.encoder = _encoder_of(self.teacher)
+        return Refiner(self.num_classes, tuple(self.channels), view, VIEW_CHANNELS)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
@@ -280,6 +302,17 @@ class RefinementModule(BaseModule):
         if self.corruption and torch.rand(()) < self.corruption:
             labels = corrupt(labels)
         return replace(evidence, labels=labels)
+
+
+def _encoder_of(teacher: Any) -> str:
+    """Name of a teacher's encoder; WrpError if it has none with a name."""
+    name = getattr(teacher, "encoder", None)
+    if not isinstance(name, str):
+        raise WrpError(
+            f"a refiner with a decoder sees through an encoder, and its teacher, a {type(teacher).__name__}, has none "
+            "with a name: give a SegmentationModule's checkpoint as teacher, or encoder"
+        )
+    return name
 
 
 def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
