@@ -2,7 +2,8 @@
 
     python experiments/benchmarks/loader.py camvid davis2016
 
-Raw decoding reads each frame and its label with the same functions, in one process and without augmentation.
+Raw decoding reads each frame and its label with the same functions, in one process and without augmentation. Nothing
+that was decoded is kept, as a clip of many more frames would have it.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import cycle, islice
 from pathlib import Path
+from unittest import mock
 
 from measuring import Rows, table
 from torch.utils.data import DataLoader
 
+import wrp.data.items as items_module
 from wrp import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.items import FrameItems, IntervalItems, collate_frames
@@ -44,6 +47,7 @@ def loaded(loader: Iterable[object], frames: int) -> float:
     return frames / (time.perf_counter() - started)
 
 
+@mock.patch.object(items_module, "FRAME_CACHE_BYTES", 0)
 def measure(root: str, limit: int, repeats: int) -> Rows:
     """Rows of the table for one data set, by its first clip.
 
