@@ -102,6 +102,17 @@ class EncoderView(nn.Module):
         return features
 
 
+def encoder_name(teacher: Any) -> str:
+    """Name of a teacher's encoder; WrpError if it has none with a name."""
+    name = getattr(teacher, "encoder", None)
+    if not isinstance(name, str):
+        raise WrpError(
+            f"a refiner with a decoder sees through an encoder, and its teacher, a {type(teacher).__name__}, has none "
+            "with a name: give a SegmentationModule's checkpoint as teacher, or encoder"
+        )
+    return name
+
+
 def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of images, as :class:`Segmenter` gives them, and the decoder's features in front of its head.
 

@@ -18,7 +18,7 @@ from wrp.flow.keys import frame_key
 from wrp.losses.segmentation import check_losses, sum_losses
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input, stack_inputs
-from wrp.models.segmenter import EncoderView
+from wrp.models.segmenter import EncoderView, encoder_name
 from wrp.modules.base import BaseModule
 from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
@@ -146,10 +146,10 @@ class RefinementModule(BaseModule):
         """Make the refiner; override it for one of your own."""
         if self.decoder is None:
             return Refiner(self.num_classes, tuple(self.channels))
-        view = EncoderView(self.decoder, self.encoder or _encoder_of(self.teacher), VIEW_CHANNELS, self.freeze_encoder)
+        view = EncoderView(self.decoder, self.encoder or encoder_name(self.teacher), VIEW_CHANNELS, self.freeze_encoder)
         if self.encoder is None:
             view.net.encoder.load_state_dict(self.teacher.backbone.state_dict())
-            self.encoder = _encoder_of(self.teacher)
+            self.encoder = encoder_name(self.teacher)
         return Refiner(self.num_classes, tuple(self.channels), view, VIEW_CHANNELS)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -302,17 +302,6 @@ class RefinementModule(BaseModule):
         if self.corruption and torch.rand(()) < self.corruption:
             labels = corrupt(labels)
         return replace(evidence, labels=labels)
-
-
-def _encoder_of(teacher: Any) -> str:
-    """Name of a teacher's encoder; WrpError if it has none with a name."""
-    name = getattr(teacher, "encoder", None)
-    if not isinstance(name, str):
-        raise WrpError(
-            f"a refiner with a decoder sees through an encoder, and its teacher, a {type(teacher).__name__}, has none "
-            "with a name: give a SegmentationModule's checkpoint as teacher, or encoder"
-        )
-    return name
 
 
 def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
