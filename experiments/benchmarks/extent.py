@@ -23,7 +23,7 @@ class Extent:
         propagation: Sizes, and frames of the interval.
         votes: Sizes and K.
         steps: Training steps of a run, runs, and size of the crops.
-        loader: Frames, and runs.
+        loader: Frames at most, and runs.
         writer: Sizes, frames, and runs.
         growth: Cases by what grows.
         jobs: Frames of each of two clips, and their size.
@@ -63,7 +63,7 @@ QUICK = Extent(
     propagation=(SIZES, 9),
     votes=((SIZES[0], 10), (SIZES[0], 25), (SIZES[1], 10)),
     steps=(20, 3, (192, 288)),
-    loader=(200, 3),
+    loader=(25, 3),
     writer=(SIZES, 12, 3),
     growth=cases((30, 100, 300), (180, 240), (*SIZES, LARGE), 8),
     jobs=(25, (180, 240)),

@@ -6,7 +6,7 @@
     python experiments/benchmarks/run.py --only vote startup          some of the tables
 
 Quality and loaders are measured on the data sets of --root, in any layout that is known, or on a generated scene; all
-else on generated clips. Both files are written after each table.
+else on generated clips. Both files are written after each table; those in them that are not made anew stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,26 @@ from voting import voting
 
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
+from wrp.opening import read_json
 from wrp.types import ClipBatch, WrpError
 from wrp.writing import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"
 
 
+# What may differ between the tables of a file.
+OF_TABLES = ("commit", "cores", "threads", "load at the start")
+
+
 @dataclass(frozen=True)
 class Part:
-    """One table, and what it is of."""
+    """One table, what it is of, its name in :data:`TABLES`, and how it was made."""
 
     title: str
     what: str
     rows: Rows
+    name: str = ""
+    made: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,22 +173,28 @@ TABLES: dict[str, Callable[[Extent, Inputs], list[Part]]] = {
 }
 
 
-def markdown(made: dict[str, Any], parts: Sequence[Part]) -> str:
+def markdown(facts: dict[str, Any], parts: Sequence[Part]) -> str:
     """The Markdown file."""
-    facts = [f"- {key}: {_text(value)}" for key, value in made.items()]
-    sections = [
-        "\n\n".join([f"## {part.title}", part.what, *([table(part.rows)] if part.rows else [])]) for part in parts
-    ]
-    return "\n\n".join([f"# Benchmarks: {', '.join(made['seconds'])}", "\n".join(facts), *sections]) + "\n"
+    sections = []
+    for part in parts:
+        made = f"`{part.made['command']}`: {_listed({k: v for k, v in part.made.items() if k != 'command'}, ', ')}"
+        sections += [f"## {part.title}", part.what, made, *([table(part.rows)] if part.rows else [])]
+    return "\n\n".join(["# Benchmarks", f"- {_listed(facts, chr(10) + '- ')}", *sections]) + "\n"
+
+
+def _listed(facts: dict[str, Any], between: str) -> str:
+    return between.join(f"{key}: {_text(value)}" for key, value in facts.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {one}" for key, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def measure(extent: Extent, inputs: Inputs, only: Sequence[str], out: Path, made: dict[str, Any]) -> None:
+def measure(
+    extent: Extent, inputs: Inputs, only: Sequence[str], out: Path, facts: dict[str, Any], made: dict[str, Any]
+) -> None:
     """Make tables and write them.
 
     Args:
@@ -189,16 +202,38 @@ def measure(extent: Extent, inputs: Inputs, only: Sequence[str], out: Path, made
         inputs: With what.
         only: Names of the tables.
         out: Path of both files, without suffix.
-        made: How they are made, for the files.
+        facts: The machine and its software.
+        made: How these tables are made.
     """
-    made = made | {"seconds": {}}
-    parts: list[Part] = []
+    parts = kept(out, only, facts)
     for name in tqdm([name for name in TABLES if name in only], desc="Benchmarks", unit="part"):
         started = time.perf_counter()
-        parts += TABLES[name](extent, inputs)
-        made["seconds"][name] = round(time.perf_counter() - started, 1)
-        write_text(out.with_name(f"{out.name}.md"), markdown(made, parts))
-        write_json(out.with_name(f"{out.name}.json"), {"schema": 1, **made, "tables": [asdict(part) for part in parts]})
+        found = TABLES[name](extent, inputs)
+        how = made | {"seconds": round(time.perf_counter() - started)}
+        parts += [replace(part, name=name, made=how) for part in found]
+        parts.sort(key=lambda part: list(TABLES).index(part.name))
+        write_text(out.with_name(f"{out.name}.md"), markdown(facts, parts))
+        write_json(
+            out.with_name(f"{out.name}.json"), {"schema": 2, **facts, "tables": [asdict(part) for part in parts]}
+        )
+
+
+def kept(out: Path, only: Sequence[str], facts: dict[str, Any]) -> list[Part]:
+    """The tables that are there and are not made anew.
+
+    Raises:
+        WrpError: If they are of another machine, or of other versions.
+    """
+    path = out.with_name(f"{out.name}.json")
+    if set(only) == set(TABLES) or not path.is_file():
+        return []
+    there = read_json(path, "delete it, or give another --out")
+    for key, value in {"schema": 2, **facts}.items():
+        if there.get(key) != value:
+            raise WrpError(
+                f"{path} has tables with {key} {there.get(key)}, here it is {value}: give another --out, or delete it"
+            )
+    return [Part(**part) for part in there["tables"] if part["name"] not in only]
 
 
 def main() -> None:
@@ -217,7 +252,8 @@ def main() -> None:
     use_threads(options.threads)
     extent = FULL if options.full else QUICK
     extent = replace(extent, every=options.every or extent.every, seeds=options.seeds or extent.seeds)
-    made = {"command": command(sys.argv[1:]), "seeds": list(extent.seeds)} | machine()
+    facts = machine()
+    made = {"command": command(sys.argv[1:]), "seeds": list(extent.seeds)} | {key: facts.pop(key) for key in OF_TABLES}
     try:
         for root in options.root:  # before anything is measured
             open_index(root)
@@ -225,7 +261,7 @@ def main() -> None:
             finished(Path(run))
         with tempfile.TemporaryDirectory(prefix="wrp-benchmarks-") as folder:
             roots = options.root or [scene(extent, Path(folder))]
-            measure(extent, Inputs(roots, options.runs, Path(folder)), options.only, options.out, made)
+            measure(extent, Inputs(roots, options.runs, Path(folder)), options.only, options.out, facts, made)
     except WrpError as error:
         parser.error(str(error))
     print(options.out.with_name(f"{options.out.name}.md").read_text(encoding="utf-8"), end="")

@@ -23,6 +23,7 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.flow.dis import DIS
 from wrp.locking import locked
+from wrp.models.refiner import RefinerInput
 from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
 
 CLIPS = {"ride": 9, "walk": 9}
@@ -246,10 +247,13 @@ def test_what_is_not_finite_is_no_label(
             for result in PropagationModule(3, [method], Broken(4), flow=DIS("ultrafast")).propagate(batch)
             if result.index == 1
         ]
-    assert "clip walk, frames 00000 … 00002: 4 pixels of the teacher are not finite and count as unknown" in caplog.text
+    # Four of the frame, and four of its mirror image.
+    assert "clip walk, frames 00000 … 00002: 8 pixels of the teacher are not finite and count as unknown" in caplog.text
     if method == "semantic":
-        assert middle.labels.flatten()[:4].tolist() == 4 * [IGNORE_INDEX]
-        assert middle.confidence.flatten()[:4].tolist() == 4 * [0.0]
+        for row in (middle.labels[0], middle.labels[0].flip(0)):
+            assert row[:4].tolist() == 4 * [IGNORE_INDEX]
+            assert row[4] != IGNORE_INDEX
+        assert middle.confidence[0, :4].tolist() == 4 * [0.0]
     assert torch.isfinite(middle.confidence).all()
     assert (middle.labels.flatten()[4:] != IGNORE_INDEX).any()
 
@@ -259,8 +263,8 @@ def test_a_part_that_breaks_stops_the_run(part: str, tmp_path: Path) -> None:
     class Refiner(nn.Module):
         num_classes = 3
 
-        def forward(self, inputs: object) -> Tensor:
-            return torch.full((1, 3, 24, 40), torch.nan)
+        def forward(self, inputs: RefinerInput) -> Tensor:
+            return torch.full_like(inputs.prior, torch.nan)
 
     class Flow(DIS):
         def estimate(self, *args: object) -> Tensor:  # type: ignore[override]
