@@ -7,6 +7,7 @@ that was stopped goes on by stages.
 
     python experiments/selftraining/compare.py camvid --runs runs/selftraining
     python experiments/selftraining/compare.py generated --seeds 0
+    python experiments/selftraining/compare.py generated --seeds 0 --systems st --plain-colours
     python experiments/selftraining/compare.py --table
 """
 
@@ -20,10 +21,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from wrp.data.datasets import find_folder
 from wrp.data.datasets.generated import generate_folder
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.selftrain import SYSTEM_NAMES, SelfTraining, selftrain
+from wrp.selftraining import student
+from wrp.selftraining.student import StrongView
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 LABELLED_EVERY = 8
@@ -33,6 +38,14 @@ HELD_OUT = {"camvid": {"0006R0"}, "generated": {f"street{number}" for number in 
 GENERATED = (24, 15)  # clips, and frames of each
 LAYOUT = {"camvid": "camvid", "generated": "folder"}
 CROP = {"camvid": (256, 384), "generated": (192, 320)}
+
+
+class PlainColours(StrongView):
+    """Strong views whose colours stay, to see what changing them costs where classes are known by their colour."""
+
+    def __init__(self, cutout: bool = True) -> None:
+        super().__init__(cutout)
+        self.colors = nn.Identity()
 
 
 def find_sequences(data: str, runs: Path) -> tuple[Path, dict[str, list[str]]]:
@@ -81,7 +94,7 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         SelfTraining(
             system,
             str(root),
-            out=str(runs / f"{system}-{seed}"),
+            out=str(runs / f"{named(system, options)}-{seed}".replace(", ", "-").replace(" ", "-")),
             layout=LAYOUT[data],
             supervised=str(shared) if shares else None,
             steps=options.steps,
@@ -93,7 +106,19 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     )
     seconds = round(time.perf_counter() - started)
     miou = round(100 * metrics["scores"]["miou"], 2)
-    return {"data": data, "system": system, "seed": seed, "steps": options.steps, "miou": miou, "seconds": seconds}
+    return {
+        "data": data,
+        "system": named(system, options),
+        "seed": seed,
+        "steps": options.steps,
+        "miou": miou,
+        "seconds": seconds,
+    }
+
+
+def named(system: str, options: argparse.Namespace) -> str:
+    """How a system is called in the table."""
+    return f"{system}, plain colours" if options.plain_colours else system
 
 
 def results() -> list[dict[str, Any]]:
@@ -129,14 +154,17 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["st++", *(s for s in SYSTEM_NAMES if s != "st++")])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--plain-colours", action="store_true", help="strong views keep their colours")
     parser.add_argument("--table", action="store_true", help="print the results there are and stop")
     options = parser.parse_args()
     if not options.table:
         if options.data is None:
             parser.error("give camvid or generated")
+        if options.plain_colours:
+            student.StrongView = PlainColours  # type: ignore[misc]
         for seed in options.seeds:
             for system in options.systems:
-                key = {"data": options.data, "system": system, "seed": seed, "steps": options.steps}
+                key = {"data": options.data, "system": named(system, options), "seed": seed, "steps": options.steps}
                 if not any(key.items() <= result.items() for result in results()):
                     result = run(system, seed, options)
                     with RESULTS.open("a", encoding="utf-8") as file:
