@@ -237,7 +237,7 @@ def test_a_list_of_clips_stays_inside(tmp_path: Path, line: str, capsys: pytest.
     assert "leads out of the data set" in refused(root, capsys, *MOTION, "--split", "val")
 
 
-@pytest.mark.parametrize("label", ["../root/labels/walk/00000.png", "/elsewhere/x.png", "labels/../../x.png"])
+@pytest.mark.parametrize("label", ["../run/labels/walk/00000.png", "/elsewhere/x.png", "labels/../../x.png"])
 def test_a_manifest_stays_inside(tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path) / "run"
     lines = [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]

@@ -34,7 +34,6 @@ from wrp.types import ClipBatch, Propagated, WrpError
 # Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**35
 
-
 # Features of the image from a decoder.
 VIEW_CHANNELS = 16
 
@@ -146,10 +145,11 @@ class RefinementModule(BaseModule):
         """Make the refiner; override it for one of your own."""
         if self.decoder is None:
             return Refiner(self.num_classes, tuple(self.channels))
-        view = EncoderView(self.decoder, self.encoder or encoder_name(self.teacher), VIEW_CHANNELS, self.freeze_encoder)
+        name = self.encoder or encoder_name(self.teacher)
+        view = EncoderView(self.decoder, name, VIEW_CHANNELS, self.freeze_encoder)
         if self.encoder is None:
             view.net.encoder.load_state_dict(self.teacher.backbone.state_dict())
-            self.encoder = encoder_name(self.teacher)
+            self.encoder = name
         return Refiner(self.num_classes, tuple(self.channels), view, VIEW_CHANNELS)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

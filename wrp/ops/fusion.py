@@ -24,6 +24,7 @@ TRUST_IN_ERROR = 0.3
 # experiments/propagation/fusion.py; the middle row has more than half of the weight, so a line of one pixel stays.
 VOTE_SIGMA = 0.7
 _NEAR = math.exp(-0.5 / VOTE_SIGMA**2)  # weight of the next pixel
+_KERNEL = (_NEAR, 1.0, _NEAR)
 
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.05
@@ -147,7 +148,7 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
     """The most probable class of :func:`blend` and its probability, see :func:`~wrp.ops.labels.decide`."""
     if not serves(evidence.labels, weights):
         return decide_frame(blend(evidence, weights, num_classes))
-    labels, most, total = strongest(evidence.labels, weights, [_NEAR, 1.0, _NEAR])
+    labels, most, total = strongest(evidence.labels, weights, _KERNEL)
     _, known, votes, everyone = backend(evidence.known.any(0), most, total)
     confidence = np.nan_to_num((votes * (known / everyone.clip(1e-12))).clip(0, 1), copy=False)
     return hide(labels, tensor(confidence > 0)), tensor(confidence)
@@ -156,7 +157,7 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
 def smooth(votes: Tensor) -> Tensor:
     """Votes (C, H, W) averaged over 3×3 pixels with Gaussian weights; outside of the frame there are none."""
     if serves(votes):
-        return filter_rows_and_columns(votes, [_NEAR, 1.0, _NEAR])
+        return filter_rows_and_columns(votes, _KERNEL)
     # Sums of shifted maps: a convolution of single channels takes twenty times as long on a CPU.
     padded = functional.pad(votes, (1, 1, 1, 1))
     columns = padded[:, 1:-1] + _NEAR * (padded[:, :-2] + padded[:, 2:])
