@@ -65,12 +65,7 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
 
 
 def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    results = []
-    for _, labels, weights in vote_sources(batch, flow):
-        if labels is not None:
-            masked = weights.view(-1, 1, 1) * (labels != IGNORE_INDEX)
-            results.append(elect(labels, masked)[0])
-    return results
+    return [elect(*sources)[0] for _, sources in vote_sources(batch, flow) if sources is not None]
 
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:

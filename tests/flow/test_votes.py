@@ -9,6 +9,7 @@ from tests.flow.test_walk import INTERVALS, SIZE, stretch
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.votes import soft_votes, vote_interval, vote_sources
+from wrp.ops.fusion import elect
 from wrp.ops.vote import push_labels
 from wrp.ops.warp import compose, coordinates
 from wrp.types import IGNORE_INDEX, ClipBatch
@@ -17,19 +18,19 @@ from wrp.types import IGNORE_INDEX, ClipBatch
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
 def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch) -> None:
     cache = FlowCache(DIS())
-    for index, labels, weights in vote_sources(batch, cache):
-        assert (labels is None) == (index in batch.labels)
-        if labels is None:
+    for index, sources in vote_sources(batch, cache):
+        assert (sources is None) == (index in batch.labels)
+        if sources is None:
             continue
+        labels, weights = sources
         expected = []
         for anchor in sorted(batch.labels):
             step = 1 if index > anchor else -1
             there = back = torch.zeros(1, 2, *SIZE)
             for i in range(anchor + step, index + step, step):
                 onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
-                there, back = compose(there, onward)[0], compose(homeward, back)[0]
-            coords, valid = coordinates(there)
-            expected.append(push_labels(batch.labels[anchor], coords[0], valid[0]))
+                there, back = compose(there, onward), compose(homeward, back)
+            expected.append(push_labels(batch.labels[anchor], there[0]))
             coords, valid = coordinates(back)
             rows, columns = (coords[0, 1] + 0.5).floor().long(), (coords[0, 0] + 0.5).floor().long()
             expected.append(batch.labels[anchor][rows, columns].masked_fill(~valid[0], IGNORE_INDEX))
@@ -40,7 +41,7 @@ def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch)
 
 def test_the_nearer_anchor_has_more_votes() -> None:
     shares = [
-        w[0] / w[2] for _, y, w in vote_sources(INTERVALS["between two anchors"], FlowCache(DIS())) if y is not None
+        s[1][0] / s[1][2] for _, s in vote_sources(INTERVALS["between two anchors"], FlowCache(DIS())) if s is not None
     ]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 1 > shares[-1]
@@ -85,7 +86,7 @@ def test_a_round_is_the_mean_of_the_frames_around_brought_along_the_flow() -> No
 
 def test_anchors_may_be_chosen() -> None:
     batch = INTERVALS["between two anchors"]
-    sources = {i: labels for i, labels, _ in vote_sources(batch, FlowCache(DIS())) if labels is not None}
+    sources = {i: said[0] for i, said in vote_sources(batch, FlowCache(DIS())) if said is not None}
     for anchors, chosen in (("previous", slice(0, 2)), ("nearest", None)):
         for index, soft in vote_interval(batch, FlowCache(DIS()), 5, 0, anchors):
             if index in batch.labels:
@@ -105,3 +106,18 @@ def test_the_previous_anchor_alone_is_the_previous_anchor_alone(rounds: int, tar
     batch.labels = {0: torch.zeros(SIZE, dtype=torch.uint8), 12: torch.ones(SIZE, dtype=torch.uint8)}
     for index, soft in vote_interval(batch, FlowCache(DIS()), 2, rounds, "previous"):
         assert soft[0 if index == 12 else 1].max() < 0.01
+
+
+@pytest.mark.parametrize("anchors", ["both", "previous", "nearest"])
+def test_the_elected_label_has_the_greatest_share_of_the_soft_votes(anchors: str) -> None:
+    batch = INTERVALS["between two anchors"]
+    soft = dict(vote_interval(batch, FlowCache(DIS()), 5, 0, anchors))
+    for index, sources in vote_sources(batch, FlowCache(DIS()), anchors):
+        if sources is None:
+            continue
+        label, share = elect(*sources)
+        torch.testing.assert_close(share, soft[index].amax(0))
+        assert torch.equal(label == IGNORE_INDEX, share == 0)
+        known = label != IGNORE_INDEX
+        votes = soft[index].gather(0, label.long().clamp(max=4)[None])[0]
+        torch.testing.assert_close(votes[known], share[known])

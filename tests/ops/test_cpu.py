@@ -5,8 +5,10 @@ import torch
 from torch.nn import functional
 
 from wrp.ops import cpu
+from wrp.ops import warp as warping
 from wrp.ops.consistency import photometric_error
-from wrp.ops.warp import coordinates, sample, warp
+from wrp.ops.vote import push_labels
+from wrp.ops.warp import Sampler, coordinates, in_frame, sample, warp, warp_labels
 
 
 def by_torch(values: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
@@ -23,6 +25,37 @@ def test_both_routes_agree(channels: int, size: tuple[int, int]) -> None:
     coords, _ = coordinates(8 * torch.randn(2, 2, *size, generator=generator))
     assert cpu.serves(values, coords)
     torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (37, 53)])
+def test_both_routes_agree_along_a_flow(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    flow = 8 * torch.randn(2, 2, *size, generator=generator)
+    flow[1] = flow[1].round() + 0.5  # between two pixels
+    values = torch.randn(2, 5, *size, generator=generator)
+    labels = torch.randint(0, 20, (2, *size), generator=generator).to(torch.uint8)
+
+    def everything() -> list[torch.Tensor]:
+        pushed = torch.stack([push_labels(label, one) for label, one in zip(labels, flow, strict=True)])
+        warped = [warp_labels(labels, flow), warp_labels(labels > 9, flow, True), pushed, in_frame(flow)]
+        return [*warped, *Sampler(values[:, :3], values[:, 3:]).along(flow)]
+
+    ours = everything()
+    for module in (warping, cpu):
+        monkeypatch.setattr(module, "serves", lambda *_: False)
+    for found, expected in zip(ours, everything(), strict=True):
+        assert found.dtype == expected.dtype
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6, -1e6, 3e9])
+def test_labels_do_not_come_from_nowhere(value: float) -> None:
+    flow = torch.full((1, 2, 4, 5), value)
+    labels = torch.ones(1, 4, 5, dtype=torch.uint8)
+    assert (warp_labels(labels, flow) == 255).all()
+    assert (push_labels(labels[0], flow[0]) == 255).all()
+    assert not in_frame(flow).any()
+    assert not warp(labels[None].float(), flow)[0].any()
 
 
 def test_samples_may_be_more_or_fewer_than_values() -> None:
@@ -57,8 +90,8 @@ def test_gradients_of_warping_are_right() -> None:
 
 
 def test_an_opencv_that_rounds_coordinates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rounding(image, x, y, out):  # type: ignore[no-untyped-def]
-        exact(image, (x * 32).round() / 32, y, out)
+    def rounding(image, x, y, out, relative=False):  # type: ignore[no-untyped-def]
+        exact(image, (x * 32).round() / 32, y, out, relative)
 
     exact = cpu._remap
     cpu.remap_is_exact.cache_clear()

@@ -242,9 +242,10 @@ def test_elected_labels_are_the_maximum_of_the_votes() -> None:
     for sources in (1, 2, 3, 4):
         labels = torch.randint(0, 4, (sources, 20, 30), generator=generator).to(torch.uint8)
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = 255
-        weights = torch.rand(labels.shape, generator=generator) * (labels != 255)
-        weights = weights / weights.sum(0).clamp(min=1e-6)
-        expected, confidence = decide(count_votes(labels, weights, 4)[None])
+        weights = torch.rand(sources, generator=generator)
+        shares = weights.view(-1, 1, 1) * (labels != 255)
+        shares = shares / shares.sum(0).clamp(min=1e-6)
+        expected, confidence = decide(count_votes(labels, shares, 4)[None])
         found, share = elect(labels, weights)
         assert torch.equal(found, expected[0])
         assert found.dtype == torch.uint8
@@ -254,4 +255,4 @@ def test_elected_labels_are_the_maximum_of_the_votes() -> None:
 
 def test_of_equal_votes_the_first_source_wins() -> None:
     labels = torch.tensor([[[3]], [[1]]], dtype=torch.uint8)
-    assert elect(labels, torch.full((2, 1, 1), 0.5))[0].item() == 3
+    assert elect(labels, torch.full((2,), 0.5))[0].item() == 3

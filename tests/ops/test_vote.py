@@ -5,12 +5,10 @@ import torch
 from torch import Tensor
 
 from wrp.ops.vote import push_labels, source_weights
-from wrp.ops.warp import coordinates
 
 
 def push(labels: Tensor, flow: Tensor) -> Tensor:
-    coords, valid = coordinates(flow[None])
-    return push_labels(labels, coords[0], valid[0])
+    return push_labels(labels, flow)
 
 
 def test_labels_land_where_the_flow_leads() -> None:

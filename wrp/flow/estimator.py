@@ -72,7 +72,7 @@ class FlowEstimator(nn.Module, ABC):
         """
         coords, _ = coordinates(start)
         warped = sample(frames_t, coords).round().clamp(0, 255).to(torch.uint8)
-        return compose(self.estimate(frames_s, warped, None).float(), start)[0]
+        return compose(self.estimate(frames_s, warped, None).float(), start)
 
     def magnification(self, height: int, width: int) -> float:
         """Working resolution for frames of a size: :attr:`scale`."""

@@ -12,36 +12,43 @@ from torch import Tensor
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.walk import Sides, from_both_sides
-from wrp.ops.chain import Chain, append_flow, prepend_flow, start_chain
-from wrp.ops.cpu import hide, serves
+from wrp.ops.cpu import join, serves
 from wrp.ops.fusion import count_votes, hide_farther
 from wrp.ops.vote import OFFSETS, push_labels, source_weights
-from wrp.ops.warp import Sampler, sample_nearest
+from wrp.ops.warp import compose, finite, warp, warp_labels
 from wrp.types import ClipBatch
 
 
 @torch.no_grad()
-def vote_sources(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Tensor | None, Tensor]]:
+def vote_sources(
+    batch: ClipBatch, flow: FlowCache, anchors: str = "both"
+) -> Iterator[tuple[int, tuple[Tensor, Tensor] | None]]:
     """SegProp's sources for each frame of an interval, at a constant cost per frame.
 
     Args:
         batch: An interval with one or two anchors.
         flow: Flow between neighbours.
+        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
 
     Yields:
         Index in the clip; labels (S, H, W) uint8 of two sources per anchor, pushed along the flow from the anchor and
-        read through the flow to it, or None at the anchors themselves; and the weight of each source, (S,) float32.
+        read through the flow to it, and the weight of each source, (S,) float32; or None at the anchors themselves.
     """
     sides = Sides.of(batch)
     for index, said in from_both_sides(batch, lambda anchor, indices: _vote_from(batch, flow, anchor, indices)):
         if said is None:
-            yield index, None, torch.ones(0)
+            yield index, None
             continue
-        weights = torch.full((2,), 0.5)
+        labels, weights = join([labels for [labels] in said]), torch.full((2,), 0.5)
         if sides.earlier is not None and sides.later is not None:
             earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
             weights = torch.tensor([earlier, earlier, later, later]) / 2
-        yield index, torch.cat([labels for [labels] in said]), weights
+        if anchors == "previous":
+            labels, weights = labels[:2], weights[:2]
+        elif anchors == "nearest" and len(labels) == 4:
+            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
+            labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
+        yield index, (labels, weights)
 
 
 @torch.no_grad()
@@ -70,15 +77,11 @@ def vote_interval(
 
 
 def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: str) -> Iterator[tuple[int, Tensor]]:
-    for index, labels, weights in vote_sources(batch, flow):
-        if labels is None:
+    for index, sources in vote_sources(batch, flow, anchors):
+        if sources is None:
             yield index, soft_votes(batch.labels[index][None], torch.ones(1), num_classes)
             continue
-        if anchors == "previous":
-            labels, weights = labels[:2], weights[:2]
-        elif anchors == "nearest" and len(labels) == 4:
-            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
-            labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
+        labels, weights = sources
         yield index, soft_votes(labels, weights.to(labels.device), num_classes)
 
 
@@ -118,43 +121,45 @@ def _next_round(
             total = torch.from_numpy(kept[index - first]).to(batch.frame(index).device).float() / 255
             for step in (-1, 1):
                 ends = [min(max(index + step * offset, first), last) for offset in OFFSETS]
-                for end, chain in _chains_to(batch, flow, index, ends).items():
-                    coords, valid = chain.landing
+                for end, way in _flows_to(batch, flow, index, ends).items():
                     there = torch.from_numpy(kept[end - first]).to(total.device).float()[None] / 255
-                    total = total + ends.count(end) * Sampler(there)(coords)[0][0] * valid
+                    total = total + ends.count(end) * warp(there, way)[0][0]
             yield index, total / total.sum(0).clamp(min=1e-6)
 
 
-def _chains_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) -> dict[int, Chain]:
-    """The chains from a frame to some frames on one side of it."""
-    chain = start_chain(next(iter(batch.labels.values())))
-    chains = {end: chain for end in ends if end == index}
+def _flows_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) -> dict[int, Tensor]:
+    """The composed flows from a frame to some frames on one side of it."""
+    way = _stay(next(iter(batch.labels.values())))
+    ways = {end: way for end in ends if end == index}
     at = index
     while at != ends[-1]:
         step = 1 if ends[-1] > at else -1
         [neighbour] = flow.between(batch, [min(at, at + step)])
-        chain = append_flow(chain, neighbour.towards(step)[0])
+        way = finite(compose(way, neighbour.towards(step)[0]))
         at += step
         if at in ends:
-            chains[at] = chain
-    return chains
+            ways[at] = way
+    return ways
 
 
 def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
     """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
     label = batch.labels[anchor]
-    chains = _both_chains(batch, flow, anchor, indices)
-    for there, back in ahead(chains) if serves(label) else chains:
-        coords, valid = there.landing
-        read = hide(sample_nearest(label[None], back.landing[0]), back.landing[1])
-        yield [torch.stack((push_labels(label, coords[0], valid[0]), read[0]))]
+    ways = _both_ways(batch, flow, anchor, indices)
+    for there, back in ahead(ways) if serves(label) else ways:
+        yield [join([push_labels(label, there[0])[None], warp_labels(label[None], back)])]
 
 
-def _both_chains(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Chain, Chain]]:
-    """The chain from an anchor to each frame of a walk, and the one back."""
+def _both_ways(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
+    """The composed flow from an anchor to each frame of a walk, and the one back."""
     step = indices.step
-    there = back = start_chain(batch.labels[anchor])
+    there = back = _stay(batch.labels[anchor])
     for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
-        there, back = append_flow(there, onward), prepend_flow(back, homeward)
+        there, back = finite(compose(there, onward)), finite(compose(homeward, back))
         yield there, back
+
+
+def _stay(label: Tensor) -> Tensor:
+    """The flow (1, 2, H, W) from a frame, whose label is (H, W), to itself."""
+    return torch.zeros(1, 2, *label.shape, device=label.device)

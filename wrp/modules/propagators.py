@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wrp.flow.cache import FlowCache
-from wrp.flow.votes import vote_interval
+from wrp.flow.votes import vote_interval, vote_sources
 from wrp.models.refiner import refined, refiner_input
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import to_unit
@@ -142,8 +142,7 @@ class Copy(Propagator):
             labels, away = labels[:1], away[:1]
         if self.anchors == "nearest":
             labels = hide_farther(labels, away, torch.arange(len(away)))
-        weights = (1 / away).view(-1, 1, 1) * (labels != IGNORE_INDEX)
-        return elect(labels, weights / weights.sum(0).clamp(min=1e-12))
+        return elect(labels, 1 / away)
 
 
 class Motion(Propagator):
@@ -252,9 +251,7 @@ class Vote(Propagator):
     def begin(self, module: Any, batch: ClipBatch) -> None:
         """Start the vote of an interval."""
         flow: FlowCache = module.flow
-        self.votes: Iterator[tuple[int, Tensor]] = vote_interval(
-            batch, flow, module.num_classes, self.rounds, self.anchors
-        )
+        self.votes = vote_interval(batch, flow, module.num_classes, self.rounds, self.anchors)
 
     def end(self) -> None:
         """Let go of the interval."""
@@ -265,11 +262,22 @@ class Vote(Propagator):
         return decide_frame(next(votes for index, votes in self.votes if index == target.index))
 
 
-class VoteOnce(Vote):
+class VoteOnce(Propagator):
     """SegProp's vote of four sources, without further rounds."""
 
-    def __init__(self, anchors: str = "both") -> None:
-        super().__init__(anchors, rounds=0)
+    needs_motion = False
+
+    def begin(self, module: Any, batch: ClipBatch) -> None:
+        """Start the vote of an interval."""
+        self.sources = vote_sources(batch, module.flow, self.anchors)
+
+    def end(self) -> None:
+        """Let go of the interval."""
+        del self.sources
+
+    def label(self, module: Any, target: Target) -> Labels:
+        """The label with the most votes."""
+        return elect(*next(votes for index, votes in self.sources if index == target.index and votes is not None))
 
 
 PROPAGATORS: dict[str, type[Propagator]] = {

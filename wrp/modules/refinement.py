@@ -208,7 +208,7 @@ class RefinementModule(BaseModule):
             return [chain], chain
         direct = direct_flow(chain, flow, frame, far)
         target = to_unit(frame[None])
-        errors = [photometric_error(target, image(way.landing[0])[0])[0] for way in (chain, direct)]
+        errors = [photometric_error(target, image.along(way.flow)[0])[0] for way in (chain, direct)]
         return [chain, direct], without_drift(chain, direct, torch.stack(errors))
 
     def _semantic_at(self, window: ClipBatch) -> Tensor:

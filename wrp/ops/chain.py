@@ -8,18 +8,13 @@ training extends it at the far end (the other frame walks away from the labelled
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wrp.ops.consistency import disagree, forward_backward_error
-from wrp.ops.cpu import add, backend, either, serves, tensor
-from wrp.ops.warp import Sampler, coordinates, sample, sample_nearest
-
-# Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
-LOST = 1e6
+from wrp.ops.cpu import add, backend, either, tensor
+from wrp.ops.warp import Sampler, compose, finite, in_frame, warp_labels
 
 
 @dataclass
@@ -37,11 +32,6 @@ class Chain:
 
     flow: Tensor
     error: Tensor
-
-    @cached_property
-    def landing(self) -> tuple[Tensor, Tensor]:
-        """Coordinates in frame a and the mask of those that are in it, see :func:`~wrp.ops.warp.coordinates`."""
-        return coordinates(self.flow)
 
 
 @dataclass
@@ -66,42 +56,22 @@ def start_chain(label: Tensor) -> Chain:
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
-    coords, inside = coordinates(flow_ji)
     # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
-    back, onward = Sampler(flow_ij, chain.flow)(coords)
-    failed = disagree(flow_ji, back, inside, alpha, beta)
-    return _chain(add(flow_ji.float(), onward), either(failed, sample_nearest(chain.error, coords)))
+    back, onward = Sampler(flow_ij, chain.flow).along(flow_ji)
+    failed = disagree(flow_ji, back, alpha, beta)
+    return _chain(finite(add(flow_ji.float(), onward)), either(failed, warp_labels(chain.error, flow_ji, True)))
 
 
 def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain t → i to the chain t → b, where i and b are neighbours; α, β: the forward-backward test's."""
-    coords, _ = chain.landing
     failed = forward_backward_error(flow_ib, flow_bi, alpha, beta)
-    return _chain(add(chain.flow, sample(flow_ib, coords)), either(chain.error, sample_nearest(failed, coords)))
-
-
-def prepend_flow(chain: Chain, flow_ji: Tensor) -> Chain:
-    """From the chain i → a to the chain j → a, untested: errors are those of points out of frame."""
-    return _chain(add(flow_ji.float(), sample(chain.flow, coordinates(flow_ji)[0])))
-
-
-def append_flow(chain: Chain, flow_ib: Tensor) -> Chain:
-    """From the chain t → i to the chain t → b, untested: errors are those of points out of frame."""
-    return _chain(add(chain.flow, sample(flow_ib, chain.landing[0])))
+    return _chain(finite(compose(chain.flow, flow_ib)), either(chain.error, warp_labels(failed, chain.flow, True)))
 
 
 def replace_flow(chain: Chain, flow: Tensor) -> Chain:
     """The same way with another flow (B, 2, H, W) between its ends."""
-    return _chain(flow, chain.error)
+    return _chain(finite(flow), chain.error)
 
 
-def _chain(flow: Tensor, failed: Tensor | None = None) -> Chain:
-    # NaN would spread by a pixel with each interpolation, even at whole coordinates, where its weight is zero. Looking
-    # for it is cheaper than replacing it, but would make a device wait.
-    if not serves(flow) or not np.isfinite(flow.numpy()).all():
-        flow = flow.nan_to_num(LOST, LOST, -LOST)
-    landing = coordinates(flow)
-    outside = tensor(~backend(landing[1])[1])
-    chain = Chain(flow, outside if failed is None else either(failed, outside))
-    chain.landing = landing
-    return chain
+def _chain(flow: Tensor, failed: Tensor) -> Chain:
+    return Chain(flow, either(failed, tensor(~backend(in_frame(flow))[1])))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import backend, box_sums, serves, tensor
-from wrp.ops.warp import warp
+from wrp.ops.cpu import backend, box_sums, either, serves, tensor
+from wrp.ops.warp import Sampler, in_frame
 
 
 def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Tensor:
@@ -29,19 +29,20 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
     Returns:
         (B, H, W) bool, True where the motion is in error, in frame s.
     """
-    back, valid = warp(flow_ts, flow_st)
-    return disagree(flow_st, back, valid, alpha, beta)
+    [back] = Sampler(flow_ts).along(flow_st)
+    _, outside = backend(~in_frame(flow_st))
+    return either(disagree(flow_st, back, alpha, beta), tensor(outside))
 
 
-def disagree(flow: Tensor, back: Tensor, valid: Tensor, alpha: float, beta: float) -> Tensor:
-    """Where ``|F + B|² > α (|F|² + |B|²) + β``, or the end is not ``valid``; F is a flow, B the way back met there."""
-    _, flow, back, valid = backend(flow.float(), back.float(), valid)
+def disagree(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Tensor:
+    """Where ``|F + B|² > α (|F|² + |B|²) + β``; F is a flow (B, 2, H, W) and B the way back met there."""
+    _, flow, back = backend(flow.float(), back.float())
     x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
     with np.errstate(invalid="ignore", over="ignore"):
         residual = (x + u) ** 2 + (y + v) ** 2
         magnitude = x * x + y * y + u * u + v * v
         # Written so that a residual or magnitude that is not finite fails.
-        return tensor(~((residual - alpha * magnitude <= beta) & valid))
+        return tensor(~(residual - alpha * magnitude <= beta))
 
 
 def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:

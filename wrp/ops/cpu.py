@@ -8,8 +8,9 @@ what it has just freed. Measured by experiments/benchmarks/motion.py.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -94,6 +95,15 @@ def convert(values: Tensor, dtype: torch.dtype) -> Tensor:
     return result
 
 
+def look_up(table: Tensor, codes: Tensor) -> Tensor:
+    """``table[codes]`` for a table of at most 256 entries and ``codes`` (H, W) uint8."""
+    if not serves(codes):
+        return table.to(codes.device)[codes.long()]
+    whole = np.zeros(256, table.numpy().dtype)
+    whole[: len(table)] = table.numpy()
+    return torch.from_numpy(cv2.LUT(codes.numpy(), whole))
+
+
 def reused(*shape: int, dtype: Any = np.float32) -> Tensor:
     """Memory of a shape, not initialised, from numpy."""
     return torch.from_numpy(np.empty(shape, dtype))
@@ -120,43 +130,90 @@ class _Buffer(threading.local):
 _sampled = _Buffer()
 
 
-class Interleaved:
+class Images:
     """Maps (B, C, H, W) each, laid out once for many samples: OpenCV wants the channels of a pixel side by side."""
 
     def __init__(self, values: Sequence[Tensor]) -> None:
         self.channels = [value.shape[1] for value in values]
-        self.images = []
-        for number in range(len(values[0])):
-            planes = [plane for value in values for plane in value[number].float().numpy()]
-            groups = [planes[start : start + _CHANNELS] for start in range(0, len(planes), _CHANNELS)]
-            self.images.append([cv2.merge(group + group[:1] * (_CHANNELS - len(group))) for group in groups])
+        self.images = [
+            _images([*chain(*(value[number].float().numpy() for value in values))]) for number in range(len(values[0]))
+        ]
 
-    def sample(self, coords: Tensor) -> list[Tensor]:
-        """Bilinear samples of each map at ``coords`` (B, 2, h, w) in the frame: (B, C, h, w) float32 each."""
+    def sample(self, coords: Tensor, relative: bool = False) -> list[Tensor]:
+        """Bilinear samples of each map: (B, C, h, w) float32 each.
+
+        Args:
+            coords: Where, (B, 2, h, w) in pixels; at the border instead of out of the frame.
+            relative: They are counted from each pixel, as a flow is.
+        """
         results = [reused(len(coords), channels, *coords.shape[-2:]) for channels in self.channels]
         for number, (x, y) in enumerate(coords.float().numpy()):
             outs = [plane for result in results for plane in result[number].numpy()]
-            for group, image in enumerate(self.images[number]):
-                wanted = outs[group * _CHANNELS :][:_CHANNELS]
+            for image in self.images[number]:
+                count = 1 if image.ndim == 2 else _CHANNELS
+                wanted, outs = outs[:count], outs[count:]
+                if count == 1:
+                    _remap(image, x, y, wanted[0], relative)
+                    continue
                 sampled = _sampled.get(*x.shape)
-                _remap(image, x, y, sampled)
+                _remap(image, x, y, sampled, relative)
                 # One pass over the interleaved samples, straight into the results.
                 cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
         return results
 
 
-def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-    cv2.remap(image, x, y, cv2.INTER_LINEAR, out, cv2.BORDER_REPLICATE)
+def _images(planes: list[np.ndarray]) -> list[np.ndarray]:
+    """Planes side by side by fours; one or two that are left take less time by themselves."""
+    groups = [planes[start : start + _CHANNELS] for start in range(0, len(planes), _CHANNELS)]
+    images: list[np.ndarray] = []
+    for group in groups:
+        images += group if len(group) < 3 else [cv2.merge(group + group[:1] * (_CHANNELS - len(group)))]
+    return images
+
+
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray, relative: bool = False) -> None:
+    flags = cv2.INTER_LINEAR | (cv2.WARP_RELATIVE_MAP if relative else 0)
+    cv2.remap(image, x, y, flags, out, cv2.BORDER_REPLICATE)
 
 
 def remap_nearest(values: Tensor, coords: Tensor) -> Tensor:
     """Nearest samples of ``values`` (B, H, W) uint8 or bool at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
-    result = np.empty((len(values), *coords.shape[-2:]), np.uint8)
+    nearest = _nearest(coords.float().numpy() + _HALF)
+    return _remap_nearest(values, zip(nearest[:, 0], nearest[:, 1], strict=True), cv2.BORDER_REPLICATE, 0)
+
+
+def remap_labels(values: Tensor, flow: Tensor, axes: tuple[Tensor, Tensor], outside: int) -> Tensor:
+    """Nearest samples where a flow leads.
+
+    Args:
+        values: (B, H, W) uint8 or bool.
+        flow: (B, 2, h, w) in pixels.
+        axes: Coordinates of the columns, (w,), and of the rows, (h, 1).
+        outside: Result out of the frame, and where the flow is not finite.
+
+    Returns:
+        (B, h, w), dtype of ``values``.
+    """
+    x, y = (_nearest(flow[:, axis].float().numpy() + along.numpy() + _HALF) for axis, along in enumerate(axes))
+    return _remap_nearest(values, zip(x, y, strict=True), cv2.BORDER_CONSTANT, outside)
+
+
+_HALF = np.float32(0.5)
+
+
+def _nearest(places: np.ndarray) -> np.ndarray:
     # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel.
-    nearest = np.floor(coords.float().numpy() + np.float32(0.5))
-    for value, (x, y), out in zip(values.view(torch.uint8).numpy(), nearest, result, strict=True):
-        cv2.remap(np.ascontiguousarray(value), x, y, cv2.INTER_NEAREST, out, cv2.BORDER_REPLICATE)
-    return torch.from_numpy(result).view(values.dtype)
+    return np.floor(places, out=places)
+
+
+def _remap_nearest(
+    values: Tensor, places: Iterable[tuple[np.ndarray, np.ndarray]], border: int, outside: int
+) -> Tensor:
+    results = [
+        cv2.remap(np.ascontiguousarray(value), x, y, cv2.INTER_NEAREST, None, border, outside)
+        for value, (x, y) in zip(values.view(torch.uint8).numpy(), places, strict=True)
+    ]
+    return torch.from_numpy(results[0][None] if len(results) == 1 else np.stack(results)).view(values.dtype)
 
 
 @lru_cache(maxsize=1)
@@ -188,21 +245,42 @@ def strongest(labels: Tensor, weights: Tensor, kernel: Sequence[float]) -> tuple
     Returns:
         Class (H, W) uint8, the lowest of equals; its votes and those of all classes, (H, W) float32.
     """
-    ids, shares, weight = labels.numpy(), weights.numpy(), np.array(kernel, np.float32)
-    size = ids.shape[1:]
-    chosen, most, total = np.zeros(size, np.uint8), np.zeros(size, np.float32), np.zeros(size, np.float32)
+    height, width = labels.shape[1:]
+    chosen, most, total = (np.zeros((height, width), dtype) for dtype in (np.uint8, np.float32, np.float32))
+    # By bands of rows: what belongs to one stays in the processor's cache, and few classes are in it.
+    margin, rows = len(kernel) // 2, max(_PIECE // width, 1)
+    for start in range(0, height, rows):
+        wide = slice(max(start - margin, 0), start + rows + margin)
+        band = slice(start, start + rows)
+        inner = slice(start - wide.start, start - wide.start + rows)
+        _strongest(
+            labels.numpy()[:, wide], weights.numpy()[:, wide], kernel, inner, (chosen[band], most[band], total[band])
+        )
+    return torch.from_numpy(chosen), torch.from_numpy(most), torch.from_numpy(total)
+
+
+def _strongest(
+    labels: np.ndarray,
+    weights: np.ndarray,
+    kernel: Sequence[float],
+    inner: slice,
+    results: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Add to class, votes and all votes of the ``inner`` rows; the others are there for the filter."""
+    weight, size = np.array(kernel, np.float32), labels.shape[1:]
+    chosen, most, total = results
     votes, part, smoothed = (np.empty(size, np.float32) for _ in range(3))
-    counts = cv2.calcHist([np.ascontiguousarray(ids).reshape(-1, size[1])], [0], None, [256], [0, 256])
+    counts = cv2.calcHist([labels.reshape(-1, size[1])], [0], None, [256], [0, 256])
     for number in np.flatnonzero(counts[:IGNORE_INDEX]):
-        np.multiply(shares[0], ids[0] == number, out=votes)
-        for share, said in zip(shares[1:], ids[1:], strict=True):
+        np.multiply(weights[0], labels[0] == number, out=votes)
+        for share, said in zip(weights[1:], labels[1:], strict=True):
             votes += np.multiply(share, said == number, out=part)
         cv2.sepFilter2D(votes, -1, weight, weight, smoothed, borderType=cv2.BORDER_CONSTANT)
+        mine = smoothed[inner]
         # Classes come in ascending order, so that the maximum overwrites; many times as fast as a mask.
-        np.maximum(chosen, (smoothed > most) * np.uint8(number), out=chosen)
-        np.maximum(most, smoothed, out=most)
-        total += smoothed
-    return torch.from_numpy(chosen), torch.from_numpy(most), torch.from_numpy(total)
+        np.maximum(chosen, (mine > most) * np.uint8(number), out=chosen)
+        np.maximum(most, mine, out=most)
+        total += mine
 
 
 def box_sums(values: Tensor, window: int) -> Tensor:

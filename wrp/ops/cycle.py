@@ -9,7 +9,7 @@ from wrp.ops.chain import Chain
 from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cpu import convert, hide
 from wrp.ops.fusion import Evidence
-from wrp.ops.warp import Sampler, compose, coordinates, sample_nearest
+from wrp.ops.warp import Sampler, compose, in_frame, warp_labels
 
 
 def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
@@ -25,7 +25,7 @@ def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain,
     Returns:
         Evidence of one source.
     """
-    return _evidence(label, chain.landing, image, target, chain, distance)
+    return _evidence(warp_labels(label[None], chain.flow), image, target, chain, distance)
 
 
 def cycle_evidence(
@@ -47,9 +47,9 @@ def cycle_evidence(
     Returns:
         Evidence of one source.
     """
-    returned, inside = compose(chain_out.flow, chain_back.flow)
-    coords, valid = coordinates(returned)
-    return _evidence(label, (coords, valid & inside), image, target, chain_out, distance)
+    returned = compose(chain_out.flow, chain_back.flow)
+    labels = hide(warp_labels(label[None], returned), in_frame(chain_out.flow))
+    return _evidence(labels, image, target, chain_out, distance)
 
 
 def image_of(frame: Tensor) -> Sampler:
@@ -57,13 +57,9 @@ def image_of(frame: Tensor) -> Sampler:
     return Sampler(to_unit(frame)[None])
 
 
-def _evidence(
-    label: Tensor, landing: tuple[Tensor, Tensor], image: Sampler, target: Tensor, chain: Chain, distance: int
-) -> Evidence:
-    coords, inside = landing
-    labels = hide(sample_nearest(label[None], coords), inside)
+def _evidence(labels: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
     # Where the chain ends out of frame, there is no label whose weight would follow from this error.
-    [warped] = image(chain.landing[0])
+    [warped] = image.along(chain.flow)
     photometric = convert(photometric_error(to_unit(target[None]), warped), torch.float16)
     away = chain.flow.new_tensor([float(distance)])
     return Evidence(labels, chain.error, photometric, away, torch.zeros_like(away, dtype=torch.long))

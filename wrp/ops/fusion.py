@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import backend, convert, filter_rows_and_columns, hide, join, serves, strongest, tensor
+from wrp.ops.cpu import backend, convert, filter_rows_and_columns, hide, join, look_up, serves, strongest, tensor
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX
 
@@ -149,8 +149,9 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
     if not serves(evidence.labels, weights):
         return decide_frame(blend(evidence, weights, num_classes))
     labels, most, total = strongest(evidence.labels, weights, _KERNEL)
-    _, known, votes, everyone = backend(evidence.known.any(0), most, total)
-    confidence = np.nan_to_num((votes * (known / everyone.clip(1e-12))).clip(0, 1), copy=False)
+    known = evidence.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
+    confidence = most.numpy() * (known / total.numpy().clip(1e-12))
+    confidence = np.nan_to_num(confidence.clip(0, 1, confidence), copy=False)
     return hide(labels, tensor(confidence > 0)), tensor(confidence)
 
 
@@ -175,26 +176,39 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The label with the greatest weight at each pixel, from ids alone.
 
     Args:
-        labels: Labels of S sources, (S, H, W) uint8; 255 where a source has none.
-        weights: (S, H, W) float32, zero where a source has no label.
+        labels: Labels of up to four sources, (S, H, W) uint8; 255 where a source has none.
+        weights: Weight of each source, (S,), positive.
 
     Returns:
-        Labels (H, W) uint8, 255 where no source has one, and the weight of all sources that agree, (H, W) float32; of
-        equals, the first source wins.
+        Labels (H, W) uint8, 255 where no source has one, and the share of the sources that say so in the weight of all
+        that have a label there, (H, W) float32; of equals, the first source wins.
     """
-    xp, labels, weights = backend(labels, weights)
-    votes = [weights[s] for s in range(len(labels))]
-    for s in range(len(labels)):
-        for other in range(s):
-            same = labels[s] == labels[other]
-            votes[s] = votes[s] + weights[other] * same
-            votes[other] = votes[other] + weights[s] * same
-    chosen, most = labels[0], votes[0]
-    for label, weight in zip(labels[1:], votes[1:], strict=True):
-        better = weight > most
+    sums, count = _sums_of_subsets(weights.tolist()), len(labels)
+    ranks = torch.tensor([sorted(set(sums)).index(one) for one in sums], dtype=torch.uint8)
+    shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in sums])
+    # Which sources agree is a byte with a bit for each: the work is on bytes, and weights are looked up.
+    xp, labels, bits = backend(labels, 2 ** torch.arange(count, dtype=torch.uint8, device=labels.device))
+    chosen = agreeing = highest = None
+    known = xp.zeros_like(labels[0])
+    for s, label in enumerate(labels):
+        said = label != IGNORE_INDEX
+        known = known + bits[s] * said
+        # Sources before this one: where they agree with it, they have counted it.
+        code = sum((bits[other] * (labels[other] == label) for other in range(s + 1, count)), bits[s]) * said
+        rank = backend(look_up(ranks, tensor(code)))[1]
+        if chosen is None:
+            chosen, agreeing, highest = label, code, rank
+            continue
+        better = rank > highest
         chosen = label * better + chosen * ~better  # many times as fast as numpy's `where`
-        most = xp.maximum(weight, most)
-    return hide(tensor(chosen), tensor(most > 0)), tensor(most.clip(0, 1))
+        agreeing = code * better + agreeing * ~better
+        highest = xp.maximum(rank, highest)
+    return tensor(chosen), look_up(shares, tensor(agreeing + known * 2**count))
+
+
+def _sums_of_subsets(weights: list[float]) -> list[float]:
+    """The weight of each set of sources, which is a number with a bit for each of them."""
+    return [sum(w for s, w in enumerate(weights) if subset >> s & 1) for subset in range(2 ** len(weights))]
 
 
 def motion_error(evidence: Evidence) -> Tensor:

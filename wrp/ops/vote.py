@@ -8,34 +8,35 @@ import numpy as np
 from torch import Tensor
 
 from wrp.ops.cpu import backend, tensor
-from wrp.ops.warp import nearest_index
+from wrp.ops.warp import landing_index
 
 # Distances of the frames that vote on a frame in further rounds, on both sides; beside its own votes.
 OFFSETS = (5, 10)
 
 
-def push_labels(labels: Tensor, coords: Tensor, valid: Tensor) -> Tensor:
+def push_labels(labels: Tensor, flow: Tensor) -> Tensor:
     """Labels carried along a flow to where their pixels land.
 
     Args:
         labels: y_a, (H, W) uint8.
-        coords: Where each pixel of a lands in j, (2, H, W) float32 in pixels, in the frame.
-        valid: (H, W) bool, it lands in the frame.
+        flow: F_{a→j}, (2, H, W) float32 in pixels; what is not finite lands nowhere.
 
     Returns:
         (H, W) uint8, 255 where nothing lands. Of several pixels that land on one, the greatest class index wins, so
         that the result does not depend on the order of writing.
     """
-    index = nearest_index(coords[None], labels.shape[1]).flatten()
-    xp, ids, lands = backend(labels, valid)
+    index = landing_index(flow[None])[0]
+    height, width = labels.shape
+    xp, ids = backend(labels)
     # Bytes wrap around: classes count from 1, 255 becomes 0, "nothing lands", and the maximum prefers any class to it.
-    ranks = ((ids + xp.ones_like(ids)) * lands).reshape(-1)
-    landed = xp.zeros_like(ranks)
+    ranks = (ids + xp.ones_like(ids)).reshape(-1)
     if xp is np:
-        np.maximum.at(landed, index.numpy(), ranks)
+        landed = np.zeros((height + 2) * (width + 2), np.uint8)
+        np.maximum.at(landed, index.numpy().reshape(-1), ranks)
     else:
-        landed.scatter_reduce_(0, index, ranks, "amax")
-    return tensor(landed - xp.ones_like(landed)).view_as(labels)
+        landed = ranks.new_zeros((height + 2) * (width + 2)).scatter_reduce_(0, index.flatten(), ranks, "amax")
+    within = landed.reshape(height + 2, width + 2)[1:-1, 1:-1]
+    return tensor(within - xp.ones_like(within))
 
 
 def source_weights(delta: float) -> tuple[float, float]:

@@ -12,13 +12,18 @@ Conventions, used everywhere in the package:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import Interleaved, add, backend, hide, remap_is_exact, remap_nearest, serves, tensor
+from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, remap_nearest, serves, tensor
 from wrp.types import IGNORE_INDEX
+
+# Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
+LOST = 1e6
 
 
 def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,11 +38,11 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
         meaningless. A flow that is not finite is out of frame: it must never become a label.
     """
     height, width = flow.shape[-2:]
-    column, row = _axes(height, width, flow.device)
+    column, row = _axes(flow)
     xp, flow, column, row = backend(flow.float(), column, row)
     points = xp.stack((flow[:, 0] + column, flow[:, 1] + row), 1)
     x, y = points[:, 0], points[:, 1]
-    valid = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    valid = _inside(x, y)
     if xp is torch:
         coords = torch.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1).nan_to_num()
     else:
@@ -48,10 +53,23 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
     return tensor(coords), tensor(valid)
 
 
-def _axes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Coordinates of the columns, (W,), and of the rows, (H, 1)."""
-    column = torch.arange(width, dtype=torch.float32, device=device)
-    return column, torch.arange(height, dtype=torch.float32, device=device).view(-1, 1)
+def in_frame(flow: Tensor) -> Tensor:
+    """The mask of :func:`coordinates` alone."""
+    column, row = _axes(flow)
+    _, flow, column, row = backend(flow.float(), column, row)
+    return tensor(_inside(flow[:, 0] + column, flow[:, 1] + row))
+
+
+def _inside(x: Any, y: Any) -> Any:
+    height, width = x.shape[-2:]
+    return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+
+
+def _axes(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates of the columns of a flow, (W,), and of its rows, (H, 1)."""
+    height, width = flow.shape[-2:]
+    column = torch.arange(width, dtype=torch.float32, device=flow.device)
+    return column, torch.arange(height, dtype=torch.float32, device=flow.device).view(-1, 1)
 
 
 class Sampler:
@@ -63,12 +81,12 @@ class Sampler:
 
     def __init__(self, *values: Tensor) -> None:
         self.values = values
-        self.interleaved = Interleaved(values) if serves(*values) and remap_is_exact() else None
+        self.images = Images(values) if serves(*values) and remap_is_exact() else None
 
     def __call__(self, coords: Tensor) -> list[Tensor]:
         """Bilinear samples (B, C, h, w) float32 of each map at ``coords`` (B, 2, h, w), see :func:`sample`."""
-        if self.interleaved is not None and serves(coords):
-            return self.interleaved.sample(coords)
+        if self.images is not None and serves(coords):
+            return self.images.sample(coords)
         height, width = self.values[0].shape[-2:]
         scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
         with torch.autocast(coords.device.type, enabled=False):
@@ -77,6 +95,15 @@ class Sampler:
                 values, coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
             )
         return list(sampled.split([value.shape[1] for value in self.values], 1))
+
+    def along(self, flow: Tensor) -> list[Tensor]:
+        """Bilinear samples (B, C, H, W) float32 of each map where a flow (B, 2, H, W) leads.
+
+        Out of the frame they are those at its border; where the flow is not finite they mean nothing.
+        """
+        if self.images is not None and serves(flow):
+            return self.images.sample(flow, relative=True)
+        return self(coordinates(flow)[0])
 
 
 def sample(values: Tensor, coords: Tensor) -> Tensor:
@@ -102,23 +129,37 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         >>> warp(image, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 3))
         (tensor([[[[1., 2., 0.]]]]), tensor([[[ True,  True, False]]]))
     """
-    coords, valid = coordinates(flow)
-    return torch.where(valid[:, None], sample(values, coords), 0.0), valid
+    valid = in_frame(flow)
+    [sampled] = Sampler(values).along(flow)
+    return torch.where(valid[:, None], sampled, 0.0), valid
 
 
 def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:
     """Nearest samples of ``values`` (B, H, W) of any dtype at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
     if serves(values, coords) and values.dtype in (torch.uint8, torch.bool):
         return remap_nearest(values, coords)
-    return values.flatten(1).gather(1, nearest_index(coords, values.shape[-1]).flatten(1)).view(-1, *coords.shape[-2:])
+    whole = (coords + 0.5).long()  # rounded down: coordinates are not negative
+    index = whole[:, 1] * values.shape[-1] + whole[:, 0]
+    return values.flatten(1).gather(1, index.flatten(1)).view(-1, *coords.shape[-2:])
 
 
-def nearest_index(coords: Tensor, width: int) -> Tensor:
-    """Places y · ``width`` + x, (B, h, w) int64, of the pixels nearest to ``coords`` (B, 2, h, w) in the frame."""
-    xp, points = backend(coords)
-    points = points + 0.5  # whole numbers are then rounded down: coordinates are not negative
-    whole = points.astype(np.int64) if xp is np else points.long()
-    return tensor(whole[:, 1] * width + whole[:, 0])
+def landing_index(flow: Tensor) -> Tensor:
+    """Nearest pixels where a flow (B, 2, H, W) leads, (B, H, W) int64: (y + 1) · (W + 2) + x + 1.
+
+    The index is into a frame with a margin of one pixel, where all is that lands out of the frame.
+    """
+    height, width = flow.shape[-2:]
+    column, row = _axes(flow)
+    xp, flow, column, row = backend(finite(flow.float()), column, row)
+    # Whole numbers are rounded down behind the margin: what is clipped is not negative.
+    x = (flow[:, 0] + column + 1.5).clip(0, width + 1)
+    y = (flow[:, 1] + row + 1.5).clip(0, height + 1)
+    if xp is torch:
+        return y.long() * (width + 2) + x.long()
+    index = y.astype(np.int64)
+    index *= width + 2
+    index += x.astype(np.int64)
+    return tensor(index)
 
 
 def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -132,11 +173,13 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
     Returns:
         (B, H, W), dtype of ``labels``.
     """
+    if serves(labels, flow) and labels.dtype in (torch.uint8, torch.bool):
+        return remap_labels(labels, flow, _axes(flow), int(ignore_index))
     coords, valid = coordinates(flow)
-    return hide(sample_nearest(labels, coords), valid, ignore_index)
+    return sample_nearest(labels, coords).masked_fill(~valid, ignore_index)
 
 
-def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
+def compose(flow_ji: Tensor, flow_ia: Tensor) -> Tensor:
     """The composed flow, F_{j→a}(x) = F_{j→i}(x) + F_{i→a}(x + F_{j→i}(x)).
 
     Sampling labels once through the composed flow drifts less than sampling them anew at every step.
@@ -146,8 +189,19 @@ def compose(flow_ji: Tensor, flow_ia: Tensor) -> tuple[Tensor, Tensor]:
         flow_ia: F_{i→a}, (B, 2, H, W) in pixels.
 
     Returns:
-        F_{j→a} (B, 2, H, W) float32 and the mask (B, H, W) bool of the pixels whose point is in frame i. Outside of
-        it the flow goes on as at the border of frame i, a smooth guess that keeps interpolation near the border sound.
+        F_{j→a} (B, 2, H, W) float32. Where the point is not in frame i, the flow goes on as at the border of frame i, a
+        smooth guess that keeps interpolation near the border sound.
     """
-    coords, valid = coordinates(flow_ji)
-    return add(flow_ji.float(), sample(flow_ia, coords)), valid
+    [onward] = Sampler(flow_ia).along(flow_ji)
+    return add(flow_ji.float(), onward)
+
+
+def finite(flow: Tensor) -> Tensor:
+    """A flow that leads far out of the frame where it was not finite.
+
+    NaN would spread by a pixel with each interpolation, even at whole coordinates, where its weight is zero.
+    """
+    # Looking for it is cheaper than replacing it, but would make a device wait.
+    if serves(flow) and np.isfinite(flow.numpy()).all():
+        return flow
+    return flow.nan_to_num(LOST, LOST, -LOST)
