@@ -96,6 +96,7 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
     trainer.save_checkpoint(tmp_path / "teacher.ckpt")
     rows = ["defaults", "no teacher"]
     command = [str(trees / "camvid"), "--teacher", str(tmp_path / "teacher.ckpt"), "--steps", "1", "--every", "2"]
+    command += ["--flow-cache", str(tmp_path / "flow")]
     for wanted in (rows[:1], rows, rows):
         monkeypatch.setattr("sys.argv", ["screen.py", *command, "--rows", *wanted])
         screen.main()

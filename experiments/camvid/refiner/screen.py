@@ -1,9 +1,11 @@
 """Screen one choice of the refiner's training at a time, with one teacher for all rows.
 
-Each row is trained on the labelled frames of a clip and scored on its hidden frames. Results are appended to a file as
-they come; what is in it already is not made again, so the same command goes on where it stopped.
+Each row is trained on the labelled frames of a clip, at half its resolution, and scored on its hidden frames. Results
+are appended to a file as they come; what is in it already is not made again, so the same command goes on where it
+stopped.
 
-    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt --steps 500
+    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt
+    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt --rows defaults --seed 1
     python experiments/camvid/refiner/screen.py --table
 """
 
@@ -12,19 +14,30 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytorch_lightning as pl
 import torch
+from PIL import Image
+from tqdm import tqdm
 
-from wrp import PropagationModule, RefinementModule, VideoDataModule
+from wrp import PropagationModule, RefinementModule, SegmentationModule, VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
+from wrp.data.labelmaps import write_label_map
+from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.modules.base import load_module
+from wrp.modules.examples import WalkCache
+from wrp.modules.refinement import WALK_CACHE_BYTES
+from wrp.ops.labels import resize_labels
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.writing import new_folder, write_image, write_label
 
 RESULTS = Path(__file__).with_name("results.jsonl")
 METHODS = ["motion", "semantic", "inpaint", "refine"]
@@ -52,16 +65,27 @@ ROWS: dict[str, dict[str, Any]] = {
     "back along DIS medium": {"flow_back": DIS("medium")},
     "back along DIS medium, not crossed": {"flow_back": DIS("medium"), "crossed": False},
     "cross-entropy and RMI": {"losses": {"cross_entropy": 1.0, "rmi": 0.1}},
+    "from 1000 steps on generated clips": {"net": 1000},
 }
+
+
+# Walks of the rows that walk alike, by these choices.
+WALKS: dict[str, WalkCache] = defaultdict(lambda: WalkCache(WALK_CACHE_BYTES))
+WALKED = ("teacher", "crossed", "flow_back")
 
 
 def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one row."""
     pl.seed_everything(options.seed + 1, verbose=False)
-    num_classes = open_index(options.root).label_map.num_classes
+    root = options.root if options.scale == 1 else str(smaller(options.root, options.scale, options.flow_cache))
+    num_classes = open_index(root).label_map.num_classes
+    teacher: Any = load_module(SegmentationModule, options.teacher, weights=None)
+    # The teacher sees what it has learned from.
+    scale = min(1.0, teacher.scale / options.scale)
+    teacher = load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
     data = VideoDataModule(
         num_classes,
-        options.root,
+        root,
         label_every=options.every,
         label_offset=options.offset,
         serve="windows",
@@ -69,13 +93,19 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     flow = FlowCache(DIS(), options.flow_cache)
-    module = RefinementModule(num_classes, **{"teacher": options.teacher, "flow": flow, **ROWS[row]})
+    crop = (round(192 * options.scale), round(256 * options.scale))
+    choices = ROWS[row]
+    if "net" in choices:
+        choices = {**choices, "net": pretrained(num_classes, choices["net"], crop, options.flow_cache)}
+    module = RefinementModule(num_classes, **{"teacher": teacher, "flow": flow, "crop_size": crop, **choices})
+    walked = {
+        key: getattr(value, "signature", value is None or value) for key, value in ROWS[row].items() if key in WALKED
+    }
+    module.walks = WALKS[str(walked)]
     started = time.perf_counter()
-    with quiet_lightning():
-        trainer = pl.Trainer(max_steps=options.steps, limit_val_batches=0, num_sanity_val_steps=0, **plain_trainer())
-        trainer.fit(module, data)
+    fit(module, data, options.steps)
     seconds = time.perf_counter() - started
-    scorer = PropagationModule(num_classes, METHODS, options.teacher, module.eval(), flow)
+    scorer = PropagationModule(num_classes, METHODS, teacher, module.eval(), flow)
     items = IntervalItems(data.index.clips, data.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in range(len(items)):
@@ -84,9 +114,43 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
     return {"row": row, **setting(options), "seconds": round(seconds), **scores}
 
 
+def fit(module: RefinementModule, data: VideoDataModule, steps: int) -> None:
+    with quiet_lightning():
+        trainer = pl.Trainer(max_steps=steps, limit_val_batches=0, num_sanity_val_steps=0, **plain_trainer())
+        trainer.fit(module, data)
+
+
+def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str | None) -> torch.nn.Module:
+    """A refiner that has learned from generated clips, without a teacher; its classes are others, as many."""
+    data = VideoDataModule(num_classes, label_every=24, serve="windows", epoch_length=steps)
+    module = RefinementModule(num_classes, flow=FlowCache(DIS(), cache), crop_size=crop)
+    fit(module, data, steps)
+    return module.net
+
+
+def smaller(root: str, scale: float, cache: str | None) -> Path:
+    """The same data at another size, in the folder layout."""
+    index = open_index(root)
+    folder = Path(cache or ".") / f"{Path(root).name}-at-{scale}"
+    if folder.is_dir():
+        return folder
+    with new_folder(folder) as building:
+        for clip in index.clips:
+            for frame in tqdm(clip.frames, desc=f"{clip.name} at {scale}", unit="frame"):
+                image = read_image(frame.image).permute(1, 2, 0).numpy()
+                size = (round(image.shape[0] * scale), round(image.shape[1] * scale))
+                small = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+                write_image(building / "frames" / clip.name / f"{frame.stem}.png", Image.fromarray(small))
+                if frame.label is not None:
+                    label = resize_labels(read_label(frame.label, index.label_map)[None], size)[0]
+                    write_label(building / "labels" / clip.name / f"{frame.stem}.png", label.numpy(), index.label_map)
+        write_label_map(index.label_map, building / "classes.yaml")
+    return folder
+
+
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What a result belongs to, besides its row."""
-    return {key: getattr(options, key) for key in ("root", "every", "offset", "steps", "seed")}
+    return {key: getattr(options, key) for key in ("root", "scale", "every", "offset", "steps", "seed")}
 
 
 def results() -> list[dict[str, Any]]:
@@ -96,12 +160,14 @@ def results() -> list[dict[str, Any]]:
 
 def table() -> str:
     """All results, the best of each setting first."""
-    rows = sorted(results(), key=lambda r: (r["root"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"]))
-    header = ["", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion", "seconds"]
+    rows = sorted(
+        results(), key=lambda r: (r["root"], r["scale"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"])
+    )
+    header = ["", "scale", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion", "seconds"]
     cells = [
         [
             r["row"],
-            *(str(r[key]) for key in ("every", "offset", "steps", "seed")),
+            *(str(r[key]) for key in ("scale", "every", "offset", "steps", "seed")),
             *(f"{r[key]:.2f}" for key in ("motion", "inpaint", "refine")),
             f"{r['refine'] - r['motion']:+.2f}",
             str(r["seconds"]),
@@ -116,11 +182,12 @@ def main() -> None:
     parser.add_argument("root", nargs="?", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--teacher", help="checkpoint of the teacher of all rows")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--scale", type=float, default=0.5, help="of frames, labels and crops")
     parser.add_argument("--every", type=int, default=25)
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--flow-cache", help="folder for optical flow, shared by all rows")
+    parser.add_argument("--flow-cache", help="folder for optical flow and smaller frames, shared by all rows")
     parser.add_argument("--table", action="store_true", help="print the results there are and stop")
     options = parser.parse_args()
     if not options.table:
