@@ -61,6 +61,7 @@ def test_networks_are_made_by_name_for_any_size(architecture: str, encoder: str)
         ("Unet", "resnet17", None, "resnet17"),
         ("Unet", "tu-no_such_encoder", None, "tu-no_such_encoder"),
         ("Unet", "resnet18", "no-such-weights", "weights=null starts from scratch"),
+        ("Unet", "tu-regnetx_002", "swsl", "tu-regnetx_002.TAG"),
     ],
 )
 def test_unknown_names_are_refused_in_one_line(

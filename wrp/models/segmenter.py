@@ -158,7 +158,8 @@ def create_segmenter(
         architecture: Name in segmentation-models-pytorch, e.g. ``Unet``, ``FPN``, ``DeepLabV3Plus``.
         encoder: Name of an encoder there, e.g. ``resnet18``, or ``tu-`` and the name of one of timm's.
         num_classes: C.
-        weights: ``imagenet``, another name the encoder knows, or None to start from scratch.
+        weights: ``imagenet``, another name the encoder knows, or None to start from scratch; of timm's encoders other
+            weights are named by a tag of the encoder, ``tu-NAME.TAG``.
         scale: Working resolution, see :class:`Segmenter`.
         options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
         ocr: Whether to replace the architecture's head by an :class:`~wrp.models.ocr.OCRHead`.
@@ -172,9 +173,20 @@ def create_segmenter(
     # Here, as it loads all of timm, half a second of which labelling by motion has no need.
     import segmentation_models_pytorch as smp
 
+    timm = encoder.startswith("tu-")
+    if timm and weights not in (None, "imagenet"):
+        raise WrpError(
+            f"the encoder {encoder!r} has no weights {weights!r}: expected imagenet or none; other weights of timm are "
+            f"part of its name, as in {encoder}.TAG"
+        )
     try:
         net = smp.create_model(
-            architecture, encoder, encoder_weights=weights, in_channels=3, classes=num_classes, **(options or {})
+            architecture,
+            encoder,
+            encoder_weights=True if timm and weights else weights,
+            in_channels=3,
+            classes=num_classes,
+            **(options or {}),
         )
     except Exception as error:  # smp, timm and the hub raise all sorts, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
