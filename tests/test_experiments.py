@@ -89,7 +89,7 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
     trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen = script("camvid/refiner/screen.py")
-    monkeypatch.setattr(screen, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(screen.RESULTS, "path", tmp_path / "results.jsonl")
     teacher = SegmentationModule(11, encoder="tu-regnetx_002")
     trainer = pl.Trainer(accelerator="cpu", logger=False)
     trainer.strategy.connect(teacher)
@@ -100,7 +100,7 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
     for wanted in (rows[:1], rows, rows):
         monkeypatch.setattr("sys.argv", ["screen.py", *command, "--rows", *wanted])
         screen.main()
-    found = [result["row"] for result in screen.results()]
+    found = [result["row"] for result in screen.RESULTS]
     assert found == rows
     assert "| no teacher" in capsys.readouterr().out
 
@@ -341,7 +341,7 @@ def test_students_with_and_without_propagated_labels_are_compared(
 ) -> None:
     monkeypatch.setenv("WRP_DATA", str(trees))
     compare = script("student/compare.py")
-    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(compare.RESULTS, "path", tmp_path / "results.jsonl")
     monkeypatch.setattr(compare, "GENERATED", (2, 3))
     monkeypatch.setattr(compare, "HELD_OUT", 1)
     assert main(["autolabel", "camvid", "--label-every=3", "--methods=motion", f"--out={tmp_path / 'run'}"]) == 0
@@ -353,7 +353,7 @@ def test_students_with_and_without_propagated_labels_are_compared(
         if "camvid" in arguments:
             monkeypatch.setattr("sys.argv", [*command, "CISC-R weights", "Three-Stage firewall", "ST++ scheduling"])
             compare.main()
-    assert len(compare.results()) == 7
+    assert len(list(compare.RESULTS)) == 7
     assert capsys.readouterr().out.count("by confidence") == 7
 
 
@@ -416,14 +416,14 @@ def test_systems_are_compared_and_share_their_first_stage(
     make_camvid(tmp_path / "camvid", train=30)
     monkeypatch.setenv("WRP_DATA", str(tmp_path))
     compare = script("selftraining/compare.py")
-    monkeypatch.setattr(compare, "RESULTS", tmp_path / "results.jsonl")
+    monkeypatch.setattr(compare.RESULTS, "path", tmp_path / "results.jsonl")
     monkeypatch.setattr(compare, "GENERATED", (3, 9))
     monkeypatch.setitem(compare.HELD_OUT, "generated", {"street101"})
     arguments = [data, f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
     for _ in range(2):
         monkeypatch.setattr("sys.argv", ["compare", *arguments])
         compare.main()
-    assert [(result["data"], result["system"]) for result in compare.results()] == [
+    assert [(result["data"], result["system"]) for result in compare.RESULTS] == [
         (data, "st++"),
         (data, "supervised"),
     ]

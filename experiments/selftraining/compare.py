@@ -14,10 +14,10 @@ that was stopped goes on by stages.
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from wrp.pipeline.selftrain import SYSTEM_NAMES, SelfTraining, selftrain
 from wrp.selftraining import student
 from wrp.selftraining.student import StrongView
 
-RESULTS = Path(__file__).with_name("results.jsonl")
+sys.path.append(str(Path(__file__).parents[1]))
+from results import Results, mean_and_spread
+
+RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 LABELLED_EVERY = 8
 
 # Sequences for the score: a drive of CamVid, generated clips.
@@ -105,15 +108,7 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         )
     )
     seconds = round(time.perf_counter() - started)
-    miou = round(100 * metrics["scores"]["miou"], 2)
-    return {
-        "data": data,
-        "system": named(system, options),
-        "seed": seed,
-        "steps": options.steps,
-        "miou": miou,
-        "seconds": seconds,
-    }
+    return {"miou": round(100 * metrics["scores"]["miou"], 2), "seconds": seconds}
 
 
 def named(system: str, options: argparse.Namespace) -> str:
@@ -121,30 +116,18 @@ def named(system: str, options: argparse.Namespace) -> str:
     return f"{system}, plain colours" if options.plain_colours else system
 
 
-def results() -> list[dict[str, Any]]:
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
 def table() -> str:
     """Mean and spread over the seeds, and the gain over labelled images alone."""
     by_system: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
-    for result in results():
+    for result in RESULTS:
         by_system[result["data"], result["steps"], result["system"]][result["seed"]] = result["miou"]
     rows = []
     for (data, steps, system), scores in by_system.items():
         alone = by_system.get((data, steps, "supervised"), {})
         gains = [score - alone[seed] for seed, score in scores.items() if seed in alone]
-        gain = f"{statistics.mean(gains):+.2f} ± {spread(gains):.2f}" if gains and system != "supervised" else ""
-        values = list(scores.values())
-        rows.append(
-            [system, data, str(steps), f"{statistics.mean(values):.2f} ± {spread(values):.2f}", gain, str(len(values))]
-        )
+        gain = mean_and_spread(gains, "+") if gains and system != "supervised" else ""
+        rows.append([system, data, str(steps), mean_and_spread(list(scores.values())), gain, str(len(scores))])
     return markdown_table(["system", "data", "steps", "mIoU", "gain", "seeds"], rows)
-
-
-def spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def main() -> None:
@@ -165,10 +148,7 @@ def main() -> None:
         for seed in options.seeds:
             for system in options.systems:
                 key = {"data": options.data, "system": named(system, options), "seed": seed, "steps": options.steps}
-                if not any(key.items() <= result.items() for result in results()):
-                    result = run(system, seed, options)
-                    with RESULTS.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(result) + "\n")
+                RESULTS.once(key, partial(run, system, seed, options))
     print(table())
 
 

@@ -12,11 +12,12 @@ appended to a file as they come; what is in it is not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ from wrp.pipeline.students import WAYS, Way
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame
 
-RESULTS = Path(__file__).with_name("results.jsonl")
+sys.path.append(str(Path(__file__).parents[1]))
+from results import Results, mean_and_spread
+
+RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 GENERATED = (24, 31)  # clips, frames of each: one label in 30 leaves its first and its last frame
 HELD_OUT = 6
 
@@ -123,7 +127,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
         [result] = pl.Trainer(**plain_trainer()).test(module, frames, verbose=False)
     kept = {key: round(100 * result[f"test/{key}"], 2) for key in ("miou", "ece")}
-    return {"student": student, "seed": seed, **setting(options), "seconds": round(seconds), **kept}
+    return {"seconds": round(seconds), **kept}
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
@@ -131,30 +135,21 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
     return {"data": options.data, "every": options.every, "steps": options.steps}
 
 
-def results() -> list[dict[str, Any]]:
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
 def table() -> str:
     """Mean and spread over the seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for result in results():
+    for result in RESULTS:
         groups[result["data"], result["every"], result["steps"], result["student"]].append(result)
     rows = []
     for (data, every, steps, student), found in groups.items():
         alone = groups.get((data, every, steps, "anchors alone"), [])
         pairs = [r["miou"] - a["miou"] for r in found for a in alone if a["seed"] == r["seed"]]
         scores = [r["miou"] for r in found]
-        gain = f"{statistics.mean(pairs):+.2f} ± {spread(pairs):.2f}" if pairs and student != "anchors alone" else ""
+        gain = mean_and_spread(pairs, "+") if pairs and student != "anchors alone" else ""
         ece = statistics.mean(r["ece"] for r in found)
-        cells = [f"{statistics.mean(scores):.2f} ± {spread(scores):.2f}", gain, f"{ece:.1f}", str(len(found))]
+        cells = [mean_and_spread(scores), gain, f"{ece:.1f}", str(len(found))]
         rows.append([student, data, str(every), str(steps), *cells])
     return markdown_table(["", "data", "K", "steps", "mIoU", "gain", "ECE, %", "seeds"], rows)
-
-
-def spread(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
 
 
 def main() -> None:
@@ -174,10 +169,7 @@ def main() -> None:
         for seed in options.seeds:
             for student in options.students:
                 key = {"student": student, "seed": seed, **setting(options)}
-                if not any(key.items() <= result.items() for result in results()):
-                    result = run(student, seed, options)
-                    with RESULTS.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(result) + "\n")
+                RESULTS.once(key, partial(run, student, seed, options))
     print(table())
 
 

@@ -12,9 +12,10 @@ stopped.
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ from wrp.pipeline.report import markdown_table
 from wrp.pipeline.training import plain_trainer, quiet_lightning
 from wrp.writing import new_folder, write_image, write_label
 
-RESULTS = Path(__file__).with_name("results.jsonl")
+sys.path.append(str(Path(__file__).parents[2]))
+from results import Results
+
+RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 METHODS = ["motion", "semantic", "inpaint", "refine"]
 
 # What differs from the defaults of RefinementModule.
@@ -111,7 +115,7 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
         for number in range(len(items)):
             scorer.test_step(items[number], number)
     scores = {method: round(score["miou"], 2) for method, score in scorer.test_score.compute().items()}
-    return {"row": row, **setting(options), "seconds": round(seconds), **scores}
+    return {"seconds": round(seconds), **scores}
 
 
 def fit(module: RefinementModule, data: VideoDataModule, steps: int) -> None:
@@ -153,15 +157,10 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
     return {key: getattr(options, key) for key in ("root", "scale", "every", "offset", "steps", "seed")}
 
 
-def results() -> list[dict[str, Any]]:
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
 def table() -> str:
     """All results, the best of each setting first."""
     rows = sorted(
-        results(), key=lambda r: (r["root"], r["scale"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"])
+        RESULTS, key=lambda r: (r["root"], r["scale"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"])
     )
     header = ["", "scale", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion", "seconds"]
     cells = [
@@ -194,12 +193,7 @@ def main() -> None:
         if options.root is None or options.teacher is None:
             parser.error("a data set and --teacher are needed")
         for row in options.rows:
-            key = {"row": row, **setting(options)}
-            if any(key.items() <= result.items() for result in results()):
-                continue
-            result = run(row, options)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(result) + "\n")
+            RESULTS.once({"row": row, **setting(options)}, partial(run, row, options))
     print(table())
 
 

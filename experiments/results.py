@@ -1,0 +1,37 @@
+"""Results of a study, a line of JSON each, appended as they come; the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Results:
+    """The lines of a file.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+        return map(json.loads, lines)
+
+    def once(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        """Add what belongs to ``key``, unless it is there."""
+        if not any(key.items() <= result.items() for result in self):
+            result = {**key, **make()}
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+
+
+def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean and standard deviation, with two digits; a ``sign`` of ``+`` shows it."""
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):{sign}.2f} ± {spread:.2f}"
