@@ -90,13 +90,13 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
 ) -> None:
     screen = script("camvid/refiner/screen.py")
     monkeypatch.setattr(screen.RESULTS, "path", tmp_path / "results.jsonl")
-    teacher = SegmentationModule(11, encoder="tu-regnetx_002")
+    teacher = SegmentationModule(11, encoder="tu-regnetx_002", scale=0.5)
     trainer = pl.Trainer(accelerator="cpu", logger=False)
     trainer.strategy.connect(teacher)
     trainer.save_checkpoint(tmp_path / "teacher.ckpt")
     rows = ["defaults", "no teacher"]
     command = [str(trees / "camvid"), "--teacher", str(tmp_path / "teacher.ckpt"), "--steps", "1", "--every", "2"]
-    command += ["--flow-cache", str(tmp_path / "flow")]
+    monkeypatch.setattr(screen, "CACHE", tmp_path)
     for wanted in (rows[:1], rows, rows):
         monkeypatch.setattr("sys.argv", ["screen.py", *command, "--rows", *wanted])
         screen.main()

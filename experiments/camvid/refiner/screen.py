@@ -12,6 +12,7 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from collections import defaultdict
@@ -32,18 +33,20 @@ from wrp.data.labelmaps import write_label_map
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.modules.base import load_module
+from wrp.modules.base import file_hash, load_module
 from wrp.modules.examples import WalkCache
 from wrp.modules.refinement import WALK_CACHE_BYTES
 from wrp.ops.labels import resize_labels
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.types import WrpError
 from wrp.writing import new_folder, write_image, write_label
 
 sys.path.append(str(Path(__file__).parents[2]))
 from results import Results
 
 RESULTS = Results(Path(__file__).with_name("results.jsonl"))
+CACHE = Path("~/.cache/wrp/smaller")
 METHODS = ["motion", "semantic", "inpaint", "refine"]
 
 # What differs from the defaults of RefinementModule.
@@ -53,9 +56,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "colour jitter 0.6": {"jitter": 0.6},
     "plain cross-entropy": {"balance": 0.0},
     "borders count three times": {"boundary": 2.0},
-    "cross-entropy and Dice": {"balance": 0.0, "losses": {"cross_entropy": 1.0, "dice": 1.0}},
+    "cross-entropy and Dice": {"losses": {"cross_entropy": 1.0, "dice": 1.0}},
     "cycles alone": {"pair_share": 0.0},
-    "anchor-to-anchor pairs alone": {"pair_share": 1.0},
+    "anchor-to-anchor pairs, with a cycle where there is one anchor": {"pair_share": 1.0},
     "displaced by 1 px": {"displacement": 1.0},
     "displaced by 3 px": {"displacement": 3.0},
     "corrupted, one in four": {"corruption": 0.25},
@@ -78,15 +81,22 @@ WALKS: dict[str, WalkCache] = defaultdict(lambda: WalkCache(WALK_CACHE_BYTES))
 WALKED = ("teacher", "crossed", "flow_back")
 
 
+class NoTeacher(torch.nn.Module):
+    """Knows no class, as a refiner that learns without a teacher is told."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+
+    def probabilities(self, frames: torch.Tensor) -> torch.Tensor:
+        """Zeros, (B, C, H, W)."""
+        return torch.zeros(len(frames), self.num_classes, *frames.shape[2:])
+
+
 def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one row."""
-    pl.seed_everything(options.seed + 1, verbose=False)
-    root = options.root if options.scale == 1 else str(smaller(options.root, options.scale, options.flow_cache))
+    root = options.root if options.scale == 1 else str(smaller(options.root, options.scale))
     num_classes = open_index(root).label_map.num_classes
-    teacher: Any = load_module(SegmentationModule, options.teacher, weights=None)
-    # The teacher sees what it has learned from.
-    scale = min(1.0, teacher.scale / options.scale)
-    teacher = load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
     data = VideoDataModule(
         num_classes,
         root,
@@ -98,17 +108,17 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
     )
     flow = FlowCache(DIS(), options.flow_cache)
     crop = (round(192 * options.scale), round(256 * options.scale))
-    choices = ROWS[row]
+    choices = {"teacher": find_teacher(options), **ROWS[row]}
+    module = RefinementModule(num_classes, **{"flow": flow, "crop_size": crop, **choices})
     if "net" in choices:
-        choices = {**choices, "net": pretrained(num_classes, choices["net"], crop, options.flow_cache)}
-    module = RefinementModule(num_classes, **{"teacher": teacher, "flow": flow, "crop_size": crop, **choices})
-    walked = {
-        key: getattr(value, "signature", value is None or value) for key, value in ROWS[row].items() if key in WALKED
-    }
+        module.net = pretrained(num_classes, choices["net"], crop, options.flow_cache)
+    walked = {key: getattr(ROWS[row][key], "signature", str(ROWS[row][key])) for key in WALKED if key in ROWS[row]}
     module.walks = WALKS[str(walked)]
     started = time.perf_counter()
+    pl.seed_everything(options.seed + 1, verbose=False)  # here, as some rows have drawn more before
     fit(module, data, options.steps)
     seconds = time.perf_counter() - started
+    teacher = choices["teacher"] or NoTeacher(num_classes)
     scorer = PropagationModule(num_classes, METHODS, teacher, module.eval(), flow)
     items = IntervalItems(data.index.clips, data.label_map, with_hidden=True)
     with torch.inference_mode():
@@ -116,6 +126,14 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
             scorer.test_step(items[number], number)
     scores = {method: round(score["miou"], 2) for method, score in scorer.test_score.compute().items()}
     return {"seconds": round(seconds), **scores}
+
+
+def find_teacher(options: argparse.Namespace) -> Any:
+    """The teacher, which sees smaller frames at the size that it has learned from."""
+    scale = load_module(SegmentationModule, options.teacher, weights=None).scale / options.scale
+    if scale > 1:
+        raise WrpError(f"{options.teacher} has learned from larger frames than --scale {options.scale} shows it")
+    return load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
 
 
 def fit(module: RefinementModule, data: VideoDataModule, steps: int) -> None:
@@ -132,12 +150,14 @@ def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str |
     return module.net
 
 
-def smaller(root: str, scale: float, cache: str | None) -> Path:
+def smaller(root: str, scale: float) -> Path:
     """The same data at another size, in the folder layout."""
     index = open_index(root)
-    folder = Path(cache or ".") / f"{Path(root).name}-at-{scale}"
+    place = hashlib.sha256(str(index.root.resolve()).encode()).hexdigest()[:8]
+    folder = CACHE.expanduser() / f"{index.root.name}-{place}-at-{scale}"
     if folder.is_dir():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as building:
         for clip in index.clips:
             for frame in tqdm(clip.frames, desc=f"{clip.name} at {scale}", unit="frame"):
@@ -154,7 +174,8 @@ def smaller(root: str, scale: float, cache: str | None) -> Path:
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What a result belongs to, besides its row."""
-    return {key: getattr(options, key) for key in ("root", "scale", "every", "offset", "steps", "seed")}
+    keys = ("root", "scale", "every", "offset", "steps", "seed")
+    return {key: getattr(options, key) for key in keys} | {"teacher": file_hash(options.teacher)}
 
 
 def table() -> str:
@@ -186,7 +207,7 @@ def main() -> None:
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--flow-cache", help="folder for optical flow and smaller frames, shared by all rows")
+    parser.add_argument("--flow-cache", help="folder for optical flow, shared by all rows")
     parser.add_argument("--table", action="store_true", help="print the results there are and stop")
     options = parser.parse_args()
     if not options.table:
