@@ -16,7 +16,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.ops.chain import extend_near, start_chain
-from wrp.ops.warp import coordinates, sample, warp_labels
+from wrp.ops.warp import Sampler, coordinates, warp_labels
 
 
 def composed(root: str) -> Rows:
@@ -58,14 +58,16 @@ def primitives(sizes: Sequence[tuple[int, int]]) -> Rows:
     rows = []
     for height, width in sizes:
         coarse = torch.randn(1, 2, 6, 8, generator=torch.Generator().manual_seed(0)) * 5
-        coords, _ = coordinates(functional.interpolate(coarse, (height, width), mode="bicubic"))
+        flow = functional.interpolate(coarse, (height, width), mode="bicubic")
+        coords, _ = coordinates(flow)
         for channels in (2, 3, 4):
             values = torch.randn(1, channels, height, width)
             grid = coords.permute(0, 2, 3, 1) * torch.tensor([2 / (width - 1), 2 / (height - 1)]) - 1
             torch_route = lambda v=values, g=grid: functional.grid_sample(v, g, align_corners=True)  # noqa: E731
-            routes = (torch_route, lambda v=values: gathered(v, coords), lambda v=values: sample(v, coords))  # noqa: B023
+            along = lambda v=values: Sampler(v).along(flow)  # noqa: E731, B023
+            routes = (torch_route, lambda v=values: gathered(v, coords), along)  # noqa: B023
             times = least(7, *routes)
-            by_route = dict(zip(("grid_sample", "four gathers", "sample() (cv2.remap)"), times, strict=True))
+            by_route = dict(zip(("grid_sample", "four gathers", "along() (cv2.remap)"), times, strict=True))
             milliseconds = {route: 1e3 * seconds for route, seconds in by_route.items()}
             rows.append({"frames": size_name((height, width)), "channels": channels} | milliseconds)
     return rows

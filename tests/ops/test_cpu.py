@@ -6,15 +6,21 @@ from torch.nn import functional
 
 from wrp.ops import cpu
 from wrp.ops import warp as warping
+from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.consistency import photometric_error
 from wrp.ops.vote import push_labels
-from wrp.ops.warp import Sampler, coordinates, in_frame, sample, warp, warp_labels
+from wrp.ops.warp import Sampler, compose, coordinates, in_frame, warp, warp_labels
 
 
-def by_torch(values: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
+def by_torch(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     height, width = values.shape[-2:]
-    grid = coords.double().permute(0, 2, 3, 1) * torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]) - 1
+    coords = coordinates(flow)[0].double()
+    grid = coords.permute(0, 2, 3, 1) * torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]) - 1
     return functional.grid_sample(values.double(), grid.double(), padding_mode="border", align_corners=True).float()
+
+
+def along(values: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    return Sampler(values).along(flow)[0]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 9])
@@ -22,9 +28,9 @@ def by_torch(values: torch.Tensor, coords: torch.Tensor) -> torch.Tensor:
 def test_both_routes_agree(channels: int, size: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(channels)
     values = torch.randn(2, channels, *size, generator=generator)
-    coords, _ = coordinates(8 * torch.randn(2, 2, *size, generator=generator))
-    assert cpu.serves(values, coords)
-    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+    flow = 8 * torch.randn(2, 2, *size, generator=generator)
+    assert cpu.serves(values, flow)
+    torch.testing.assert_close(along(values, flow), by_torch(values, flow), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (37, 53)])
@@ -50,35 +56,36 @@ def test_both_routes_agree_along_a_flow(size: tuple[int, int], monkeypatch: pyte
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6, -1e6, 3e9])
 def test_labels_do_not_come_from_nowhere(value: float) -> None:
-    flow = torch.full((1, 2, 4, 5), value)
-    labels = torch.ones(1, 4, 5, dtype=torch.uint8)
+    flow = torch.full((1, 2, 40, 50), value)
+    labels = torch.ones(1, 40, 50, dtype=torch.uint8)
     assert (warp_labels(labels, flow) == 255).all()
     assert (push_labels(labels[0], flow[0]) == 255).all()
     assert not in_frame(flow).any()
     assert not warp(labels[None].float(), flow)[0].any()
 
 
-def test_samples_may_be_more_or_fewer_than_values() -> None:
-    values = torch.rand(1, 3, 9, 11)
-    coords = torch.rand(1, 2, 30, 4) * 8
-    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
-
-
-def test_values_that_are_not_contiguous_are_sampled_alike() -> None:
+def test_values_and_flows_that_are_not_contiguous_are_sampled_alike() -> None:
     values = torch.rand(1, 9, 11, 3).permute(0, 3, 1, 2)
-    coords = coordinates(torch.rand(1, 9, 11, 2).permute(0, 3, 1, 2))[0].transpose(2, 3).contiguous().transpose(2, 3)
-    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+    flow = torch.randn(1, 2, 11, 9).transpose(2, 3)
+    torch.testing.assert_close(along(values, flow), by_torch(values, flow), atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("part", ["values", "coords"])
+@pytest.mark.parametrize("part", ["values", "flow"])
 def test_gradients_take_the_route_of_torch(part: str) -> None:
-    values, coords = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
-    tensor = {"values": values, "coords": coords}[part].requires_grad_()
-    assert not cpu.serves(values, coords)
-    sample(values, coords).sum().backward()
+    values, flow = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
+    tensor = {"values": values, "flow": flow}[part].requires_grad_()
+    assert not cpu.serves(values, flow)
+    along(values, flow).sum().backward()
     assert tensor.grad is not None
     with torch.no_grad():
-        assert cpu.serves(values, coords)
+        assert cpu.serves(values, flow)
+
+
+@pytest.mark.parametrize("size", [(1, 2**15 - 2), (1, 2**15 - 1), (2**15, 1)])
+def test_sides_that_opencv_cannot_count_take_the_route_of_torch(size: tuple[int, int]) -> None:
+    values, flow = torch.rand(1, 2, *size), torch.ones(1, 2, *size)
+    torch.testing.assert_close(along(values, flow), by_torch(values, flow), atol=2e-3, rtol=0)
+    assert warp_labels(torch.zeros(1, *size, dtype=torch.uint8), flow).shape == (1, *size)
 
 
 def test_gradients_of_warping_are_right() -> None:
@@ -90,15 +97,15 @@ def test_gradients_of_warping_are_right() -> None:
 
 
 def test_an_opencv_that_rounds_coordinates_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rounding(image, x, y, out, relative=False):  # type: ignore[no-untyped-def]
-        exact(image, (x * 32).round() / 32, y, out, relative)
+    def rounding(image, x, y, out):  # type: ignore[no-untyped-def]
+        exact(image, (x * 32).round() / 32, y, out)
 
     exact = cpu._remap
     cpu.remap_is_exact.cache_clear()
     monkeypatch.setattr(cpu, "_remap", rounding)
-    values, coords = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
+    values, flow = torch.rand(1, 2, 5, 6), torch.rand(1, 2, 5, 6) * 4
     assert not cpu.remap_is_exact()
-    torch.testing.assert_close(sample(values, coords), by_torch(values, coords), atol=2e-5, rtol=0)
+    torch.testing.assert_close(along(values, flow), by_torch(values, flow), atol=2e-5, rtol=0)
     monkeypatch.undo()
     cpu.remap_is_exact.cache_clear()
 
@@ -112,10 +119,10 @@ def test_smoothing_agrees_at_the_border_too(size: tuple[int, int]) -> None:
 
 
 def test_results_do_not_share_memory() -> None:
-    values, coords = torch.rand(1, 3, 6, 7), torch.rand(1, 2, 6, 7) * 5
-    first = sample(values, coords)
+    values, flow = torch.rand(1, 3, 6, 7), torch.rand(1, 2, 6, 7) * 5
+    first = along(values, flow)
     kept = first.clone()
-    sample(values + 1, coords)
+    along(values + 1, flow)
     assert torch.equal(first, kept)
 
 
@@ -125,3 +132,10 @@ def test_compiled_warping_equals_eager() -> None:
     compiled = torch.compile(warp, backend="aot_eager", fullgraph=True)
     for found, expected in zip(compiled(values, flow), warp(values, flow), strict=True):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    # Flows are sixteen times as large as these values.
+    composed = torch.compile(compose, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(composed(flow, -flow), compose(flow, -flow), atol=2e-4, rtol=0)
+    chain = start_chain(torch.zeros(32, 48))
+    extended = torch.compile(extend_near, backend="aot_eager", fullgraph=True)(chain, flow, -flow)
+    torch.testing.assert_close(extended.flow, extend_near(chain, flow, -flow).flow, atol=2e-4, rtol=0)
+    assert torch.equal(extended.error, extend_near(chain, flow, -flow).error)

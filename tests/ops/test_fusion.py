@@ -253,6 +253,12 @@ def test_elected_labels_are_the_maximum_of_the_votes() -> None:
         torch.testing.assert_close(share, confidence[0])
 
 
-def test_of_equal_votes_the_first_source_wins() -> None:
-    labels = torch.tensor([[[3]], [[1]]], dtype=torch.uint8)
-    assert elect(labels, torch.full((2,), 0.5))[0].item() == 3
+def test_of_equal_votes_the_lowest_class_wins() -> None:
+    for first, second in ((3, 1), (1, 3)):
+        labels = torch.tensor([[[first]], [[second]]], dtype=torch.uint8)
+        assert elect(labels, torch.full((2,), 0.5))[0].item() == 1
+
+
+def test_of_five_sources_none_is_elected() -> None:
+    with pytest.raises(ValueError, match="got 5"):
+        elect(torch.zeros(5, 1, 1, dtype=torch.uint8), torch.ones(5))

@@ -14,7 +14,7 @@ from wrp.flow.padding import Padding
 from wrp.flow.resizing import Resizer, resize_flow
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.finite import NotFinite
-from wrp.ops.warp import compose, coordinates, sample
+from wrp.ops.warp import Sampler, compose
 from wrp.types import ClipBatch, FramePair
 
 
@@ -70,8 +70,8 @@ class FlowEstimator(nn.Module, ABC):
 
         Here, what remains between s and t warped along the guess; subclasses that can start from a guess do that.
         """
-        coords, _ = coordinates(start)
-        warped = sample(frames_t, coords).round().clamp(0, 255).to(torch.uint8)
+        [warped] = Sampler(frames_t).along(start)
+        warped = warped.round().clamp(0, 255).to(torch.uint8)
         return compose(self.estimate(frames_s, warped, None).float(), start)
 
     def magnification(self, height: int, width: int) -> float:

@@ -137,12 +137,12 @@ class Copy(Propagator):
     def label(self, module: Any, target: Target) -> Labels:
         """Labels of the anchors, weighed by nearness."""
         labels = torch.stack([target.anchors[a] for a in sorted(target.anchors)])
-        away = labels.new_tensor([abs(target.index - a) for a in sorted(target.anchors)], dtype=torch.float32)
+        away = torch.tensor([abs(target.index - a) for a in sorted(target.anchors)], dtype=torch.float32)
         if self.anchors == "previous":
             labels, away = labels[:1], away[:1]
         if self.anchors == "nearest":
             labels = hide_farther(labels, away, torch.arange(len(away)))
-        return elect(labels, 1 / away)
+        return elect(labels, 1 / (away + 1e-3 * torch.arange(len(away))))  # halfway, the earlier one
 
 
 class Motion(Propagator):

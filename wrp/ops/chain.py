@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from wrp.ops.consistency import disagree, forward_backward_error
-from wrp.ops.cpu import add, backend, either, tensor
-from wrp.ops.warp import Sampler, compose, finite, in_frame, warp_labels
+from wrp.ops.cpu import add, either
+from wrp.ops.warp import Sampler, compose, finite, out_of_frame, warp_labels
 
 
 @dataclass
@@ -74,4 +74,4 @@ def replace_flow(chain: Chain, flow: Tensor) -> Chain:
 
 
 def _chain(flow: Tensor, failed: Tensor) -> Chain:
-    return Chain(flow, either(failed, tensor(~backend(in_frame(flow))[1])))
+    return Chain(flow, either(failed, out_of_frame(flow)))

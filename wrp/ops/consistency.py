@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import backend, box_sums, either, serves, tensor
-from wrp.ops.warp import Sampler, in_frame
+from wrp.ops.cpu import backend, box_sums, either, quiet, serves, tensor
+from wrp.ops.warp import Sampler, out_of_frame
 
 
 def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Tensor:
@@ -30,15 +30,14 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
         (B, H, W) bool, True where the motion is in error, in frame s.
     """
     [back] = Sampler(flow_ts).along(flow_st)
-    _, outside = backend(~in_frame(flow_st))
-    return either(disagree(flow_st, back, alpha, beta), tensor(outside))
+    return either(disagree(flow_st, back, alpha, beta), out_of_frame(flow_st))
 
 
 def disagree(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Tensor:
     """Where ``|F + B|² > α (|F|² + |B|²) + β``; F is a flow (B, 2, H, W) and B the way back met there."""
-    _, flow, back = backend(flow.float(), back.float())
+    xp, flow, back = backend(flow.float(), back.float())
     x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with quiet(xp):
         residual = (x + u) ** 2 + (y + v) ** 2
         magnitude = x * x + y * y + u * u + v * v
         # Written so that a residual or magnitude that is not finite fails.

@@ -8,7 +8,8 @@ what it has just freed. Measured by experiments/benchmarks/motion.py.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -36,7 +37,7 @@ def serves(*tensors: Tensor) -> bool:
             tensor.device.type == "cpu"
             and not (torch.is_grad_enabled() and tensor.requires_grad)
             # OpenCV counts rows and columns with 16 bits
-            and max(tensor.shape[-2:]) < 2**15
+            and max(tensor.shape[-2:]) < 2**15 - 1
             for tensor in tensors
         )
     )
@@ -52,10 +53,15 @@ def tensor(array: Any) -> Tensor:
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
 
 
+def quiet(module: Any) -> AbstractContextManager[Any]:
+    """Numbers that are not finite without a warning, in a formula for numpy or torch; torch has none."""
+    return np.errstate(invalid="ignore", over="ignore") if module is np else nullcontext()
+
+
 def add(first: Tensor, second: Tensor) -> Tensor:
     """The sum of two tensors."""
-    _, one, other = backend(first, second)
-    with np.errstate(invalid="ignore", over="ignore"):
+    xp, one, other = backend(first, second)
+    with quiet(xp):
         return tensor(one + other)
 
 
@@ -131,39 +137,33 @@ _sampled = _Buffer()
 
 
 class Images:
-    """Maps (B, C, H, W) each, laid out once for many samples: OpenCV wants the channels of a pixel side by side."""
+    """Maps (B, C, H, W) each, as OpenCV samples them; the same memory where they have one or two channels."""
 
     def __init__(self, values: Sequence[Tensor]) -> None:
         self.channels = [value.shape[1] for value in values]
-        self.images = [
-            _images([*chain(*(value[number].float().numpy() for value in values))]) for number in range(len(values[0]))
-        ]
+        planes = ([*chain(*(value[number].float().numpy() for value in values))] for number in range(len(values[0])))
+        self.images = [_images(one) for one in planes]
 
-    def sample(self, coords: Tensor, relative: bool = False) -> list[Tensor]:
-        """Bilinear samples of each map: (B, C, h, w) float32 each.
-
-        Args:
-            coords: Where, (B, 2, h, w) in pixels; at the border instead of out of the frame.
-            relative: They are counted from each pixel, as a flow is.
-        """
-        results = [reused(len(coords), channels, *coords.shape[-2:]) for channels in self.channels]
-        for number, (x, y) in enumerate(coords.float().numpy()):
+    def along(self, flow: Tensor) -> list[Tensor]:
+        """Bilinear samples (B, C, h, w) float32 of each map where a flow (B, 2, h, w) leads, at most to the border."""
+        results = [reused(len(flow), channels, *flow.shape[-2:]) for channels in self.channels]
+        for number, (x, y) in enumerate(flow.float().numpy()):
             outs = [plane for result in results for plane in result[number].numpy()]
             for image in self.images[number]:
                 count = 1 if image.ndim == 2 else _CHANNELS
                 wanted, outs = outs[:count], outs[count:]
                 if count == 1:
-                    _remap(image, x, y, wanted[0], relative)
+                    _remap(image, x, y, wanted[0])
                     continue
                 sampled = _sampled.get(*x.shape)
-                _remap(image, x, y, sampled, relative)
+                _remap(image, x, y, sampled)
                 # One pass over the interleaved samples, straight into the results.
                 cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
         return results
 
 
 def _images(planes: list[np.ndarray]) -> list[np.ndarray]:
-    """Planes side by side by fours; one or two that are left take less time by themselves."""
+    """Planes side by side by fours, as OpenCV wants them; one or two that are left take less time by themselves."""
     groups = [planes[start : start + _CHANNELS] for start in range(0, len(planes), _CHANNELS)]
     images: list[np.ndarray] = []
     for group in groups:
@@ -171,15 +171,8 @@ def _images(planes: list[np.ndarray]) -> list[np.ndarray]:
     return images
 
 
-def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray, relative: bool = False) -> None:
-    flags = cv2.INTER_LINEAR | (cv2.WARP_RELATIVE_MAP if relative else 0)
-    cv2.remap(image, x, y, flags, out, cv2.BORDER_REPLICATE)
-
-
-def remap_nearest(values: Tensor, coords: Tensor) -> Tensor:
-    """Nearest samples of ``values`` (B, H, W) uint8 or bool at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
-    nearest = _nearest(coords.float().numpy() + _HALF)
-    return _remap_nearest(values, zip(nearest[:, 0], nearest[:, 1], strict=True), cv2.BORDER_REPLICATE, 0)
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
+    cv2.remap(image, x, y, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP, out, cv2.BORDER_REPLICATE)
 
 
 def remap_labels(values: Tensor, flow: Tensor, axes: tuple[Tensor, Tensor], outside: int) -> Tensor:
@@ -194,36 +187,33 @@ def remap_labels(values: Tensor, flow: Tensor, axes: tuple[Tensor, Tensor], outs
     Returns:
         (B, h, w), dtype of ``values``.
     """
-    x, y = (_nearest(flow[:, axis].float().numpy() + along.numpy() + _HALF) for axis, along in enumerate(axes))
-    return _remap_nearest(values, zip(x, y, strict=True), cv2.BORDER_CONSTANT, outside)
-
-
-_HALF = np.float32(0.5)
+    result = np.empty((len(values), *flow.shape[-2:]), np.uint8)
+    x, y = (_nearest(flow[:, axis].float().numpy() + along.numpy()) for axis, along in enumerate(axes))
+    for value, column, row, out in zip(values.view(torch.uint8).numpy(), x, y, result, strict=True):
+        value = np.ascontiguousarray(value)
+        cv2.remap(value, column, row, cv2.INTER_NEAREST, out, cv2.BORDER_CONSTANT, outside)
+    return torch.from_numpy(result).view(values.dtype)
 
 
 def _nearest(places: np.ndarray) -> np.ndarray:
+    """Whole places; what is not a number is out of frame."""
+    places += np.float32(0.5)
     # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel.
-    return np.floor(places, out=places)
-
-
-def _remap_nearest(
-    values: Tensor, places: Iterable[tuple[np.ndarray, np.ndarray]], border: int, outside: int
-) -> Tensor:
-    results = [
-        cv2.remap(np.ascontiguousarray(value), x, y, cv2.INTER_NEAREST, None, border, outside)
-        for value, (x, y) in zip(values.view(torch.uint8).numpy(), places, strict=True)
-    ]
-    return torch.from_numpy(results[0][None] if len(results) == 1 else np.stack(results)).view(values.dtype)
+    np.floor(places, places)
+    return np.fmax(places, np.float32(-1), places)
 
 
 @lru_cache(maxsize=1)
 def remap_is_exact() -> bool:
     """Whether this OpenCV interpolates at the very coordinates; releases before 5 round them to 1/32 pixel."""
-    ramp = np.repeat(np.arange(64, dtype=np.float32).reshape(1, 64, 1), _CHANNELS, 2)
-    x = np.linspace(0, 63, 256, dtype=np.float32).reshape(1, -1)
-    found = np.empty((1, 256, _CHANNELS), np.float32)
-    _remap(ramp, x, np.zeros_like(x), found)
-    return bool(np.abs(found[0, :, 0] - x[0]).max() < 1e-4)
+    if not hasattr(cv2, "WARP_RELATIVE_MAP"):
+        return False
+    places, column = np.linspace(0, 63, 256, dtype=np.float32).reshape(1, -1), np.arange(256, dtype=np.float32)
+    ramp, found = np.arange(64, dtype=np.float32).reshape(1, 64), np.empty((1, 256), np.float32)
+    found_by_fours = np.empty((1, 256, _CHANNELS), np.float32)
+    _remap(ramp, places - column, np.zeros_like(places), found)
+    _remap(np.repeat(ramp[..., None], _CHANNELS, 2), places - column, np.zeros_like(places), found_by_fours)
+    return bool(max(np.abs(found - places).max(), np.abs(found_by_fours - places[..., None]).max()) < 1e-4)
 
 
 def filter_rows_and_columns(values: Tensor, kernel: Sequence[float]) -> Tensor:

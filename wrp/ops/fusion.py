@@ -181,14 +181,21 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Labels (H, W) uint8, 255 where no source has one, and the share of the sources that say so in the weight of all
-        that have a label there, (H, W) float32; of equals, the first source wins.
+        that have a label there, (H, W) float32; of equals, the lowest class wins.
+
+    Raises:
+        ValueError: If there are more sources.
     """
     sums, count = _sums_of_subsets(weights.tolist()), len(labels)
-    ranks = torch.tensor([sorted(set(sums)).index(one) for one in sums], dtype=torch.uint8)
-    shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in sums])
+    if count > 4:
+        raise ValueError(f"expected the labels of up to four sources, got {count}")
+    order = sorted(set(sums))
+    ranks = torch.tensor([order.index(one) for one in sums], dtype=torch.uint8)
+    order += [0.0] * (len(sums) - len(order))
+    shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in order])
     # Which sources agree is a byte with a bit for each: the work is on bytes, and weights are looked up.
     xp, labels, bits = backend(labels, 2 ** torch.arange(count, dtype=torch.uint8, device=labels.device))
-    chosen = agreeing = highest = None
+    chosen = highest = None
     known = xp.zeros_like(labels[0])
     for s, label in enumerate(labels):
         said = label != IGNORE_INDEX
@@ -197,13 +204,12 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         code = sum((bits[other] * (labels[other] == label) for other in range(s + 1, count)), bits[s]) * said
         rank = backend(look_up(ranks, tensor(code)))[1]
         if chosen is None:
-            chosen, agreeing, highest = label, code, rank
+            chosen, highest = label, rank
             continue
-        better = rank > highest
+        better = (rank > highest) | (rank == highest) & (label < chosen)
         chosen = label * better + chosen * ~better  # many times as fast as numpy's `where`
-        agreeing = code * better + agreeing * ~better
         highest = xp.maximum(rank, highest)
-    return tensor(chosen), look_up(shares, tensor(agreeing + known * 2**count))
+    return tensor(chosen), look_up(shares, tensor(highest + known * len(sums)))
 
 
 def _sums_of_subsets(weights: list[float]) -> list[float]:

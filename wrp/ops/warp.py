@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, remap_nearest, serves, tensor
+from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, serves, tensor
 from wrp.types import IGNORE_INDEX
 
 # Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
@@ -39,25 +39,20 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
     """
     height, width = flow.shape[-2:]
     column, row = _axes(flow)
-    xp, flow, column, row = backend(flow.float(), column, row)
-    points = xp.stack((flow[:, 0] + column, flow[:, 1] + row), 1)
-    x, y = points[:, 0], points[:, 1]
-    valid = _inside(x, y)
-    if xp is torch:
-        coords = torch.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1).nan_to_num()
-    else:
-        np.clip(x, 0, width - 1, x)
-        np.clip(y, 0, height - 1, y)
-        # What is not a number is clipped to nothing. Looking for it is cheaper than replacing it.
-        coords = points if np.isfinite(points.sum()) else np.nan_to_num(points)
-    return tensor(coords), tensor(valid)
+    x, y = flow[:, 0].float() + column, flow[:, 1].float() + row
+    coords = torch.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1).nan_to_num()
+    return coords, _inside(x, y)
 
 
 def in_frame(flow: Tensor) -> Tensor:
     """The mask of :func:`coordinates` alone."""
-    column, row = _axes(flow)
-    _, flow, column, row = backend(flow.float(), column, row)
+    _, flow, column, row = backend(flow.float(), *_axes(flow))
     return tensor(_inside(flow[:, 0] + column, flow[:, 1] + row))
+
+
+def out_of_frame(flow: Tensor) -> Tensor:
+    """Where a flow (B, 2, H, W) leads out of the frame or is not finite, (B, H, W) bool."""
+    return tensor(~backend(in_frame(flow))[1])
 
 
 def _inside(x: Any, y: Any) -> Any:
@@ -76,25 +71,12 @@ class Sampler:
     """Maps (B, C, H, W) each that are sampled together, and more than once.
 
     Args:
-        values: Images, probabilities or flows of one frame.
+        values: Images, probabilities or flows of one frame; not to be changed as long as samples are taken.
     """
 
     def __init__(self, *values: Tensor) -> None:
         self.values = values
         self.images = Images(values) if serves(*values) and remap_is_exact() else None
-
-    def __call__(self, coords: Tensor) -> list[Tensor]:
-        """Bilinear samples (B, C, h, w) float32 of each map at ``coords`` (B, 2, h, w), see :func:`sample`."""
-        if self.images is not None and serves(coords):
-            return self.images.sample(coords)
-        height, width = self.values[0].shape[-2:]
-        scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
-        with torch.autocast(coords.device.type, enabled=False):
-            values = torch.cat([value.float() for value in self.values], 1)
-            sampled = functional.grid_sample(
-                values, coords.permute(0, 2, 3, 1) * scale - 1, padding_mode="border", align_corners=True
-            )
-        return list(sampled.split([value.shape[1] for value in self.values], 1))
 
     def along(self, flow: Tensor) -> list[Tensor]:
         """Bilinear samples (B, C, H, W) float32 of each map where a flow (B, 2, H, W) leads.
@@ -102,8 +84,9 @@ class Sampler:
         Out of the frame they are those at its border; where the flow is not finite they mean nothing.
         """
         if self.images is not None and serves(flow):
-            return self.images.sample(flow, relative=True)
-        return self(coordinates(flow)[0])
+            return self.images.along(flow)
+        sampled = sample(torch.cat([value.float() for value in self.values], 1), coordinates(flow)[0])
+        return list(sampled.split([value.shape[1] for value in self.values], 1))
 
 
 def sample(values: Tensor, coords: Tensor) -> Tensor:
@@ -111,7 +94,11 @@ def sample(values: Tensor, coords: Tensor) -> Tensor:
 
     Coordinates are expected in the frame (see :func:`coordinates`); the outer half of a border pixel has its value.
     """
-    return Sampler(values)(coords)[0]
+    height, width = values.shape[-2:]
+    scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    grid = coords.permute(0, 2, 3, 1) * scale - 1
+    with torch.autocast(coords.device.type, enabled=False):
+        return functional.grid_sample(values.float(), grid, padding_mode="border", align_corners=True)
 
 
 def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,8 +123,6 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
 
 def sample_nearest(values: Tensor, coords: Tensor) -> Tensor:
     """Nearest samples of ``values`` (B, H, W) of any dtype at ``coords`` (B, 2, h, w) in the frame: (B, h, w)."""
-    if serves(values, coords) and values.dtype in (torch.uint8, torch.bool):
-        return remap_nearest(values, coords)
     whole = (coords + 0.5).long()  # rounded down: coordinates are not negative
     index = whole[:, 1] * values.shape[-1] + whole[:, 0]
     return values.flatten(1).gather(1, index.flatten(1)).view(-1, *coords.shape[-2:])
@@ -149,17 +134,16 @@ def landing_index(flow: Tensor) -> Tensor:
     The index is into a frame with a margin of one pixel, where all is that lands out of the frame.
     """
     height, width = flow.shape[-2:]
-    column, row = _axes(flow)
-    xp, flow, column, row = backend(finite(flow.float()), column, row)
-    # Whole numbers are rounded down behind the margin: what is clipped is not negative.
-    x = (flow[:, 0] + column + 1.5).clip(0, width + 1)
-    y = (flow[:, 1] + row + 1.5).clip(0, height + 1)
+    xp, flow, column, row = backend(finite(flow.float()), *_axes(flow))
+    x = xp.floor(flow[:, 0] + column + 0.5).clip(-1, width)
+    y = xp.floor(flow[:, 1] + row + 0.5).clip(-1, height)
     if xp is torch:
-        return y.long() * (width + 2) + x.long()
-    index = y.astype(np.int64)
+        return y.long() * (width + 2) + x.long() + (width + 3)
+    index = y.astype(np.int32)
     index *= width + 2
-    index += x.astype(np.int64)
-    return tensor(index)
+    index += x.astype(np.int32)
+    index += width + 3
+    return torch.from_numpy(index.astype(np.int64))
 
 
 def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -173,7 +157,7 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
     Returns:
         (B, H, W), dtype of ``labels``.
     """
-    if serves(labels, flow) and labels.dtype in (torch.uint8, torch.bool):
+    if serves(labels, flow) and labels.dtype in (torch.uint8, torch.bool) and 0 <= ignore_index <= 255:
         return remap_labels(labels, flow, _axes(flow), int(ignore_index))
     coords, valid = coordinates(flow)
     return sample_nearest(labels, coords).masked_fill(~valid, ignore_index)
