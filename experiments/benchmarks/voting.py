@@ -92,7 +92,7 @@ def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tu
         def work(key: str, batch: ClipBatch = batch, found: dict = found) -> Callable[[], None]:
             return lambda: found.update({key: works[key](batch, sources[key])})  # noqa: B023, run in this round
 
-        plain, vote, fusion = least(2 if every == 10 else 1, *(work(key) for key in works))
+        plain, vote, fusion = least(max(3, 70 // every), *(work(key) for key in works))
         same = torch.stack([(x == y).float().mean() for x, y in zip(found["plain"], found["vote"], strict=True)])
         frames = every - 1
         rows.append(

@@ -58,11 +58,11 @@ def quiet(module: Any) -> AbstractContextManager[Any]:
     return np.errstate(invalid="ignore", over="ignore") if module is np else nullcontext()
 
 
-def add(first: Tensor, second: Tensor) -> Tensor:
-    """The sum of two tensors."""
-    xp, one, other = backend(first, second)
+def add(first: Tensor, fresh: Tensor) -> Tensor:
+    """The sum of two tensors; it takes the memory of the second one, where numpy makes it."""
+    xp, one, other = backend(first, fresh)
     with quiet(xp):
-        return tensor(one + other)
+        return tensor(np.add(one, other, other) if xp is np else one + other)
 
 
 def either(first: Tensor, second: Tensor) -> Tensor:
