@@ -460,3 +460,17 @@ def test_suggestions_are_compared_with_even_spacing(
     script("suggest/curve.py").main()
     assert "| one by one | uniform |" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "curve.json").read_text())["miou"]["suggested"]) == 2
+
+
+def test_a_data_set_backward_in_time(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["reverse.py", str(trees / "camvid"), str(tmp_path / "reversed")])
+    script("propagation/reverse.py").main()
+    there, back = open_index(trees / "camvid"), open_index(tmp_path / "reversed")
+    for clip, turned in zip(there.clips, back.clips, strict=True):
+        for frame, opposite in zip(clip.frames, reversed(turned.frames), strict=True):
+            assert isinstance(opposite.image, Path)
+            assert opposite.image.read_bytes() == frame.image.read_bytes()
+            assert (frame.label is None) == (opposite.label is None)
+            if frame.label is not None and opposite.label is not None:
+                labels = read_label(opposite.label, back.label_map)
+                assert torch.equal(labels, read_label(frame.label, there.label_map))

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import time
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -114,18 +113,15 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
         module.net = pretrained(num_classes, choices["net"], crop, options.flow_cache)
     walked = {key: getattr(ROWS[row][key], "signature", str(ROWS[row][key])) for key in WALKED if key in ROWS[row]}
     module.walks = WALKS[str(walked)]
-    started = time.perf_counter()
     pl.seed_everything(options.seed + 1, verbose=False)  # here, as some rows have drawn more before
     fit(module, data, options.steps)
-    seconds = time.perf_counter() - started
     teacher = choices["teacher"] or NoTeacher(num_classes)
     scorer = PropagationModule(num_classes, METHODS, teacher, module.eval(), flow)
     items = IntervalItems(data.index.clips, data.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in range(len(items)):
             scorer.test_step(items[number], number)
-    scores = {method: round(score["miou"], 2) for method, score in scorer.test_score.compute().items()}
-    return {"seconds": round(seconds), **scores}
+    return {method: round(score["miou"], 2) for method, score in scorer.test_score.compute().items()}
 
 
 def find_teacher(options: argparse.Namespace) -> Any:
@@ -183,14 +179,13 @@ def table() -> str:
     rows = sorted(
         RESULTS, key=lambda r: (r["root"], r["scale"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"])
     )
-    header = ["", "scale", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion", "seconds"]
+    header = ["", "scale", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion"]
     cells = [
         [
             r["row"],
             *(str(r[key]) for key in ("scale", "every", "offset", "steps", "seed")),
             *(f"{r[key]:.2f}" for key in ("motion", "inpaint", "refine")),
             f"{r['refine'] - r['motion']:+.2f}",
-            str(r["seconds"]),
         ]
         for r in rows
     ]
