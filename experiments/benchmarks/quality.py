@@ -27,12 +27,12 @@ from methods import BY_MOTION, BY_NETWORKS, Masks, score
 def by_motion(
     roots: Sequence[str], every: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = tuple(BY_MOTION)
 ) -> Rows:
-    """Propagators without networks, mIoU: a row each, a column for each data set and K, a value for each seed.
+    """Propagators without networks: a row for each data set and K, a column for each of them, a value for each seed.
 
     Propagation draws nothing at random: a seed is the number of the first label that is kept, so that each has other
     labels and other hidden frames; there are at most K of them.
     """
-    rows: Rows = [{"method": method} for method in methods]
+    rows: Rows = []
     flow = FlowCache(DIS())
     for root in roots:
         for spacing in every:
@@ -41,7 +41,12 @@ def by_motion(
             for seed in (seed for seed in seeds if seed < spacing):
                 index = select_clips(open_index(root), None, spacing, seed)
                 found.append(score(index, list(methods), flow=flow, name=f"{name}, seed {seed}"))
-            _add(rows, name, index, found)
+            row = {"data": Path(root).name, "K": spacing}
+            miou = {method: [scores[method]["miou"] for scores, _ in found] for method in methods}
+            rows.append({**row, "score": "mIoU", **miou})
+            if index.binary:
+                region = {method: [_mean_region(masks, method) for _, masks in found] for method in methods}
+                rows.append({**row, "score": "J", **region})
     return rows
 
 

@@ -75,7 +75,7 @@ def quality(extent: Extent, inputs: Inputs) -> list[Part]:
     parts = [
         Part(
             "Quality by motion alone",
-            "mIoU in percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside "
+            "Percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside "
             "a labelled one. With several seeds, mean ± deviation over the first label that is kept.",
             by_motion(inputs.roots, extent.every, extent.seeds, **methods),
         )
