@@ -42,11 +42,7 @@ def by_motion(
                 index = select_clips(open_index(root), None, spacing, seed)
                 found.append(score(index, list(methods), flow=flow, name=f"{name}, seed {seed}"))
             row = {"data": Path(root).name, "K": spacing}
-            miou = {method: [scores[method]["miou"] for scores, _ in found] for method in methods}
-            rows.append({**row, "score": "mIoU", **miou})
-            if index.binary:
-                region = {method: [_mean_region(masks, method) for _, masks in found] for method in methods}
-                rows.append({**row, "score": "J", **region})
+            rows += [{**row, "score": name, **values} for name, values in _by_score(methods, index, found).items()]
     return rows
 
 
@@ -70,7 +66,9 @@ def by_networks(runs: Sequence[str]) -> Rows:
             scores, masks = score(index, methods, *networks, FlowCache(DIS()), name=f"{name}, {run.name}")
             scores["student"] = finished(run).get("student", {"miou": None})
             found.append((scores, masks))
-        _add(rows, name, index, found)
+        for score_name, values in _by_score([row["method"] for row in rows], index, found).items():
+            for row in rows:
+                row[name if score_name == "mIoU" else f"{name}, {score_name}"] = values[row["method"]]
     return rows
 
 
@@ -82,12 +80,14 @@ def finished(run: Path) -> dict[str, Any]:
     return read_metrics(index, run)
 
 
-def _add(rows: Rows, name: str, index: ClipIndex, found: list[tuple[dict[str, dict[str, Any]], Masks]]) -> None:
-    """Put the scores of one data set and K into its column, and J of masks of one object beside it."""
-    for row in rows:
-        row[name] = [scores[row["method"]]["miou"] for scores, _ in found]
-        if index.binary:
-            row[f"{name}, J"] = [_mean_region(masks, row["method"]) for _, masks in found]
+def _by_score(
+    methods: Sequence[str], index: ClipIndex, found: list[tuple[dict[str, dict[str, Any]], Masks]]
+) -> dict[str, dict[str, list[float | None]]]:
+    """A value for each finding, of each method: mIoU, and J where there are masks of one object."""
+    values = {"mIoU": {method: [scores[method]["miou"] for scores, _ in found] for method in methods}}
+    if index.binary:
+        values["J"] = {method: [_mean_region(masks, method) for _, masks in found] for method in methods}
+    return values
 
 
 def _mean_region(masks: Masks, method: str) -> float | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.walk import Sides, from_both_sides
+from wrp.ops.chain import start_chain
 from wrp.ops.cpu import join, serves
 from wrp.ops.fusion import count_votes, hide_farther
 from wrp.ops.vote import OFFSETS, push_labels, source_weights
@@ -129,7 +130,7 @@ def _next_round(
 
 def _flows_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) -> dict[int, Tensor]:
     """The composed flows from a frame to some frames on one side of it."""
-    way = _stay(next(iter(batch.labels.values())))
+    way = start_chain(next(iter(batch.labels.values()))).flow
     ways = {end: way for end in ends if end == index}
     at = index
     while at != ends[-1]:
@@ -153,13 +154,8 @@ def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -
 def _both_ways(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
     """The composed flow from an anchor to each frame of a walk, and the one back."""
     step = indices.step
-    there = back = _stay(batch.labels[anchor])
+    there = back = start_chain(batch.labels[anchor]).flow
     for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
         there, back = finite(compose(there, onward)), finite(compose(homeward, back))
         yield there, back
-
-
-def _stay(label: Tensor) -> Tensor:
-    """The flow (1, 2, H, W) from a frame, whose label is (H, W), to itself."""
-    return torch.zeros(1, 2, *label.shape, device=label.device)

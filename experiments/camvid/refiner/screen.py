@@ -48,7 +48,7 @@ RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 CACHE = Path("~/.cache/wrp/smaller")
 METHODS = ["motion", "semantic", "inpaint", "refine"]
 
-# What differs from the defaults of RefinementModule.
+# What differs from the defaults of RefinementModule; of ``net``, the steps that it has learned from generated clips.
 ROWS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "no colour jitter": {"jitter": 0.0},
@@ -108,12 +108,13 @@ def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
     flow = FlowCache(DIS(), options.flow_cache)
     crop = (round(192 * options.scale), round(256 * options.scale))
     choices = {"teacher": find_teacher(options), **ROWS[row]}
-    module = RefinementModule(num_classes, **{"flow": flow, "crop_size": crop, **choices})
     if "net" in choices:
-        module.net = pretrained(num_classes, choices["net"], crop, options.flow_cache)
+        choices["net"] = pretrained(num_classes, choices["net"], crop, options.flow_cache)
+    pl.seed_everything(options.seed + 1, verbose=False)
+    module = RefinementModule(num_classes, **{"flow": flow, "crop_size": crop, **choices})
     walked = {key: getattr(ROWS[row][key], "signature", str(ROWS[row][key])) for key in WALKED if key in ROWS[row]}
     module.walks = WALKS[str(walked)]
-    pl.seed_everything(options.seed + 1, verbose=False)  # here, as some rows have drawn more before
+    pl.seed_everything(options.seed + 1, verbose=False)  # again, as networks draw more or less
     fit(module, data, options.steps)
     teacher = choices["teacher"] or NoTeacher(num_classes)
     scorer = PropagationModule(num_classes, METHODS, teacher, module.eval(), flow)
