@@ -237,6 +237,11 @@ class ClipBatch:
     hidden: dict[int, Tensor] = field(default_factory=dict)
     number: int = 0
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Indices in the clip of the first and the last frame."""
+        return self.first, self.first + len(self.frames) - 1
+
     def frame(self, index: int) -> Tensor:
         """The frame (3, H, W) uint8 with this index in the clip; IndexError outside of the stretch."""
         if index < self.first:

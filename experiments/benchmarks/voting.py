@@ -69,7 +69,7 @@ def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
 
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    evidence = [e for _, e in walk_interval(batch, flow) if e is not None]
+    evidence = (e for _, e in walk_interval(batch, flow) if e is not None)
     return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in evidence]
 
 

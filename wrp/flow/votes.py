@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.walk import Sides, from_both_sides
 from wrp.ops.chain import start_chain
-from wrp.ops.cpu import join, serves
+from wrp.ops.cpu import join
 from wrp.ops.fusion import count_votes, hide_farther
 from wrp.ops.vote import OFFSETS, push_labels, source_weights
 from wrp.ops.warp import compose, finite, warp, warp_labels
@@ -145,17 +144,9 @@ def _flows_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) ->
 
 def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
     """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
-    label = batch.labels[anchor]
-    ways = _both_ways(batch, flow, anchor, indices)
-    for there, back in ahead(ways) if serves(label) else ways:
-        yield [join([push_labels(label, there[0])[None], warp_labels(label[None], back)])]
-
-
-def _both_ways(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[tuple[Tensor, Tensor]]:
-    """The composed flow from an anchor to each frame of a walk, and the one back."""
-    step = indices.step
-    there = back = start_chain(batch.labels[anchor]).flow
+    step, label = indices.step, batch.labels[anchor]
+    there = back = start_chain(label).flow  # the composed flow from the anchor, and the one back
     for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
         there, back = finite(compose(there, onward)), finite(compose(homeward, back))
-        yield there, back
+        yield [join([push_labels(label, there[0])[None], warp_labels(label[None], back)])]

@@ -12,8 +12,7 @@ from wrp.flow.ahead import ahead
 from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.spool import Spool
-from wrp.ops.chain import Chain, extend_near, start_chain
-from wrp.ops.cpu import serves
+from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.types import ClipBatch
@@ -34,38 +33,18 @@ def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) ->
         anchor: Index of the anchor in the clip.
         indices: Indices of the frames in the order of the walk, starting beside the anchor.
     """
-    if flow.any_frames:
-        yield from _corrected_from(batch, flow, anchor, indices)
-        return
-    label, image = batch.labels[anchor], image_of(batch.frame(anchor))
-    chains = _chains_from(batch, flow, anchor, indices)
-    # The next chain is extended while this one's end is looked at.
-    for index, chain in zip(indices, ahead(chains) if serves(label) else chains, strict=True):
-        yield anchor_evidence(label, image, batch.frame(index), chain, abs(index - anchor))
-
-
-def _chains_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Chain]:
-    """The chain from each frame of a walk to its anchor."""
-    step, chain = indices.step, start_chain(batch.labels[anchor])
-    for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
-        onward, homeward = neighbour.towards(step)
-        chain = extend_near(chain, homeward, onward)
-        yield chain
-
-
-def _corrected_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Evidence]:
     label, far = batch.labels[anchor], batch.frame(anchor)
     step, chain, image = indices.step, start_chain(label), image_of(far)
-    for index, neighbour in zip(
-        indices, flow.neighbours(batch, (min(index, index - step) for index in indices)), strict=True
-    ):
+    neighbours = flow.neighbours(batch, (min(index, index - step) for index in indices))
+    for index, neighbour in zip(indices, neighbours, strict=True):
         onward, homeward = neighbour.towards(step)
-        frame = batch.frame(index)
-        composed = extend_near(chain, homeward, onward)
-        direct = direct_flow(composed, flow, frame, far)
-        ways = (composed, direct)
-        said = join_sources([anchor_evidence(label, image, frame, way, abs(index - anchor)) for way in ways])
-        chain = without_drift(composed, direct, said.photometric)
+        frame, distance = batch.frame(index), abs(index - anchor)
+        chain = extend_near(chain, homeward, onward)
+        said = anchor_evidence(label, image, frame, chain, distance)
+        if flow.any_frames:
+            direct = direct_flow(chain, flow, frame, far)
+            said = join_sources([said, anchor_evidence(label, image, frame, direct, distance)])
+            chain = without_drift(chain, direct, said.photometric)
         yield said
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
 from wrp.flow.cache import cached
-from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
@@ -20,19 +18,20 @@ from wrp.metrics.segmentation import SegmentationScore
 from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input, stack_inputs
 from wrp.models.segmenter import EncoderView, encoder_name
 from wrp.modules.base import BaseModule
-from wrp.modules.examples import Walk, WalkCache, draw_sources
+from wrp.modules.examples import Place, Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
-from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
-from wrp.ops.consistency import photometric_error, to_unit
-from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
-from wrp.ops.fusion import Evidence, gather, join_sources
+from wrp.modules.walking import visit, walk_cycles
+from wrp.ops.consistency import to_unit
+from wrp.ops.fusion import Evidence, gather
 from wrp.ops.labels import decide
 from wrp.ops.noise import corrupt, displace
-from wrp.ops.warp import Sampler
-from wrp.types import ClipBatch, Propagated, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 # Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**35
+
+# Frames without a label on each side of a labelled one that are looked at, where they count in training.
+VISITED_FRAMES = 8
 
 # Features of the image from a decoder.
 VIEW_CHANNELS = 16
@@ -67,6 +66,10 @@ class RefinementModule(BaseModule):
         losses: Weight of each loss, see :class:`~wrp.SegmentationModule`; None: cross-entropy alone.
         balance: Weight of rare classes in the cross-entropy, see :func:`~wrp.losses.segmentation.cross_entropy`.
         boundary: Weight of pixels near a border in the cross-entropy beyond that of others.
+        unlabelled: Weight of the cycle over frames without a label: what is refined there, from what inference gives,
+            is brought back to the labelled frame, where ``losses`` compare it with the truth.
+        consistency: Weight of the squared difference between what is refined at a frame without a label and at the
+            labelled one, where both see the same point.
         jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
             learned by heart soon.
         optimizer: ``adamw`` or ``sgd``.
@@ -100,6 +103,8 @@ class RefinementModule(BaseModule):
         losses: dict[str, float] | None = None,
         balance: float = 0.5,
         boundary: float = 0.0,
+        unlabelled: float = 0.0,
+        consistency: float = 0.0,
         jitter: float = 0.3,
         optimizer: str = "adamw",
         lr: float = 5e-3,
@@ -125,6 +130,8 @@ class RefinementModule(BaseModule):
         self.losses = check_losses(losses or {"cross_entropy": 1.0})
         self.balance = balance
         self.boundary = boundary
+        self.unlabelled = unlabelled
+        self.consistency = consistency
         self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
         self.flow_back = cached(flow_back) if flow_back is not None else self.flow
@@ -162,54 +169,11 @@ class RefinementModule(BaseModule):
 
     @torch.no_grad()
     def walk(self, window: ClipBatch) -> Walk:
-        """Follow the flow from the target to both ends of its window."""
-        target = window.targets[0]
-        frame, label = window.frame(target), window.labels[target]
-        image_here = image_of(frame)
-        cycles: dict[int, Evidence] = {}
-        pairs: dict[int, Evidence] = {}
-        for step in (-1, 1):
-            back = start_chain(label)
-            for far, outs in self._outward(window, step):
-                onward, homeward = self.flow_back.between(window, [min(far, far - step)])[0].towards(step)
-                back = extend_near(back, homeward, onward)
-                there, offset = window.frame(far), far - target
-                image, distance = image_of(there), abs(offset)
-                backs, back = self._ways(back, there, frame, image_here, self.flow_back)
-                homes = backs[::-1] if self.crossed else backs
-                cycles[offset] = join_sources(
-                    [
-                        cycle_evidence(label, image, frame, way, home, distance)
-                        for way, home in zip(outs, homes, strict=True)
-                    ]
-                )
-                if far in window.labels:
-                    pairs[offset] = _brought(window, far, outs)
-        return Walk(label, self._semantic_at(window).half(), cycles, pairs)
-
-    def _outward(self, window: ClipBatch, step: int) -> Iterator[tuple[int, list[Chain]]]:
-        """Each frame from the target on, and the ways from the target to it."""
-        target = window.targets[0]
-        frame = window.frame(target)
-        out, far = start_chain(frame[0]), target + step
-        while window.first <= far < window.first + len(window.frames):
-            onward, homeward = self.flow.between(window, [min(far, far - step)])[0].towards(step)
-            out = extend_far(out, onward, homeward)
-            there = window.frame(far)
-            outs, out = self._ways(out, frame, there, image_of(there), self.flow)
-            yield far, outs
-            far += step
-
-    def _ways(
-        self, chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowEstimator
-    ) -> tuple[list[Chain], Chain]:
-        """The chains of the sources between two frames, as at inference, and the one to go on from."""
-        if not flow.any_frames:
-            return [chain], chain
-        direct = direct_flow(chain, flow, frame, far)
-        target = to_unit(frame[None])
-        errors = [photometric_error(target, image.along(way.flow)[0])[0] for way in (chain, direct)]
-        return [chain, direct], without_drift(chain, direct, torch.stack(errors))
+        """Follow the flow from the target to both ends of its window, and look at frames on the way if they count."""
+        cycles, pairs = walk_cycles(window, self.flow, self.flow_back, self.crossed)
+        needed = self.unlabelled or self.consistency
+        visits = visit(window, self.flow, self.semantic, VISITED_FRAMES) if needed else {}
+        return Walk(window.labels[window.targets[0]], self._semantic_at(window).half(), cycles, pairs, visits)
 
     def _semantic_at(self, window: ClipBatch) -> Tensor:
         """p^S of a labelled frame, by a teacher that does not know its label, where there is one."""
@@ -227,15 +191,38 @@ class RefinementModule(BaseModule):
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
         """Loss of ``crops`` examples at one labelled frame."""
         walk = self._walk_of(batch)
-        target = batch.targets[0]
-        image = to_unit(batch.frame(target))
+        image = to_unit(batch.frame(batch.targets[0]))
         inputs, labels = [], []
         for _ in range(self.crops):
-            example, truth = self._crop(draw_sources(walk, self.interval, self.pair_share), walk, image)
+            place = self._draw_place(walk.label)
+            example, truth = self._example(walk, image, place)
+            if torch.rand(()) < 0.5:
+                example, truth = example.flip(), truth.flip(-1)
             inputs.append(example)
             labels.append(truth)
         loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
+        if walk.visits:
+            loss = loss + self._loss_of_visit(walk, batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=self.crops)
+        return loss
+
+    def _loss_of_visit(self, walk: Walk, window: ClipBatch) -> Tensor:
+        """Loss of what is refined at a frame without a label and brought back to the labelled one."""
+        offset = list(walk.visits)[int(torch.randint(len(walk.visits), ()))]
+        visit, target, place = walk.visits[offset], window.targets[0], self._draw_place(walk.label)
+        there = to_unit(window.frame(target + offset))
+        inputs = [self._look(there, visit.evidence.crop(*place), visit.semantic, place)]
+        if self.consistency:
+            inputs.append(self._example(walk, to_unit(window.frame(target)), place)[0])
+        probs = self(stack_inputs(inputs)).float().softmax(1)
+        seen, known = visit.bring_home(probs[:1], place)
+        loss = probs.new_zeros(())
+        if self.unlabelled:
+            truth = walk.label[place].to(probs.device).masked_fill(~known, IGNORE_INDEX)
+            loss = loss + self.unlabelled * self.loss(seen.clamp(min=1e-6).log(), truth[None])
+        if self.consistency:
+            difference = (seen - probs[1:]).square().sum(1)[0]
+            loss = loss + self.consistency * (difference * known).sum() / known.sum().clamp(min=1)
         return loss
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
@@ -279,21 +266,28 @@ class RefinementModule(BaseModule):
         image, semantic = to_unit(batch.frame(target)), walk.semantic.to(self.device)
         return refiner_input(image, evidence, semantic), batch.labels[target][None]
 
-    def _crop(self, sources: list[Evidence], walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
-        label = walk.label
-        height, width = min(self.crop_size[0], label.shape[0]), min(self.crop_size[1], label.shape[1])
-        top = int(torch.randint(label.shape[0] - height + 1, ()))
-        left = int(torch.randint(label.shape[1] - width + 1, ()))
-        rows, columns = slice(top, top + height), slice(left, left + width)
+    def _draw_place(self, label: Tensor) -> Place:
+        """Rows and columns of a random crop of a frame."""
+        sides = []
+        for wanted, size in zip(self.crop_size, label.shape, strict=True):
+            start = int(torch.randint(size - min(wanted, size) + 1, ()))
+            sides.append(slice(start, start + min(wanted, size)))
+        return sides[0], sides[1]
+
+    def _example(self, walk: Walk, image: Tensor, place: Place) -> tuple[RefinerInput, Tensor]:
+        """What two anchors could say about a part of the labelled frame, and the truth there."""
+        sources = draw_sources(walk, self.interval, self.pair_share)
         # Cropped one by one: all else stays on the disk.
-        evidence = gather([source.crop(rows, columns) for source in sources]).to(image.device)
-        semantic, label = walk.semantic[:, rows, columns].to(image.device), label[rows, columns].to(image.device)
-        image = image[:, rows, columns]
-        if torch.rand(()) < 0.5:
-            evidence, semantic, image, label = evidence.flip(), semantic.flip(-1), image.flip(-1), label.flip(-1)
-        example = refiner_input(image, self._disturbed(evidence), semantic)
+        evidence = gather([source.crop(*place) for source in sources])
+        return self._look(image, evidence, walk.semantic, place), walk.label[place].to(image.device)
+
+    def _look(self, image: Tensor, evidence: Evidence, semantic: Tensor, place: Place) -> RefinerInput:
+        """What the refiner sees of a part of a frame, disturbed."""
+        whole = (slice(None), *place)
+        disturbed = self._disturbed(evidence.to(image.device))
+        example = refiner_input(image[whole], disturbed, semantic[whole].to(image.device))
         example.image = self.jitter(example.image)
-        return example, label
+        return example
 
     def _disturbed(self, evidence: Evidence) -> Evidence:
         labels = evidence.labels
@@ -302,13 +296,6 @@ class RefinementModule(BaseModule):
         if self.corruption and torch.rand(()) < self.corruption:
             labels = corrupt(labels)
         return replace(evidence, labels=labels)
-
-
-def _brought(window: ClipBatch, anchor: int, ways: list[Chain]) -> Evidence:
-    """What an anchor of a window says about its target."""
-    target = window.targets[0]
-    image, frame, label = image_of(window.frame(anchor)), window.frame(target), window.labels[anchor]
-    return join_sources([anchor_evidence(label, image, frame, way, abs(anchor - target)) for way in ways])
 
 
 def semantic_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:

@@ -65,6 +65,14 @@ def add(first: Tensor, fresh: Tensor) -> Tensor:
         return tensor(np.add(one, other, other) if xp is np else one + other)
 
 
+def absolute_difference(first: Tensor, second: Tensor) -> Tensor:
+    """``|first - second|`` of two tensors of one shape and dtype, uint8 or float32."""
+    if not serves(first, second):
+        return torch.maximum(first, second) - torch.minimum(first, second)  # bytes have no sign
+    one, other = (values.contiguous().view(-1, values.shape[-1]).numpy() for values in (first, second))
+    return torch.from_numpy(cv2.absdiff(one, other)).view(first.shape)
+
+
 def either(first: Tensor, second: Tensor) -> Tensor:
     """Where one of two masks is set."""
     _, one, other = backend(first, second)
@@ -125,28 +133,40 @@ class _Buffer(threading.local):
     """Memory of each thread that is used again: fresh pages for every frame cost as much as the work itself."""
 
     def __init__(self) -> None:
-        self.array = np.empty((0, 0, _CHANNELS), np.float32)
+        self.arrays: dict[Any, np.ndarray] = {}
 
-    def get(self, height: int, width: int) -> np.ndarray:
-        if self.array.shape[:2] != (height, width):
-            self.array = np.empty((height, width, _CHANNELS), np.float32)
-        return self.array
+    def get(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
+        if dtype not in self.arrays or self.arrays[dtype].shape[:2] != size:
+            self.arrays[dtype] = np.empty((*size, _CHANNELS), dtype)
+        return self.arrays[dtype]
 
 
 _sampled = _Buffer()
 
 
+def whole_numbers(maps: Sequence[Tensor]) -> torch.dtype | None:
+    """The dtype of maps that all have whole numbers of 8 or 16 bits; None of others."""
+    kinds = {one.dtype for one in maps}
+    return kinds.pop() if kinds in ({torch.uint8}, {torch.int16}) else None
+
+
 class Images:
-    """Maps (B, C, H, W) each, as OpenCV samples them; the same memory where they have one or two channels."""
+    """Maps (B, C, H, W) each, as OpenCV samples them; the same memory where they have one or two channels.
+
+    Samples are float32; where all maps are uint8 they are too, rounded, and so with int16.
+    """
 
     def __init__(self, values: Sequence[Tensor]) -> None:
         self.channels = [value.shape[1] for value in values]
-        planes = ([*chain(*(value[number].float().numpy() for value in values))] for number in range(len(values[0])))
+        # OpenCV samples 16 bits without a sign exactly, those with one at coordinates that it rounds.
+        self.dtype: Any = {torch.uint8: np.uint8, torch.int16: np.uint16, None: np.float32}[whole_numbers(values)]
+        arrays = [value.numpy().astype(self.dtype, copy=False) for value in values]
+        planes = ([*chain(*(array[number] for array in arrays))] for number in range(len(values[0])))
         self.images = [_images(one) for one in planes]
 
     def along(self, flow: Tensor) -> list[Tensor]:
-        """Bilinear samples (B, C, h, w) float32 of each map where a flow (B, 2, h, w) leads, at most to the border."""
-        results = [reused(len(flow), channels, *flow.shape[-2:]) for channels in self.channels]
+        """Bilinear samples (B, C, h, w) of each map where a flow (B, 2, h, w) leads, at most to the border."""
+        results = [reused(len(flow), channels, *flow.shape[-2:], dtype=self.dtype) for channels in self.channels]
         for number, (x, y) in enumerate(flow.float().numpy()):
             outs = [plane for result in results for plane in result[number].numpy()]
             for image in self.images[number]:
@@ -155,11 +175,11 @@ class Images:
                 if count == 1:
                     _remap(image, x, y, wanted[0])
                     continue
-                sampled = _sampled.get(*x.shape)
+                sampled = _sampled.get(x.shape, self.dtype)
                 _remap(image, x, y, sampled)
                 # One pass over the interleaved samples, straight into the results.
                 cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
-        return results
+        return [result.view(torch.int16) if self.dtype == np.uint16 else result for result in results]
 
 
 def _images(planes: list[np.ndarray]) -> list[np.ndarray]:
@@ -175,32 +195,25 @@ def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> 
     cv2.remap(image, x, y, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP, out, cv2.BORDER_REPLICATE)
 
 
-def remap_labels(values: Tensor, flow: Tensor, axes: tuple[Tensor, Tensor], outside: int) -> Tensor:
+def remap_labels(values: Tensor, flow: Tensor, outside: int) -> Tensor:
     """Nearest samples where a flow leads.
 
     Args:
         values: (B, H, W) uint8 or bool.
-        flow: (B, 2, h, w) in pixels.
-        axes: Coordinates of the columns, (w,), and of the rows, (h, 1).
-        outside: Result out of the frame, and where the flow is not finite.
+        flow: (B, 2, h, w) in pixels, finite.
+        outside: Result out of the frame.
 
     Returns:
         (B, h, w), dtype of ``values``.
     """
     result = np.empty((len(values), *flow.shape[-2:]), np.uint8)
-    x, y = (_nearest(flow[:, axis].float().numpy() + along.numpy()) for axis, along in enumerate(axes))
-    for value, column, row, out in zip(values.view(torch.uint8).numpy(), x, y, result, strict=True):
-        value = np.ascontiguousarray(value)
-        cv2.remap(value, column, row, cv2.INTER_NEAREST, out, cv2.BORDER_CONSTANT, outside)
+    # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel; the
+    # smallest step at the far end of the frame makes it round them up.
+    up = np.spacing(np.float32(max(*values.shape[-2:], *flow.shape[-2:])))
+    for value, (x, y), out in zip(values.view(torch.uint8).numpy(), flow.float().numpy() + up, result, strict=True):
+        value, how = np.ascontiguousarray(value), cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
+        cv2.remap(value, x, y, how, out, cv2.BORDER_CONSTANT, outside)
     return torch.from_numpy(result).view(values.dtype)
-
-
-def _nearest(places: np.ndarray) -> np.ndarray:
-    """Whole places; what is not a number is out of frame."""
-    places += np.float32(0.5)
-    # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel.
-    np.floor(places, places)
-    return np.fmax(places, np.float32(-1), places)
 
 
 @lru_cache(maxsize=1)
@@ -235,47 +248,41 @@ def strongest(labels: Tensor, weights: Tensor, kernel: Sequence[float]) -> tuple
     Returns:
         Class (H, W) uint8, the lowest of equals; its votes and those of all classes, (H, W) float32.
     """
-    height, width = labels.shape[1:]
-    chosen, most, total = (np.zeros((height, width), dtype) for dtype in (np.uint8, np.float32, np.float32))
-    # By bands of rows: what belongs to one stays in the processor's cache, and few classes are in it.
-    margin, rows = len(kernel) // 2, max(_PIECE // width, 1)
-    for start in range(0, height, rows):
-        wide = slice(max(start - margin, 0), start + rows + margin)
-        band = slice(start, start + rows)
-        inner = slice(start - wide.start, start - wide.start + rows)
-        _strongest(
-            labels.numpy()[:, wide], weights.numpy()[:, wide], kernel, inner, (chosen[band], most[band], total[band])
-        )
+    weight, margin = np.array(kernel, np.float32), len(kernel) // 2
+    said, shares = labels.numpy(), weights.numpy()
+    chosen, most = (np.zeros(labels.shape[1:], dtype) for dtype in (np.uint8, np.float32))
+    counts = cv2.calcHist([said.reshape(-1, said.shape[2])], [0], None, [256], [0, 256])
+    # Plain numbers: compared with one of numpy's, which has 64 bits, bytes would be widened first.
+    for number in np.flatnonzero(counts[:IGNORE_INDEX]).tolist():
+        mine = said == number
+        left, top, width, height = cv2.boundingRect(np.bitwise_or.reduce(mine).view(np.uint8))
+        # What the filter spreads around the class; nearly all classes are in a small part of the frame.
+        rows = slice(max(top - margin, 0), top + height + margin)
+        columns = slice(max(left - margin, 0), left + width + margin)
+        votes = _filtered_sum(shares[:, rows, columns], mine[:, rows, columns], weight)
+        class_here, most_here = chosen[rows, columns], most[rows, columns]
+        # Classes come in ascending order, so that the maximum overwrites; many times as fast as a mask.
+        np.maximum(class_here, (votes > most_here) * np.uint8(number), out=class_here)
+        np.maximum(most_here, votes, out=most_here)
+    total = _filtered_sum(shares, said != IGNORE_INDEX, weight)
     return torch.from_numpy(chosen), torch.from_numpy(most), torch.from_numpy(total)
 
 
-def _strongest(
-    labels: np.ndarray,
-    weights: np.ndarray,
-    kernel: Sequence[float],
-    inner: slice,
-    results: tuple[np.ndarray, np.ndarray, np.ndarray],
-) -> None:
-    """Add to class, votes and all votes of the ``inner`` rows; the others are there for the filter."""
-    weight, size = np.array(kernel, np.float32), labels.shape[1:]
-    chosen, most, total = results
-    votes, part, smoothed = (np.empty(size, np.float32) for _ in range(3))
-    counts = cv2.calcHist([labels.reshape(-1, size[1])], [0], None, [256], [0, 256])
-    for number in np.flatnonzero(counts[:IGNORE_INDEX]):
-        np.multiply(weights[0], labels[0] == number, out=votes)
-        for share, said in zip(weights[1:], labels[1:], strict=True):
-            votes += np.multiply(share, said == number, out=part)
-        cv2.sepFilter2D(votes, -1, weight, weight, smoothed, borderType=cv2.BORDER_CONSTANT)
-        mine = smoothed[inner]
-        # Classes come in ascending order, so that the maximum overwrites; many times as fast as a mask.
-        np.maximum(chosen, (mine > most) * np.uint8(number), out=chosen)
-        np.maximum(most, mine, out=most)
-        total += mine
+def _filtered_sum(values: np.ndarray, masks: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The sum over S of ``values`` (S, H, W) float32 where ``masks`` are set, filtered along both axes."""
+    total = np.zeros(values.shape[1:], np.float32)
+    for value, mask in zip(values, masks.view(np.uint8), strict=True):
+        cv2.accumulate(value, total, mask)
+    return cv2.sepFilter2D(total, -1, weight, weight, borderType=cv2.BORDER_CONSTANT)
 
 
 def box_sums(values: Tensor, window: int) -> Tensor:
-    """Sums of ``values`` (B, H, W) float32 over squares of odd side ``window``; outside of the frame is zero."""
+    """Sums of ``values`` (B, H, W), float32 or int16, over squares of odd side ``window``; around the frame is zero.
+
+    They are float32.
+    """
     result = reused(*values.shape)
     for value, out in zip(values, result, strict=True):
-        cv2.boxFilter(value.numpy(), -1, (window, window), out.numpy(), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        square, border = (window, window), cv2.BORDER_CONSTANT
+        cv2.boxFilter(value.numpy(), cv2.CV_32F, square, out.numpy(), normalize=False, borderType=border)
     return result

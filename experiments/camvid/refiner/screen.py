@@ -71,13 +71,15 @@ ROWS: dict[str, dict[str, Any]] = {
     "back along DIS medium": {"flow_back": DIS("medium")},
     "back along DIS medium, not crossed": {"flow_back": DIS("medium"), "crossed": False},
     "cross-entropy and RMI": {"losses": {"cross_entropy": 1.0, "rmi": 0.1}},
+    "cycle over frames without a label": {"unlabelled": 0.5},
+    "consistent between frames": {"consistency": 1.0},
     "from 1000 steps on generated clips": {"net": 1000},
 }
 
 
 # Walks of the rows that walk alike, by these choices.
 WALKS: dict[str, WalkCache] = defaultdict(lambda: WalkCache(WALK_CACHE_BYTES))
-WALKED = ("teacher", "crossed", "flow_back")
+WALKED = ("teacher", "crossed", "flow_back", "unlabelled", "consistency")
 
 
 class NoTeacher(torch.nn.Module):
