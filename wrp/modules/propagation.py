@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,9 +20,10 @@ from wrp.flow.walk import walk_interval
 from wrp.metrics.calibration import pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
-from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Target, make_propagators
+from wrp.modules.propagators import PROPAGATORS, make_propagators
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
+from wrp.modules.targets import Labels, Propagator, Target
 from wrp.opening import parse_json
 from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.finite import NotFinite
@@ -134,11 +136,19 @@ class PropagationModule(BaseModule):
         """Index and knowledge of each frame of an interval in temporal order; None at the anchors."""
         for propagator in self.chosen.values():
             propagator.begin(self, batch)
+        reach = max(propagator.reach for propagator in self.chosen.values())
+        around: dict[int, Target] = {}
+        coming: deque[tuple[int, Target | None]] = deque()
         for index, evidence in self._evidence(batch):
-            if index in batch.labels:
-                yield index, None
-                continue
-            yield index, Target(batch.frame(index), index, batch.labels, evidence, self.semantic)
+            target = None
+            if index not in batch.labels:
+                target = Target(batch.frame(index), index, batch.labels, evidence, self.semantic, around)
+                around[index] = target
+            coming.append((index, target))
+            if len(coming) > reach:
+                yield from _next(coming, around, reach)
+        while coming:
+            yield from _next(coming, around, reach)
         for propagator in self.chosen.values():
             propagator.end()
         self._check_finite(batch)
@@ -239,6 +249,17 @@ class PropagationModule(BaseModule):
 
     def configure_optimizers(self) -> None:
         """Nothing is trained here."""
+
+
+def _next(
+    coming: deque[tuple[int, Target | None]], around: dict[int, Target], reach: int
+) -> Iterator[tuple[int, Target | None]]:
+    """The target whose turn it is; afterwards, what nobody asks for again is let go."""
+    index, target = coming.popleft()
+    yield index, target
+    around.pop(index - reach, None)
+    if target is not None:
+        target.forget()
 
 
 def read_calibration(path: str) -> dict[str, Calibration]:

@@ -20,9 +20,8 @@ from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import RefinerInput, refiner_input
-from wrp.modules.propagators import PROPAGATORS, Labels, Propagator, Refine, Target
+from wrp.modules.propagators import PROPAGATORS, Propagator, Refine, Target
 from wrp.ops.consistency import to_unit
-from wrp.ops.labels import decide_frame
 from wrp.pipeline.report import markdown_table
 
 Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
@@ -41,15 +40,17 @@ READOUTS: dict[str, Readout] = {
 
 
 def read_out(combine: Readout) -> type[Propagator]:
-    """A propagator that combines the refiner's answer with what it was given."""
+    """A propagator that combines the refiner's answer with what it was given; other frames have no vote."""
 
     class Combined(Refine):
-        def refine(self, module: Any, target: Target, evidence: Any) -> Labels:
+        voters = ()
+
+        def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
             inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
             answer = module.refiner(inputs).float().softmax(1)
             mirrored = module.refiner(inputs.flip()).float().softmax(1).flip(-1)
             combined = combine(answer, mirrored, inputs)
-            return decide_frame((combined / combined.sum(1, keepdim=True))[0])
+            return (combined / combined.sum(1, keepdim=True))[0]
 
     return Combined
 
@@ -62,19 +63,22 @@ class ByReadout(PropagationModule):
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data and the networks."""
     parser.add_argument("root", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--every", type=int, default=25)
+    parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--clips", nargs="+", help="only these clips")
     parser.add_argument("--teacher", required=True, help="checkpoint")
     parser.add_argument("--refiner", required=True, help="checkpoint")
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
-    options = parser.parse_args()
-    index = select_clips(open_index(options.root), options.clips, options.every, 0)
-    methods = ["motion", "inpaint", *READOUTS]
+
+
+def measure(kind: type[PropagationModule], methods: list[str], options: argparse.Namespace) -> str:
+    """A table of mIoU and calibration error of each method of a module."""
+    index = select_clips(open_index(options.root), options.clips, options.every, options.offset)
     flow = FlowCache(DIS(), options.flow_cache)
-    module = ByReadout(index.label_map.num_classes, methods, options.teacher, options.refiner, flow).eval()
+    module = kind(index.label_map.num_classes, methods, options.teacher, options.refiner, flow).eval()
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), unit="interval"):
@@ -82,7 +86,13 @@ def main() -> None:
                 module.test_score.update_frame(labels, truth)
     scores = module.test_score.compute()
     rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]
-    print(markdown_table([f"K={options.every}", "mIoU", "ECE"], rows))
+    return markdown_table([f"K={options.every}", "mIoU", "ECE"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    network_arguments(parser)
+    print(measure(ByReadout, ["motion", "inpaint", *READOUTS], parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""Which frames around a frame vote on its refined label: mIoU and calibration error by their distances and weight.
+
+python experiments/camvid/refiner/rounds.py camvid --every 50 --teacher T.ckpt --refiner R.ckpt
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, ClassVar
+
+from readout import measure, network_arguments
+from torch import Tensor
+
+from wrp import PropagationModule
+from wrp.modules.propagators import PROPAGATORS, Propagator, Refine, Target
+from wrp.types import ClipBatch
+
+# Distances of the frames that vote, on both sides, and the weight of each vote.
+WAYS: tuple[tuple[tuple[int, ...], float], ...] = (
+    ((), 0.5),
+    ((1,), 0.5),
+    ((2,), 0.5),
+    ((4,), 0.5),
+    ((1, 2), 0.5),
+    ((2, 4), 0.25),
+    ((2, 4), 0.5),
+    ((2, 4), 1.0),
+    ((3, 6), 0.5),
+    ((5, 10), 0.5),
+    ((1, 3, 6), 0.25),
+    ((1, 3, 6), 0.5),
+    ((2, 4, 6), 0.5),
+    ((1, 2, 4, 8), 0.5),
+)
+
+
+class OnceAnswered(Refine):
+    """All ways to vote count the same answers."""
+
+    known: ClassVar[dict[int, Tensor]] = {}
+
+    def begin(self, module: Any, batch: ClipBatch) -> None:
+        super().begin(module, batch)
+        self.known.clear()
+
+    def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
+        if target.index not in self.known:
+            self.known[target.index] = super().answer(module, target, evidence).half()
+        return self.known[target.index].float()
+
+
+def name(voters: tuple[int, ...], vote: float) -> str:
+    return f"±{', '.join(map(str, voters))} by {vote}" if voters else "none"
+
+
+def voting(voters: tuple[int, ...], vote: float) -> type[Propagator]:
+    """A propagator with these voters."""
+    return type("Voted", (OnceAnswered,), {"voters": voters, "vote": vote})
+
+
+class ByVoters(PropagationModule):
+    """Labels by each set of voters."""
+
+    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS} | {name(*way): voting(*way) for way in WAYS}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    network_arguments(parser)
+    print(measure(ByVoters, ["motion", "inpaint", *(name(*way) for way in WAYS)], parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()

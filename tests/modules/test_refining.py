@@ -1,0 +1,99 @@
+"""The votes among refined labels of frames around one another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.flow.base import texture
+from tests.modules.test_propagators import CLASSES, Believer, Teacher
+from tests.modules.test_refinement import SIZE, Constant, Slow
+from wrp import PropagationModule
+from wrp.flow.estimator import FlowEstimator
+from wrp.modules.refining import Refine
+from wrp.modules.targets import Target
+from wrp.types import ClipBatch, Propagated
+
+COUNT = 19
+WRONG = 8
+VOTERS = Refine.voters
+
+
+def interval(later: int = 0) -> ClipBatch:
+    """A scene that stands still between two anchors, the earlier all of class 0."""
+    labels = {0: torch.zeros(SIZE, dtype=torch.uint8), COUNT - 1: torch.full(SIZE, later, dtype=torch.uint8)}
+    names = [str(i) for i in range(COUNT)]
+    return ClipBatch("clip", names, 0, [texture(*SIZE, 0)] * COUNT, labels, (0, COUNT))
+
+
+def label(
+    batch: ClipBatch, monkeypatch: pytest.MonkeyPatch, flow: FlowEstimator | None = None, method: str = "refine"
+) -> tuple[list[Propagated], list[int]]:
+    """Labels with a refiner that takes one frame for class 1, and the frames that it was asked about."""
+    asked = []
+
+    def answer(self: Refine, module: Any, target: Target, evidence: Any) -> Tensor:
+        asked.append(target.index)
+        probs = torch.zeros(CLASSES, *SIZE)
+        probs[:2] = torch.tensor([0.4, 0.6] if target.index == WRONG else [0.9, 0.1]).view(2, 1, 1)
+        return probs
+
+    monkeypatch.setattr(Refine, "answer", answer)
+    module = PropagationModule(CLASSES, [method], Teacher(), Believer(), flow or Slow(True))
+    if batch.hidden:
+        list(module.at_hidden(batch))
+    return list(module.propagate(batch)) if not batch.hidden else [], asked
+
+
+def test_frames_around_outvote_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    results, asked = label(interval(), monkeypatch)
+    assert all((result.labels == 0).all() for result in results)
+    voted = (0.4 + 2 * len(VOTERS) * Refine.vote * 0.9) / (1 + 2 * len(VOTERS) * Refine.vote)
+    torch.testing.assert_close(results[WRONG].confidence, torch.full(SIZE, voted), atol=3e-3, rtol=0)
+    assert sorted(asked) == list(range(1, COUNT - 1))  # each once, and no anchor
+
+
+def test_a_way_that_fails_its_test_brings_no_votes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Back(Constant):
+        """Both ways lead to the right, so that no way returns."""
+
+        def estimate(self, frames_s: Tensor, *_: Any) -> Tensor:
+            return torch.full((len(frames_s), 2, *frames_s.shape[2:]), 2.0)
+
+    results, _ = label(interval(), monkeypatch, Back(False))
+    assert (results[WRONG].labels == 1).all()
+    torch.testing.assert_close(results[WRONG].confidence, torch.full(SIZE, 0.6), atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "heard"), [("refine", True), ("refine:nearest", True), ("refine:previous", False)])
+def test_an_anchor_votes_with_its_label_where_it_is_asked(
+    method: str, heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, _ = label(interval(later=2), monkeypatch, method=method)
+    beside = results[COUNT - 1 - VOTERS[0]].confidence
+    others = Refine.vote * len(VOTERS)
+    expected = 0.9 * (1 + others) / (1 + others + (Refine.vote if heard else 0))
+    torch.testing.assert_close(beside, torch.full(SIZE, expected), atol=3e-3, rtol=0)
+
+
+def test_a_score_asks_about_the_frames_that_vote_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = replace(interval(), hidden={8: torch.zeros(SIZE, dtype=torch.uint8)})
+    _, asked = label(batch, monkeypatch)
+    assert sorted(asked) == sorted({8, *(8 + d for d in VOTERS), *(8 - d for d in VOTERS)})
+
+
+def test_what_is_not_needed_any_more_is_let_go() -> None:
+    module = PropagationModule(CLASSES, ["refine"], Teacher(), Believer(), Slow(True))
+    passed = []
+    for index, target in module.targets(interval()):
+        if target is None:
+            continue
+        assert all("semantic" not in vars(other) for other in passed)
+        assert set(target.around) <= set(range(index - max(VOTERS) - 1, index + max(VOTERS) + 1))
+        module.label("refine", target)
+        assert min(module.chosen["refine"].answers) >= index - max(VOTERS)  # type: ignore[attr-defined]
+        passed.append(target)

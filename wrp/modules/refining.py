@@ -1,0 +1,138 @@
+"""Warp-refine: the refiner's answers, and votes among those of frames around one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from wrp.models.refiner import refined, refiner_input
+from wrp.modules.targets import Labels, Propagator, Target
+from wrp.ops.chain import extend_far, extend_near, start_chain
+from wrp.ops.consistency import to_unit
+from wrp.ops.cycle import anchor_evidence, image_of
+from wrp.ops.fusion import Evidence, gather
+from wrp.ops.labels import decide_frame
+from wrp.ops.warp import warp
+from wrp.types import ClipBatch
+
+
+class Refine(Propagator):
+    """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint, asked once, at read-out.
+
+    Then a round of votes among the answers at frames around one another, brought along the composed flow where its
+    forward-backward test holds (ours): their errors differ from frame to frame. Chosen by
+    experiments/camvid/refiner/rounds.py.
+
+    Attributes:
+        voters: Distances of the frames, on both sides, that vote.
+        vote: Weight of each of their votes; the target's own has 1.
+    """
+
+    needs_teacher = True
+    needs_refiner = True
+    voters: ClassVar[tuple[int, ...]] = (2, 4)
+    vote: ClassVar[float] = 0.5
+
+    @property
+    def reach(self) -> int:
+        """The farthest of the voters."""
+        return max(self.voters, default=0)
+
+    def begin(self, module: Any, batch: ClipBatch) -> None:
+        """Start an interval."""
+        self.batch = batch
+        self.answers: dict[int, Tensor] = {}
+
+    def end(self) -> None:
+        """Let go of the interval."""
+        del self.batch, self.answers
+
+    def label(self, module: Any, target: Target) -> Labels:
+        """The decision of the refiner's answers at the target and around it."""
+        answers = self._answers_at(module, target.index, target)
+        assert answers is not None, "a target is among the frames around it"
+        votes = answers
+        for theirs, trusted in self._around(module, target):
+            votes = votes + self.vote * trusted * theirs
+        self.answers = {index: kept for index, kept in self.answers.items() if index >= target.index - self.reach}
+        return decide_frame(votes / votes.sum(0).clamp(min=1e-6))
+
+    def answer(self, module: Any, target: Target, evidence: Evidence) -> Tensor:
+        """The refiner's answer to some evidence, (C, H, W); zeros where it is not finite."""
+        inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
+        probs = refined(module.refiner, inputs)[0]
+        return probs.masked_fill(~module.not_finite["refiner"].known(probs, 0), 0.0)
+
+    def _around(self, module: Any, target: Target) -> Iterator[tuple[Tensor, Tensor]]:
+        """The answers at the frames that vote, (C, H, W), in the target's place, and where they are to be trusted."""
+        first, last = self.batch.ends
+        for step in (-1, 1):
+            chain = start_chain(target.frame[0])
+            for at in range(target.index, target.index + step * self.reach, step):
+                far = at + step
+                if not first <= far <= last or at in self.batch.labels:
+                    break
+                onward, homeward = module.flow.between(self.batch, [min(at, far)])[0].towards(step)
+                chain = extend_far(chain, onward, homeward)
+                if abs(far - target.index) not in self.voters:
+                    continue
+                if (answers := self._answers_at(module, far, target)) is not None:
+                    yield warp(answers[None], chain.flow)[0][0], ~chain.error[0]
+
+    def _answers_at(self, module: Any, index: int, target: Target) -> Tensor | None:
+        """The answer at a frame around the target, (C, H, W) float32; None where none may be asked."""
+        if (label := self.batch.labels.get(index)) is not None:
+            if self.anchors == "previous" and index != min(self.batch.labels):
+                return None
+            known = functional.one_hot(label.long().clamp(max=module.num_classes), module.num_classes + 1)
+            return known.movedim(-1, 0)[:-1].float()
+        if index not in target.around:
+            return None
+        if index not in self.answers:
+            other = target.around[index]
+            probs = self.answer(module, other, other.seen_from(self.anchors))
+            self.answers[index] = (probs * 255).round().to(torch.uint8)
+        return self.answers[index].float() / 255
+
+
+class RefineSteps(Refine):
+    """Warp-refine at every step: the earlier anchor's label is refined in each frame and goes on from there.
+
+    The later anchor, where there is one, speaks through its composed flow.
+    """
+
+    takes_anchors = ("both", "previous")
+    sequential = True
+    voters = ()
+
+    def begin(self, module: Any, batch: ClipBatch) -> None:
+        """Start from the earlier anchor."""
+        self.batch = batch
+        first = min(batch.labels)
+        # Behind the last anchor and between two, frames come in the order in which labels go on; before the first
+        # anchor they do not, and nothing can go on.
+        self.index, self.labels = first, batch.labels[first]
+
+    def end(self) -> None:
+        """Let go of the interval."""
+        del self.batch, self.labels
+
+    def label(self, module: Any, target: Target) -> Labels:
+        """The refiner's decision, kept for the next frame."""
+        evidence = target.seen_from(self.anchors)
+        if target.index > self.index:
+            chain = start_chain(self.labels)
+            for at in range(self.index, target.index):  # one step, but where anchors were left out
+                [flow] = module.flow.between(self.batch, [at])
+                chain = extend_near(chain, flow.flow_bw, flow.flow_fw)
+            image, away = image_of(self.batch.frame(self.index)), int(evidence.distance[0])
+            stepped = anchor_evidence(self.labels, image, target.frame, chain, away)
+            evidence = gather([stepped, evidence.of_anchor(1)])
+        decision = decide_frame(self.answer(module, target, evidence))
+        if target.index > self.index:
+            self.index, self.labels = target.index, decision[0]
+        return decision

@@ -1,0 +1,126 @@
+"""What a propagator is: one interface of the ways to label a frame between anchors, and what each is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from wrp.ops.fusion import Evidence, prefer_nearest
+from wrp.ops.labels import decide_frame
+from wrp.types import IGNORE_INDEX, ClipBatch
+
+ANCHORS = ("both", "previous", "nearest")
+
+Labels = tuple[Tensor, Tensor]
+"""Labels (H, W) uint8 and confidence (H, W) float32 in [0, 1] of one frame."""
+
+
+@dataclass
+class Target:
+    """One frame to label and all that is known about it.
+
+    Attributes:
+        frame: I_j, (3, H, W) uint8.
+        index: j, in the clip.
+        anchors: Labels y_a (H, W) uint8 by index; one or two.
+        evidence: What the anchors say, the earlier anchor first; None where no method asked for it.
+        ask_teacher: Makes :attr:`semantic` from the frame.
+        around: This frame and those of the interval around it that are to be labelled, by index; as far as
+            :attr:`Propagator.reach` of any method.
+    """
+
+    frame: Tensor
+    index: int
+    anchors: dict[int, Tensor]
+    evidence: Evidence | None
+    ask_teacher: Callable[[Tensor], Tensor]
+    around: dict[int, Target] = field(default_factory=dict)
+
+    @cached_property
+    def semantic(self) -> Tensor:
+        """The teacher's probabilities p^S_j, (C, H, W), asked for once; zeros without a teacher."""
+        return self.ask_teacher(self.frame)
+
+    def forget(self) -> None:
+        """Let go of the teacher's probabilities, the largest part."""
+        vars(self).pop("semantic", None)
+
+    @property
+    def distance(self) -> int:
+        """Frames to the nearest anchor."""
+        return self.distance_to("both")
+
+    def distance_to(self, anchors: str) -> int:
+        """Frames to the nearest of the anchors that are asked."""
+        asked = sorted(self.anchors)[:1] if anchors == "previous" else self.anchors
+        return min(abs(self.index - anchor) for anchor in asked)
+
+    def who_says(self, labels: Tensor) -> Tensor | None:
+        """(H, W) uint8, see :attr:`~wrp.types.Propagated.source`; None where neither anchors nor teacher were asked."""
+        said = []
+        if self.evidence is not None:
+            said = [(1 << int(a), said) for a, said in zip(self.evidence.anchor, self.evidence.labels, strict=True)]
+        if "semantic" in vars(self):
+            said.append((4, decide_frame(self.semantic)[0]))
+        if not said:
+            return None
+        source = torch.zeros_like(labels)
+        for bit, theirs in said:
+            source |= bit * (theirs == labels).to(torch.uint8)
+        return source.masked_fill(labels == IGNORE_INDEX, 0)
+
+    def seen_from(self, anchors: str) -> Evidence:
+        """What ``both`` anchors say, the ``previous`` one or the only one, or the ``nearest`` that sees the point."""
+        assert self.evidence is not None, "the propagator did not say that it needs motion"
+        if anchors == "previous":
+            return self.evidence.of_anchor(0)
+        return prefer_nearest(self.evidence) if anchors == "nearest" else self.evidence
+
+
+class Propagator:
+    """A way to label frames. Subclasses implement :meth:`label` and stand in ``PropagationModule.propagators``.
+
+    Args:
+        anchors: Which anchors to ask: ``both``, ``previous`` or ``nearest``.
+
+    Attributes:
+        needs_motion: Whether :attr:`Target.evidence` is used.
+        needs_teacher: Whether the teacher is asked.
+        needs_refiner: Whether the refiner is asked.
+        sequential: Whether the label of a frame depends on those of the frames before it.
+        takes_anchors: The values of ``anchors`` that make sense.
+    """
+
+    needs_motion: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = False
+    needs_refiner: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
+    takes_anchors: ClassVar[tuple[str, ...]] = ANCHORS
+
+    def __init__(self, anchors: str = "both") -> None:
+        self.anchors = anchors
+
+    @property
+    def reach(self) -> int:
+        """How many frames before and behind a target are looked at to label it, see :attr:`Target.around`."""
+        return 0
+
+    def begin(self, module: Any, batch: ClipBatch) -> None:
+        """Called before the targets of an interval, which come in temporal order, come to :meth:`label`."""
+
+    def end(self) -> None:
+        """Called behind the last target of an interval; let go of what :meth:`begin` has kept."""
+
+    def label(self, module: Any, target: Target) -> Labels:
+        """Label one frame.
+
+        Args:
+            module: The PropagationModule, with its ``flow``, ``teacher`` and ``refiner``.
+            target: The frame.
+        """
+        raise NotImplementedError
