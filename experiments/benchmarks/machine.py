@@ -21,12 +21,18 @@ def machine() -> dict[str, Any]:
         "processor": _after("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "memory": _after("/proc/meminfo", "MemTotal"),
+        "memory": memory(),
         "GPUs": gpus or "none",
         "system": platform.platform(),
         "load at the start": round(os.getloadavg()[0], 2),
         "versions": versions(),
     }
+
+
+def memory() -> str | None:
+    """Memory to a tenth of a GB: what the system itself takes of it differs from start to start."""
+    found = _after("/proc/meminfo", "MemTotal")
+    return found and f"{int(found.split()[0]) * 1024 / 1e9:.1f} GB"
 
 
 def commit() -> str | None:
