@@ -21,7 +21,7 @@ from wrp.pipeline.report import read_metrics
 from wrp.types import WrpError
 
 sys.path.append(str(Path(__file__).parents[1] / "propagation"))
-from methods import BY_MOTION, BY_NETWORKS, Masks, score
+from methods import BY_MOTION, Masks, score
 
 
 def by_motion(
@@ -47,29 +47,26 @@ def by_motion(
 
 
 def by_networks(runs: Sequence[str]) -> Rows:
-    """Propagators with the networks of finished runs of ``wrp autolabel``: mIoU on the frames that are hidden there.
+    """What finished runs of ``wrp autolabel`` have measured on the frames that are hidden there, in percent.
 
     Runs on the same data with the same K are one column, a value for each run; ``oracle`` is the better of motion and
     teacher at every pixel, ``student`` the one of the runs that have one, by itself.
     """
-    methods = ["motion", *BY_NETWORKS]
-    rows: Rows = [{"method": method} for method in (*methods, "oracle", "student")]
-    by_name: dict[str, list[Path]] = {}
+    columns: dict[str, list[dict[str, Any]]] = {}
     for run in map(Path, runs):
-        settings = finished(run)["settings"]
-        by_name.setdefault(f"{Path(settings['root']).name} K={settings['label_every']}", []).append(run)
-    for name, folders in by_name.items():
-        found = []
-        for run in folders:
-            index, settings = open_run(run), finished(run)["settings"]
-            networks = [settings.get(name) or str(run / f"{name}.ckpt") for name in ("teacher", "refiner")]
-            scores, masks = score(index, methods, *networks, FlowCache(DIS()), name=f"{name}, {run.name}")
-            scores["student"] = finished(run).get("student", {"miou": None})
-            found.append((scores, masks))
-        for score_name, values in _by_score([row["method"] for row in rows], index, found).items():
-            for row in rows:
-                row[name if score_name == "mIoU" else f"{name}, {score_name}"] = values[row["method"]]
-    return rows
+        metrics = finished(run)
+        name = f"{Path(metrics['settings']['root']).name} K={metrics['settings']['label_every']}"
+        scores = metrics["overall"] | {key: metrics[key] for key in ("student",) if key in metrics}
+        columns.setdefault(name, []).append(scores)
+        if any(score.get("j") is not None for score in scores.values()):
+            columns.setdefault(f"{name}, J", []).append({key: {"miou": s.get("j")} for key, s in scores.items()})
+    methods = list(dict.fromkeys(method for found in columns.values() for scores in found for method in scores))
+    methods.sort(key=lambda method: method in ("oracle", "student"))
+    return [
+        {"method": method}
+        | {name: [scores.get(method, {}).get("miou") for scores in found] for name, found in columns.items()}
+        for method in methods
+    ]
 
 
 def finished(run: Path) -> dict[str, Any]:

@@ -72,20 +72,19 @@ class Inputs:
 
 def quality(extent: Extent, inputs: Inputs) -> list[Part]:
     methods = {"methods": extent.methods} if extent.methods else {}
-    parts = [
-        Part(
-            "Quality by motion alone",
-            "Percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside "
-            "a labelled one. With several seeds, mean ± deviation over the first label that is kept.",
-            by_motion(inputs.roots, extent.every, extent.seeds, **methods),
-        )
-    ]
-    if inputs.runs:
-        what = (
-            "mIoU in percent with the networks of finished runs on their hidden frames; mean ± deviation over the runs."
-        )
-        parts.append(Part("Quality with networks", what, by_networks(inputs.runs)))
-    return parts
+    what = (
+        "Percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside a labelled "
+        "one. With several seeds, mean ± deviation over the first label that is kept."
+    )
+    rows = by_motion(inputs.roots, extent.every, extent.seeds, **methods)
+    return [Part("Quality by motion alone", what, rows)]
+
+
+def networks(_: Extent, inputs: Inputs) -> list[Part]:
+    if not inputs.runs:
+        return []
+    what = "mIoU in percent that finished runs have measured on their hidden frames; mean ± deviation over the runs."
+    return [Part("Quality with networks", what, by_networks(inputs.runs))]
 
 
 def propagating(extent: Extent, _: Inputs) -> list[Part]:
@@ -161,6 +160,7 @@ def starting(extent: Extent, _: Inputs) -> list[Part]:
 
 TABLES: dict[str, Callable[[Extent, Inputs], list[Part]]] = {
     "quality": quality,
+    "networks": networks,
     "propagation": propagating,
     "vote": votes,
     "step": training_step,
@@ -241,7 +241,10 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the sizes of the published tables; takes hours")
     parser.add_argument("--root", nargs="+", default=[], help="data sets, looked for below WRP_DATA as well")
     parser.add_argument(
-        "--runs", nargs="+", default=[], help="finished runs of `wrp autolabel --label-every K`: quality with networks"
+        "--runs",
+        nargs="+",
+        default=[],
+        help="finished runs of `wrp autolabel --label-every K`, for `networks`",
     )
     parser.add_argument("--every", type=int, nargs="+", help="distances between labels, for the tables of quality")
     parser.add_argument("--seeds", type=int, nargs="+", help="numbers of the first label that is kept, likewise")
