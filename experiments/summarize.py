@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="folders with a metrics.json")
     runs = [json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in parser.parse_args().runs]
     rows = []
-    for method in runs[0]["overall"]:
+    for method in dict.fromkeys(method for run in runs for method in run["overall"]):
+        if any(method not in run["overall"] for run in runs):
+            continue  # a mean over some of the runs would not be comparable
         scores = [run["overall"][method]["miou"] for run in runs]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         rows.append([method, *(f"{score:.2f}" for score in scores), f"{statistics.mean(scores):.2f}", f"{spread:.2f}"])
@@ -29,7 +31,8 @@ def main() -> None:
         if any(scores.get("j") is not None for scores in run["overall"].values()):
             print()
             print(_masks(run))
-    seconds = [[step, *(f"{run['seconds'][step]:.0f}" for run in runs)] for step in runs[0]["seconds"]]
+    steps = dict.fromkeys(step for run in runs for step in run["seconds"])
+    seconds = [[step, *(f"{run['seconds'].get(step, 0):.0f}" for run in runs)] for step in steps]
     print()
     print(markdown_table(["seconds", *names], seconds))
     print()

@@ -23,7 +23,7 @@ from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.modules.propagators import Target
+from wrp.modules.targets import Target
 from wrp.ops import consistency, cycle, fusion
 from wrp.ops.labels import decide
 from wrp.pipeline.report import markdown_table

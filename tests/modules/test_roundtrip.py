@@ -19,7 +19,7 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.lightning_cli import run
 from wrp.modules.base import load_module
-from wrp.modules.propagators import Labels, Propagator, Target
+from wrp.modules.targets import Labels, Propagator, Target
 from wrp.ops.fusion import anchor_weights, blend
 from wrp.ops.labels import decide_frame
 from wrp.types import WrpError

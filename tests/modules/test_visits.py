@@ -105,7 +105,7 @@ def test_what_is_refined_without_a_label_is_compared_at_home(options: dict[str, 
         made.net.by = shift if options.get("unlabelled") else 0
         if "consistency" in options:  # the frame without a label alone is answered otherwise
             made.net = _Differently(shift)
-        loss = made._loss_of_visit(walk, window)
+        loss = made.loss_of_visit(walk, window)
         loss.backward()
         assert made.net.shift.grad is not None
         losses.append(float(loss.detach()))

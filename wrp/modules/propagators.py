@@ -50,7 +50,7 @@ class Semantic(Propagator):
 
     def label(self, module: Any, target: Target) -> Labels:
         """The teacher's decision."""
-        return decide_frame(target.semantic)
+        return target.taught
 
 
 class Inpaint(Motion):
@@ -61,7 +61,7 @@ class Inpaint(Motion):
     def label(self, module: Any, target: Target) -> Labels:
         """The anchors' label, or the teacher's decision."""
         error = motion_error(target.seen_from(self.anchors))
-        by_motion, by_teacher = super().label(module, target), decide_frame(target.semantic)
+        by_motion, by_teacher = super().label(module, target), target.taught
         return torch.where(error, by_teacher[0], by_motion[0]), torch.where(error, by_teacher[1], by_motion[1])
 
 

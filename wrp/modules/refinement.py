@@ -202,11 +202,11 @@ class RefinementModule(BaseModule):
             labels.append(truth)
         loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
         if walk.visits:
-            loss = loss + self._loss_of_visit(walk, batch)
+            loss = loss + self.loss_of_visit(walk, batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=self.crops)
         return loss
 
-    def _loss_of_visit(self, walk: Walk, window: ClipBatch) -> Tensor:
+    def loss_of_visit(self, walk: Walk, window: ClipBatch) -> Tensor:
         """Loss of what is refined at a frame without a label and brought back to the labelled one."""
         offset = list(walk.visits)[int(torch.randint(len(walk.visits), ()))]
         visit, target, place = walk.visits[offset], window.targets[0], self._draw_place(walk.label)

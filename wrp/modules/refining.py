@@ -55,11 +55,10 @@ class Refine(Propagator):
         """The decision of the refiner's answers at the target and around it."""
         answers = self._answers_at(module, target.index, target)
         assert answers is not None, "a target is among the frames around it"
-        votes = answers
         for theirs, trusted in self._around(module, target):
-            votes = votes + self.vote * trusted * theirs
+            answers += theirs.mul_(self.vote * trusted)
         self.answers = {index: kept for index, kept in self.answers.items() if index >= target.index - self.reach}
-        return decide_frame(votes / votes.sum(0).clamp(min=1e-6))
+        return decide_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
 
     def answer(self, module: Any, target: Target, evidence: Evidence) -> Tensor:
         """The refiner's answer to some evidence, (C, H, W); zeros where it is not finite."""
@@ -95,8 +94,9 @@ class Refine(Propagator):
         if index not in self.answers:
             other = target.around[index]
             probs = self.answer(module, other, other.seen_from(self.anchors))
-            self.answers[index] = (probs * 255).round().to(torch.uint8)
-        return self.answers[index].float() / 255
+            self.answers[index] = probs.mul_(255).round_().to(torch.uint8)
+            other.forget()
+        return self.answers[index].float().div_(255)
 
 
 class RefineSteps(Refine):

@@ -46,9 +46,16 @@ class Target:
         """The teacher's probabilities p^S_j, (C, H, W), asked for once; zeros without a teacher."""
         return self.ask_teacher(self.frame)
 
+    @cached_property
+    def taught(self) -> Labels:
+        """The teacher's decision."""
+        return decide_frame(self.semantic)
+
     def forget(self) -> None:
-        """Let go of the teacher's probabilities, the largest part."""
-        vars(self).pop("semantic", None)
+        """Keep the teacher's decision, if it was asked, but not its probabilities, the largest part."""
+        if "semantic" in vars(self):
+            self.taught  # noqa: B018, kept
+            del self.semantic
 
     @property
     def distance(self) -> int:
@@ -65,8 +72,8 @@ class Target:
         said = []
         if self.evidence is not None:
             said = [(1 << int(a), said) for a, said in zip(self.evidence.anchor, self.evidence.labels, strict=True)]
-        if "semantic" in vars(self):
-            said.append((4, decide_frame(self.semantic)[0]))
+        if "semantic" in vars(self) or "taught" in vars(self):
+            said.append((4, self.taught[0]))
         if not said:
             return None
         source = torch.zeros_like(labels)

@@ -20,7 +20,9 @@ from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import RefinerInput, refiner_input
-from wrp.modules.propagators import PROPAGATORS, Propagator, Refine, Target
+from wrp.modules.propagators import PROPAGATORS
+from wrp.modules.refining import Refine
+from wrp.modules.targets import Propagator, Target
 from wrp.ops.consistency import to_unit
 from wrp.pipeline.report import markdown_table
 

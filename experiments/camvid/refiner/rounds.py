@@ -12,7 +12,9 @@ from readout import measure, network_arguments
 from torch import Tensor
 
 from wrp import PropagationModule
-from wrp.modules.propagators import PROPAGATORS, Propagator, Refine, Target
+from wrp.modules.propagators import PROPAGATORS
+from wrp.modules.refining import Refine
+from wrp.modules.targets import Propagator, Target
 from wrp.types import ClipBatch
 
 # Distances of the frames that vote, on both sides, and the weight of each vote.
