@@ -179,14 +179,13 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
 
 def table() -> str:
     """All results, the best of each setting first."""
-    rows = sorted(
-        RESULTS, key=lambda r: (r["root"], r["scale"], r["every"], r["offset"], r["steps"], r["seed"], -r["refine"])
-    )
-    header = ["", "scale", "K", "offset", "steps", "seed", "motion", "inpaint", "refine", "refine - motion"]
+    setting = ("root", "scale", "every", "offset", "steps", "teacher", "seed")
+    rows = sorted(RESULTS, key=lambda r: (*(r[key] for key in setting), -r["refine"]))
+    header = ["", "scale", "K", "offset", "steps", "teacher", "seed", "motion", "inpaint", "refine", "refine - motion"]
     cells = [
         [
             r["row"],
-            *(str(r[key]) for key in ("scale", "every", "offset", "steps", "seed")),
+            *(str(r[key])[:4] for key in setting[1:]),
             *(f"{r[key]:.2f}" for key in ("motion", "inpaint", "refine")),
             f"{r['refine'] - r['motion']:+.2f}",
         ]
