@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tests.flow.base import texture
 from tests.modules.test_propagators import CLASSES, Believer, Teacher
@@ -67,6 +68,23 @@ def test_a_way_that_fails_its_test_brings_no_votes(monkeypatch: pytest.MonkeyPat
     results, _ = label(interval(), monkeypatch, Back(False))
     assert (results[WRONG].labels == 1).all()
     torch.testing.assert_close(results[WRONG].confidence, torch.full(SIZE, 0.6), atol=3e-3, rtol=0)
+
+
+def test_votes_come_along_the_flow_from_where_the_scene_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scene(index: int) -> Tensor:
+        return (torch.arange(SIZE[1]) - 2 * index).div(5, rounding_mode="floor").remainder(3).expand(SIZE)
+
+    def answer(self: Refine, module: Any, target: Target, evidence: Any) -> Tensor:
+        wrong = 1 if target.index == WRONG else 0
+        seen = functional.one_hot((scene(target.index) + wrong) % 3, CLASSES).movedim(-1, 0).float()
+        return 0.8 * seen + 0.2 / CLASSES
+
+    monkeypatch.setattr(Refine, "answer", answer)
+    module = PropagationModule(CLASSES, ["refine"], Teacher(), Believer(), Constant(False))
+    results = list(module.propagate(interval()))
+    border = 2 * max(VOTERS)
+    inside = (slice(None), slice(border, -border))
+    assert torch.equal(results[WRONG].labels[inside].long(), scene(WRONG)[inside])
 
 
 @pytest.mark.parametrize(("method", "heard"), [("refine", True), ("refine:nearest", True), ("refine:previous", False)])

@@ -118,6 +118,24 @@ class _Differently(Says):
         return torch.cat((answer[:1].roll(self.by, -1), answer[1:].roll(-self.by, -1))) if self.by else answer
 
 
+def test_only_what_is_seen_right_from_the_frame_itself_counts() -> None:
+    frames = []
+
+    class Notes(Says):
+        def forward(self, inputs: RefinerInput) -> Tensor:
+            frames.append(inputs.image[0].mean())
+            return super().forward(inputs)
+
+    made, window = module(unlabelled=1.0, net=Notes(2)), standing_window()
+    window.frames = [torch.full((3, *SIZE), 10 * i, dtype=torch.uint8) for i in range(9)]
+    walk = made.walk(window)
+    assert float(made.loss_of_visit(walk, window).detach()) > 0
+    assert round(float(frames[0]) * 25.5) in walk.visits  # each frame is brighter by 10 of 255
+    for visit in walk.visits.values():
+        visit.error[:] = True
+    assert float(made.loss_of_visit(walk, window).detach()) == 0
+
+
 def test_visits_come_back_from_their_file() -> None:
     walk = module(consistency=1.0).walk(standing_window())
     found = WalkCache(2**20).get("walk", lambda: walk)

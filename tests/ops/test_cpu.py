@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from wrp.ops import consistency, cpu
+from wrp.ops import cpu
 from wrp.ops import warp as warping
 from wrp.ops.chain import extend_near, start_chain
-from wrp.ops.consistency import photometric_error, to_levels, to_unit
+from wrp.ops.consistency import photometric_error
 from wrp.ops.vote import push_labels
 from wrp.ops.warp import Sampler, compose, coordinates, in_frame, warp, warp_labels
 
@@ -54,32 +54,11 @@ def test_both_routes_agree_along_a_flow(size: tuple[int, int], monkeypatch: pyte
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize(("dtype", "greatest"), [(torch.uint8, 255), (torch.int16, 2**15 - 1)])
-def test_whole_numbers_are_sampled_to_the_nearest(channels: int, dtype: torch.dtype, greatest: int) -> None:
-    generator = torch.Generator().manual_seed(channels)
-    values = torch.randint(0, greatest + 1, (2, channels, 21, 34), generator=generator).to(dtype)
-    flow = 8 * torch.randn(2, 2, 21, 34, generator=generator)
-    found, expected = along(values, flow), by_torch(values, flow)
-    assert found.dtype == dtype
-    assert (found.double() - expected.double()).abs().max() <= 0.5 + 2e-7 * greatest * 34
-    flow.requires_grad_()
-    assert not cpu.serves(values, flow)
-    assert (along(values, flow) - found).abs().max() <= 1
-
-
-@pytest.mark.parametrize("route", ["OpenCV", "torch"])
-def test_frames_in_parts_of_a_grey_level_have_the_error_of_exact_ones(
-    route: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    frame, warped = torch.randint(0, 256, (2, 1, 3, 20, 31), generator=generator).to(torch.uint8)
-    warped[:, :, :10] = frame[:, :, :10]
-    exact = photometric_error(to_unit(frame), to_unit(warped))
-    if route == "torch":
-        for module in (consistency, cpu):
-            monkeypatch.setattr(module, "serves", lambda *_: False)
-    torch.testing.assert_close(photometric_error(to_levels(frame), to_levels(warped)), exact, atol=1e-6, rtol=0)
+def test_flows_in_half_precision_are_taken() -> None:
+    flow = torch.full((1, 2, 5, 6), 1.0, dtype=torch.bfloat16)
+    labels = torch.arange(30, dtype=torch.uint8).view(1, 5, 6)
+    assert torch.equal(warp_labels(labels, flow), warp_labels(labels, flow.float()))
+    assert torch.equal(compose(flow, flow), torch.full((1, 2, 5, 6), 2.0))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e6, -1e6, 3e9])

@@ -71,6 +71,7 @@ class FlowEstimator(nn.Module, ABC):
         Here, what remains between s and t warped along the guess; subclasses that can start from a guess do that.
         """
         [warped] = Sampler(frames_t).along(start)
+        warped = warped.round().clamp(0, 255).to(torch.uint8)
         return compose(self.estimate(frames_s, warped, None).float(), start)
 
     def magnification(self, height: int, width: int) -> float:

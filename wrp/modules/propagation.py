@@ -139,18 +139,21 @@ class PropagationModule(BaseModule):
         reach = max(propagator.reach for propagator in self.chosen.values())
         around: dict[int, Target] = {}
         coming: deque[tuple[int, Target | None]] = deque()
-        for index, evidence in self._evidence(batch):
-            target = None
-            if index not in batch.labels:
-                target = Target(batch.frame(index), index, batch.labels, evidence, self.semantic, around)
-                around[index] = target
-            coming.append((index, target))
-            if len(coming) > reach:
+        try:
+            for index, evidence in self._evidence(batch):
+                target = None
+                if index not in batch.labels:
+                    target = Target(batch.frame(index), index, batch.labels, evidence, self.semantic, around)
+                    around[index] = target
+                coming.append((index, target))
+                if len(coming) > reach:
+                    yield from _next(coming, around, reach)
+            while coming:
                 yield from _next(coming, around, reach)
-        while coming:
-            yield from _next(coming, around, reach)
-        for propagator in self.chosen.values():
-            propagator.end()
+        finally:
+            around.clear()
+            for propagator in self.chosen.values():
+                propagator.end()
         self._check_finite(batch)
 
     def _check_finite(self, batch: ClipBatch) -> None:
@@ -259,7 +262,7 @@ def _next(
     yield index, target
     around.pop(index - reach, None)
     if target is not None:
-        target.forget()
+        vars(target).pop("semantic", None)
 
 
 def read_calibration(path: str) -> dict[str, Calibration]:

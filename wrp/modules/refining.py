@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from wrp.models.refiner import refined, refiner_input
 from wrp.modules.targets import Labels, Propagator, Target
-from wrp.ops.chain import extend_far, extend_near, start_chain
+from wrp.ops.chain import NeighbourFlow, extend_far, extend_near, start_chain
 from wrp.ops.consistency import to_unit
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather
@@ -34,7 +34,7 @@ class Refine(Propagator):
 
     needs_teacher = True
     needs_refiner = True
-    voters: ClassVar[tuple[int, ...]] = (2, 4)
+    voters: ClassVar[tuple[int, ...]] = (1, 2, 4)
     vote: ClassVar[float] = 0.5
 
     @property
@@ -46,10 +46,11 @@ class Refine(Propagator):
         """Start an interval."""
         self.batch = batch
         self.answers: dict[int, Tensor] = {}
+        self.flows: dict[int, NeighbourFlow] = {}
 
     def end(self) -> None:
         """Let go of the interval."""
-        del self.batch, self.answers
+        del self.batch, self.answers, self.flows
 
     def label(self, module: Any, target: Target) -> Labels:
         """The decision of the refiner's answers at the target and around it."""
@@ -57,7 +58,9 @@ class Refine(Propagator):
         assert answers is not None, "a target is among the frames around it"
         for theirs, trusted in self._around(module, target):
             answers += theirs.mul_(self.vote * trusted)
-        self.answers = {index: kept for index, kept in self.answers.items() if index >= target.index - self.reach}
+        for kept in (self.answers, self.flows):
+            for index in [index for index in kept if index < target.index - self.reach]:
+                del kept[index]
         return decide_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
 
     def answer(self, module: Any, target: Target, evidence: Evidence) -> Tensor:
@@ -73,14 +76,21 @@ class Refine(Propagator):
             chain = start_chain(target.frame[0])
             for at in range(target.index, target.index + step * self.reach, step):
                 far = at + step
-                if not first <= far <= last or at in self.batch.labels:
+                if not first <= far <= last:
                     break
-                onward, homeward = module.flow.between(self.batch, [min(at, far)])[0].towards(step)
+                onward, homeward = self._flow_between(module, min(at, far)).towards(step)
                 chain = extend_far(chain, onward, homeward)
                 if abs(far - target.index) not in self.voters:
                     continue
                 if (answers := self._answers_at(module, far, target)) is not None:
                     yield warp(answers[None], chain.flow)[0][0], ~chain.error[0]
+
+    def _flow_between(self, module: Any, index: int) -> NeighbourFlow:
+        """Flow between a frame and the next, asked for once: frames of long stretches are read each time."""
+        if index not in self.flows:
+            [flow] = module.flow.between(self.batch, [index])
+            self.flows[index] = NeighbourFlow(flow.flow_fw.half(), flow.flow_bw.half())  # as precise as it comes
+        return NeighbourFlow(self.flows[index].flow_fw.float(), self.flows[index].flow_bw.float())
 
     def _answers_at(self, module: Any, index: int, target: Target) -> Tensor | None:
         """The answer at a frame around the target, (C, H, W) float32; None where none may be asked."""
@@ -94,8 +104,9 @@ class Refine(Propagator):
         if index not in self.answers:
             other = target.around[index]
             probs = self.answer(module, other, other.seen_from(self.anchors))
-            self.answers[index] = probs.mul_(255).round_().to(torch.uint8)
-            other.forget()
+            self.answers[index] = (probs * 255).round_().to(torch.uint8)
+            if sum(chosen.needs_teacher for chosen in module.chosen.values()) == 1:  # nobody else needs them
+                other.forget()
         return self.answers[index].float().div_(255)
 
 

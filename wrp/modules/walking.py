@@ -13,7 +13,7 @@ from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.walk import walk_interval
 from wrp.modules.examples import Visit
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
-from wrp.ops.consistency import photometric_error, to_levels
+from wrp.ops.consistency import photometric_error, to_unit
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 from wrp.ops.fusion import Evidence, join_sources
 from wrp.ops.warp import Sampler
@@ -76,7 +76,9 @@ def visit(
         others = [anchor for anchor in window.labels if (anchor - target) * step > 0]
         end = min(others, key=lambda anchor: abs(anchor - target)) if others else last
         reach = abs(end - target) // (2 if others else 1)
-        wanted = {target + step * max(1, round(reach * (n + 1) / at_most)) for n in range(at_most)} if reach else set()
+        if not reach:
+            continue
+        wanted = {target + step * max(1, round(reach * (n + 1) / at_most)) for n in range(at_most)}
         ways = {far: way for far, _, way in _outward(window, flow, step, reach) if far in wanted}
         stretch = replace(window, targets=(min(target, end), max(target, end) + 1))
         for far, evidence in walk_interval(stretch, flow):
@@ -104,6 +106,6 @@ def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowCa
     if not flow.any_frames:
         return [chain], chain
     direct = direct_flow(chain, flow, frame, far)
-    target = to_levels(frame[None])
+    target = to_unit(frame[None])
     errors = [photometric_error(target, image.along(way.flow)[0])[0] for way in (chain, direct)]
     return [chain, direct], without_drift(chain, direct, torch.stack(errors))

@@ -66,9 +66,9 @@ def add(first: Tensor, fresh: Tensor) -> Tensor:
 
 
 def absolute_difference(first: Tensor, second: Tensor) -> Tensor:
-    """``|first - second|`` of two tensors of one shape and dtype, uint8 or float32."""
+    """``|first - second|`` of two tensors of one shape, float32."""
     if not serves(first, second):
-        return torch.maximum(first, second) - torch.minimum(first, second)  # bytes have no sign
+        return (first - second).abs()
     one, other = (values.contiguous().view(-1, values.shape[-1]).numpy() for values in (first, second))
     return torch.from_numpy(cv2.absdiff(one, other)).view(first.shape)
 
@@ -133,40 +133,28 @@ class _Buffer(threading.local):
     """Memory of each thread that is used again: fresh pages for every frame cost as much as the work itself."""
 
     def __init__(self) -> None:
-        self.arrays: dict[Any, np.ndarray] = {}
+        self.array = np.empty((0, 0, _CHANNELS), np.float32)
 
-    def get(self, size: tuple[int, ...], dtype: Any) -> np.ndarray:
-        if dtype not in self.arrays or self.arrays[dtype].shape[:2] != size:
-            self.arrays[dtype] = np.empty((*size, _CHANNELS), dtype)
-        return self.arrays[dtype]
+    def get(self, height: int, width: int) -> np.ndarray:
+        if self.array.shape[:2] != (height, width):
+            self.array = np.empty((height, width, _CHANNELS), np.float32)
+        return self.array
 
 
 _sampled = _Buffer()
 
 
-def whole_numbers(maps: Sequence[Tensor]) -> torch.dtype | None:
-    """The dtype of maps that all have whole numbers of 8 or 16 bits; None of others."""
-    kinds = {one.dtype for one in maps}
-    return kinds.pop() if kinds in ({torch.uint8}, {torch.int16}) else None
-
-
 class Images:
-    """Maps (B, C, H, W) each, as OpenCV samples them; the same memory where they have one or two channels.
-
-    Samples are float32; where all maps are uint8 they are too, rounded, and so with int16.
-    """
+    """Maps (B, C, H, W) each, as OpenCV samples them; the same memory where they have one or two channels."""
 
     def __init__(self, values: Sequence[Tensor]) -> None:
         self.channels = [value.shape[1] for value in values]
-        # OpenCV samples 16 bits without a sign exactly, those with one at coordinates that it rounds.
-        self.dtype: Any = {torch.uint8: np.uint8, torch.int16: np.uint16, None: np.float32}[whole_numbers(values)]
-        arrays = [value.numpy().astype(self.dtype, copy=False) for value in values]
-        planes = ([*chain(*(array[number] for array in arrays))] for number in range(len(values[0])))
+        planes = ([*chain(*(value[number].float().numpy() for value in values))] for number in range(len(values[0])))
         self.images = [_images(one) for one in planes]
 
     def along(self, flow: Tensor) -> list[Tensor]:
-        """Bilinear samples (B, C, h, w) of each map where a flow (B, 2, h, w) leads, at most to the border."""
-        results = [reused(len(flow), channels, *flow.shape[-2:], dtype=self.dtype) for channels in self.channels]
+        """Bilinear samples (B, C, h, w) float32 of each map where a flow (B, 2, h, w) leads, at most to the border."""
+        results = [reused(len(flow), channels, *flow.shape[-2:]) for channels in self.channels]
         for number, (x, y) in enumerate(flow.float().numpy()):
             outs = [plane for result in results for plane in result[number].numpy()]
             for image in self.images[number]:
@@ -175,11 +163,11 @@ class Images:
                 if count == 1:
                     _remap(image, x, y, wanted[0])
                     continue
-                sampled = _sampled.get(x.shape, self.dtype)
+                sampled = _sampled.get(*x.shape)
                 _remap(image, x, y, sampled)
                 # One pass over the interleaved samples, straight into the results.
                 cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
-        return [result.view(torch.int16) if self.dtype == np.uint16 else result for result in results]
+        return results
 
 
 def _images(planes: list[np.ndarray]) -> list[np.ndarray]:
@@ -277,12 +265,9 @@ def _filtered_sum(values: np.ndarray, masks: np.ndarray, weight: np.ndarray) -> 
 
 
 def box_sums(values: Tensor, window: int) -> Tensor:
-    """Sums of ``values`` (B, H, W), float32 or int16, over squares of odd side ``window``; around the frame is zero.
-
-    They are float32.
-    """
+    """Sums of ``values`` (B, H, W) float32 over squares of odd side ``window``; outside of the frame is zero."""
     result = reused(*values.shape)
     for value, out in zip(values, result, strict=True):
         square, border = (window, window), cv2.BORDER_CONSTANT
-        cv2.boxFilter(value.numpy(), cv2.CV_32F, square, out.numpy(), normalize=False, borderType=border)
+        cv2.boxFilter(value.numpy(), -1, square, out.numpy(), normalize=False, borderType=border)
     return result

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, serves, tensor, whole_numbers
+from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, serves, tensor
 from wrp.types import IGNORE_INDEX
 
 # Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
@@ -71,8 +71,7 @@ class Sampler:
     """Maps (B, C, H, W) each that are sampled together, and more than once.
 
     Args:
-        values: Images, probabilities or flows of one frame; not to be changed as long as samples are taken. Numbers of
-            int16 must not be negative.
+        values: Images, probabilities or flows of one frame; not to be changed as long as samples are taken.
     """
 
     def __init__(self, *values: Tensor) -> None:
@@ -80,16 +79,13 @@ class Sampler:
         self.images = Images(values) if serves(*values) and remap_is_exact() else None
 
     def along(self, flow: Tensor) -> list[Tensor]:
-        """Bilinear samples (B, C, H, W) of each map where a flow (B, 2, H, W) leads.
+        """Bilinear samples (B, C, H, W) float32 of each map where a flow (B, 2, H, W) leads.
 
-        They are float32; where all maps are uint8 or int16 they are too, rounded. Out of the frame they are those at
-        its border; where the flow is not finite they mean nothing.
+        Out of the frame they are those at its border; where the flow is not finite they mean nothing.
         """
         if self.images is not None and serves(flow):
             return self.images.along(flow)
         sampled = sample(torch.cat([value.float() for value in self.values], 1), coordinates(flow)[0])
-        if (whole := whole_numbers(self.values)) is not None:
-            sampled = sampled.round().to(whole)
         return list(sampled.split([value.shape[1] for value in self.values], 1))
 
 
@@ -121,7 +117,7 @@ def warp(values: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[[[1., 2., 0.]]]]), tensor([[[ True,  True, False]]]))
     """
     valid = in_frame(flow)
-    [sampled] = Sampler(values.float()).along(flow)
+    [sampled] = Sampler(values).along(flow)
     return torch.where(valid[:, None], sampled, 0.0), valid
 
 
@@ -163,7 +159,7 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
     """
     bytes_alone = labels.dtype in (torch.uint8, torch.bool) and 0 <= ignore_index <= 255
     if bytes_alone and serves(labels, flow) and remap_is_exact():
-        return remap_labels(labels, finite(flow), int(ignore_index))
+        return remap_labels(labels, finite(flow.float()), int(ignore_index))
     coords, valid = coordinates(flow)
     return sample_nearest(labels, coords).masked_fill(~valid, ignore_index)
 
