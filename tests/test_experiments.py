@@ -22,6 +22,7 @@ from wrp.cli import main
 from wrp.data import tiles
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_label
+from wrp.modules.refining import Refine
 from wrp.pipeline.search import command_line, draw, read_sweep
 from wrp.versions import versions
 
@@ -106,19 +107,26 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
 
 
 @pytest.mark.slow
-def test_the_default_read_out_is_that_of_refine(
+def test_the_default_read_out_and_votes_are_those_of_refine(
     trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    run = ["autolabel", str(trees / "camvid"), f"--out={out}", "--label-every=2", "--weights=none"]
+    run = ["autolabel", str(trees / "camvid"), f"--out={out}", "--label-every=3", "--weights=none"]
     assert main([*run, "--teacher-steps=2", "--refiner-steps=2"]) == 0
     networks = ["--teacher", str(out / "teacher.ckpt"), "--refiner", str(out / "refiner.ckpt")]
-    monkeypatch.setattr("sys.argv", ["readout.py", str(trees / "camvid"), "--every", "2", *networks])
-    script("camvid/refiner/readout.py").main()
-    printed = capsys.readouterr().out
-    [default] = [line for line in printed.splitlines() if line.startswith("| the same with both")]
+
+    def measured(name: str) -> dict[str, float]:
+        monkeypatch.setattr("sys.argv", [f"{name}.py", str(trees / "camvid"), "--every", "3", *networks])
+        capsys.readouterr()
+        script(f"camvid/refiner/{name}.py").main()
+        rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+        return {row[1].strip(): float(row[2]) for row in rows}
+
+    by_votes = measured("rounds")
+    assert measured("readout")["the same with both (default)"] == by_votes["none"]
     scores = json.loads((out / "metrics.json").read_text())["overall"]["refine"]
-    assert float(default.split("|")[2]) == pytest.approx(scores["miou"], abs=0.006)
+    voters = ", ".join(map(str, Refine.voters))
+    assert by_votes[f"±{voters} by {Refine.vote}"] == pytest.approx(scores["miou"], abs=0.006)
 
 
 def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
