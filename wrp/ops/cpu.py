@@ -188,7 +188,7 @@ def remap_labels(values: Tensor, flow: Tensor, outside: int) -> Tensor:
 
     Args:
         values: (B, H, W) uint8 or bool.
-        flow: (B, 2, h, w) in pixels, finite.
+        flow: (B, 2, h, w) float32 in pixels, finite.
         outside: Result out of the frame.
 
     Returns:
@@ -198,7 +198,7 @@ def remap_labels(values: Tensor, flow: Tensor, outside: int) -> Tensor:
     # OpenCV rounds halves to even numbers, which would double some pixels of a map that moves by half a pixel; the
     # smallest step at the far end of the frame makes it round them up.
     up = np.spacing(np.float32(max(*values.shape[-2:], *flow.shape[-2:])))
-    for value, (x, y), out in zip(values.view(torch.uint8).numpy(), flow.float().numpy() + up, result, strict=True):
+    for value, (x, y), out in zip(values.view(torch.uint8).numpy(), flow.numpy() + up, result, strict=True):
         value, how = np.ascontiguousarray(value), cv2.INTER_NEAREST | cv2.WARP_RELATIVE_MAP
         cv2.remap(value, x, y, how, out, cv2.BORDER_CONSTANT, outside)
     return torch.from_numpy(result).view(values.dtype)
@@ -268,6 +268,5 @@ def box_sums(values: Tensor, window: int) -> Tensor:
     """Sums of ``values`` (B, H, W) float32 over squares of odd side ``window``; outside of the frame is zero."""
     result = reused(*values.shape)
     for value, out in zip(values, result, strict=True):
-        square, border = (window, window), cv2.BORDER_CONSTANT
-        cv2.boxFilter(value.numpy(), -1, square, out.numpy(), normalize=False, borderType=border)
+        cv2.boxFilter(value.numpy(), -1, (window, window), out.numpy(), normalize=False, borderType=cv2.BORDER_CONSTANT)
     return result

@@ -54,7 +54,7 @@ def cycle_evidence(
 
 def image_of(frame: Tensor) -> Sampler:
     """A frame (3, H, W) uint8, to be seen from others."""
-    return Sampler(to_unit(frame[None]))
+    return Sampler(to_unit(frame)[None])
 
 
 def _evidence(labels: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:

@@ -179,13 +179,13 @@ def setting(options: argparse.Namespace) -> dict[str, Any]:
 
 def table() -> str:
     """All results, the best of each setting first."""
-    setting = ("root", "scale", "every", "offset", "steps", "teacher", "seed")
-    rows = sorted(RESULTS, key=lambda r: (*(r[key] for key in setting), -r["refine"]))
+    keys = ("scale", "every", "offset", "steps", "teacher", "seed")
+    rows = sorted(RESULTS, key=lambda r: (r["root"], *(r[key] for key in keys), -r["refine"]))
     header = ["", "scale", "K", "offset", "steps", "teacher", "seed", "motion", "inpaint", "refine", "refine - motion"]
     cells = [
         [
             r["row"],
-            *(str(r[key])[:4] for key in setting[1:]),
+            *(str(r[key][:4] if key == "teacher" else r[key]) for key in keys),
             *(f"{r[key]:.2f}" for key in ("motion", "inpaint", "refine")),
             f"{r['refine'] - r['motion']:+.2f}",
         ]
