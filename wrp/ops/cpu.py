@@ -110,12 +110,12 @@ def convert(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
-    """``table[codes]`` for a table of at most 256 entries and ``codes`` (H, W) uint8."""
+    """``table[codes]`` for a table of at most 256 entries and ``codes`` (…, H, W) uint8."""
     if not serves(codes):
         return table.to(codes.device)[codes.long()]
     whole = np.zeros(256, table.numpy().dtype)
     whole[: len(table)] = table.numpy()
-    return torch.from_numpy(cv2.LUT(codes.numpy(), whole))
+    return torch.from_numpy(cv2.LUT(codes.numpy().reshape(-1, codes.shape[-1]), whole)).view(codes.shape)
 
 
 def reused(*shape: int, dtype: Any = np.float32) -> Tensor:
@@ -134,10 +134,12 @@ class _Buffer(threading.local):
 
     def __init__(self) -> None:
         self.array = np.empty((0, 0, _CHANNELS), np.float32)
+        self.unwanted = np.empty((0, 0), np.float32)
 
     def get(self, height: int, width: int) -> np.ndarray:
         if self.array.shape[:2] != (height, width):
             self.array = np.empty((height, width, _CHANNELS), np.float32)
+            self.unwanted = np.empty((height, width), np.float32)
         return self.array
 
 
@@ -166,7 +168,7 @@ class Images:
                 sampled = _sampled.get(*x.shape)
                 _remap(image, x, y, sampled)
                 # One pass over the interleaved samples, straight into the results.
-                cv2.mixChannels([sampled], wanted, [i for channel in range(len(wanted)) for i in (channel, channel)])
+                cv2.split(sampled, wanted + [_sampled.unwanted] * (_CHANNELS - len(wanted)))
         return results
 
 
