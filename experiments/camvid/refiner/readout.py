@@ -72,7 +72,7 @@ def network_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--clips", nargs="+", help="only these clips")
     parser.add_argument("--teacher", required=True, help="checkpoint")
-    parser.add_argument("--refiner", required=True, help="checkpoint")
+    parser.add_argument("--refiner", help="checkpoint, to score")
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
 
 

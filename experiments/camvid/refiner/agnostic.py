@@ -1,0 +1,104 @@
+"""A refiner for any list of classes that has learned from generated clips alone: one class against the rest.
+
+python experiments/camvid/refiner/agnostic.py train scenes --teacher SCENES.ckpt --agnostic AGNOSTIC.pt
+python experiments/camvid/refiner/agnostic.py score camvid --teacher T.ckpt --refiner R.ckpt --agnostic AGNOSTIC.pt
+
+`train` takes a data set whose clips have labels on every frame and a teacher for it; `score` compares, on another one,
+with that one's own refiner R.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from readout import measure, network_arguments
+from screen import fit
+from torch import Tensor
+
+from wrp import PropagationModule, RefinementModule, VideoDataModule
+from wrp.data.datasets import open_index
+from wrp.flow.cache import FlowCache
+from wrp.flow.dis import DIS
+from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input
+from wrp.modules.propagators import PROPAGATORS
+from wrp.modules.refining import Refine
+from wrp.modules.targets import Propagator, Target
+from wrp.ops.consistency import to_unit
+from wrp.types import IGNORE_INDEX
+
+
+def against_rest(probs: Tensor, number: int) -> Tensor:
+    """Probabilities (B, C, H, W) as those of all other classes together and of one, (B, 2, H, W)."""
+    mine = probs[:, number]
+    return torch.stack(((probs.sum(1) - mine).clamp(min=0), mine), 1)
+
+
+def ask_for(inputs: RefinerInput, number: int) -> RefinerInput:
+    """The inputs of a refiner that is to tell one class from the rest."""
+    parts = {name: against_rest(getattr(inputs, name), number) for name in ("prior", "semantic", "motion")}
+    return replace(inputs, **parts)
+
+
+class OneAgainstRest(RefinementModule):
+    """Each example asks for a class that is in it, drawn at random."""
+
+    def _example(self, *arguments: Any) -> tuple[RefinerInput, Tensor]:
+        example, truth = super()._example(*arguments)
+        present = truth[truth != IGNORE_INDEX].unique()
+        number = int(present[torch.randint(len(present), ())]) if len(present) else 0
+        return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(truth == IGNORE_INDEX, 255)
+
+
+class Agnostic(Refine):
+    """The refiner's answers about each class by itself, as one; frames vote as for ``refine``."""
+
+    net: ClassVar[Refiner]
+
+    def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
+        inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
+        probs = torch.stack([refined(self.net, ask_for(inputs, c))[0, 1] for c in range(module.num_classes)])
+        return probs / probs.sum(0).clamp(min=1e-6)
+
+
+class WithAgnostic(PropagationModule):
+    """Labels by the refiner for any classes as well."""
+
+    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS, "agnostic": Agnostic}
+
+
+def train(options: argparse.Namespace) -> None:
+    num_classes = open_index(options.root).label_map.num_classes
+    data = VideoDataModule(
+        num_classes, options.root, label_every=options.every, serve="windows", epoch_length=options.steps
+    )
+    pl.seed_everything(options.seed, verbose=False)
+    flow = FlowCache(DIS(), options.flow_cache)
+    module = OneAgainstRest(num_classes, options.teacher, flow=flow, net=Refiner(2))
+    fit(module, data, options.steps)
+    torch.save(module.net.state_dict(), options.agnostic)
+
+
+def score(options: argparse.Namespace) -> None:
+    Agnostic.net = Refiner(2).eval()
+    Agnostic.net.load_state_dict(torch.load(options.agnostic, weights_only=True))
+    print(measure(WithAgnostic, ["motion", "semantic", "inpaint", "agnostic", "refine"], options))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("train", "score"))
+    network_arguments(parser)
+    parser.add_argument("--agnostic", type=Path, required=True, help="the network's weights, written or read")
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    (train if options.what == "train" else score)(options)
+
+
+if __name__ == "__main__":
+    main()
