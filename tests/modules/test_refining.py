@@ -17,7 +17,7 @@ from wrp import PropagationModule
 from wrp.flow.estimator import FlowEstimator
 from wrp.modules.refining import Refine
 from wrp.modules.targets import Target
-from wrp.types import ClipBatch, Propagated
+from wrp.types import ClipBatch, Propagated, WrpError
 
 COUNT = 19
 WRONG = 8
@@ -115,3 +115,15 @@ def test_what_is_not_needed_any_more_is_let_go() -> None:
         module.label("refine", target)
         assert min(module.chosen["refine"].answers) >= index - max(VOTERS)  # type: ignore[attr-defined]
         passed.append(target)
+
+
+def test_of_two_intervals_at_once_the_earlier_is_refused() -> None:
+    module = PropagationModule(CLASSES, ["motion", "refine"], Teacher(), Believer(), Slow(True))
+    first, expected = module.propagate(interval(later=2)), list(module.propagate(interval()))
+    next(first), next(first)
+    second = module.propagate(interval())
+    found = [next(second)]
+    with pytest.raises(WrpError, match="frame 1 belongs to an interval that was not finished"):
+        next(first)
+    for one, other in zip(found + list(second), expected, strict=True):
+        assert torch.equal(one.labels, other.labels)

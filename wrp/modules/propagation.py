@@ -95,13 +95,23 @@ class PropagationModule(BaseModule):
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
         self.calibration = read_calibration(calibration) if calibration is not None else {}
         self.min_confidence = min_confidence
+        self._around: dict[int, Target] = {}
         networks = {"teacher": teacher, "refiner": refiner}
         self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         self.test_score = PropagationScore(num_classes, methods)
         self.not_finite = {"flow": self.flow.not_finite, "teacher": NotFinite(), "refiner": NotFinite()}
 
     def label(self, method: str, target: Target) -> Labels:
-        """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method."""
+        """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method.
+
+        Raises:
+            WrpError: If the target is of an interval before the one that was begun last.
+        """
+        if target.around is not self._around:
+            raise WrpError(
+                f"frame {target.index} belongs to an interval that was not finished before another one was begun; ask "
+                "for one interval at a time, or make a PropagationModule for each"
+            )
         propagator = self.chosen[method]
         labels, confidence = propagator.label(self, target)
         if method in self.calibration:
@@ -133,11 +143,12 @@ class PropagationModule(BaseModule):
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
-        """Index and knowledge of each frame of an interval in temporal order; None at the anchors."""
+        """Index and knowledge of each frame of an interval in temporal order; None at the anchors. One at a time."""
+        around: dict[int, Target] = {}
+        self._around = around  # of the interval whose state the propagators hold
         for propagator in self.chosen.values():
             propagator.begin(self, batch)
         reach = max(propagator.reach for propagator in self.chosen.values())
-        around: dict[int, Target] = {}
         coming: deque[tuple[int, Target | None]] = deque()
         try:
             for index, evidence in self._evidence(batch):
@@ -152,8 +163,9 @@ class PropagationModule(BaseModule):
                 yield from _next(coming, around, reach)
         finally:
             around.clear()
-            for propagator in self.chosen.values():
-                propagator.end()
+            if self._around is around:
+                for propagator in self.chosen.values():
+                    propagator.end()
         self._check_finite(batch)
 
     def _check_finite(self, batch: ClipBatch) -> None:
