@@ -83,7 +83,10 @@ def quality(extent: Extent, inputs: Inputs) -> list[Part]:
 def networks(_: Extent, inputs: Inputs) -> list[Part]:
     if not inputs.runs:
         return []
-    what = "mIoU in percent that finished runs have measured on their hidden frames; mean ± deviation over the runs."
+    what = (
+        "mIoU, or J where the head says so, in percent, that finished runs have measured on their hidden frames; "
+        "mean ± deviation over the runs."
+    )
     return [Part("Quality with networks", what, by_networks(inputs.runs))]
 
 
