@@ -289,8 +289,8 @@ class Propagated:
         method: What made the label: a propagation method, or ``anchor`` for a label that was given.
         labels: (H, W) uint8, class indices and 255.
         confidence: (H, W) float32 in [0, 1]: how sure the label is, 0 where unlabelled.
-        anchors: Indices of the anchors that were used.
-        distance: Frames to the nearest anchor; None where none was used.
+        anchors: Indices of the anchors that were asked, or around the frame where the method asks none.
+        distance: Frames to the nearest of them; None where there is none.
         source: (H, W) uint8, who says the same as the label: 1 the earlier or only anchor, 2 the later one, 4 the
             teacher, and sums of these; None where nobody was asked.
     """

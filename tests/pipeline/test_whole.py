@@ -24,6 +24,7 @@ from wrp.data.items import IntervalItems
 from wrp.flow.dis import DIS
 from wrp.locking import locked
 from wrp.models.refiner import RefinerInput
+from wrp.opening import parse_json
 from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
 
 CLIPS = {"ride": 9, "walk": 9}
@@ -178,6 +179,32 @@ def test_labels_of_other_networks_are_not_mixed(root: Path, tmp_path: Path, caps
     torch.save(checkpoint, out / "teacher.ckpt")
     assert main([*command, "--teacher-steps=1"]) == 2
     assert f"{out} holds labels that were made with another teacher than there is now" in capsys.readouterr().err
+
+
+def test_what_was_trained_with_another_teacher_is_not_taken(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = ["--label-every=4", "--weights=none", "--teacher-steps=1", "--refiner-steps=1"]
+    assert main(["autolabel", str(root), f"--out={tmp_path / 'first'}", "--methods=semantic", "--limit=0", *steps]) == 0
+    teacher, out = shutil.copy(tmp_path / "first/teacher.ckpt", tmp_path / "given.ckpt"), tmp_path / "out"
+    command = ["autolabel", str(root), f"--out={out}", f"--teacher={teacher}", "--methods=refine", "--limit=0", *steps]
+    assert main(command) == 0
+    assert main(command) == 0
+    checkpoint = torch.load(teacher, weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(0.1)
+    torch.save(checkpoint, teacher)
+    assert main(command) == 2
+    assert f"{out} holds a run with another teacher than {teacher} is now" in capsys.readouterr().err
+
+
+def test_a_student_without_a_hidden_class_to_be_scored_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, out = make_folder(tmp_path / "clips", {"walk": 5}, labelled=(0, 2, 4)), tmp_path / "out"
+    label = root / "labels/walk/00002.png"
+    Image.fromarray(np.full_like(np.array(Image.open(label)), 255)).save(label)
+    command = ["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=2", "--weights=none"]
+    assert main([*command, "--student", "--teacher-steps=1"]) == 0
+    assert "student by itself: mIoU –" in capsys.readouterr().out
+    assert parse_json((out / "metrics.json").read_text())["student"] == {"miou": None, "ece": None}
 
 
 def test_labels_of_other_frames_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,12 +131,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _print(metrics: dict[str, Any], out: Path) -> None:
-    from wrp.pipeline.report import overall_table
+    from wrp.pipeline.report import number, overall_table
 
     if any(scores["frames"] for scores in metrics["overall"].values()):
         print(overall_table(metrics))
     if "student" in metrics:
-        print(f"student by itself: mIoU {metrics['student']['miou']:.1f}")
+        print(f"student by itself: mIoU {number(metrics['student']['miou'])}")
     for clip, problem in metrics.get("skipped", {}).items():
         print(f"skipped {clip}: {problem}")
     print(f"labels: {out / 'labels'}")

@@ -183,28 +183,39 @@ class LazyFrames:
 
 
 class WindowItems(ClipItems):
-    """Each anchor with its neighbours on both sides and the other anchors among them.
+    """Each anchor with its neighbours on both sides and the other anchors among them; clips of one frame have none.
 
     Args:
         clips: The clips.
         label_map: Classes of the labels.
         radius: Neighbours on each side; None: up to the next anchor on either side, or to the ends of the clip.
+
+    Raises:
+        DataError: If no clip has a neighbour to offer.
     """
 
     def __init__(self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None) -> None:
         super().__init__(label_map)
         self.radius = radius
-        self.windows = [(clip, anchor) for clip in clips for anchor in clip.anchors]
+        every = [(clip, anchor) for clip in clips for anchor in clip.anchors]
+        # Numbered among all anchors, as the folds of teachers are.
+        self.numbers = [i for i, (clip, _) in enumerate(every) if len(clip.frames) > 1]
+        self.windows = [every[i] for i in self.numbers]
+        if not self.windows:
+            raise DataError(
+                "a refiner learns from the frames around labelled ones, and no labelled frame has any: expected clips "
+                "of two frames or more, or methods other than refine"
+            )
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, key: int | Draw) -> ClipBatch:
-        number = key.index if isinstance(key, Draw) else key
-        clip, target = self.windows[number]
+        place = key.index if isinstance(key, Draw) else key
+        clip, target = self.windows[place]
         first, last = self.span(clip, target)
         labels = [anchor for anchor in clip.anchors if first <= anchor <= last]
-        return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=number)
+        return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=self.numbers[place])
 
     def span(self, clip: Clip, target: int) -> tuple[int, int]:
         """The first and the last frame of a window."""

@@ -49,7 +49,6 @@ class FlowCache(FlowEstimator):
         super().__init__(pairs_per_call=estimator.pairs_per_call)
         self.estimator = estimator
         self.ahead, self.any_frames, self.sparse = estimator.ahead, estimator.any_frames, estimator.sparse
-        self.not_finite = estimator.not_finite
         self.folder = folder
         self.max_bytes = max_bytes
         self.hits = 0
@@ -111,6 +110,9 @@ class FlowCache(FlowEstimator):
                 self._keep(records, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
             self.seconds += self.estimator.seconds - before
+        for flow in found.values():  # also what was not finite when it was put there
+            for one in (flow.flow_fw, flow.flow_bw):
+                self.not_finite.known(one, 1)
         return [found[i] for i in indices]
 
     def _find(self, records: FlowRecords, key: bytes) -> Tensor | None:

@@ -14,9 +14,9 @@ _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def frame_key(frame: Tensor) -> bytes:
-    """Hash of size and content of a frame (3, H, W) uint8, :data:`KEY_BYTES` long.
+    """Hash of size and content of a frame (3, H, W) uint8 or of its label (H, W), :data:`KEY_BYTES` long.
 
-    Remembered for as long as the tensor lives: frames are not written to.
+    Remembered for as long as the tensor lives: neither is written to.
     """
     if frame not in _known:
         _known[frame] = _hash(frame)

@@ -39,10 +39,10 @@ def vote_sources(
         if said is None:
             yield index, None
             continue
-        labels, weights = join([labels for [labels] in said]), torch.full((2,), 0.5)
+        labels, weights = join([labels for [labels] in said]), torch.full((2,), 0.5, dtype=torch.float32)
         if sides.earlier is not None and sides.later is not None:
             earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
-            weights = torch.tensor([earlier, earlier, later, later]) / 2
+            weights = torch.tensor([earlier, earlier, later, later], dtype=torch.float32) / 2
         if anchors == "previous":
             labels, weights = labels[:2], weights[:2]
         elif anchors == "nearest" and len(labels) == 4:
@@ -79,7 +79,7 @@ def vote_interval(
 def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: str) -> Iterator[tuple[int, Tensor]]:
     for index, sources in vote_sources(batch, flow, anchors):
         if sources is None:
-            yield index, soft_votes(batch.labels[index][None], torch.ones(1), num_classes)
+            yield index, soft_votes(batch.labels[index][None], torch.ones(1, dtype=torch.float32), num_classes)
             continue
         labels, weights = sources
         yield index, soft_votes(labels, weights.to(labels.device), num_classes)
@@ -109,7 +109,7 @@ def _next_round(
             if first <= index <= last:
                 kept[index - first] = (soft * 255).round().to(torch.uint8).cpu().numpy()
         assert kept is not None
-        one = torch.ones(1)
+        one = torch.ones(1, dtype=torch.float32)
         for anchor in pinned:
             label = batch.labels[anchor][None].cpu()
             kept[anchor - first] = (soft_votes(label, one, kept.shape[1]) * 255).to(torch.uint8).numpy()

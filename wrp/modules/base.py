@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import json
 import logging
@@ -25,6 +24,7 @@ from typing_extensions import Self
 
 from wrp.opening import check_archive, parse_json
 from wrp.types import ClipBatch, FrameBatch, WrpError
+from wrp.writing import checksum
 
 logger = logging.getLogger("wrp")
 
@@ -173,7 +173,7 @@ def file_hash(path: str) -> str:
     """The first 16 digits of the SHA-256 of a checkpoint; WrpError if there is none."""
     if not Path(path).is_file():
         raise WrpError(f"there is no checkpoint {path}")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    return checksum(Path(path).read_bytes())
 
 
 def class_name(class_: type) -> str:

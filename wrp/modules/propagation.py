@@ -23,7 +23,7 @@ from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, make_propagators
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
-from wrp.modules.targets import Labels, Propagator, Target
+from wrp.modules.targets import Labels, Propagator, Target, asked_anchors, distance_to
 from wrp.opening import parse_json
 from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.finite import NotFinite
@@ -34,6 +34,9 @@ logger = logging.getLogger("wrp")
 
 # Share of an interval's pixels from which on values that are not finite are no accident.
 MOST_NOT_FINITE = 0.01
+
+# Scores that are logged beside mIoU.
+OTHER_SCORES = ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece")
 
 
 class PropagationModule(BaseModule):
@@ -130,22 +133,29 @@ class PropagationModule(BaseModule):
         """
         self.calibration = {}
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
-        distances = []
+        distances: dict[str, list[int]] = {method: [] for method in self.methods}
         for batch in held_out:
-            for labels, truth in self.at_hidden(move_data_to_device(batch, self.device)):
+            scored = [index for index in range(*batch.targets) if index in batch.hidden]
+            found = self.at_hidden(move_data_to_device(batch, self.device))
+            for index, (labels, truth) in zip(scored, found, strict=True):
                 score.update_frame(labels, truth)
-                distances.append(truth.distance)
+                for method, propagator in self.chosen.items():
+                    distances[method].append(distance_to(propagator.anchors, batch.labels, index))
         for row, method in enumerate(self.methods):
             counts, right = pixels_by_confidence(score.by_confidence[row].cpu())
             if counts.any():
                 mean = total_confidence(score.confidence[row].cpu()) / counts.clamp(min=1)
-                self.calibration[method] = fit_calibration(mean, right, counts, sum(distances) / len(distances))
+                self.calibration[method] = fit_calibration(
+                    mean, right, counts, sum(distances[method]) / len(distances[method])
+                )
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
         """Index and knowledge of each frame of an interval in temporal order; None at the anchors. One at a time."""
         around: dict[int, Target] = {}
         self._around = around  # of the interval whose state the propagators hold
+        for found in self.not_finite.values():
+            found.take()  # what was counted before this interval, as in training
         for propagator in self.chosen.values():
             propagator.begin(self, batch)
         reach = max(propagator.reach for propagator in self.chosen.values())
@@ -231,7 +241,6 @@ class PropagationModule(BaseModule):
     @torch.no_grad()
     def propagate(self, batch: ClipBatch) -> Iterator[Propagated]:
         """Labels of each frame of an interval by every method, in temporal order, anchors included."""
-        anchors = tuple(sorted(batch.labels))
         for index, target in self.targets(batch):
             name = (batch.clip, batch.stems[index - batch.first], index)
             if target is None:
@@ -243,7 +252,9 @@ class PropagationModule(BaseModule):
                 labels = labels.masked_fill(confidence < self.min_confidence, IGNORE_INDEX)
                 confidence = confidence.masked_fill(labels == IGNORE_INDEX, 0.0)
                 source = target.who_says(labels) if method == self.methods[-1] else None
-                yield Propagated(*name, method, labels, confidence, anchors, target.distance, source)
+                which = self.chosen[method].anchors
+                asked, distance = asked_anchors(which, target.anchors), target.distance_to(which)
+                yield Propagated(*name, method, labels, confidence, tuple(asked), distance, source)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""
@@ -254,12 +265,11 @@ class PropagationModule(BaseModule):
         """Log the scores."""
         for method, score in self.test_score.compute().items():
             if score["frames"]:
-                self.log(f"test/{method}/miou", score["miou"])
-                for distance, miou in score["by_distance"].items():
-                    self.log(f"test/{method}/miou_{distance}", miou)
-                for key in ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece"):
-                    if score.get(key) is not None:
-                        self.log(f"test/{method}/{key}", score[key])
+                logged = {key: score.get(key) for key in ("miou", *OTHER_SCORES)}
+                logged |= {f"miou_{distance}": miou for distance, miou in score["by_distance"].items()}
+                for key, value in logged.items():
+                    if value is not None:  # as where a hidden label has no class
+                        self.log(f"test/{method}/{key}", value)
         self.test_score.reset()
 
     def configure_optimizers(self) -> None:

@@ -253,9 +253,10 @@ class RefinementModule(BaseModule):
             )
         if len(batch.frames) < 2:
             raise WrpError(f"clip {batch.clip}: a refiner needs at least two frames to learn from, got one")
-        # Not the name of the clip: the same module may see another data set, or other neighbours of the frame.
-        span = (batch.first, len(batch.frames), tuple(sorted(batch.labels)))
-        key = (frame_key(batch.frame(batch.targets[0])), batch.targets[0], span)
+        # Names do not tell: the same module may see another data set, or labels that were corrected.
+        names = (batch.clip, batch.targets[0], tuple(batch.stems))
+        labels = tuple((index, frame_key(batch.labels[index])) for index in sorted(batch.labels))
+        key = (frame_key(batch.frame(batch.targets[0])), names, labels)
         return self.walks.get(key, lambda: self.walk(batch))
 
     def _longest(self, batch: ClipBatch) -> tuple[RefinerInput, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -18,6 +18,16 @@ ANCHORS = ("both", "previous", "nearest")
 
 Labels = tuple[Tensor, Tensor]
 """Labels (H, W) uint8 and confidence (H, W) float32 in [0, 1] of one frame."""
+
+
+def asked_anchors(anchors: str, known: Iterable[int]) -> list[int]:
+    """Those of the known anchors that are asked where ``anchors`` says which, in temporal order."""
+    return sorted(known)[: 1 if anchors == "previous" else None]
+
+
+def distance_to(anchors: str, known: Iterable[int], index: int) -> int:
+    """Frames from an index to the nearest of the anchors that are asked."""
+    return min(abs(index - anchor) for anchor in asked_anchors(anchors, known))
 
 
 @dataclass
@@ -64,8 +74,7 @@ class Target:
 
     def distance_to(self, anchors: str) -> int:
         """Frames to the nearest of the anchors that are asked."""
-        asked = sorted(self.anchors)[:1] if anchors == "previous" else self.anchors
-        return min(abs(self.index - anchor) for anchor in asked)
+        return distance_to(anchors, self.anchors, self.index)
 
     def who_says(self, labels: Tensor) -> Tensor | None:
         """(H, W) uint8, see :attr:`~wrp.types.Propagated.source`; None where neither anchors nor teacher were asked."""

@@ -48,12 +48,18 @@ def walk_cycles(window: ClipBatch, flow: FlowCache, flow_back: FlowCache, crosse
             there, offset = window.frame(far), far - target
             image, distance = image_of(there), abs(offset)
             backs, back = _ways(back, there, frame, image_here, flow_back)
-            loops = zip(outs, backs[::-1] if crossed else backs, strict=True)
+            loops = _pair(outs, backs[::-1] if crossed else backs)
             cycles[offset] = join_sources([cycle_evidence(label, image, frame, *loop, distance) for loop in loops])
             if far in window.labels:
                 theirs = [anchor_evidence(window.labels[far], image, frame, way, distance) for way in outs]
                 pairs[offset] = join_sources(theirs)
     return cycles, pairs
+
+
+def _pair(outs: list[Chain], backs: list[Chain]) -> list[tuple[Chain, Chain]]:
+    """Ways out and ways back, one or two of each; the only one goes with both."""
+    count = max(len(outs), len(backs))
+    return list(zip(outs * (count // len(outs)), backs * (count // len(backs)), strict=True))
 
 
 def visit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -128,4 +129,6 @@ def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Pa
     data.serve = "frames"
     with quiet_lightning():
         [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, path), data, verbose=False)
-    return {"student": {key: round(100 * scores[f"test/{key}"], 4) for key in ("miou", "ece")}}
+    # Neither is a number where no hidden label has a class.
+    found = {key: scores.get(f"test/{key}", math.nan) for key in ("miou", "ece")}
+    return {"student": {key: None if math.isnan(value) else round(100 * value, 4) for key, value in found.items()}}

@@ -44,8 +44,8 @@ def overall_rows(metrics: dict[str, Any]) -> Table:
     masks = [key for key in ("j", "f") if any(key in scores for scores in overall.values())]
     header = ["method", "mIoU", *(key.upper() for key in masks), *(f"d={d}" for d in shown), "frames"]
     rows = [
-        [name, _number(s["miou"]), *(_number(s.get(key)) for key in masks)]
-        + [_number(s["by_distance"].get(str(d))) for d in shown]
+        [name, number(s["miou"]), *(number(s.get(key)) for key in masks)]
+        + [number(s["by_distance"].get(str(d))) for d in shown]
         + [str(s["frames"])]
         for name, s in overall.items()
     ]
@@ -98,7 +98,7 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
         parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
         parts.append(overall_table(metrics))
         if "student" in metrics:
-            parts.append(f"The student by itself, on the same frames: mIoU {metrics['student']['miou']:.1f}")
+            parts.append(f"The student by itself, on the same frames: mIoU {number(metrics['student']['miou'])}")
         parts += ["### Near borders, and where motion is in error", markdown_table(*region_rows(metrics))]
         parts += [_confidence(metrics), "### By class", markdown_table(*class_rows(metrics))]
         if len(index.clips) > 1:
@@ -158,9 +158,9 @@ def summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
 
 def region_rows(metrics: dict[str, Any]) -> Table:
     """The methods: mIoU in the regions that are known."""
-    rows = [[name, *(_number(s[f"miou_{region}"]) for region in REGIONS)] for name, s in metrics["overall"].items()]
+    rows = [[name, *(number(s[f"miou_{region}"]) for region in REGIONS)] for name, s in metrics["overall"].items()]
     names = {"trimap": f"within {TRIMAP} px of a border", "inside_error": "in error", "outside_error": "not in error"}
-    shown = [i for i in range(len(REGIONS)) if any(row[i + 1] != _number(None) for row in rows)]
+    shown = [i for i in range(len(REGIONS)) if any(row[i + 1] != number(None) for row in rows)]
     header = ["mIoU", *(names[REGIONS[i]] for i in shown)]
     return header, [[row[0], *(row[i + 1] for i in shown)] for row in rows]
 
@@ -170,7 +170,7 @@ def _confidence(metrics: dict[str, Any]) -> str:
     scores = metrics["overall"][metrics["settings"]["methods"][-1]]
     if scores.get("ece") is None:
         return "### Confidence\n\nNothing to score."
-    rows = [[f"{100 * kept:.1f} %", _number(miou)] for kept, miou in scores["risk_coverage"]]
+    rows = [[f"{100 * kept:.1f} %", number(miou)] for kept, miou in scores["risk_coverage"]]
     reliable = [[f"{c:.3f}", f"{right:.3f}", f"{pixels}"] for c, right, pixels in scores["reliability"]]
     return (
         f"### Confidence\n\nExpected calibration error: {scores['ece']:.3f}. mIoU of the most confident pixels, by the "
@@ -183,15 +183,16 @@ def class_rows(metrics: dict[str, Any]) -> Table:
     """The classes: IoU of each method."""
     overall = metrics["overall"]
     names = list(next(iter(overall.values()))["per_class"])
-    rows = [[name, *(_number(scores["per_class"][name]) for scores in overall.values())] for name in names]
+    rows = [[name, *(number(scores["per_class"][name]) for scores in overall.values())] for name in names]
     return ["class", *overall], rows
 
 
 def clip_rows(metrics: dict[str, Any]) -> Table:
     """The clips: mIoU of each method."""
-    rows = [[clip, *(_number(s["miou"]) for s in scores.values())] for clip, scores in metrics["clips"].items()]
+    rows = [[clip, *(number(s["miou"]) for s in scores.values())] for clip, scores in metrics["clips"].items()]
     return ["clip", *metrics["overall"]], rows
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A score with one digit, or a dash where there is none."""
     return "–" if value is None else f"{value:.1f}"

@@ -12,7 +12,7 @@ from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
 from wrp.opening import parse_yaml, read_json
 from wrp.types import WrpError
-from wrp.writing import refuse_link, write_json
+from wrp.writing import checksum, refuse_link, write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -152,6 +152,8 @@ class Settings:
         for folder in (out, *(found for found in out.glob("*") if found.is_dir())):
             refuse_link(folder)
         path = out / "settings.json"
+        given = {name: getattr(self, name) for name in ("teacher", "refiner") if getattr(self, name) is not None}
+        networks = {name: checksum(Path(found).read_bytes()) for name, found in given.items() if Path(found).is_file()}
         mine = self.as_json() | {"labels": labels}
         theirs: dict[str, Any] = {}
         if path.is_file():
@@ -173,7 +175,13 @@ class Settings:
                 f"{out} holds labels for other frames of clip {other[0]} than there are now; choose another --out, or "
                 "delete it to start anew"
             )
-        write_json(path, mine | {"frames": known | frames})
+        used = found if isinstance(found := theirs.get("networks"), dict) else {}
+        if other := [name for name, found in networks.items() if used.get(name, found) != found]:
+            raise WrpError(
+                f"{out} holds a run with another {other[0]} than {given[other[0]]} is now; choose another --out, or "
+                "delete it to start anew"
+            )
+        write_json(path, mine | {"frames": known | frames, "networks": networks})
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would return them."""
@@ -207,7 +215,7 @@ def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
             raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
         if not isinstance(read, dict):
             raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
-        for added in ("labels", "frames"):  # by a run, see Settings.claim_folder
+        for added in ("labels", "networks", "frames"):  # by a run, see Settings.claim_folder
             read.pop(added, None)
     known = {setting.name for setting in fields(Settings)}
     if unknown := [str(name) for name in read if name not in known]:

@@ -74,7 +74,14 @@ class WithAgnostic(PropagationModule):
 def train(options: argparse.Namespace) -> None:
     num_classes = open_index(options.root).label_map.num_classes
     data = VideoDataModule(
-        num_classes, options.root, label_every=options.every, serve="windows", epoch_length=options.steps
+        num_classes,
+        options.root,
+        clips=options.clips,
+        label_every=options.every,
+        label_offset=options.offset,
+        serve="windows",
+        epoch_length=options.steps,
+        seed=options.seed,
     )
     pl.seed_everything(options.seed, verbose=False)
     flow = FlowCache(DIS(), options.flow_cache)

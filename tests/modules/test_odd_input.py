@@ -1,0 +1,130 @@
+"""Input that is legal but rare: one anchor asked of two, labels without a class, clips of one frame, bad flow twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tests.clips import make_folder
+from tests.flow.test_walk import stretch
+from tests.modules.test_propagators import CLASSES, Believer, Teacher
+from tests.modules.test_refinement import Constant, window
+from wrp import PropagationModule, RefinementModule
+from wrp.data.datasets import open_index
+from wrp.data.items import WindowItems
+from wrp.flow.cache import FlowCache, cached
+from wrp.modules.walking import walk_cycles
+from wrp.types import IGNORE_INDEX, ClipBatch, DataError, WrpError
+
+
+class Lost(Constant):
+    """A third of the frame has no flow."""
+
+    def estimate(self, *arguments: Any) -> Tensor:
+        flow = super().estimate(*arguments)
+        flow[:, :, : flow.shape[2] // 3] = float("nan")
+        return flow
+
+
+def hidden_at(batch: ClipBatch, *indices: int) -> ClipBatch:
+    """The batch with hidden labels that are those of its first anchor."""
+    label = batch.labels[min(batch.labels)]
+    return replace(batch, hidden={index: label.clone() for index in indices})
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, tmp_path: Path) -> None:
+    batch = stretch((4, 10), 4, 10, (4, 10))
+    for _ in range(2):  # the second time it comes out of the cache
+        module = PropagationModule(CLASSES, flow=FlowCache(Lost(False), str(tmp_path) if folder else None))
+        for _ in range(2):
+            with pytest.raises(WrpError, match="flow's values are not finite"):
+                list(module.propagate(batch))
+
+
+def test_flow_of_the_training_is_not_held_against_an_interval() -> None:
+    flow = FlowCache(Lost(False))
+    RefinementModule(3, channels=(4, 8), flow=flow).walk(window())
+    module = PropagationModule(CLASSES, flow=flow)
+    batch = stretch((4, 10), 4, 10, (4, 10))
+    flow.estimator = Constant(False)
+    assert len(list(module.propagate(batch))) == 6
+
+
+def test_direct_flow_is_counted_once() -> None:
+    flow = FlowCache(Constant(True))
+    flow(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    assert flow.not_finite.pixels == 64
+
+
+def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
+    batch = hidden_at(stretch((4, 10), 4, 10, (4, 10)), 5, 7)
+    batch.hidden[5].fill_(IGNORE_INDEX)
+    trainer = pl.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
+    [scores] = trainer.test(PropagationModule(CLASSES), DataLoader([batch], batch_size=None), verbose=False)  # type: ignore
+    assert "test/motion/miou_3" in scores
+    assert "test/motion/miou_1" not in scores
+    batch.hidden[7].fill_(IGNORE_INDEX)
+    [scores] = trainer.test(PropagationModule(CLASSES), DataLoader([batch], batch_size=None), verbose=False)  # type: ignore
+    assert "test/motion/miou" not in scores
+
+
+@pytest.mark.parametrize(("method", "anchors", "distance"), [("motion:previous", (4,), 5), ("motion", (4, 10), 1)])
+def test_a_label_names_the_anchors_that_were_asked(method: str, anchors: tuple[int, ...], distance: int) -> None:
+    results = {result.index: result for result in PropagationModule(CLASSES, [method]).propagate(_interval())}
+    assert results[9].anchors == anchors
+    assert results[9].distance == distance
+
+
+def test_confidence_is_calibrated_at_the_distance_of_the_anchors_that_were_asked() -> None:
+    module = PropagationModule(CLASSES, ["motion:previous", "motion"])
+    module.calibrate([hidden_at(_interval(), 9)])
+    assert module.calibration["motion:previous"].distance == 5
+    assert module.calibration["motion"].distance == 1
+
+
+def _interval() -> ClipBatch:
+    return stretch((4, 10), 4, 10, (4, 10))
+
+
+@pytest.mark.parametrize(("out", "back"), [(False, True), (True, False)])
+@pytest.mark.parametrize("crossed", [False, True])
+def test_one_way_out_goes_with_both_ways_back(out: bool, back: bool, crossed: bool) -> None:
+    cycles, _ = walk_cycles(window(), cached(Constant(out)), cached(Constant(back)), crossed)
+    assert {offset: len(cycle.labels) for offset, cycle in cycles.items()} == {-1: 2, 1: 2}
+
+
+def test_corrected_labels_are_learned_from() -> None:
+    module, batch = RefinementModule(3, channels=(4, 8)), window()
+    corrected = replace(batch, labels={1: (batch.labels[1] + 1) % 3})
+    for one in (batch, corrected, replace(batch, clip="other")):
+        assert torch.equal(module._walk_of(one).label, one.labels[1])
+    assert len(module.walks) == 3
+
+
+def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path) -> None:
+    index = open_index(make_folder(tmp_path, {"a": 1, "b": 3}, labelled=(0, 2)))
+    windows = WindowItems(index.clips, index.label_map)
+    assert [(window.clip, window.targets[0], window.number) for window in windows] == [("b", 0, 1), ("b", 2, 2)]  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match="no labelled frame has any"):
+        WindowItems(index.clips[:1], index.label_map)
+
+
+@pytest.mark.parametrize("method", ["motion", "vote", "vote-once", "refine"])
+def test_labels_do_not_depend_on_torchs_default_precision(method: str) -> None:
+    module = PropagationModule(CLASSES, [method], Teacher(), Believer())
+    expected = list(module.propagate(_interval()))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = list(module.propagate(_interval()))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.labels, other.labels)
