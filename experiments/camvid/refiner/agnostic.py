@@ -65,10 +65,16 @@ class Agnostic(Refine):
         return probs / probs.sum(0).clamp(min=1e-6)
 
 
+class Untrained(Agnostic):
+    """The same with a network that has learned nothing and answers what was inpainted: what the rest is worth."""
+
+    net = Refiner(2).eval()
+
+
 class WithAgnostic(PropagationModule):
     """Labels by the refiner for any classes as well."""
 
-    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS, "agnostic": Agnostic}
+    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS, "untrained": Untrained, "agnostic": Agnostic}
 
 
 def train(options: argparse.Namespace) -> None:
@@ -93,7 +99,7 @@ def train(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     Agnostic.net = Refiner(2).eval()
     Agnostic.net.load_state_dict(torch.load(options.agnostic, weights_only=True))
-    print(measure(WithAgnostic, ["motion", "semantic", "inpaint", "agnostic", "refine"], options))
+    print(measure(WithAgnostic, ["motion", "semantic", "inpaint", "untrained", "agnostic", "refine"], options))
 
 
 def main() -> None:
