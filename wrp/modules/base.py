@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import logging
@@ -24,7 +25,6 @@ from typing_extensions import Self
 
 from wrp.opening import check_archive, parse_json
 from wrp.types import ClipBatch, FrameBatch, WrpError
-from wrp.writing import checksum
 
 logger = logging.getLogger("wrp")
 
@@ -173,7 +173,7 @@ def file_hash(path: str) -> str:
     """The first 16 digits of the SHA-256 of a checkpoint; WrpError if there is none."""
     if not Path(path).is_file():
         raise WrpError(f"there is no checkpoint {path}")
-    return checksum(Path(path).read_bytes())
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def class_name(class_: type) -> str:
