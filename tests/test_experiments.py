@@ -129,6 +129,42 @@ def test_the_default_read_out_and_votes_are_those_of_refine(
     assert by_votes[f"±{voters} by {Refine.vote}"] == pytest.approx(scores["miou"], abs=0.006)
 
 
+@pytest.mark.slow
+def test_a_refiner_for_any_classes_is_trained_and_scored(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = tmp_path / "out", str(trees / "camvid")
+    assert (
+        main(
+            [
+                "autolabel",
+                root,
+                f"--out={out}",
+                "--label-every=3",
+                "--weights=none",
+                "--teacher-steps=1",
+                "--refiner-steps=1",
+            ]
+        )
+        == 0
+    )
+    agnostic, asked = script("camvid/refiner/agnostic.py"), {}
+    data = agnostic.VideoDataModule
+    monkeypatch.setattr(agnostic, "VideoDataModule", lambda *a, **chosen: asked.update(chosen) or data(*a, **chosen))
+    given = [f"--teacher={out / 'teacher.ckpt'}", f"--agnostic={tmp_path / 'agnostic.pt'}", "--every=3"]
+    for command in (["train", "--steps=1", "--seed=5"], ["score", f"--refiner={out / 'refiner.ckpt'}"]):
+        monkeypatch.setattr("sys.argv", ["agnostic.py", command[0], root, *given, *command[1:]])
+        capsys.readouterr()
+        agnostic.main()
+    assert (asked["seed"], asked["label_every"], asked["label_offset"]) == (5, 3, 0)
+    names = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert names == ["motion", "semantic", "inpaint", "untrained", "agnostic", "refine"]
+    probs = torch.rand(1, 4, 2, 3)
+    one = agnostic.against_rest(probs, 2)
+    torch.testing.assert_close(one[:, 1], probs[:, 2])
+    torch.testing.assert_close(one.sum(1), probs.sum(1))
+
+
 def test_the_benchmark_of_motion_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     motion, tiny = script("benchmarks/motion.py"), (48, 64)
     monkeypatch.setattr(motion, "SIZES", [tiny])
