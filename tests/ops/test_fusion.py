@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from wrp.ops import fusion
 from wrp.ops.fusion import (
     CONFIRMED_ERROR,
     VOTE_SIGMA,
@@ -262,3 +263,14 @@ def test_of_equal_votes_the_lowest_class_wins() -> None:
 def test_of_five_sources_none_is_elected() -> None:
     with pytest.raises(ValueError, match="got 5"):
         elect(torch.zeros(5, 1, 1, dtype=torch.uint8), torch.ones(5))
+
+
+@pytest.mark.parametrize("constant", ["NEARNESS", "PHOTOMETRIC_SCALE", "TRUST_IN_ERROR"])
+def test_the_weights_follow_each_of_their_constants(constant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, error = torch.zeros(2, 3, 4, dtype=torch.uint8), torch.zeros(2, 3, 4, dtype=torch.bool)
+    error[0] = True
+    photometric = torch.stack((torch.full((3, 4), 0.1), torch.full((3, 4), 0.2)))
+    said = fusion.Evidence(labels, error, photometric, torch.tensor([1.0, 5.0]), torch.tensor([0, 1]))
+    before = fusion.anchor_weights(said)
+    monkeypatch.setattr(fusion, constant, 2 * getattr(fusion, constant))
+    assert (fusion.anchor_weights(said) - before).abs().min() > 1e-3

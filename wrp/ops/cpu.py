@@ -110,12 +110,12 @@ def convert(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def look_up(table: Tensor, codes: Tensor) -> Tensor:
-    """``table[codes]`` for a table of at most 256 entries and ``codes`` (…, H, W) uint8."""
+    """``table[codes]`` for a table of at most 256 entries and ``codes`` (H, W) uint8."""
     if not serves(codes):
         return table.to(codes.device)[codes.long()]
     whole = np.zeros(256, table.numpy().dtype)
     whole[: len(table)] = table.numpy()
-    return torch.from_numpy(cv2.LUT(codes.numpy().reshape(-1, codes.shape[-1]), whole)).view(codes.shape)
+    return torch.from_numpy(cv2.LUT(codes.numpy(), whole))
 
 
 def reused(*shape: int, dtype: Any = np.float32) -> Tensor:

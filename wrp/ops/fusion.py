@@ -19,7 +19,6 @@ from wrp.types import IGNORE_INDEX
 NEARNESS = 0.2
 PHOTOMETRIC_SCALE = 1 / 12
 TRUST_IN_ERROR = 0.3
-_TRUST = torch.tensor([1.0, TRUST_IN_ERROR, 0.0, 0.0])  # plain, in error, without a label, both
 
 # Width of the Gaussian over 3×3 pixels that smooths the votes (ours), in pixels, chosen by
 # experiments/propagation/fusion.py; the middle row has more than half of the weight, so a line of one pixel stays.
@@ -100,11 +99,14 @@ def anchor_weights(evidence: Evidence) -> Tensor:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
     near = evidence.distance.clamp(min=0.5).pow(-NEARNESS).view(-1, 1, 1)
+    in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
     photometric = convert(evidence.photometric, torch.float32)
-    xp, error, labels, photometric, near = backend(evidence.error, evidence.labels, photometric, near)
-    unknown = labels == IGNORE_INDEX
-    trust = backend(look_up(_TRUST, tensor(error.view(xp.uint8) + 2 * unknown.view(xp.uint8))))[1]
-    weights = (xp.exp(photometric * (-1 / PHOTOMETRIC_SCALE)) + 1e-6) * trust * near
+    # Each factor is float32 for numpy, too, where a number of Python's times a mask would be float64.
+    xp, photometric, error, labels, near, in_error = backend(
+        photometric, evidence.error, evidence.labels, near, in_error
+    )
+    weights = (xp.exp(photometric * (-1 / PHOTOMETRIC_SCALE)) + 1e-6) * (error * in_error + 1)
+    weights = weights * near * (labels != IGNORE_INDEX)
     return tensor(weights / weights.sum(0).clip(1e-12))
 
 
