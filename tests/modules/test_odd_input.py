@@ -33,6 +33,10 @@ class Lost(Constant):
         return flow
 
 
+def interval() -> ClipBatch:
+    return stretch((4, 10), 4, 10, (4, 10))
+
+
 def hidden_at(batch: ClipBatch, *indices: int) -> ClipBatch:
     """The batch with hidden labels that are those of its first anchor."""
     label = batch.labels[min(batch.labels)]
@@ -41,7 +45,7 @@ def hidden_at(batch: ClipBatch, *indices: int) -> ClipBatch:
 
 @pytest.mark.parametrize("folder", [False, True])
 def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, tmp_path: Path) -> None:
-    batch = stretch((4, 10), 4, 10, (4, 10))
+    batch = interval()
     for _ in range(2):  # the second time it comes out of the cache
         module = PropagationModule(CLASSES, flow=FlowCache(Lost(False), str(tmp_path) if folder else None))
         for _ in range(2):
@@ -49,11 +53,11 @@ def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, t
                 list(module.propagate(batch))
 
 
-def test_flow_of_the_training_is_not_held_against_an_interval() -> None:
+def test_flow_of_the_training_is_not_held_against_aninterval() -> None:
     flow = FlowCache(Lost(False))
     RefinementModule(3, channels=(4, 8), flow=flow).walk(window())
     module = PropagationModule(CLASSES, flow=flow)
-    batch = stretch((4, 10), 4, 10, (4, 10))
+    batch = interval()
     flow.estimator = Constant(False)
     assert len(list(module.propagate(batch))) == 6
 
@@ -65,7 +69,7 @@ def test_direct_flow_is_counted_once() -> None:
 
 
 def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
-    batch = hidden_at(stretch((4, 10), 4, 10, (4, 10)), 5, 7)
+    batch = hidden_at(interval(), 5, 7)
     batch.hidden[5].fill_(IGNORE_INDEX)
     trainer = pl.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
     [scores] = trainer.test(PropagationModule(CLASSES), DataLoader([batch], batch_size=None), verbose=False)  # type: ignore
@@ -78,20 +82,16 @@ def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
 
 @pytest.mark.parametrize(("method", "anchors", "distance"), [("motion:previous", (4,), 5), ("motion", (4, 10), 1)])
 def test_a_label_names_the_anchors_that_were_asked(method: str, anchors: tuple[int, ...], distance: int) -> None:
-    results = {result.index: result for result in PropagationModule(CLASSES, [method]).propagate(_interval())}
+    results = {result.index: result for result in PropagationModule(CLASSES, [method]).propagate(interval())}
     assert results[9].anchors == anchors
     assert results[9].distance == distance
 
 
 def test_confidence_is_calibrated_at_the_distance_of_the_anchors_that_were_asked() -> None:
     module = PropagationModule(CLASSES, ["motion:previous", "motion"])
-    module.calibrate([hidden_at(_interval(), 9)])
+    module.calibrate([hidden_at(interval(), 9)])
     assert module.calibration["motion:previous"].distance == 5
     assert module.calibration["motion"].distance == 1
-
-
-def _interval() -> ClipBatch:
-    return stretch((4, 10), 4, 10, (4, 10))
 
 
 @pytest.mark.parametrize(("out", "back"), [(False, True), (True, False)])
@@ -120,10 +120,10 @@ def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path
 @pytest.mark.parametrize("method", ["motion", "vote", "vote-once", "refine"])
 def test_labels_do_not_depend_on_torchs_default_precision(method: str) -> None:
     module = PropagationModule(CLASSES, [method], Teacher(), Believer())
-    expected = list(module.propagate(_interval()))
+    expected = list(module.propagate(interval()))
     torch.set_default_dtype(torch.float64)
     try:
-        found = list(module.propagate(_interval()))
+        found = list(module.propagate(interval()))
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):

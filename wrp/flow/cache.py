@@ -99,7 +99,7 @@ class FlowCache(FlowEstimator):
         for i in indices:
             packed = self._find(records, keys[i] + keys[i + 1])
             if packed is not None:
-                found[i] = _unpack(packed.to(batch.frame(i).device))
+                found[i] = self._unpack(packed.to(batch.frame(i).device))
         missing = [i for i in indices if i not in found]
         self.hits += len(found)
         self.misses += len(missing)
@@ -108,11 +108,8 @@ class FlowCache(FlowEstimator):
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
                 packed = _pack(flow)
                 self._keep(records, keys[i] + keys[i + 1], packed)
-                found[i] = _unpack(packed)
+                found[i] = self._unpack(packed)
             self.seconds += self.estimator.seconds - before
-        for flow in found.values():  # also what was not finite when it was put there
-            for one in (flow.flow_fw, flow.flow_bw):
-                self.not_finite.known(one, 1)
         return [found[i] for i in indices]
 
     def _find(self, records: FlowRecords, key: bytes) -> Tensor | None:
@@ -120,6 +117,11 @@ class FlowCache(FlowEstimator):
             return self._held[key]
         stored = records.read(key)
         return None if stored is None else torch.from_numpy(stored)
+
+    def _unpack(self, packed: Tensor) -> NeighbourFlow:
+        flow = convert(packed, torch.float32)
+        self.not_finite.known(flow, 1)  # each time it is asked for, also where it was not finite when it was put there
+        return NeighbourFlow(*flow.split(1))
 
     def _keep(self, records: FlowRecords, key: bytes, packed: Tensor) -> None:
         if self.folder is None and count_bytes(self._held.values()) + packed.nbytes <= HELD_BYTES:
@@ -167,8 +169,3 @@ def cached(estimator: FlowEstimator) -> FlowCache:
 
 def _pack(flow: NeighbourFlow) -> Tensor:
     return join([convert(flow.flow_fw, torch.float16), convert(flow.flow_bw, torch.float16)])
-
-
-def _unpack(packed: Tensor) -> NeighbourFlow:
-    flow_fw, flow_bw = convert(packed, torch.float32).split(1)
-    return NeighbourFlow(flow_fw, flow_bw)

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 
 from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
 from wrp.data.datamodule import VideoDataModule
-from wrp.data.items import IntervalItems
+from wrp.data.items import IntervalItems, WindowItems
 from wrp.flow.cache import FlowCache
 from wrp.modules.base import load_module
 from wrp.modules.propagation import PropagationModule
@@ -78,7 +78,8 @@ def networks(
             started = time.perf_counter()
             assert teacher is not None
             folds = fold_teachers(settings, data, out)
-            logger.info("Training the refiner on %d labelled frames", sum(len(c.anchors) for c in data.index.clips))
+            windows = WindowItems(data.index.clips, data.label_map)
+            logger.info("Training the refiner on %d labelled frames", len(windows))
             train_refiner(settings, data, Path(teacher), folds, flow, Path(refiner))
             watch.add("refiner", time.perf_counter() - started)
     return teacher, refiner

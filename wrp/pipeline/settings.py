@@ -181,7 +181,7 @@ class Settings:
                 f"{out} holds a run with another {other[0]} than {given[other[0]]} is now; choose another --out, or "
                 "delete it to start anew"
             )
-        write_json(path, mine | {"frames": known | frames, "networks": networks})
+        write_json(path, mine | {"frames": known | frames, "networks": used | networks})
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would return them."""

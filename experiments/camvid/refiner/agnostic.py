@@ -3,8 +3,7 @@
 python experiments/camvid/refiner/agnostic.py train scenes --teacher SCENES.ckpt --agnostic AGNOSTIC.pt
 python experiments/camvid/refiner/agnostic.py score camvid --teacher T.ckpt --refiner R.ckpt --agnostic AGNOSTIC.pt
 
-`train` takes a data set whose clips have labels on every frame and a teacher for it; `score` compares, on another one,
-with that one's own refiner R.
+`train` takes a data set and a teacher for it; `score` compares, on another one, with that one's own refiner R.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from readout import measure, network_arguments
+from readout import data_arguments, measure, network_arguments
 from screen import fit
 from torch import Tensor
 
@@ -51,7 +50,9 @@ class OneAgainstRest(RefinementModule):
         example, truth = super()._example(*arguments)
         present = truth[truth != IGNORE_INDEX].unique()
         number = int(present[torch.randint(len(present), ())]) if len(present) else 0
-        return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(truth == IGNORE_INDEX, 255)
+        return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(
+            truth == IGNORE_INDEX, IGNORE_INDEX
+        )
 
 
 class Agnostic(Refine):
@@ -104,13 +105,17 @@ def score(options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "score"))
-    network_arguments(parser)
-    parser.add_argument("--agnostic", type=Path, required=True, help="the network's weights, written or read")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--seed", type=int, default=0)
+    works = parser.add_subparsers(required=True)
+    trains, scores = works.add_parser("train"), works.add_parser("score")
+    data_arguments(trains)
+    trains.add_argument("--steps", type=int, default=1200)
+    trains.add_argument("--seed", type=int, default=0)
+    network_arguments(scores)
+    for part, work in ((trains, train), (scores, score)):
+        part.add_argument("--agnostic", type=Path, required=True, help="the network's weights, written or read")
+        part.set_defaults(work=work)
     options = parser.parse_args()
-    (train if options.what == "train" else score)(options)
+    options.work(options)
 
 
 if __name__ == "__main__":

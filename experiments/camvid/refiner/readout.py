@@ -65,15 +65,20 @@ class ByReadout(PropagationModule):
     }
 
 
-def network_arguments(parser: argparse.ArgumentParser) -> None:
-    """The data and the networks."""
+def data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data and its teacher."""
     parser.add_argument("root", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--every", type=int, default=25)
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--clips", nargs="+", help="only these clips")
     parser.add_argument("--teacher", required=True, help="checkpoint")
-    parser.add_argument("--refiner", help="checkpoint, to score")
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
+
+
+def network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data and the networks."""
+    data_arguments(parser)
+    parser.add_argument("--refiner", required=True, help="checkpoint")
 
 
 def measure(kind: type[PropagationModule], methods: list[str], options: argparse.Namespace) -> str:
