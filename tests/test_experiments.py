@@ -96,14 +96,28 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
     trainer.strategy.connect(teacher)
     trainer.save_checkpoint(tmp_path / "teacher.ckpt")
     rows = ["defaults", "no teacher"]
-    command = [str(trees / "camvid"), "--teacher", str(tmp_path / "teacher.ckpt"), "--steps", "1", "--every", "2"]
+    command = [str(trees / "camvid"), "--teacher", str(tmp_path / "teacher.ckpt"), "--steps", "1", "--every", "4"]
+    command += ["--networks", str(tmp_path / "networks"), "--score-every"]
     monkeypatch.setattr(screen, "CACHE", tmp_path)
-    for wanted in (rows[:1], rows, rows):
-        monkeypatch.setattr("sys.argv", ["screen.py", *command, "--rows", *wanted])
+
+    def screened(*arguments: str) -> list[tuple[str, int]]:
+        monkeypatch.setattr("sys.argv", ["screen.py", *command, *arguments])
         screen.main()
-    found = [result["row"] for result in screen.RESULTS]
-    assert found == rows
-    assert "| no teacher" in capsys.readouterr().out
+        return [(result["row"], result["scored"]) for result in screen.RESULTS]
+
+    assert screened("4", "--rows", *rows[:1]) == [("defaults", 4)]
+    learned = sorted((tmp_path / "networks").iterdir())
+    assert screened("4", "2", "--rows", *rows[:1]) == [("defaults", 4), ("defaults", 2)]
+    assert sorted((tmp_path / "networks").iterdir()) == learned
+    found = [("defaults", 4), ("defaults", 2), ("no teacher", 4)]
+    assert screened("4", "--rows", *rows) == screened("4", "--rows", *rows) == found
+    assert screened("4", "--rows", "defaults", "no teacher", "--scale", "1")[3:] == [(row, 4) for row in rows]
+    out = capsys.readouterr().out
+    assert "| no teacher" in out
+    assert out.splitlines()[-1].count("±") == 2
+    with pytest.raises(SystemExit):
+        screened("3")
+    assert "else learned labels count" in capsys.readouterr().err
 
 
 @pytest.mark.slow

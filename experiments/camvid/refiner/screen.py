@@ -2,10 +2,12 @@
 
 Each row is trained on the labelled frames of a clip, at half its resolution, and scored on its hidden frames. Results
 are appended to a file as they come; what is in it already is not made again, so the same command goes on where it
-stopped.
+stopped. The best rows are confirmed at full resolution, with labels nearer to one another as well.
 
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt --rows defaults --seed 1
+    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-50/teacher.ckpt --scale 1 --steps 1200 \
+        --every 50 --score-every 10 25 50 --rows defaults "displaced by 1 px"
     python experiments/camvid/refiner/screen.py --table
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import sys
 from collections import defaultdict
 from functools import partial
@@ -37,12 +40,12 @@ from wrp.modules.examples import WalkCache
 from wrp.modules.refinement import WALK_CACHE_BYTES
 from wrp.ops.labels import resize_labels
 from wrp.pipeline.report import markdown_table
-from wrp.pipeline.training import plain_trainer, quiet_lightning
+from wrp.pipeline.training import fit
 from wrp.types import WrpError
 from wrp.writing import new_folder, write_image, write_label
 
 sys.path.append(str(Path(__file__).parents[2]))
-from results import Results
+from results import Results, mean_and_spread
 
 RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 CACHE = Path("~/.cache/wrp/smaller")
@@ -94,37 +97,54 @@ class NoTeacher(torch.nn.Module):
         return torch.zeros(len(frames), self.num_classes, *frames.shape[2:])
 
 
-def run(row: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and score one row."""
+def data_of(options: argparse.Namespace, every: int) -> VideoDataModule:
+    """The clips with the labels of every K-th frame."""
     root = options.root if options.scale == 1 else str(smaller(options.root, options.scale))
-    num_classes = open_index(root).label_map.num_classes
-    data = VideoDataModule(
-        num_classes,
+    return VideoDataModule(
+        open_index(root).label_map.num_classes,
         root,
-        label_every=options.every,
+        label_every=every,
         label_offset=options.offset,
         serve="windows",
         epoch_length=options.steps,
         seed=options.seed,
     )
-    flow = FlowCache(DIS(), options.flow_cache)
+
+
+def train(row: str, options: argparse.Namespace) -> Path:
+    """Train one row, unless its network is there."""
+    name = hashlib.sha256(f"{row} {setting(options)}".encode()).hexdigest()[:16]
+    path = options.networks / f"{name}.ckpt"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = data_of(options, options.every)
     crop = (round(192 * options.scale), round(256 * options.scale))
     choices = {"teacher": find_teacher(options), **ROWS[row]}
     if "net" in choices:
-        choices["net"] = pretrained(num_classes, choices["net"], crop, options.flow_cache)
+        choices["net"] = pretrained(data.num_classes, choices["net"], crop, options)
+    flow = FlowCache(DIS(), options.flow_cache)
     pl.seed_everything(options.seed + 1, verbose=False)
-    module = RefinementModule(num_classes, **{"flow": flow, "crop_size": crop, **choices})
+    module = RefinementModule(data.num_classes, **{"flow": flow, "crop_size": crop, **choices})
     walked = {key: getattr(ROWS[row][key], "signature", str(ROWS[row][key])) for key in WALKED if key in ROWS[row]}
     module.walks = WALKS[str(walked)]
     pl.seed_everything(options.seed + 1, verbose=False)  # again, as networks draw more or less
-    fit(module, data, options.steps)
-    teacher = choices["teacher"] or NoTeacher(num_classes)
-    scorer = PropagationModule(num_classes, METHODS, teacher, module.eval(), flow)
+    fit(module, data, options.steps, path)
+    return path
+
+
+def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
+    """Train one row and score it with the labels of every K-th frame."""
+    network = train(row, options)
+    data = data_of(options, every)
+    teacher = find_teacher(options) if ROWS[row].get("teacher", True) else NoTeacher(data.num_classes)
+    flow = FlowCache(DIS(), options.flow_cache)
+    scorer = PropagationModule(data.num_classes, METHODS, teacher, str(network), flow)
     items = IntervalItems(data.index.clips, data.label_map, with_hidden=True)
     with torch.inference_mode():
-        for number in range(len(items)):
+        for number in tqdm(range(len(items)), desc=f"{row}, K = {every}", unit="interval"):
             scorer.test_step(items[number], number)
-    return {method: round(score["miou"], 2) for method, score in scorer.test_score.compute().items()}
+    return {method: round(found["miou"], 2) for method, found in scorer.test_score.compute().items()}
 
 
 def find_teacher(options: argparse.Namespace) -> Any:
@@ -135,17 +155,11 @@ def find_teacher(options: argparse.Namespace) -> Any:
     return load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
 
 
-def fit(module: RefinementModule, data: VideoDataModule, steps: int) -> None:
-    with quiet_lightning():
-        trainer = pl.Trainer(max_steps=steps, limit_val_batches=0, num_sanity_val_steps=0, **plain_trainer())
-        trainer.fit(module, data)
-
-
-def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str | None) -> torch.nn.Module:
+def pretrained(num_classes: int, steps: int, crop: tuple[int, int], options: argparse.Namespace) -> torch.nn.Module:
     """A refiner that has learned from generated clips, without a teacher; its classes are others, as many."""
     data = VideoDataModule(num_classes, label_every=24, serve="windows", epoch_length=steps)
-    module = RefinementModule(num_classes, flow=FlowCache(DIS(), cache), crop_size=crop)
-    fit(module, data, steps)
+    module = RefinementModule(num_classes, flow=FlowCache(DIS(), options.flow_cache), crop_size=crop)
+    fit(module, data, steps, options.networks / "generated.ckpt")
     return module.net
 
 
@@ -172,16 +186,16 @@ def smaller(root: str, scale: float) -> Path:
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
-    """What a result belongs to, besides its row."""
+    """What a network belongs to, besides its row."""
     keys = ("root", "scale", "every", "offset", "steps", "seed")
     return {key: getattr(options, key) for key in keys} | {"teacher": file_hash(options.teacher)}
 
 
 def table() -> str:
     """All results, the best of each setting first."""
-    keys = ("scale", "every", "offset", "steps", "teacher", "seed")
+    keys = ("scale", "every", "scored", "offset", "steps", "teacher", "seed")
     rows = sorted(RESULTS, key=lambda r: (r["root"], *(r[key] for key in keys), -r["refine"]))
-    header = ["", "scale", "K", "offset", "steps", "teacher", "seed", "motion", "inpaint", "refine", "refine - motion"]
+    header = ["", "scale", "learned K", "K", *keys[3:], "motion", "inpaint", "refine", "refine - motion"]
     cells = [
         [
             r["row"],
@@ -194,25 +208,49 @@ def table() -> str:
     return markdown_table(header, cells)
 
 
+def confirmed() -> str:
+    """Results at full resolution: mean and standard deviation of refine over the seeds, each with its own teacher."""
+    groups: dict[tuple[Any, ...], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for r in RESULTS:
+        if r["scale"] == 1:
+            groups[r["root"], r["every"], r["scored"], r["offset"], r["steps"]][r["row"]][r["seed"]] = r["refine"]
+    header = ["", "data", "learned K", "K", "offset", "steps", "seeds", "refine", "above the defaults"]
+    cells = []
+    for place, rows in sorted(groups.items()):
+        for row, scores in rows.items():
+            both = [seed for seed in scores if row != "defaults" and seed in rows["defaults"]]
+            gain = [scores[seed] - rows["defaults"][seed] for seed in both]
+            seeds = ", ".join(map(str, sorted(scores)))
+            gained = mean_and_spread(gain, "+") if gain else ""
+            cells.append([row, *map(str, place), seeds, mean_and_spread(list(scores.values())), gained])
+    return markdown_table(header, cells)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", nargs="?", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--teacher", help="checkpoint of the teacher of all rows")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--scale", type=float, default=0.5, help="of frames, labels and crops")
-    parser.add_argument("--every", type=int, default=25)
+    parser.add_argument("--every", type=int, default=25, help="labels to learn from")
+    parser.add_argument("--score-every", type=int, nargs="+", help="labels to propagate; those of --every unless given")
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flow-cache", help="folder for optical flow, shared by all rows")
+    parser.add_argument("--networks", type=Path, default=Path("runs/screen"), help="folder for what was trained")
     parser.add_argument("--table", action="store_true", help="print the results there are and stop")
     options = parser.parse_args()
     if not options.table:
         if options.root is None or options.teacher is None:
             parser.error("a data set and --teacher are needed")
-        for row in options.rows:
-            RESULTS.once({"row": row, **setting(options)}, partial(run, row, options))
-    print(table())
+        scored = options.score_every or [options.every]
+        if any(options.every % every for every in scored):
+            parser.error(f"--score-every {scored}: each must divide --every {options.every}, else learned labels count")
+        for row, every in itertools.product(options.rows, scored):
+            key = {"row": row, **setting(options), "scored": every}
+            RESULTS.once(key, partial(score, row, options, every))
+    print(table(), confirmed(), sep="\n\n")
 
 
 if __name__ == "__main__":
