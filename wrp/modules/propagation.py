@@ -108,12 +108,12 @@ class PropagationModule(BaseModule):
         """Labels (H, W) uint8 and confidence (H, W) float32 of one frame by one method.
 
         Raises:
-            WrpError: If the target is of an interval before the one that was begun last.
+            WrpError: If the target is not of the interval that :meth:`targets` has begun last.
         """
         if target.around is not self._around:
             raise WrpError(
-                f"frame {target.index} belongs to an interval that was not finished before another one was begun; ask "
-                "for one interval at a time, or make a PropagationModule for each"
+                f"frame {target.index} is not of the interval that targets() has begun last; ask for one interval at a "
+                "time, or make a PropagationModule for each"
             )
         propagator = self.chosen[method]
         labels, confidence = propagator.label(self, target)
@@ -135,9 +135,7 @@ class PropagationModule(BaseModule):
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
         distances: dict[str, list[int]] = {method: [] for method in self.methods}
         for batch in held_out:
-            scored = [index for index in range(*batch.targets) if index in batch.hidden]
-            found = self.at_hidden(move_data_to_device(batch, self.device))
-            for index, (labels, truth) in zip(scored, found, strict=True):
+            for index, labels, truth in self.at_hidden(move_data_to_device(batch, self.device)):
                 score.update_frame(labels, truth)
                 for method, propagator in self.chosen.items():
                     distances[method].append(distance_to(propagator.anchors, batch.labels, index))
@@ -195,8 +193,8 @@ class PropagationModule(BaseModule):
                 logger.warning("%s: %d pixels of the %s are not finite and count as unknown", where, count, part)
 
     @torch.no_grad()
-    def at_hidden(self, batch: ClipBatch) -> Iterator[tuple[dict[str, Labels], Truth]]:
-        """Labels by every method at the frames of an interval whose truth is hidden, and this truth."""
+    def at_hidden(self, batch: ClipBatch) -> Iterator[tuple[int, dict[str, Labels], Truth]]:
+        """Index, labels by every method, and truth of the frames of an interval whose truth is hidden."""
         for index, target in self.targets(batch):
             if target is None:
                 continue
@@ -205,7 +203,7 @@ class PropagationModule(BaseModule):
             labels = {method: self.label(method, target) for method in asked}
             if scored:
                 error = None if target.evidence is None else motion_error(target.evidence)
-                yield labels, Truth(batch.hidden[index], target.distance, error)
+                yield index, labels, Truth(batch.hidden[index], target.distance, error)
 
     def _evidence(self, batch: ClipBatch) -> Iterator[tuple[int, Evidence | None]]:
         if any(propagator.needs_motion for propagator in self.chosen.values()):
@@ -258,7 +256,7 @@ class PropagationModule(BaseModule):
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the hidden frames of an interval."""
-        for labels, truth in self.at_hidden(_interval(batch)):
+        for _, labels, truth in self.at_hidden(_interval(batch)):
             self.test_score.update_frame(labels, truth)
 
     def on_test_epoch_end(self) -> None:

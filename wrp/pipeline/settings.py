@@ -155,33 +155,19 @@ class Settings:
         given = {name: getattr(self, name) for name in ("teacher", "refiner") if getattr(self, name) is not None}
         networks = {name: checksum(Path(found).read_bytes()) for name, found in given.items() if Path(found).is_file()}
         mine = self.as_json() | {"labels": labels}
-        theirs: dict[str, Any] = {}
-        if path.is_file():
-            theirs = read_json(path, f"delete {out} to start anew")
-            if changed := [key for key in mine if key not in _FREE and theirs.get(key) != mine[key]]:
-                key = changed[0]
-                if key == "labels":
-                    raise WrpError(
-                        f"{out} holds a run that has learned from other labels than there are now; choose another "
-                        "--out, or delete it to start anew"
-                    )
-                raise WrpError(
-                    f"{out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
-                    "delete it to start anew"
-                )
-        known = found if isinstance(found := theirs.get("frames"), dict) else {}
-        if other := [clip for clip, found in frames.items() if known.get(clip, found) != found]:
-            raise WrpError(
-                f"{out} holds labels for other frames of clip {other[0]} than there are now; choose another --out, or "
-                "delete it to start anew"
-            )
-        used = found if isinstance(found := theirs.get("networks"), dict) else {}
-        if other := [name for name, found in networks.items() if used.get(name, found) != found]:
-            raise WrpError(
-                f"{out} holds a run with another {other[0]} than {given[other[0]]} is now; choose another --out, or "
-                "delete it to start anew"
-            )
-        write_json(path, mine | {"frames": known | frames, "networks": used | networks})
+        theirs = read_json(path, f"delete {out} to start anew") if path.is_file() else {}
+        changed = (key for key in mine if key not in _FREE and theirs.get(key) != mine[key])
+        if path.is_file() and (key := next(changed, None)) is not None:
+            if key == "labels":
+                raise _taken(out, "a run that has learned from other labels than there are now")
+            raise _taken(out, f"a run with {key}={theirs.get(key)!r}, got {mine[key]!r}")
+        known, clip = _join(theirs.get("frames"), frames)
+        if clip is not None:
+            raise _taken(out, f"labels for other frames of clip {clip} than there are now")
+        used, network = _join(theirs.get("networks"), networks)
+        if network is not None:
+            raise _taken(out, f"a run with another {network} than {given[network]} is now")
+        write_json(path, mine | {"frames": known, "networks": used})
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would return them."""
@@ -189,6 +175,17 @@ class Settings:
         settings["root"] = str(find_folder(self.root).resolve())
         del settings["out"]
         return settings
+
+
+def _taken(out: Path, what: str) -> WrpError:
+    return WrpError(f"{out} holds {what}; choose another --out, or delete it to start anew")
+
+
+def _join(recorded: Any, hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Hashes by name, those that were recorded before and those of now, and the first name at which they differ."""
+    known = recorded if isinstance(recorded, dict) else {}
+    differing = (name for name, found in hashes.items() if known.get(name, found) != found)
+    return known | hashes, next(differing, None)
 
 
 # May change between the runs of one folder: it does not change results.

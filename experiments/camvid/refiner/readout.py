@@ -89,7 +89,7 @@ def measure(kind: type[PropagationModule], methods: list[str], options: argparse
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), unit="interval"):
-            for labels, truth in module.at_hidden(items[number]):
+            for _, labels, truth in module.at_hidden(items[number]):
                 module.test_score.update_frame(labels, truth)
     scores = module.test_score.compute()
     rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]
