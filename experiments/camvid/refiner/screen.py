@@ -217,9 +217,9 @@ def confirmed() -> str:
     header = ["", "data", "learned K", "K", "offset", "steps", "seeds", "refine", "above the defaults"]
     cells = []
     for place, rows in sorted(groups.items()):
+        plain = rows.get("defaults", {})
         for row, scores in rows.items():
-            both = [seed for seed in scores if row != "defaults" and seed in rows["defaults"]]
-            gain = [scores[seed] - rows["defaults"][seed] for seed in both]
+            gain = [scores[seed] - plain[seed] for seed in scores if row != "defaults" and seed in plain]
             seeds = ", ".join(map(str, sorted(scores)))
             gained = mean_and_spread(gain, "+") if gain else ""
             cells.append([row, *map(str, place), seeds, mean_and_spread(list(scores.values())), gained])
