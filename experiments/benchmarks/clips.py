@@ -15,6 +15,7 @@ from wrp.data.datasets.synthetic import render_clip
 from wrp.data.items import WindowItems
 from wrp.flow.estimator import FlowEstimator
 from wrp.ops.chain import NeighbourFlow
+from wrp.ops.labels import resize_labels
 from wrp.types import ClipBatch
 
 CLASSES = 11
@@ -41,8 +42,7 @@ def real_interval(root: str, count: int, size: tuple[int, int] | None = None) ->
             torch.from_numpy(cv2.resize(f.permute(1, 2, 0).numpy(), shape)).permute(2, 0, 1).contiguous()
             for f in batch.frames
         ]
-        nearest = {"dsize": shape, "interpolation": cv2.INTER_NEAREST}
-        batch.labels = {i: torch.from_numpy(cv2.resize(y.numpy(), **nearest)) for i, y in batch.labels.items()}
+        batch.labels = {i: resize_labels(y[None], size)[0] for i, y in batch.labels.items()}
     return batch
 
 

@@ -86,6 +86,21 @@ def test_frame_and_label_share_one_geometry_and_padding_is_unlabelled() -> None:
             assert grey[padded].max() <= 60
 
 
+def test_labels_are_magnified_about_the_same_point_as_frames() -> None:
+    """Edges of the label lie where the frame's grey passes the middle between both sides, on average."""
+    label = torch.zeros(64, 64, dtype=torch.uint8)
+    label[24:40, 24:40] = 1
+    image = (label * 200).repeat(3, 1, 1)
+    transform = TrainTransform((96, 96), seed=5)
+    transform._color = lambda frames, seed: frames  # type: ignore[method-assign]
+    rows, away = torch.arange(96.0), []
+    for index in range(40):
+        crop, [moved] = transform(image, [label], Draw(0, index))
+        grey, marked = crop[0].float().sum(1), (moved == 1).float().sum(1)
+        away.append(float((grey * rows).sum() / grey.sum() - (marked * rows).sum() / marked.sum()))
+    assert abs(sum(away) / len(away)) < 0.1
+
+
 def test_mirrored_and_plain_crops_both_occur() -> None:
     label = torch.zeros(64, 64, dtype=torch.uint8)
     label[:, 32:] = 1

@@ -116,7 +116,8 @@ class TrainTransform:
         moved = []
         for number, values in enumerate(maps):
             fill = 0 if number else IGNORE_INDEX
-            crops = [where.apply(one, cv2.INTER_NEAREST, fill) for one in values.numpy()]
+            # Plain INTER_NEAREST counts from the pixels' corners, half a pixel off the frame.
+            crops = [where.apply(one, cv2.INTER_NEAREST_EXACT, fill) for one in values.numpy()]
             moved.append(torch.from_numpy(np.stack(crops)))
         return colored, moved, None if flows is None else self._flows(flows, where)
 
