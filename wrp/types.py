@@ -263,6 +263,7 @@ class FrameBatch:
         indices: Index of each frame in its clip.
         weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; where it is positive without a
             label, one may be guessed. None: all labelled pixels count the same.
+        unlabelled: How many of the frames come without any label, for somebody to guess it.
     """
 
     images: Tensor
@@ -271,6 +272,7 @@ class FrameBatch:
     stems: list[str]
     indices: list[int]
     weights: Tensor | None = None
+    unlabelled: int = 0
 
     def pin_memory(self) -> FrameBatch:
         """The same in page-locked memory, as a loader asks for where there is a GPU."""

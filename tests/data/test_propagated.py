@@ -122,6 +122,8 @@ def test_truth_and_propagated_labels_are_served_apart(root: str, tmp_path: Path)
         assert (len(batch["labelled"].stems), len(batch["unlabelled"].stems)) == (1, 3)
         assert {*batch["labelled"].indices} <= {0, 4, 8}
         assert not {*batch["unlabelled"].indices} & {0, 4, 8}
+    with pytest.raises(DataError, match="batch_size must be at least 2"):
+        serve(root, labels, batch_size=1).train_dataloader()
 
 
 def test_labels_kept_apart_have_no_last_epochs() -> None:

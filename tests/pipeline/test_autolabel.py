@@ -329,6 +329,7 @@ def test_a_student_learns_from_all_frames_in_the_end(
     assert "student by itself: mIoU" in capsys.readouterr().out
     assert tree(out) == before
     assert set(metrics(out)["student"]) == {"miou", "ece"}
+    assert 0 <= metrics(out)["student"]["ece"] <= 1
     assert "The student by itself" in (out / "report.md").read_text()
     made = (out / "student.ckpt").stat().st_mtime_ns
     assert main([*command, "--student"]) == 0
@@ -362,4 +363,6 @@ def test_there_are_four_kinds_of_students(tmp_path: Path) -> None:
         Settings(**folders, student="best")
     with pytest.raises(WrpError, match="at least 3, got 2"):
         Settings(**folders, student="st++", teacher_steps=2)
+    with pytest.raises(WrpError, match="--teacher-batch of at least 2, got 1"):
+        Settings(**folders, student="three-stage", teacher_batch=1)
     assert set(STUDENTS) == set(WAYS)

@@ -103,6 +103,24 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.ckpt", "whole.ckpt"]
 
 
+def test_a_training_that_goes_on_behind_a_third_has_kept_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    save, third = training._Unfinished.on_train_batch_end, STEPS // 3
+
+    def save_and_stop(self: Any, trainer: pl.Trainer, *rest: Any) -> None:
+        save(self, trainer, *rest)
+        if trainer.global_step == third:
+            raise Stopped
+
+    monkeypatch.setattr(training._Unfinished, "on_train_batch_end", save_and_stop)
+    with pytest.raises(Stopped):
+        training.fit(segmenter(), frames(root, 0), STEPS, tmp_path / "net.ckpt", thirds=True)
+    assert torch.load(tmp_path / "net-unfinished.ckpt", weights_only=True)["global_step"] == third
+    assert torch.load(training.thirds_of(tmp_path / "net.ckpt")[0], weights_only=True)["global_step"] == third
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_of_lightnings_goes_on_at_the_end_of_an_epoch(workers: int, root: Path, tmp_path: Path) -> None:
     class First(SegmentationModule):

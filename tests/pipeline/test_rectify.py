@@ -9,6 +9,7 @@ from wrp import VideoDataModule
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.propagated import PropagatedLabels
+from wrp.opening import parse_json
 
 
 @pytest.mark.slow
@@ -30,6 +31,12 @@ def test_labels_are_weighed_by_their_anchors(tmp_path: Path, capsys: pytest.Capt
     labels = PropagatedLabels(str(out), 1.0, weights="rectified")
     data = VideoDataModule(8, str(scene), label_every=4, propagated=labels, crop_size=(32, 32), epoch_length=8)
     assert all(batch.weights is not None for batch in data.train_dataloader())
+    # A frame without any class of its anchor says nothing of the drift, which stays a number.
+    nothing = np.full((64, 96), 255, np.uint8)
+    Image.fromarray(nothing).save(out / "labels" / "street0" / "00001.png")
+    assert main(["rectify", str(out)]) == 0
+    drift = parse_json((out / "drift.json").read_text())
+    assert all(0 < value < 100 for value in drift.values())
 
 
 def test_a_run_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,7 @@ def test_agreement_is_over_the_classes_that_occur() -> None:
 
 def test_the_better_half_is_reliable_and_the_earlier_of_equals_wins() -> None:
     assert split_reliable({"a": 0.1, "b": 0.9, "c": 0.5, "d": 0.5, "e": 0.2}) == (["b", "c"], ["d", "e", "a"])
+    assert split_reliable({"a": 0.1}) == (["a"], [])
     frames = {("easy", 0): 0.9, ("easy", 1): 0.8, ("hard", 0): 0.2, ("hard", 1): 0.3}
     assert split_reliable_by_clip(frames) == ([("easy", 0), ("hard", 1)], [("easy", 1), ("hard", 0)])
 
@@ -91,6 +92,13 @@ def test_rectified_cross_entropy_over_all_and_over_valid_pixels() -> None:
     assert float(rectified_loss(logits, pseudo, weight, paper_mean=True)) == pytest.approx(0.2253, abs=1e-4)
     assert float(rectified_loss(logits, pseudo, weight)) == pytest.approx(0.3004, abs=1e-4)
     assert rectified_loss(logits, torch.full_like(pseudo, 255), weight) == 0
+
+
+def test_rectified_cross_entropy_counts_the_pixels_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, pseudo, weight = torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 4, dtype=torch.uint8), torch.ones(1, 1, 4)
+    alone = rectified_loss(logits, pseudo, weight)
+    monkeypatch.setattr("wrp.losses.segmentation.over_processes", lambda count: count / 2)
+    assert float(rectified_loss(logits, pseudo, weight)) == pytest.approx(2 * float(alone))
 
 
 def test_consistency_cross_entropy() -> None:

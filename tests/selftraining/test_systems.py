@@ -10,51 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.clips import make_camvid, make_images, picture, save
+from tests.clips import make_camvid, picture, save
+from tests.selftraining.small import SMALL, batch, command
 from wrp.cli import main
 from wrp.data.semi import SemiDataModule, find_images
 from wrp.models.segmenter import Segmenter, create_segmenter, with_features
-from wrp.modules.segmentation import load_segmenter
+from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.pipeline.selftrain import SYSTEM_NAMES
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule, second_head
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import DataError, FrameBatch, WrpError
-
-SMALL: dict[str, Any] = {"num_classes": 3, "encoder": "tu-regnetx_002"}
-
-
-def batch(count: int = 2, labelled: bool = True, seed: int = 0) -> FrameBatch:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 3, (count, 4, 4), dtype=torch.uint8, generator=generator)
-    labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
-    names = [str(i) for i in range(count)]
-    full = torch.ones(count, 64, 64)
-    if labelled:
-        return FrameBatch(images, labels, names, names, list(range(count)))
-    return FrameBatch(images, torch.full_like(labels, 255), names, names, list(range(count)), full)
-
-
-@pytest.fixture
-def lists(tmp_path: Path) -> dict[str, str]:
-    """Two labelled images, three others of which none has a label, two to score on."""
-    make_images(tmp_path / "data", {"train": 5, "val": 2}, labelled=(0, 1))
-    names = {"labelled": ["train/view0", "train/view1"], "val": ["val/view0", "val/view1"]}
-    names["unlabelled"] = [f"train/view{i}" for i in (2, 3, 4)]
-    paths = {}
-    for which, content in names.items():
-        path = tmp_path / f"{which}.txt"
-        path.write_text("\n".join(content) + "\n")
-        paths[which] = str(path)
-    return {"root": str(tmp_path / "data"), **paths}
-
-
-def command(system: str, lists: dict[str, str], out: Path, *more: str) -> list[str]:
-    chosen = [f"--{which}={lists[which]}" for which in ("labelled", "unlabelled", "val")]
-    sized = ["--steps=3", "--crop-size", "32", "32", "--batch-size=2"]
-    return ["selftrain", system, lists["root"], *chosen, f"--out={out}", *sized, *more]
+from wrp.types import DataError, WrpError
 
 
 @pytest.mark.slow
@@ -161,6 +128,22 @@ def test_every_module_learns_from_both_kinds(kind: type[StudentModule]) -> None:
     loss.backward()
     with pytest.raises(WrpError, match="SemiDataModule"):
         module.training_step({"labelled": batch()}, 0)
+
+
+def test_the_second_head_learns_like_the_first_and_the_average_is_deployed() -> None:
+    module = ThreeStageModule(**SMALL, encoder_lr=0.1, lr=1.0)
+    rate = {id(p): group["lr"] for group in module.parameter_groups() for p in group["params"] if "lr" in group}
+    assert {rate[id(p)] for p in (*module.backbone.parameters(), *module.second.encoder.parameters())} == {0.1}
+    frozen = ThreeStageModule(**SMALL, encoder_lr=0.0).train()
+    assert not any(part.training for part in frozen.second.encoder.modules())
+    assert frozen.second.net.decoder.training
+    assert module.deployed is module.average
+    assert SegmentationModule(**SMALL).deployed is not None
+
+
+def test_the_second_head_may_have_auxiliary_logits() -> None:
+    module = ThreeStageModule(**SMALL, ocr=True).train()
+    assert torch.isfinite(module.semi_loss(batch(), batch(seed=1)))
 
 
 def test_pseudo_labels_alone_do_not_reach_the_first_head_but_its_trunk() -> None:
@@ -278,8 +261,3 @@ def test_names_that_would_share_a_pseudo_label_are_refused(tmp_path: Path) -> No
         save(tmp_path / "images" / f"{name}.png", picture(0))
     with pytest.raises(DataError, match="are both named 'a-b-c'"):
         find_images(tmp_path, "folder", ["a/b-c", "a-b/c"], labelled=False)
-
-
-def test_students_without_any_labels_for_the_others_are_refused() -> None:
-    with pytest.raises(WrpError, match="nobody guesses them"):
-        StudentModule(**SMALL).semi_loss(batch(), batch(labelled=False))

@@ -174,6 +174,10 @@ class VideoDataModule(BaseDataModule):
 
     def _apart(self, truth: list[tuple[str, int, Frame]], propagated: PropagatedLabels) -> CombinedLoader:
         """Ground truth and propagated labels as batches of their own, together of the usual size."""
+        if self.batch_size < 2:
+            raise DataError(
+                f"batch_size must be at least 2 with propagated.apart, one of each kind, got {self.batch_size}"
+            )
         items = self._train_items(truth), self._train_items(propagated.frames(self.index.clips))
         steps = (self.epoch_length or len(items[0]) + len(items[1])) // self.batch_size
         size = min(max(1, round(self.batch_size * propagated.share)), self.batch_size - 1)

@@ -65,7 +65,7 @@ class FrameItems(Dataset[FrameBatch]):
             weights = self.weigh(maps[1][None] / 255) if frame.label is not None else (maps[1][None] > 0).float()
             if frame.label is not None:  # what counts nothing has no label; elsewhere one may be guessed
                 label = label.masked_fill(weights == 0, IGNORE_INDEX)
-        return FrameBatch(image[None], label, [clip], [frame.stem], [index], weights)
+        return FrameBatch(image[None], label, [clip], [frame.stem], [index], weights, int(frame.label is None))
 
     def _read(self, frame: Frame) -> list[Tensor]:
         image = read_image(frame.image)
@@ -92,6 +92,7 @@ def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
         [stem for item in items for stem in item.stems],
         [index for item in items for index in item.indices],
         weights,
+        sum(item.unlabelled for item in items),
     )
 
 

@@ -187,8 +187,14 @@ class SemiDataModule(BaseDataModule):
         if self.pseudo is None:
             return frames
         folder = Path(self.pseudo)
-        stems = {path.stem for path in list_images(folder)}
-        return [Frame(frame.stem, frame.image, folder / f"{frame.stem}.png") for frame in frames if frame.stem in stems]
+        labels = {path.stem for path in list_images(folder)}
+        found = [Frame(one.stem, one.image, folder / f"{one.stem}.png") for one in frames if one.stem in labels]
+        if frames and not found:
+            raise DataError(
+                f"{folder} holds no pseudo-label of the {len(frames)} unlabelled images: expected PNGs with their "
+                f"names, as {frames[0].stem}.png"
+            )
+        return found
 
     def train_dataloader(self) -> Any:
         """Augmented labelled images, and unlabelled ones where there are any."""
@@ -200,7 +206,7 @@ class SemiDataModule(BaseDataModule):
         if not frames:
             return loader
         others = FrameItems(_numbered(frames), self.label_map, transform)
-        wanted = length // self.batch_size * self.unlabelled_size
+        wanted = -(-length // self.batch_size) * self.unlabelled_size
         return CombinedLoader(
             {"labelled": loader, "unlabelled": self._train_loader(others, wanted, self.unlabelled_size)}, "min_size"
         )

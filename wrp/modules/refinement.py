@@ -155,7 +155,7 @@ class RefinementModule(BaseModule):
         name = self.encoder or encoder_name(self.teacher)
         view = EncoderView(self.decoder, name, VIEW_CHANNELS, self.freeze_encoder)
         if self.encoder is None:
-            view.net.encoder.load_state_dict(self.teacher.backbone.state_dict())
+            view.net.encoder.load_state_dict(self.teacher.deployed.encoder.state_dict())
             self.encoder = name
         return Refiner(self.num_classes, tuple(self.channels), view, VIEW_CHANNELS)
 

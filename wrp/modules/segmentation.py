@@ -152,36 +152,37 @@ class SegmentationModule(BaseModule):
         backbone: nn.Module = self.net.encoder  # type: ignore[assignment]
         return backbone
 
+    @property
+    def deployed(self) -> nn.Module:
+        """The network that predicts."""
+        return self.net
+
+    def encoders(self) -> list[nn.Module]:
+        """The encoder, and those of further heads, which learn as it does."""
+        return [self.backbone]
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters with their own learning rates, and the others."""
         if self.encoder_lr == self.layer_decay == 1.0:
             return super().parameter_groups()
-        # timm's encoders keep their layers in a network inside.
-        layers = [
-            part
-            for part in getattr(self.backbone, "model", self.backbone).children()
-            if next(part.parameters(), None) is not None
-        ]
-        groups: list[dict[str, Any]] = [
-            {
-                "params": [p for p in layer.parameters() if p.requires_grad],
-                "lr": self.lr * self.encoder_lr * self.layer_decay**depth,
-            }
-            for depth, layer in enumerate(reversed(layers))
-        ]
-        # What belongs to no layer of the encoder, such as a class token, learns like its first one.
-        grouped = {id(parameter) for group in groups for parameter in group["params"]}
-        loose = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in grouped]
-        groups.append({"params": loose, "lr": self.lr * self.encoder_lr * self.layer_decay ** max(0, len(layers) - 1)})
-        of_encoder = {id(parameter) for parameter in self.backbone.parameters()}
-        others = [p for p in self.parameters() if p.requires_grad and id(p) not in of_encoder]
-        return [group for group in ({"params": others}, *groups) if group["params"]]
+        groups: list[dict[str, Any]] = []
+        left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
+        for encoder in self.encoders():
+            # timm's encoders keep their layers in a network inside.
+            children = getattr(encoder, "model", encoder).children()
+            layers = [part for part in children if next(part.parameters(), None) is not None]
+            # What belongs to no layer of the encoder, such as a class token, learns like its first one.
+            for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
+                mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
+                groups.append({"params": mine, "lr": self.lr * self.encoder_lr * self.layer_decay**depth})
+        return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; a frozen encoder stays in evaluation mode, so that its statistics stay as well."""
         super().train(mode)
         if self.encoder_lr == 0:
-            self.backbone.eval()
+            for encoder in self.encoders():
+                encoder.eval()
         return self
 
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -204,7 +205,15 @@ class SegmentationModule(BaseModule):
         """Labels (B, H, W) uint8 to learn from and how much each pixel counts, (B, H, W) float32 or None: all the same.
 
         Those of the batch, and the guesser's where there is none; override it for another source.
+
+        Raises:
+            WrpError: If frames come without a label and there is no guesser.
         """
+        if self.guesser is None and batch.unlabelled:
+            raise WrpError(
+                "unlabelled images come without labels and nobody guesses them: pass data.init_args.pseudo, a folder "
+                "of labels, or model.init_args.guesser, a checkpoint"
+            )
         if self.guesser is None or batch.weights is None:
             return batch.labels, batch.weights
         guess, confidence = decide(self.guesser.probabilities(batch.images))
@@ -306,6 +315,11 @@ def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
 
 
 def _frames(batch: FrameBatch) -> FrameBatch:
+    if isinstance(batch, dict):
+        raise WrpError(
+            "SegmentationModule learns from all labels alike, got batches that keep two kinds apart: set "
+            "data.init_args.propagated.init_args.apart=false, or use a module of wrp.selftraining"
+        )
     if not isinstance(batch, FrameBatch):
         raise WrpError(
             f"SegmentationModule learns from single frames, got a {type(batch).__name__}: set "

@@ -131,5 +131,5 @@ def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Pa
     with quiet_lightning():
         [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, path), data, verbose=False)
     # Neither is a number where no hidden label has a class.
-    found = {key: scores.get(f"test/{key}", math.nan) for key in ("miou", "ece")}
-    return {"student": {key: None if math.isnan(value) else round(100 * value, 4) for key, value in found.items()}}
+    found = {key: scale * scores.get(f"test/{key}", math.nan) for key, scale in (("miou", 100), ("ece", 1))}
+    return {"student": {key: None if math.isnan(value) else round(value, 6) for key, value in found.items()}}

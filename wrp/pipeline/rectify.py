@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
         drift[abs(anchor - entry["index"])].append(image_reliability(features, labels, anchors))
     if not drift:
         raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
-    curve = {distance: float(np.mean(values)) for distance, values in sorted(drift.items())}
+    # A frame none of whose classes the anchor shows tells nothing of the drift.
+    told = {distance: [value for value in values if math.isfinite(value)] for distance, values in sorted(drift.items())}
+    curve = {distance: float(np.mean(values)) for distance, values in told.items() if values}
     write_json(out / DRIFT, curve)
     return curve
 
@@ -76,7 +79,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
 def _features(module: SegmentationModule, clip: Clip, index: int) -> Tensor:
     with torch.inference_mode():
         image = to_unit(read_image(clip.frames[index].image)[None].to(module.device))
-        return with_features(module.net, image)[1][0].cpu().clone()
+        return with_features(module.deployed, image)[1][0].cpu().clone()
 
 
 def _prototypes(module: SegmentationModule, clip: Clip, anchor: int, index: ClipIndex) -> dict[int, Tensor]:

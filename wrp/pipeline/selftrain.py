@@ -82,6 +82,13 @@ class SelfTraining:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
         if self.steps < 3:
             raise WrpError(f"--steps must be at least 3, got {self.steps}")
+        if self.batch_size < 1 or min(self.crop_size) < 1:
+            raise WrpError(
+                "--batch-size and both sides of --crop-size must be at least 1, got "
+                f"{self.batch_size} and {' '.join(map(str, self.crop_size))}"
+            )
+        if self.lr <= 0 or self.scale <= 0:
+            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.scale}")
 
 
 class Run:
@@ -95,8 +102,19 @@ class Run:
         base = self.data()
         self.labelled = base.images("labelled")
         self.unlabelled = base.images("unlabelled")
+        self._check_lists()
         if settings.supervised is not None:
             self._check_first(Path(settings.supervised))
+
+    def _check_lists(self) -> None:
+        """Refuse lists that no system can learn from."""
+        for option, found in (("labelled", self.labelled), ("unlabelled", self.unlabelled)):
+            if not found:
+                raise WrpError(f"{getattr(self.settings, option)} names no images; pass a list with at least one")
+        if both := {frame.stem for frame in self.labelled} & {frame.stem for frame in self.unlabelled}:
+            raise WrpError(
+                f"{min(both)} is in both {self.settings.labelled} and {self.settings.unlabelled}; leave it out of one"
+            )
 
     def _check_first(self, network: Path) -> None:
         """Refuse a network of another run that does not fit, before anything is done."""

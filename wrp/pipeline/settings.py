@@ -119,6 +119,8 @@ class Settings:
             raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
         if self.student == "st++" and self.teacher_steps < 3:
             raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {self.teacher_steps}")
+        if self.student == "three-stage" and self.teacher_batch < 2:
+            raise WrpError(f"--student three-stage needs a --teacher-batch of at least 2, got {self.teacher_batch}")
         if self.on_error not in ("stop", "skip"):
             raise WrpError(f"--on-error must be stop or skip, got {self.on_error!r}")
         if self.limit is not None and self.limit < 0:

@@ -21,6 +21,7 @@ from wrp.pipeline.ranking import predict
 from wrp.pipeline.selftrain import Run
 from wrp.pipeline.training import thirds_of
 from wrp.selftraining.cisc_r import (
+    LEAST_SHARE,
     CiscModule,
     QueryIndex,
     cisc_map,
@@ -33,7 +34,10 @@ from wrp.selftraining.st_plus_plus import split_reliable, stability
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import Frame
+from wrp.types import Frame, WrpError
+
+# R of an image of which nothing can be said; that of others is a mean of logarithms.
+LEAST_RELIABLE = 1e3
 
 # ST++ decides its pseudo-labels from these.
 ST_VIEWS = Views(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
@@ -88,9 +92,14 @@ def _selective(
 
 def cisc_r(run: Run) -> Path:
     """CISC-R: consistency with labelled images ranks images and weighs pixels."""
+    truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
+    if not any(classes_shown(truth, run.label_map.num_classes) for truth in truths):
+        raise WrpError(
+            f"no image of {run.settings.labelled} shows a class on {LEAST_SHARE:.0%} of its pixels or more, and cisc-r "
+            "compares images by such classes; use another system"
+        )
     first = run.first_stage(CiscModule)
     teacher = run.load(first)
-    truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
     anchors, index = anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
     folder = run.label("first", first, run.unlabelled)
 
@@ -98,8 +107,8 @@ def cisc_r(run: Run) -> Path:
         scores = {}
         for frame in tqdm(run.unlabelled, desc="Scoring", unit="image"):
             pseudo = read_label(folder / f"{frame.stem}.png", run.label_map)
-            # The greater, the better, as in the other lists.
-            scores[frame.stem] = -image_reliability(_features(teacher, frame), pseudo, anchors)
+            # The greater, the better, as in the other lists; JSON has no infinity.
+            scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)
         return scores
 
     reliable, rest = split_reliable(run.scores("reliability", reliability))
@@ -131,7 +140,7 @@ def anchor_vectors(
 def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
     """The decoder's features (D, h, w) of an image."""
     with torch.inference_mode():
-        return with_features(teacher.net, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][0].cpu()
+        return with_features(teacher.deployed, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][0].cpu()
 
 
 class _Queries:

@@ -113,7 +113,8 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
     A training that was stopped goes on from where it was up to a minute before, to the same weights.
     """
     unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
-    callbacks: list[pl.Callback] = [_Unfinished(unfinished), *([_Thirds(path, steps)] if thirds else [])]
+    # Thirds first: a training that goes on from a step has what belongs to it.
+    callbacks: list[pl.Callback] = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
     with quiet_lightning():
         trainer = pl.Trainer(
             max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, callbacks=callbacks, **plain_trainer()

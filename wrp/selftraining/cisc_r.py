@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wrp.losses.segmentation import weighted_mean
 from wrp.models.segmenter import with_features
 from wrp.ops.consistency import to_unit
 from wrp.selftraining.student import StudentModule, fit_labels, split_batch
@@ -102,8 +103,9 @@ def rectified_loss(logits: Tensor, pseudo: Tensor, weight: Tensor, paper_mean: b
         Scalar float32.
     """
     losses = functional.cross_entropy(logits.float(), pseudo.long(), ignore_index=IGNORE_INDEX, reduction="none")
-    total = torch.tensor(pseudo.numel()) if paper_mean else (pseudo != IGNORE_INDEX).sum().clamp(min=1)
-    return (losses * weight).sum() / total.to(losses.device)
+    if paper_mean:
+        return (losses * weight).mean()
+    return weighted_mean(losses, pseudo != IGNORE_INDEX, weight)
 
 
 def consistency_bce(consistency: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
@@ -200,10 +202,13 @@ class CiscModule(StudentModule):
     Args:
         consistency: Weight of the consistency term of stage 1.
         paper_mean: Divide the loss of pseudo-labels by all pixels, as the paper does.
+        cutout: Whether strong views have rectangles cut out.
     """
 
-    def __init__(self, *args: Any, consistency: float = 1.0, paper_mean: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, **{"cutout": False, **kwargs})
+    def __init__(
+        self, *args: Any, consistency: float = 1.0, paper_mean: bool = False, cutout: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, cutout=cutout, **kwargs)
         self.consistency_weight = consistency
         self.paper_mean = paper_mean
         self.draw: Draw | None = None
@@ -216,15 +221,22 @@ class CiscModule(StudentModule):
         else:
             labelled = batch
             logits, features = with_features(self.net, to_unit(batch.images))
-            supervised = self.loss(logits, fit_labels(batch.labels, logits))
+            labels, weights = self.label_source(batch)
+            mass = None if weights is None else fit_labels(weights, logits)
+            supervised = self.loss(logits, fit_labels(labels, logits), mass)
             loss = supervised + self.consistency_weight * cross_image_loss(features, batch.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labelled.stems))
         return loss
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """CE(labelled) + L_u, with L_u weighed by the consistency with a labelled crop of a shared class."""
-        pseudo, _ = self.label_source(unlabelled)
+        """CE(labelled) + L_u, with L_u weighed by the consistency with a labelled crop of a shared class.
+
+        Where the source says how much each pixel counts (ours), that is a factor of the weight.
+        """
+        pseudo, sure = self.label_source(unlabelled)
         weight = self.rectify(unlabelled.images, pseudo, labelled)
+        if sure is not None:
+            weight = weight * sure
         images, labels = self.strong(to_unit(unlabelled.images), pseudo)
         logits = self.both(to_unit(labelled.images), images)
         supervised = self.loss(logits[0], fit_labels(labelled.labels, logits[0]))
@@ -236,7 +248,7 @@ class CiscModule(StudentModule):
         """W of each pseudo-label, (B, H, W) float32, by a query for each image; 1 without a guesser."""
         if self.guesser is None:
             return torch.ones(pseudo.shape, device=pseudo.device)
-        _, features = with_features(self.guesser.net, to_unit(images))
+        _, features = with_features(self.guesser.deployed, to_unit(images))
         weights = []
         for number, label in enumerate(pseudo):
             image, truth, c = self._query(label, labelled, number)
@@ -244,7 +256,7 @@ class CiscModule(StudentModule):
             if c is None:
                 weights.append(rectify_weight(torch.zeros_like(label), torch.zeros(shape, device=label.device)))
                 continue
-            _, theirs = with_features(self.guesser.net, to_unit(image[None]))
+            _, theirs = with_features(self.guesser.deployed, to_unit(image[None]))
             prototype = masked_pool(theirs, (truth == c)[None])
             weights.append(rectify_weight(label == c, cisc_map(features[number : number + 1], prototype, shape)[0]))
         return torch.stack(weights)

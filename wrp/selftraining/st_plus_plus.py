@@ -51,9 +51,13 @@ def video_reliability(steadiness: float, last: Tensor, propagated: Tensor, num_c
 
 
 def split_reliable(scores: Mapping[Name, float]) -> tuple[list[Name], list[Name]]:
-    """The better half of the images, rounded down, and the others, each best first; of equals, the earlier one wins."""
+    """The better half of the images and the others, each best first; of equals, the earlier one wins.
+
+    The half is rounded down, but one image is reliable by itself.
+    """
     ranked = sorted(scores, key=lambda name: -scores[name])
-    return ranked[: len(ranked) // 2], ranked[len(ranked) // 2 :]
+    half = max(1, len(ranked) // 2)
+    return ranked[:half], ranked[half:]
 
 
 def split_reliable_by_clip(scores: Mapping[tuple[str, Name], float]) -> tuple[list[tuple[str, Name]], ...]:

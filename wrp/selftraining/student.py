@@ -83,11 +83,6 @@ class StudentModule(SegmentationModule):
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
         """Loss of labelled and unlabelled images; what the systems differ in."""
         labels, weights = self.label_source(unlabelled)
-        if self.guesser is None and unlabelled.weights is not None:
-            raise WrpError(
-                "unlabelled images come without labels and nobody guesses them: pass data.init_args.pseudo, a folder "
-                "of labels, or model.init_args.guesser, a checkpoint"
-            )
         images, labels = self.strong(to_unit(unlabelled.images), labels)
         logits = self.both(to_unit(labelled.images), images)
         truth = fit_labels(labelled.labels, logits[0])
@@ -104,17 +99,20 @@ class StudentModule(SegmentationModule):
 
     def main(self, images: Tensor) -> Tensor:
         """Logits without auxiliary ones."""
-        given = self(images)
-        logits: Tensor = given[0] if isinstance(given, tuple) else given
-        return logits
+        return without_auxiliary(self(images))
 
 
-def split_batch(batch: Mapping[str, FrameBatch]) -> tuple[FrameBatch, FrameBatch]:
+def without_auxiliary(given: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """What a network gives, without its auxiliary logits."""
+    return given[0] if isinstance(given, tuple) else given
+
+
+def split_batch(batch: FrameBatch | Mapping[str, FrameBatch]) -> tuple[FrameBatch, FrameBatch]:
     """The labelled and the unlabelled part of a batch; WrpError if it is no such batch."""
     if not isinstance(batch, Mapping) or set(batch) != {"labelled", "unlabelled"}:
         raise WrpError(
             f"a student learns from labelled and unlabelled images at once, got a {type(batch).__name__}: use "
-            "--data SemiDataModule"
+            "--data SemiDataModule with a list of unlabelled images, or data.init_args.propagated.init_args.apart=true"
         )
     return batch["labelled"], batch["unlabelled"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from typing_extensions import Self
 
 from wrp.models.segmenter import Segmenter
 from wrp.ops.consistency import to_unit
-from wrp.selftraining.student import StudentModule, fit_labels
+from wrp.selftraining.student import StudentModule, fit_labels, split_batch, without_auxiliary
 from wrp.types import IGNORE_INDEX, FrameBatch, WrpError
 
 # Names of an encoder's stages: layer1, s1, stages_0, block2 …
@@ -76,8 +77,8 @@ def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
 class ThreeStageModule(StudentModule):
     """Stages 2 and 3: head f learns from truth and from its own average, head g from pseudo-labels.
 
-    The ``unlabelled`` images of a batch are all images, those with a label as well, each with its pseudo-label. What is
-    scored and predicted is f's average.
+    The ``unlabelled`` images of a batch are all images, those with a label as well, each with its pseudo-label; of
+    ``propagated.apart``, those between the anchors. What is scored and predicted is f's average.
 
     Args:
         shared: How many stages of the encoder, counted from its beginning, f and g share; None: all but g's
@@ -93,17 +94,25 @@ class ThreeStageModule(StudentModule):
         self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.second = second_head(self.net, shared)
 
+    def training_step(self, batch: FrameBatch | Mapping[str, FrameBatch], batch_idx: int) -> Tensor:
+        """Loss of one batch of both kinds; labels of both kinds as one would teach the first head what is noisy."""
+        split_batch(batch)
+        return super().training_step(batch, batch_idx)
+
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """L = λ_s · L_sup + ½ · ½ (L_con + L_pl)."""
+        """L = λ_s · L_sup + ½ · ½ (L_con + L_pl), L_con where there is a pseudo-label (ours).
+
+        Outside of the image there is none, and where a label was left out as unsure, the average is not sure either.
+        """
         weak = to_unit(unlabelled.images)
         with torch.no_grad():
-            target = self.average(weak).argmax(1)
+            target = without_auxiliary(self.average(weak)).argmax(1)
         # Both kinds of labels under one strong view; where it is cut out, neither counts.
         labels, weights = self.label_source(unlabelled)
         images, pseudo = self.strong(weak, labels)
         target = target.masked_fill(pseudo == IGNORE_INDEX, IGNORE_INDEX)
         first = self.main(images)
-        noisy: Tensor = self.second(images)
+        noisy = without_auxiliary(self.second(images))
         mass = None if weights is None else fit_labels(weights, noisy)
         logits = self.main(to_unit(labelled.images))
         return three_stage_loss(
@@ -118,6 +127,15 @@ class ThreeStageModule(StudentModule):
         super().optimizer_step(*args, **kwargs)
         decay = ema_decay(self.global_step + 1, int(self.trainer.estimated_stepping_batches))
         update_average(self.average, self.net, decay)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """F's average."""
+        return self.average
+
+    def encoders(self) -> list[nn.Module]:
+        """F's encoder, and g's, which shares its first stages."""
+        return [*super().encoders(), *([self.second.encoder] if hasattr(self, "second") else [])]
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; the average stays in evaluation mode."""

@@ -1,0 +1,124 @@
+"""Labels, arguments and lists that the systems cannot learn from, or only in part."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.clips import picture, save
+from tests.selftraining.small import SMALL, batch, command
+from wrp.cli import main
+from wrp.data.semi import SemiDataModule
+from wrp.modules.segmentation import SegmentationModule
+from wrp.selftraining.cisc_r import CiscModule
+from wrp.selftraining.student import StudentModule
+from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch import UniMatchModule
+from wrp.types import DataError, WrpError
+
+
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])
+def test_the_command_line_takes_every_argument_of_every_module(
+    kind: type[StudentModule], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "--model.help", f"{kind.__module__}.{kind.__name__}"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"--model.{name}" in printed for name in ("num_classes", "encoder", "losses", "cutout"))
+
+
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule])
+def test_students_without_any_labels_for_the_others_are_refused(kind: type[StudentModule]) -> None:
+    with pytest.raises(WrpError, match="nobody guesses them"):
+        kind(**SMALL).semi_loss(batch(), batch(labelled=False))
+
+
+def test_frames_without_a_label_need_a_guesser() -> None:
+    with pytest.raises(WrpError, match="nobody guesses them"):
+        SegmentationModule(**SMALL).training_step(batch(labelled=False), 0)
+
+
+def test_kinds_of_labels_are_kept_apart_where_a_module_wants_it() -> None:
+    with pytest.raises(WrpError, match="apart=true"):
+        ThreeStageModule(**SMALL).training_step(batch(), 0)
+    with pytest.raises(WrpError, match="apart=false"):
+        SegmentationModule(**SMALL).training_step({"labelled": batch(), "unlabelled": batch()}, 0)
+
+
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule])
+def test_a_label_counts_as_its_source_is_sure_of_it(kind: type[StudentModule]) -> None:
+    """Labels of which nobody is sure teach nothing, with weights that come with the images."""
+
+    def loss(sure: float) -> float:
+        torch.manual_seed(0)
+        given = replace(batch(seed=1), weights=torch.full((2, 64, 64), sure))
+        torch.manual_seed(1)
+        return float(kind(**SMALL).train().semi_loss(batch(), given))
+
+    none, half, whole = (loss(sure) for sure in (0.0, 0.5, 1.0))
+    assert none < half < whole
+    assert half == pytest.approx((none + whole) / 2, rel=1e-4)
+
+
+def test_pseudo_labels_of_other_images_are_refused(lists: dict[str, str], tmp_path: Path) -> None:
+    save(tmp_path / "pseudo" / "elsewhere.png", picture(0)[..., 0])
+    paths = {which: lists[which] for which in ("labelled", "unlabelled")}
+    with pytest.raises(DataError, match="no pseudo-label of the 3 unlabelled images"):
+        SemiDataModule(3, lists["root"], **paths, pseudo=str(tmp_path / "pseudo")).train_dataloader()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_labelled_image_comes_in_an_epoch(lists: dict[str, str], size: int) -> None:
+    """Also where they are no whole number of batches, with as many unlabelled ones as asked for in each."""
+    Path(lists["labelled"]).write_text("train/view0\ntrain/view1\nval/view0\n")
+    Path(lists["unlabelled"]).write_text("train/view2\ntrain/view3\n")
+    paths = {which: lists[which] for which in ("labelled", "unlabelled")}
+    module = SemiDataModule(3, lists["root"], **paths, crop_size=(16, 16), batch_size=size)
+    found = [given for given, _, _ in module.train_dataloader()]
+    assert sum(len(given["labelled"].stems) for given in found) == 3
+    assert [len(given["unlabelled"].stems) for given in found] == [size] * len(found)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--batch-size", "0"], "must be at least 1"),
+        (["--crop-size", "0", "32"], "must be at least 1"),
+        (["--lr", "-1"], "must be above 0"),
+        (["--scale", "0"], "must be above 0"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_before_the_folder_is_claimed(
+    more: list[str], message: str, lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command("st", lists, tmp_path / "out"), *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "message"),
+    [
+        ("labelled", "", "names no images"),
+        ("unlabelled", "\n", "names no images"),
+        ("unlabelled", "train/view1\ntrain/view2\n", "train-view1 is in both"),
+    ],
+)
+def test_lists_that_cannot_work_are_refused_before_the_folder_is_claimed(
+    which: str, content: str, message: str, lists: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(lists[which]).write_text(content)
+    assert main(command("three-stage", lists, tmp_path / "out")) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+def test_cisc_r_needs_classes_that_cover_something(
+    lists: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("wrp.pipeline.systems.classes_shown", lambda *_: [])
+    assert main(command("cisc-r", lists, tmp_path / "out")) == 2
+    assert "shows a class on 3% of its pixels" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "supervised.ckpt").exists()
