@@ -38,7 +38,12 @@ def add_import(verbs: Any) -> None:
     )
     verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
     verb.add_argument("--format", required=True, help=FORMATS)
-    verb.add_argument("--into", required=True, metavar="ROOT", help="data set with frames/ and classes.yaml")
+    verb.add_argument(
+        "--into",
+        required=True,
+        metavar="ROOT",
+        help="data set with frames/, and classes.yaml unless labels are indexed",
+    )
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("--frames", metavar="FILE", help="import the frames it lists, lines CLIP/FRAME")
     which.add_argument("--changed-from", metavar="DIR", help="import what differs from the labels of this run")

@@ -13,7 +13,7 @@ def add(verbs: Any) -> None:
         "rectify",
         help="weigh a run's labels by their consistency with the anchors (CISC-R)",
         description="Write DIR/rectified: how far each pixel's label agrees with the features of the clip's own "
-        "anchors, for a student to learn from; and DIR/drift.json: how that falls with the distance.",
+        "anchors, for a student to learn from; and DIR/drift.json: how the disagreement grows with the distance.",
     )
     verb.add_argument("out", metavar="DIR", help="folder of a run of autolabel")
     verb.add_argument("--teacher", metavar="CKPT", help="network whose features are compared (default: the run's)")

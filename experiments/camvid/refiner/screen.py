@@ -6,7 +6,7 @@ stopped. The best rows are confirmed at full resolution, with labels nearer to o
 
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt --rows defaults --seed 1
-    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-50/teacher.ckpt --scale 1 --steps 1200 \
+    python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-50-0/teacher.ckpt --scale 1 --steps 1200 \
         --every 50 --score-every 10 25 50 --rows defaults "displaced by 1 px"
     python experiments/camvid/refiner/screen.py --table
 """
