@@ -209,18 +209,19 @@ def table() -> str:
 
 
 def confirmed() -> str:
-    """Results at full resolution: mean and standard deviation of refine over the seeds, each with its own teacher."""
-    groups: dict[tuple[Any, ...], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    """Results at full resolution: mean and standard deviation of refine over seeds and their teachers."""
+    groups: dict[tuple[Any, ...], dict[str, dict[tuple[int, str], float]]] = defaultdict(lambda: defaultdict(dict))
     for r in RESULTS:
         if r["scale"] == 1:
-            groups[r["root"], r["every"], r["scored"], r["offset"], r["steps"]][r["row"]][r["seed"]] = r["refine"]
+            place = (r["root"], r["every"], r["scored"], r["offset"], r["steps"])
+            groups[place][r["row"]][r["seed"], r["teacher"]] = r["refine"]
     header = ["", "data", "learned K", "K", "offset", "steps", "seeds", "refine", "above the defaults"]
     cells = []
     for place, rows in sorted(groups.items()):
         plain = rows.get("defaults", {})
         for row, scores in rows.items():
-            gain = [scores[seed] - plain[seed] for seed in scores if row != "defaults" and seed in plain]
-            seeds = ", ".join(map(str, sorted(scores)))
+            gain = [scores[which] - plain[which] for which in scores if row != "defaults" and which in plain]
+            seeds = ", ".join(str(seed) for seed, _ in sorted(scores))
             gained = mean_and_spread(gain, "+") if gain else ""
             cells.append([row, *map(str, place), seeds, mean_and_spread(list(scores.values())), gained])
     return markdown_table(header, cells)
