@@ -123,7 +123,7 @@ def test_of_two_intervals_at_once_the_earlier_is_refused() -> None:
     next(first), next(first)
     second = module.propagate(interval())
     found = [next(second)]
-    with pytest.raises(WrpError, match="frame 1 belongs to an interval that was not finished"):
+    with pytest.raises(WrpError, match="frame 1 is not of the interval that targets"):
         next(first)
     for one, other in zip(found + list(second), expected, strict=True):
         assert torch.equal(one.labels, other.labels)
