@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 from readout import data_arguments, measure, network_arguments
-from screen import fit
 from torch import Tensor
 
 from wrp import PropagationModule, RefinementModule, VideoDataModule
@@ -28,6 +27,7 @@ from wrp.modules.propagators import PROPAGATORS
 from wrp.modules.refining import Refine
 from wrp.modules.targets import Propagator, Target
 from wrp.ops.consistency import to_unit
+from wrp.pipeline.training import fit
 from wrp.types import IGNORE_INDEX
 
 
@@ -93,7 +93,7 @@ def train(options: argparse.Namespace) -> None:
     pl.seed_everything(options.seed, verbose=False)
     flow = FlowCache(DIS(), options.flow_cache)
     module = OneAgainstRest(num_classes, options.teacher, flow=flow, net=Refiner(2))
-    fit(module, data, options.steps)
+    fit(module, data, options.steps, Path(options.agnostic).with_suffix(".ckpt"))
     torch.save(module.net.state_dict(), options.agnostic)
 
 
