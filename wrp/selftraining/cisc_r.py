@@ -13,7 +13,7 @@ from torch.nn import functional
 from wrp.losses.segmentation import weighted_mean
 from wrp.models.segmenter import with_features
 from wrp.ops.consistency import to_unit
-from wrp.selftraining.student import StudentModule, fit_labels, split_batch
+from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch
 from wrp.types import IGNORE_INDEX, FrameBatch
 
 # Share of an image's pixels from which on it counts as one that shows a class.
@@ -222,8 +222,7 @@ class CiscModule(StudentModule):
             labelled = batch
             logits, features = with_features(self.net, to_unit(batch.images))
             labels, weights = self.label_source(batch)
-            mass = None if weights is None else fit_labels(weights, logits)
-            supervised = self.loss(logits, fit_labels(labels, logits), mass)
+            supervised = self.loss(logits, fit_labels(labels, logits), fit_weights(weights, logits))
             loss = supervised + self.consistency_weight * cross_image_loss(features, batch.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(labelled.stems))
         return loss

@@ -86,7 +86,7 @@ class StudentModule(SegmentationModule):
         images, labels = self.strong(to_unit(unlabelled.images), labels)
         logits = self.both(to_unit(labelled.images), images)
         truth = fit_labels(labelled.labels, logits[0])
-        mass = None if weights is None else fit_labels(weights, logits[1])
+        mass = fit_weights(weights, logits[1])
         supervised = self.loss(logits[0], truth)
         return supervised + self.unlabelled_weight * self.loss(logits[1], fit_labels(labels, logits[1]), mass)
 
@@ -120,3 +120,8 @@ def split_batch(batch: FrameBatch | Mapping[str, FrameBatch]) -> tuple[FrameBatc
 def fit_labels(labels: Tensor, logits: Tensor) -> Tensor:
     """Labels (B, H, W) at the resolution of logits (B, C, h, w): a network may learn at its working resolution."""
     return resize_labels(labels, (logits.shape[-2], logits.shape[-1]))
+
+
+def fit_weights(weights: Tensor | None, logits: Tensor) -> Tensor | None:
+    """The same for how much each pixel counts, (B, H, W); None stays what it is."""
+    return None if weights is None else fit_labels(weights, logits)

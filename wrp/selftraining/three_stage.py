@@ -18,7 +18,7 @@ from typing_extensions import Self
 
 from wrp.models.segmenter import Segmenter
 from wrp.ops.consistency import to_unit
-from wrp.selftraining.student import StudentModule, fit_labels, split_batch, without_auxiliary
+from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch, without_auxiliary
 from wrp.types import IGNORE_INDEX, FrameBatch, WrpError
 
 # Names of an encoder's stages: layer1, s1, stages_0, block2 …
@@ -113,7 +113,7 @@ class ThreeStageModule(StudentModule):
         target = target.masked_fill(pseudo == IGNORE_INDEX, IGNORE_INDEX)
         first = self.main(images)
         noisy = without_auxiliary(self.second(images))
-        mass = None if weights is None else fit_labels(weights, noisy)
+        mass = fit_weights(weights, noisy)
         logits = self.main(to_unit(labelled.images))
         return three_stage_loss(
             self.loss(logits, fit_labels(labelled.labels, logits)),

@@ -122,7 +122,8 @@ def train(row: str, options: argparse.Namespace) -> Path:
     crop = (round(192 * options.scale), round(256 * options.scale))
     choices = {"teacher": find_teacher(options), **ROWS[row]}
     if "net" in choices:
-        choices["net"] = pretrained(data.num_classes, choices["net"], crop, options)
+        of_clips = path.with_stem(f"{name}-generated")
+        choices["net"] = pretrained(data.num_classes, choices["net"], crop, options.flow_cache, of_clips)
     flow = FlowCache(DIS(), options.flow_cache)
     pl.seed_everything(options.seed + 1, verbose=False)
     module = RefinementModule(data.num_classes, **{"flow": flow, "crop_size": crop, **choices})
@@ -155,11 +156,11 @@ def find_teacher(options: argparse.Namespace) -> Any:
     return load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
 
 
-def pretrained(num_classes: int, steps: int, crop: tuple[int, int], options: argparse.Namespace) -> torch.nn.Module:
+def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str | None, path: Path) -> torch.nn.Module:
     """A refiner that has learned from generated clips, without a teacher; its classes are others, as many."""
     data = VideoDataModule(num_classes, label_every=24, serve="windows", epoch_length=steps)
-    module = RefinementModule(num_classes, flow=FlowCache(DIS(), options.flow_cache), crop_size=crop)
-    fit(module, data, steps, options.networks / "generated.ckpt")
+    module = RefinementModule(num_classes, flow=FlowCache(DIS(), cache), crop_size=crop)
+    fit(module, data, steps, path)
     return module.net
 
 
