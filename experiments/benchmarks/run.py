@@ -98,7 +98,8 @@ def propagating(extent: Extent, _: Inputs) -> list[Part]:
 def votes(extent: Extent, _: Inputs) -> list[Part]:
     what = (
         "SegProp's four sources and the two-anchor fusion, flows given, against a straightforward vote that traces "
-        "four chains of flows anew for each frame; × is how many times as fast."
+        "four chains of flows anew for each frame, by route on the CPU (numba: `pip install 'wrp[fast]'`); × is how "
+        "many times as fast."
     )
     return [Part("Vote and fusion over the plain vote", what, voting(generated, extent.votes))]
 

@@ -26,6 +26,7 @@ from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.modules.targets import Target
 from wrp.ops import consistency, cycle, fusion
 from wrp.ops.labels import decide
+from wrp.ops.warp import Sampler
 from wrp.pipeline.report import markdown_table
 
 Variant = Callable[[Target, int], Tensor]
@@ -110,6 +111,10 @@ def targets(root: str, every: int, offset: int, teacher: str | None) -> Iterator
                 yield target, batch.hidden[position]
 
 
+def census_error_along(frame: Tensor, image: Sampler, flow: Tensor) -> Tensor:
+    return consistency.census_error(consistency.to_unit(frame), *image.along(flow))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
@@ -119,7 +124,7 @@ def main() -> None:
     parser.add_argument("--teacher", help="checkpoint for the rows of the motion-error mask")
     options = parser.parse_args()
     if options.census:
-        cycle.photometric_error = consistency.census_error
+        cycle.photometric_error_along = census_error_along
     scales = (0.1, 0.2, 0.4, 0.8) if options.census else (0.02, 0.04, 0.08, 0.16)
     rows = variants(options.teacher is not None, scales)
     table: dict[str, list[float]] = {name: [] for name in rows}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wrp.ops.consistency import disagree, forward_backward_error
-from wrp.ops.cpu import add, either
+from wrp.ops.cpu import add, compiled, either, zeros
 from wrp.ops.warp import Sampler, compose, finite, out_of_frame, warp_labels
 
 
@@ -48,14 +48,13 @@ class NeighbourFlow:
 
 def start_chain(label: Tensor) -> Chain:
     """The chain from a frame, whose label is (H, W), to itself."""
-    return Chain(
-        torch.zeros(1, 2, *label.shape, dtype=torch.float32, device=label.device),
-        torch.zeros_like(label, dtype=torch.bool)[None],
-    )
+    return Chain(zeros((1, 2, *label.shape), torch.float32, label), zeros((1, *label.shape), torch.bool, label))
 
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
+    if fast := compiled(chain.flow, flow_ji, flow_ij):
+        return Chain(*fast.extend_near(chain.flow, chain.error, flow_ji, flow_ij, alpha, beta))
     # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
     back, onward = Sampler(flow_ij, chain.flow).along(flow_ji)
     failed = disagree(flow_ji, back, alpha, beta)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import absolute_difference, backend, box_sums, either, quiet, serves, tensor
+from wrp.ops.cpu import absolute_difference, backend, box_sums, compiled, either, quiet, serves, tensor
+from wrp.ops.formulas import agree
 from wrp.ops.warp import Sampler, out_of_frame
 
 
@@ -36,12 +37,8 @@ def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01
 def disagree(flow: Tensor, back: Tensor, alpha: float, beta: float) -> Tensor:
     """Where ``|F + B|² > α (|F|² + |B|²) + β``; F is a flow (B, 2, H, W) and B the way back met there."""
     xp, flow, back = backend(flow.float(), back.float())
-    x, y, u, v = flow[:, 0], flow[:, 1], back[:, 0], back[:, 1]
     with quiet(xp):
-        residual = (x + u) ** 2 + (y + v) ** 2
-        magnitude = x * x + y * y + u * u + v * v
-        # Written so that a residual or magnitude that is not finite fails.
-        return tensor(~(residual - alpha * magnitude <= beta))
+        return tensor(~agree(flow[:, 0], flow[:, 1], back[:, 0], back[:, 1], alpha, beta))
 
 
 def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
@@ -57,7 +54,26 @@ def photometric_error(frame: Tensor, warped: Tensor, window: int = 5) -> Tensor:
         (B, H, W) float32 in [0, 1].
     """
     _, difference = backend(absolute_difference(frame.float(), warped.float()))
-    total = tensor(difference[:, 0] + difference[:, 1] + difference[:, 2])
+    return _mean_around(tensor(difference[:, 0] + difference[:, 1] + difference[:, 2]), window)
+
+
+def photometric_error_along(frame: Tensor, image: Sampler, flow: Tensor, window: int = 5) -> Tensor:
+    """:func:`photometric_error` of a frame and what another one shows along a flow.
+
+    Args:
+        frame: I_j, (B, 3, H, W) uint8.
+        image: I_a in [0, 1].
+        flow: F_{j→a}, (B, 2, H, W) float32 in pixels.
+        window: As for :func:`photometric_error`.
+    """
+    if fast := compiled(frame, *image.values, flow):
+        return fast.mean_around(fast.difference_along(frame, *image.values, flow), window, 1 / 3)
+    [warped] = image.along(flow)
+    return photometric_error(to_unit(frame), warped, window)
+
+
+def _mean_around(total: Tensor, window: int) -> Tensor:
+    """Mean of a colour in the window around each pixel, from sums over three colours (B, H, W)."""
     if serves(total):
         counts = _counts(*total.shape[-2:], window)
         return tensor(box_sums(total, window).numpy() / counts.numpy())

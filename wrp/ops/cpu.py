@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from importlib import import_module
 from itertools import chain
 from typing import Any
 
@@ -26,7 +27,7 @@ _CHANNELS = 4
 
 # Elements that torch works on in the calling thread.
 _PIECE = 2**15 - 1
-_NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
+_NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.bool: np.bool_}
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -41,6 +42,21 @@ def serves(*tensors: Tensor) -> bool:
             for tensor in tensors
         )
     )
+
+
+def compiled(*tensors: Tensor) -> Any:
+    """The module :mod:`wrp.ops.compiled`, or None where it cannot do the work: then numpy or torch does it."""
+    return _compiled() if serves(*tensors) else None
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Any:
+    try:
+        # Not with the package: it takes as long to import as everything else.
+        numba = import_module("numba")
+    except ImportError:  # the extra is not installed, or not for this NumPy
+        return None
+    return None if numba.config.DISABLE_JIT else import_module("wrp.ops.compiled")
 
 
 def backend(*tensors: Tensor) -> tuple[Any, ...]:
@@ -121,6 +137,15 @@ def look_up(table: Tensor, codes: Tensor) -> Tensor:
 def reused(*shape: int, dtype: Any = np.float32) -> Tensor:
     """Memory of a shape, not initialised, from numpy."""
     return torch.from_numpy(np.empty(shape, dtype))
+
+
+def zeros(shape: Sequence[int], dtype: torch.dtype, beside: Tensor) -> Tensor:
+    """Zeros on the device of another tensor."""
+    if not serves(beside):
+        return torch.zeros(*shape, dtype=dtype, device=beside.device)
+    result = reused(*shape, dtype=_NUMPY[dtype])
+    result.numpy().fill(0)
+    return result
 
 
 # The C library gives freed memory back to the system at once, and the pages of the next map come one by one from there,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wrp.ops.chain import Chain
-from wrp.ops.consistency import photometric_error, to_unit
+from wrp.ops.consistency import photometric_error_along, to_unit
 from wrp.ops.cpu import convert, hide
 from wrp.ops.fusion import Evidence
 from wrp.ops.warp import Sampler, compose, in_frame, warp_labels
@@ -59,7 +59,6 @@ def image_of(frame: Tensor) -> Sampler:
 
 def _evidence(labels: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
     # Where the chain ends out of frame, there is no label whose weight would follow from this error.
-    [warped] = image.along(chain.flow)
-    photometric = convert(photometric_error(to_unit(target[None]), warped), torch.float16)
+    photometric = convert(photometric_error_along(target[None], image, chain.flow), torch.float16)
     away = chain.flow.new_tensor([float(distance)])
     return Evidence(labels, chain.error, photometric, away, torch.zeros_like(away, dtype=torch.long))

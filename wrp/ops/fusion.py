@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import backend, convert, filter_rows_and_columns, hide, join, look_up, serves, strongest, tensor
+from wrp.ops.cpu import (
+    backend,
+    compiled,
+    convert,
+    filter_rows_and_columns,
+    hide,
+    join,
+    look_up,
+    serves,
+    strongest,
+    tensor,
+)
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX
 
@@ -98,16 +111,32 @@ def anchor_weights(evidence: Evidence) -> Tensor:
     Returns:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
-    near = evidence.distance.clamp(min=0.5).pow(-NEARNESS).view(-1, 1, 1)
+    near = evidence.distance.clamp(min=0.5).pow(-NEARNESS)
+    if evidence.photometric.dtype == torch.float16 and (fast := compiled(evidence.labels, evidence.photometric)):
+        maps, odds = (evidence.labels, evidence.error, evidence.photometric), _odds_of_halves(PHOTOMETRIC_SCALE)
+        return fast.anchor_weights(*maps, near, odds, TRUST_IN_ERROR)
+    near = near.view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
     photometric = convert(evidence.photometric, torch.float32)
     # Each factor is float32 for numpy, too, where a number of Python's times a mask would be float64.
     xp, photometric, error, labels, near, in_error = backend(
         photometric, evidence.error, evidence.labels, near, in_error
     )
-    weights = (xp.exp(photometric * (-1 / PHOTOMETRIC_SCALE)) + 1e-6) * (error * in_error + 1)
+    weights = _odds(xp, photometric, PHOTOMETRIC_SCALE) * (error * in_error + 1)
     weights = weights * near * (labels != IGNORE_INDEX)
     return tensor(weights / weights.sum(0).clip(1e-12))
+
+
+def _odds(xp: Any, photometric: Any, scale: float) -> Any:
+    return xp.exp(photometric * (-1 / scale)) + 1e-6
+
+
+@lru_cache(maxsize=1)
+def _odds_of_halves(scale: float) -> Tensor:
+    """The odds (65536,) float32 of all photometric errors in half precision, by their bits."""
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):  # among them are numbers that no error has
+        return torch.from_numpy(_odds(np, halves, scale))
 
 
 def prefer_nearest(evidence: Evidence) -> Evidence:
@@ -148,6 +177,8 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
     """The most probable class of :func:`blend` and its probability, see :func:`~wrp.ops.labels.decide`."""
     if not serves(evidence.labels, weights):
         return decide_frame(blend(evidence, weights, num_classes))
+    if fast := compiled(evidence.labels, weights):
+        return fast.blend_labels(evidence.labels, weights, _NEAR)
     labels, most, total = strongest(evidence.labels, weights, _KERNEL)
     known = evidence.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
     confidence = most.numpy() * (known / total.numpy().clip(1e-12))
@@ -193,6 +224,8 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     ranks = torch.tensor([order.index(one) for one in sums], dtype=torch.uint8)
     order += [0.0] * (len(sums) - len(order))
     shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in order])
+    if fast := compiled(labels):
+        return fast.elect(labels, ranks, shares)
     # Which sources agree is a byte with a bit for each: the work is on bytes, and weights are looked up.
     xp, labels, bits = backend(labels, 2 ** torch.arange(count, dtype=torch.uint8, device=labels.device))
     chosen = highest = None

@@ -12,18 +12,16 @@ Conventions, used everywhere in the package:
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, serves, tensor
+from wrp.ops.cpu import Images, add, backend, compiled, remap_is_exact, remap_labels, serves, tensor
+from wrp.ops.formulas import LOST, inside
 from wrp.types import IGNORE_INDEX
-
-# Flow of a point whose way is not known, in pixels: far out of any frame, but finite.
-LOST = 1e6
 
 
 def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,23 +39,19 @@ def coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
     column, row = _axes(flow)
     x, y = flow[:, 0].float() + column, flow[:, 1].float() + row
     coords = torch.stack((x.clip(0, width - 1), y.clip(0, height - 1)), 1).nan_to_num()
-    return coords, _inside(x, y)
+    return coords, inside(x, y, width - 0.5, height - 0.5)
 
 
 def in_frame(flow: Tensor) -> Tensor:
     """The mask of :func:`coordinates` alone."""
+    height, width = flow.shape[-2:]
     _, flow, column, row = backend(flow.float(), *_axes(flow))
-    return tensor(_inside(flow[:, 0] + column, flow[:, 1] + row))
+    return tensor(inside(flow[:, 0] + column, flow[:, 1] + row, width - 0.5, height - 0.5))
 
 
 def out_of_frame(flow: Tensor) -> Tensor:
     """Where a flow (B, 2, H, W) leads out of the frame or is not finite, (B, H, W) bool."""
     return tensor(~backend(in_frame(flow))[1])
-
-
-def _inside(x: Any, y: Any) -> Any:
-    height, width = x.shape[-2:]
-    return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
 
 def _axes(flow: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,14 +70,18 @@ class Sampler:
 
     def __init__(self, *values: Tensor) -> None:
         self.values = values
-        self.images = Images(values) if serves(*values) and remap_is_exact() else None
+
+    @cached_property
+    def images(self) -> Images | None:
+        """The maps for OpenCV, where it can do the work."""
+        return Images(self.values) if serves(*self.values) and remap_is_exact() else None
 
     def along(self, flow: Tensor) -> list[Tensor]:
         """Bilinear samples (B, C, H, W) float32 of each map where a flow (B, 2, H, W) leads.
 
         Out of the frame they are those at its border; where the flow is not finite they mean nothing.
         """
-        if self.images is not None and serves(flow):
+        if serves(flow) and self.images is not None:
             return self.images.along(flow)
         sampled = sample(torch.cat([value.float() for value in self.values], 1), coordinates(flow)[0])
         return list(sampled.split([value.shape[1] for value in self.values], 1))
@@ -158,6 +156,8 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
         (B, H, W), dtype of ``labels``.
     """
     bytes_alone = labels.dtype in (torch.uint8, torch.bool) and 0 <= ignore_index <= 255
+    if bytes_alone and (fast := compiled(labels, flow)):
+        return fast.warp_labels(labels, flow, ignore_index)
     if bytes_alone and serves(labels, flow) and remap_is_exact():
         return remap_labels(labels, finite(flow.float()), int(ignore_index))
     coords, valid = coordinates(flow)
@@ -177,6 +177,8 @@ def compose(flow_ji: Tensor, flow_ia: Tensor) -> Tensor:
         F_{j→a} (B, 2, H, W) float32. Where the point is not in frame i, the flow goes on as at the border of frame i, a
         smooth guess that keeps interpolation near the border sound.
     """
+    if fast := compiled(flow_ji, flow_ia):
+        return fast.compose(flow_ji, flow_ia)
     [onward] = Sampler(flow_ia).along(flow_ji)
     return add(flow_ji.float(), onward)
 
