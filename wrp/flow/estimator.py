@@ -13,6 +13,7 @@ from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
 from wrp.flow.resizing import Resizer, resize_flow
 from wrp.ops.chain import NeighbourFlow
+from wrp.ops.cpu import join
 from wrp.ops.finite import NotFinite
 from wrp.ops.warp import Sampler, compose
 from wrp.types import ClipBatch, FramePair
@@ -131,11 +132,10 @@ class FlowEstimator(nn.Module, ABC):
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         """Both flows between frames i and i + 1 of a stretch for each of the given i, all in one call."""
-        first = torch.stack([batch.frame(i) for i in indices])
-        second = torch.stack([batch.frame(i + 1) for i in indices])
+        first, second = ([batch.frame(i + step)[None] for i in indices] for step in (0, 1))
         names = [(batch.stems[i - batch.first], batch.stems[i + 1 - batch.first]) for i in indices]
         pairs = [FramePair(batch.clip, a, b) for a, b in names] + [FramePair(batch.clip, b, a) for a, b in names]
-        flow_fw, flow_bw = self(torch.cat((first, second)), torch.cat((second, first)), pairs).chunk(2)
+        flow_fw, flow_bw = self(join(first + second), join(second + first), pairs).chunk(2)
         return [NeighbourFlow(fw[None], bw[None]) for fw, bw in zip(flow_fw, flow_bw, strict=True)]
 
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:

@@ -28,6 +28,7 @@ from wrp.opening import parse_json
 from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.finite import NotFinite
 from wrp.ops.fusion import Evidence, motion_error
+from wrp.ops.labels import hide_unsure
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 logger = logging.getLogger("wrp")
@@ -247,8 +248,7 @@ class PropagationModule(BaseModule):
                 continue
             for method in self.methods:
                 labels, confidence = self.label(method, target)
-                labels = labels.masked_fill(confidence < self.min_confidence, IGNORE_INDEX)
-                confidence = confidence.masked_fill(labels == IGNORE_INDEX, 0.0)
+                labels, confidence = hide_unsure(labels, confidence, self.min_confidence)
                 source = target.who_says(labels) if method == self.methods[-1] else None
                 which = self.chosen[method].anchors
                 asked, distance = asked_anchors(which, target.anchors), target.distance_to(which)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from wrp.ops.cpu import backend, tensor
 from wrp.ops.fusion import Evidence, prefer_nearest
 from wrp.ops.labels import decide_frame
 from wrp.types import IGNORE_INDEX, ClipBatch
@@ -85,10 +86,10 @@ class Target:
             said.append((4, self.taught[0]))
         if not said:
             return None
-        source = torch.zeros_like(labels)
-        for bit, theirs in said:
-            source |= bit * (theirs == labels).to(torch.uint8)
-        return source.masked_fill(labels == IGNORE_INDEX, 0)
+        bits = torch.tensor([bit for bit, _ in said], dtype=torch.uint8, device=labels.device)
+        _, labels, bits, *maps = backend(labels, bits, *(theirs for _, theirs in said))
+        source = sum(bit * (theirs == labels) for bit, theirs in zip(bits, maps, strict=True))
+        return tensor(source * (labels != IGNORE_INDEX))
 
     def seen_from(self, anchors: str) -> Evidence:
         """What ``both`` anchors say, the ``previous`` one or the only one, or the ``nearest`` that sees the point."""

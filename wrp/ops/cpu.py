@@ -95,13 +95,13 @@ def either(first: Tensor, second: Tensor) -> Tensor:
     return tensor(one | other)
 
 
-def hide(labels: Tensor, known: Tensor, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Labels with ``ignore_index`` where they are not known."""
-    if not serves(labels, known):
-        return labels.masked_fill(~known, ignore_index)
-    hidden = labels.numpy().copy()
-    np.putmask(hidden, ~known.numpy(), ignore_index)
-    return torch.from_numpy(hidden)
+def hide(values: Tensor, known: Tensor, hidden: int = IGNORE_INDEX) -> Tensor:
+    """Labels, or other values, replaced where they are not known."""
+    if not serves(values, known):
+        return values.masked_fill(~known, hidden)
+    result = values.numpy().copy()
+    np.putmask(result, ~known.numpy(), hidden)
+    return torch.from_numpy(result)
 
 
 def join(tensors: Sequence[Tensor]) -> Tensor:

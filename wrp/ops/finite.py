@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wrp.ops.cpu import backend, quiet, tensor
+
 
 class NotFinite:
     """Counts pixels whose values are not finite, on their device: nobody waits for it before :meth:`take`."""
@@ -17,8 +19,10 @@ class NotFinite:
 
     def known(self, values: Tensor, dim: int) -> Tensor:
         """Where all values along a dimension are finite: bool, the shape of ``values`` without it."""
-        known = torch.isfinite(values.sum(dim))
-        self.count = self.count + (~known).sum()
+        xp, given = backend(values) if values.dtype == torch.float32 else (torch, values)
+        with quiet(xp):
+            known = tensor(xp.isfinite(given.sum(dim)))
+        self.count = self.count + (~backend(known)[1]).sum()
         self.pixels += known.numel()
         return known
 

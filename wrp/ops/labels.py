@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wrp.ops.cpu import backend, hide, tensor
 from wrp.types import IGNORE_INDEX
 
 
@@ -31,6 +32,12 @@ def decide_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
     """The same for one frame: probabilities (C, H, W) to labels (H, W) uint8 and confidence (H, W) float32."""
     labels, confidence = decide(probs[None])
     return labels[0], confidence[0]
+
+
+def hide_unsure(labels: Tensor, confidence: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Labels (H, W) uint8 with 255 where the confidence (H, W) float32 is below the least, and 0 of it there."""
+    labels = hide(labels, tensor(~(backend(confidence)[1] < least)))
+    return labels, hide(confidence, tensor(backend(labels)[1] != IGNORE_INDEX), 0)
 
 
 def near_border(labels: Tensor, radius: int) -> Tensor:
