@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from typing import Any, ClassVar
 
 import torch
@@ -88,7 +89,7 @@ class Target:
             return None
         bits = torch.tensor([bit for bit, _ in said], dtype=torch.uint8, device=labels.device)
         _, labels, bits, *maps = backend(labels, bits, *(theirs for _, theirs in said))
-        source = sum(bit * (theirs == labels) for bit, theirs in zip(bits, maps, strict=True))
+        source = reduce(or_, (bit * (theirs == labels) for bit, theirs in zip(bits, maps, strict=True)))
         return tensor(source * (labels != IGNORE_INDEX))
 
     def seen_from(self, anchors: str) -> Evidence:
