@@ -107,7 +107,7 @@ def test_the_data_travel_with_the_package() -> None:
         for pattern in patterns.split()
         for path in root.parent.joinpath(*package.split(".")).glob(pattern)
     }
-    others = {p for p in root.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    others = {p for p in root.rglob("*") if p.is_file() and p.suffix != ".py" and p.parent.name != "__pycache__"}
     assert others
     assert named == others
 
