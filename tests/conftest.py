@@ -51,5 +51,5 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if request.param == "numpy":
         monkeypatch.setattr(cpu, "_compiled", lambda: None)
     elif cpu._compiled() is None:
-        pytest.skip("numba is not installed")
+        pytest.skip("numba is not installed, or switched off")
     return str(request.param)

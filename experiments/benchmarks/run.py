@@ -47,7 +47,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 # What may differ between the tables of a file.
-OF_TABLES = ("commit", "system", "cores", "threads", "load at the start")
+OF_TABLES = ("commit", "system", "cores", "threads", "numba", "load at the start")
 
 
 @dataclass(frozen=True)

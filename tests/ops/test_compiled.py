@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from torch import Tensor
 
-from wrp.ops import cpu
+from wrp.ops import cpu, formulas
 from wrp.ops.chain import Chain, extend_near
 from wrp.ops.consistency import photometric_error_along
 from wrp.ops.cycle import image_of
@@ -20,6 +24,9 @@ from wrp.ops.vote import push_labels
 from wrp.ops.warp import compose, warp_labels
 
 kernels = pytest.importorskip("wrp.ops.kernels", exc_type=ImportError)
+vote_kernels = pytest.importorskip("wrp.ops.vote_kernels", exc_type=ImportError)
+if cpu.compiled() is None:
+    pytest.skip("compiling is switched off", allow_module_level=True)
 
 SIZES = [(1, 1), (1, 40), (40, 1), (2, 2), (67, 101), (130, 33)]
 
@@ -61,11 +68,34 @@ def everything(size: tuple[int, int]) -> dict[str, Tensor]:
     return results
 
 
+KERNELS = {"compose", "look", "push", "differ", "mean_around", "extend", "weigh", "blend", "elect"}
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the kernels that have been called."""
+    names = set()
+
+    def counted(name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        return lambda *arguments: names.add(name) or kernel(*arguments)
+
+    for module in (kernels, vote_kernels):
+        for name in KERNELS & set(vars(module)):
+            monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    return names
+
+
+def test_what_is_kept_on_disk_is_of_these_formulas() -> None:
+    digest = hashlib.blake2b(Path(formulas.__file__).read_bytes(), digest_size=8).hexdigest()
+    assert digest == kernels.COMPILED_WITH, "write this hash into wrp/ops/kernels.py, so that they are compiled anew"
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("size", SIZES)
-def test_routes_agree(size: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_routes_agree(size: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch, called: set[str]) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     found = everything(size)
+    assert called == KERNELS
     monkeypatch.setattr(cpu, "_compiled", lambda: None)
     for name, expected in everything(size).items():
         assert found[name].dtype == expected.dtype, name
@@ -85,6 +115,47 @@ def test_a_third_class_wins_where_it_has_most_votes() -> None:
     assert float(confidence[0, 1]) == pytest.approx(1 / (1 + 2 * beside))
 
 
+def test_of_equal_votes_the_lowest_class_wins() -> None:
+    labels = torch.tensor([[[0]], [[5]], [[3]]], dtype=torch.uint8)
+    nothing = torch.zeros(labels.shape)
+    evidence = Evidence(labels, nothing > 0, nothing.half(), torch.ones(3), torch.arange(3))
+    assert blend_labels(evidence, torch.tensor([[[0.0]], [[0.5]], [[0.5]]]), 6)[0].tolist() == [[3]]
+
+
+@pytest.mark.parametrize("size", [(1, 4), (4, 1)])
+def test_nothing_lands_beyond_the_far_edge(size: tuple[int, int]) -> None:
+    # Half a pixel more than this is rounded up to the next one.
+    flow = torch.full((2, *size), math.nextafter(0.5, 0.0)).float()
+    flow[0 if size[0] == 1 else 1] = 0.0
+    flow[flow != 0] = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0))
+    assert push_labels(torch.full(size, 6, dtype=torch.uint8), flow).tolist() == torch.full(size, 6).tolist()
+
+
+ONES = torch.ones(1, 2, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: compose(ONES, torch.ones(1, 2, 64, 64)),
+        lambda: warp_labels(torch.ones(1, 8, 8, dtype=torch.uint8), torch.ones(1, 2, 64, 64)),
+        lambda: push_labels(torch.ones(64, 64, dtype=torch.uint8), ONES[0]),
+        lambda: extend_near(Chain(ONES, torch.ones(1, 64, 64) > 0), ONES, ONES),
+        lambda: elect(torch.ones(2, 8, 8, dtype=torch.int64), torch.ones(2)),
+        lambda: push_labels(torch.ones(8, 8, dtype=torch.int64), ONES[0]),
+    ],
+)
+def test_maps_that_do_not_fit_are_not_for_the_loops(work: Callable[[], object], called: set[str]) -> None:
+    with contextlib.suppress(ValueError, RuntimeError, cv2.error):
+        work()
+    assert not called
+
+
+def test_as_many_weights_as_sources_are_needed() -> None:
+    with pytest.raises(ValueError, match="a weight for each of 4 sources, got 2"):
+        elect(torch.ones(4, 2, 2, dtype=torch.uint8), torch.ones(2))
+
+
 def compose_in_child(send: Callable[[float], None]) -> None:
     send(float(compose(torch.ones(1, 2, 200, 50), torch.ones(1, 2, 200, 50)).sum()))
 
@@ -94,7 +165,7 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch
     expected = float(compose(torch.ones(1, 2, 200, 50), torch.ones(1, 2, 200, 50)).sum())
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=compose_in_child, args=(sending.send,))
+    process = context.Process(target=compose_in_child, args=(sending.send,), daemon=True)
     process.start()
     assert receiving.poll(60)
     assert receiving.recv() == expected == 40_000
@@ -122,6 +193,19 @@ def test_numpy_does_it_where_compiling_is_switched_off(monkeypatch: pytest.Monke
     assert cpu.compiled(torch.ones(2, 2)) is None
 
 
+@pytest.mark.usefixtures("_asked_anew")
+@pytest.mark.parametrize("error", [ImportError("Numba needs NumPy 2.3 or less"), OSError("libllvmlite.so")])
+def test_a_numba_that_does_not_work_is_named(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(cpu, "import_module", fails)
+    assert cpu.compiled(torch.ones(2, 2)) is None
+    assert str(error) in caplog.text
+
+
 def test_it_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def njit(function: Callable, cache: bool = False, **how: object) -> Callable:
         if cache:
@@ -130,4 +214,4 @@ def test_it_works_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPa
 
     compiling = kernels.numba.njit
     monkeypatch.setattr(kernels.numba, "njit", njit)
-    assert kernels._jit(lambda x: x + 1)(2) == 3
+    assert kernels.jit(lambda x: x + 1)(2) == 3

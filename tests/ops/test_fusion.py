@@ -274,3 +274,14 @@ def test_the_weights_follow_each_of_their_constants(constant: str, monkeypatch: 
     before = fusion.anchor_weights(said)
     monkeypatch.setattr(fusion, constant, 2 * getattr(fusion, constant))
     assert (fusion.anchor_weights(said) - before).abs().min() > 1e-3
+
+
+def test_the_blend_follows_its_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, weights = torch.tensor([[[0, 1, 1]]], dtype=torch.uint8), torch.tensor([[[1.0, 0.5, 1.0]]])
+    nothing = torch.zeros(labels.shape)
+    said = fusion.Evidence(labels, nothing > 0, nothing.half(), torch.ones(1), torch.zeros(1))
+    before = blend_labels(said, weights, 2)[1]
+    monkeypatch.setattr(fusion, "VOTE_SIGMA", 2 * fusion.VOTE_SIGMA)
+    after = blend_labels(said, weights, 2)[1]
+    assert (after - before).abs().max() > 0.01
+    assert torch.allclose(after, fusion.blend(said, weights, 2).max(0).values)

@@ -13,7 +13,7 @@ from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.walk import walk_interval
 from wrp.modules.examples import Visit
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
-from wrp.ops.consistency import photometric_error, to_unit
+from wrp.ops.consistency import photometric_error_along
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
 from wrp.ops.fusion import Evidence, join_sources
 from wrp.ops.warp import Sampler
@@ -112,6 +112,5 @@ def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowCa
     if not flow.any_frames:
         return [chain], chain
     direct = direct_flow(chain, flow, frame, far)
-    target = to_unit(frame[None])
-    errors = [photometric_error(target, image.along(way.flow)[0])[0] for way in (chain, direct)]
+    errors = [photometric_error_along(frame[None], image, way.flow)[0] for way in (chain, direct)]
     return [chain, direct], without_drift(chain, direct, torch.stack(errors))

@@ -53,7 +53,7 @@ def start_chain(label: Tensor) -> Chain:
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
-    if fast := compiled(chain.flow, flow_ji, flow_ij):
+    if fast := compiled(chain.flow, chain.error, flow_ji, flow_ij):
         return Chain(*fast.extend_near(chain.flow, chain.error, flow_ji, flow_ij, alpha, beta))
     # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
     back, onward = Sampler(flow_ij, chain.flow).along(flow_ji)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.ops import kernels
+from wrp.ops import kernels, vote_kernels
 
 # Fewer rows are not worth a thread.
 _ROWS = 32
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _workers(process: int, count: int) -> ThreadPoolExecutor:
     """Threads beside the calling one; a forked process has its own."""
     return ThreadPoolExecutor(count, "wrp-rows")
@@ -30,9 +30,10 @@ def _workers(process: int, count: int) -> ThreadPoolExecutor:
 
 def _by_rows(kernel: Callable[..., None], height: int, *arguments: Any) -> None:
     """Run a kernel on all rows, in as many threads as torch has."""
-    parts = max(min(torch.get_num_threads(), height // _ROWS), 1)
+    threads = torch.get_num_threads()
+    parts = max(min(threads, height // _ROWS), 1)
     first, *others = ((height * part // parts, height * (part + 1) // parts) for part in range(parts))
-    coming = [_workers(os.getpid(), torch.get_num_threads() - 1).submit(kernel, *rows, *arguments) for rows in others]
+    coming = [_workers(os.getpid(), threads - 1).submit(kernel, *rows, *arguments) for rows in others]
     kernel(*first, *arguments)
     for other in coming:
         other.result()
@@ -100,7 +101,7 @@ def mean_around(values: Tensor, window: int, scale: float) -> Tensor:
     """Means of ``values`` (B, H, W) float32 over squares of odd side ``window``, times ``scale``."""
     result = np.empty(values.shape, np.float32)
     for value, out in zip(_maps(values), result, strict=True):
-        _by_rows(kernels.smooth, len(out), value, window // 2, np.float32(scale), out)
+        _by_rows(kernels.mean_around, len(out), value, window // 2, np.float32(scale), out)
     return torch.from_numpy(result)
 
 
@@ -119,14 +120,22 @@ def anchor_weights(
     """
     result = np.empty(labels.shape, np.float32)
     maps = (_maps(labels), _maps(error), _maps(photometric).view(np.uint16))
-    _by_rows(kernels.weigh, labels.shape[1], *maps, near.numpy(), odds.numpy(), np.float32(trust), result)
+    _by_rows(
+        vote_kernels.weigh,
+        labels.shape[1],
+        *maps,
+        _maps(near.expand(len(labels))),
+        odds.numpy(),
+        np.float32(trust),
+        result,
+    )
     return torch.from_numpy(result)
 
 
 def blend_labels(labels: Tensor, weights: Tensor, beside: float) -> tuple[Tensor, Tensor]:
     """:func:`wrp.ops.fusion.blend_labels`; ``beside`` is the weight of the next pixel."""
     chosen, confidence = np.empty(labels.shape[1:], np.uint8), np.empty(labels.shape[1:], np.float32)
-    _by_rows(kernels.elect, len(chosen), _maps(labels), _maps(weights), np.float32(beside), chosen, confidence)
+    _by_rows(vote_kernels.blend, len(chosen), _maps(labels), _maps(weights), np.float32(beside), chosen, confidence)
     return torch.from_numpy(chosen), torch.from_numpy(confidence)
 
 
@@ -139,5 +148,5 @@ def elect(labels: Tensor, ranks: Tensor, shares: Tensor) -> tuple[Tensor, Tensor
         shares: (2^S · 2^S,) float32, by the set of sources that have a label, and the rank of the highest weight.
     """
     chosen, share = np.empty(labels.shape[1:], np.uint8), np.empty(labels.shape[1:], np.float32)
-    _by_rows(kernels.poll, len(chosen), _maps(labels), ranks.numpy(), shares.numpy(), chosen, share)
+    _by_rows(vote_kernels.elect, len(chosen), _maps(labels), ranks.numpy(), shares.numpy(), chosen, share)
     return torch.from_numpy(chosen), torch.from_numpy(share)

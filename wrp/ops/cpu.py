@@ -7,6 +7,7 @@ what it has just freed. Measured by experiments/benchmarks/motion.py.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor
 
 from wrp.types import IGNORE_INDEX
+
+_log = logging.getLogger(__name__)
 
 # OpenCV samples three and four interleaved channels faster than two; two are rounded to 1/32 pixel in OpenCV 5.
 _CHANNELS = 4
@@ -45,8 +48,11 @@ def serves(*tensors: Tensor) -> bool:
 
 
 def compiled(*tensors: Tensor) -> Any:
-    """The module :mod:`wrp.ops.compiled`, or None where it cannot do the work: then numpy or torch does it."""
-    return _compiled() if serves(*tensors) else None
+    """The module :mod:`wrp.ops.compiled`, or None where it cannot do the work: then numpy or torch does it.
+
+    Its loops ask no map for its size again, so all must have one.
+    """
+    return _compiled() if serves(*tensors) and len({one.shape[-2:] for one in tensors}) < 2 else None
 
 
 @lru_cache(maxsize=1)
@@ -54,9 +60,12 @@ def _compiled() -> Any:
     try:
         # Not with the package: it takes as long to import as everything else.
         numba = import_module("numba")
-    except ImportError:  # the extra is not installed, or not for this NumPy
+        return None if numba.config.DISABLE_JIT else import_module("wrp.ops.compiled")
+    except ModuleNotFoundError:  # the extra is not installed
         return None
-    return None if numba.config.DISABLE_JIT else import_module("wrp.ops.compiled")
+    except Exception as error:  # not for this NumPy, or damaged; nothing depends on it
+        _log.warning("numba cannot be used, so that the CPU takes longer over some loops: %s", error)
+        return None
 
 
 def backend(*tensors: Tensor) -> tuple[Any, ...]:
@@ -66,7 +75,7 @@ def backend(*tensors: Tensor) -> tuple[Any, ...]:
 
 def tensor(array: Any) -> Tensor:
     """The result of a formula as a tensor, whichever module it came from."""
-    return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    return torch.from_numpy(np.asarray(array)) if isinstance(array, (np.ndarray, np.generic)) else array
 
 
 def quiet(module: Any) -> AbstractContextManager[Any]:

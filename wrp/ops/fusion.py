@@ -36,8 +36,6 @@ TRUST_IN_ERROR = 0.3
 # Width of the Gaussian over 3×3 pixels that smooths the votes (ours), in pixels, chosen by
 # experiments/propagation/fusion.py; the middle row has more than half of the weight, so a line of one pixel stays.
 VOTE_SIGMA = 0.7
-_NEAR = math.exp(-0.5 / VOTE_SIGMA**2)  # weight of the next pixel
-_KERNEL = (_NEAR, 1.0, _NEAR)
 
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.05
@@ -112,9 +110,9 @@ def anchor_weights(evidence: Evidence) -> Tensor:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
     near = evidence.distance.clamp(min=0.5).pow(-NEARNESS)
-    if evidence.photometric.dtype == torch.float16 and (fast := compiled(evidence.labels, evidence.photometric)):
-        maps, odds = (evidence.labels, evidence.error, evidence.photometric), _odds_of_halves(PHOTOMETRIC_SCALE)
-        return fast.anchor_weights(*maps, near, odds, TRUST_IN_ERROR)
+    maps = (evidence.labels, evidence.error, evidence.photometric)
+    if [one.dtype for one in maps] == [torch.uint8, torch.bool, torch.float16] and (fast := compiled(*maps)):
+        return fast.anchor_weights(*maps, near, _odds_of_halves(PHOTOMETRIC_SCALE), TRUST_IN_ERROR)
     near = near.view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
     photometric = convert(evidence.photometric, torch.float32)
@@ -177,9 +175,10 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
     """The most probable class of :func:`blend` and its probability, see :func:`~wrp.ops.labels.decide`."""
     if not serves(evidence.labels, weights):
         return decide_frame(blend(evidence, weights, num_classes))
-    if fast := compiled(evidence.labels, weights):
-        return fast.blend_labels(evidence.labels, weights, _NEAR)
-    labels, most, total = strongest(evidence.labels, weights, _KERNEL)
+    alike = evidence.labels.shape == weights.shape and evidence.labels.dtype == torch.uint8
+    if alike and (fast := compiled(evidence.labels, weights)):
+        return fast.blend_labels(evidence.labels, weights, _beside())
+    labels, most, total = strongest(evidence.labels, weights, _kernel())
     known = evidence.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
     confidence = most.numpy() * (known / total.numpy().clip(1e-12))
     confidence = np.nan_to_num(confidence.clip(0, 1, confidence), copy=False)
@@ -189,11 +188,20 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
 def smooth(votes: Tensor) -> Tensor:
     """Votes (C, H, W) averaged over 3×3 pixels with Gaussian weights; outside of the frame there are none."""
     if serves(votes):
-        return filter_rows_and_columns(votes, _KERNEL)
+        return filter_rows_and_columns(votes, _kernel())
     # Sums of shifted maps: a convolution of single channels takes twenty times as long on a CPU.
     padded = functional.pad(votes, (1, 1, 1, 1))
-    columns = padded[:, 1:-1] + _NEAR * (padded[:, :-2] + padded[:, 2:])
-    return columns[..., 1:-1] + _NEAR * (columns[..., :-2] + columns[..., 2:])
+    columns = padded[:, 1:-1] + _beside() * (padded[:, :-2] + padded[:, 2:])
+    return columns[..., 1:-1] + _beside() * (columns[..., :-2] + columns[..., 2:])
+
+
+def _beside() -> float:
+    """Weight of the next pixel."""
+    return math.exp(-0.5 / VOTE_SIGMA**2)
+
+
+def _kernel() -> tuple[float, float, float]:
+    return _beside(), 1.0, _beside()
 
 
 def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -215,16 +223,18 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         that have a label there, (H, W) float32; of equals, the lowest class wins.
 
     Raises:
-        ValueError: If there are more sources.
+        ValueError: If there are more sources, or not as many weights.
     """
     sums, count = _sums_of_subsets(weights.tolist()), len(labels)
     if count > 4:
         raise ValueError(f"expected the labels of up to four sources, got {count}")
+    if len(weights) != count:
+        raise ValueError(f"expected a weight for each of {count} sources, got {len(weights)}")
     order = sorted(set(sums))
     ranks = torch.tensor([order.index(one) for one in sums], dtype=torch.uint8)
     order += [0.0] * (len(sums) - len(order))
     shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in order])
-    if fast := compiled(labels):
+    if labels.dtype == torch.uint8 and (fast := compiled(labels)):
         return fast.elect(labels, ranks, shares)
     # Which sources agree is a byte with a bit for each: the work is on bytes, and weights are looked up.
     xp, labels, bits = backend(labels, 2 ** torch.arange(count, dtype=torch.uint8, device=labels.device))

@@ -6,21 +6,30 @@ and simple, and begin at 0, so that the compiler can do several columns at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 
 from wrp.ops import formulas
 from wrp.ops.formulas import LOST
 from wrp.types import IGNORE_INDEX
 
+# What is compiled is kept by the content of this file alone, so it holds the hash of formulas.py; a test compares.
+COMPILED_WITH = "429b6e87c43464c6"
+
+# A child of a process that compiles while it forks would wait for ever for the one who does.
+if hasattr(os, "register_at_fork"):  # where processes fork
+    _let_go = global_compiler_lock.release
+    os.register_at_fork(before=global_compiler_lock.acquire, after_in_parent=_let_go, after_in_child=_let_go)
+
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
-_NO_CLASS = np.uint8(IGNORE_INDEX)
 
 
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function when it is first called, and keep the result on disk where there is a place for it."""
     how: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
@@ -29,23 +38,23 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(function, **how)
 
 
-_inside, _agree = _jit(formulas.inside), _jit(formulas.agree)
+_inside, _agree = jit(formulas.inside), jit(formulas.agree)
 
 
-@_jit
+@jit
 def _whole(value: Any, length: Any) -> Any:
     """A coordinate within the frame, 0 where it is not a number."""
     kept = min(max(value, _ZERO), np.float32(length - 1))
     return kept if kept == kept else _ZERO
 
 
-@_jit
+@jit
 def _finite(value: Any) -> Any:
-    """See :func:`wrp.ops.warp.finite`."""
+    """As in :func:`wrp.ops.warp.finite`, and what is farther than :data:`LOST` as if it were."""
     return min(max(value, np.float32(-LOST)), np.float32(LOST)) if value == value else np.float32(LOST)
 
 
-@_jit
+@jit
 def _locate(flow: Any, row: int, places: Any, shares: Any, within: Any) -> None:
     """Where a row of a flow (2, H, W) leads.
 
@@ -65,7 +74,7 @@ def _locate(flow: Any, row: int, places: Any, shares: Any, within: Any) -> None:
         places[1, column] = np.int32(y + _HALF) * width + np.int32(x + _HALF)
 
 
-@_jit
+@jit
 def _sample(plane: Any, height: int, places: Any, shares: Any, out: Any) -> None:
     """Bilinear samples (W,) of a plane."""
     width = len(out)
@@ -81,7 +90,7 @@ def _sample(plane: Any, height: int, places: Any, shares: Any, out: Any) -> None
         )
 
 
-@_jit
+@jit
 def compose(start: int, stop: int, near: Any, far: Any, result: Any) -> None:
     """``near`` (2, H, W), ``far`` (2, H · W), ``result`` (2, H, W)."""
     height, width = near.shape[1:]
@@ -95,7 +104,7 @@ def compose(start: int, stop: int, near: Any, far: Any, result: Any) -> None:
                 result[axis, row, column] = near[axis, row, column] + sampled[column]
 
 
-@_jit
+@jit
 def extend(
     start: int, stop: int, flow: Any, error: Any, near: Any, back: Any, alpha: Any, beta: Any, result: Any, failed: Any
 ) -> None:
@@ -120,7 +129,7 @@ def extend(
             failed[row, column] |= error[np.uintp(places[1, column])]
 
 
-@_jit
+@jit
 def look(start: int, stop: int, labels: Any, flow: Any, outside: Any, result: Any) -> None:
     """Nearest samples; ``labels`` (H · W,), ``flow`` (2, H, W), ``result`` (H, W)."""
     width = flow.shape[2]
@@ -132,7 +141,7 @@ def look(start: int, stop: int, labels: Any, flow: Any, outside: Any, result: An
             result[row, column] = labels[np.uintp(places[1, column])] if within[column] else outside
 
 
-@_jit
+@jit
 def differ(start: int, stop: int, image: Any, frame: Any, flow: Any, result: Any) -> None:
     """``image`` (3, H · W) in [0, 1], ``frame`` (3, H, W) uint8, ``flow`` (2, H, W), ``result`` (H, W)."""
     height, width = flow.shape[1:]
@@ -149,14 +158,14 @@ def differ(start: int, stop: int, image: Any, frame: Any, flow: Any, result: Any
             result[row, column] = total
 
 
-@_jit
+@jit
 def _add(values: Any, total: Any) -> None:
     for column in range(len(values)):
         total[column] += values[column]
 
 
-@_jit
-def smooth(start: int, stop: int, values: Any, reach: int, scale: Any, result: Any) -> None:
+@jit
+def mean_around(start: int, stop: int, values: Any, reach: int, scale: Any, result: Any) -> None:
     """Means of ``values`` (H, W) over the part in the frame of the square of 2 · ``reach`` + 1 pixels, by ``scale``."""
     height, width = values.shape
     total, around = np.empty(width, np.float32), np.empty(width, np.float32)
@@ -174,123 +183,7 @@ def smooth(start: int, stop: int, values: Any, reach: int, scale: Any, result: A
             result[row, column] = around[column] * scale / np.float32(count * (bottom - top))
 
 
-@_jit
-def weigh(
-    start: int, stop: int, labels: Any, error: Any, photometric: Any, near: Any, odds: Any, trust: Any, result: Any
-) -> None:
-    """Maps (S, H, W), ``near`` (S,), ``odds`` (65536,) of the bits of a photometric error."""
-    sources, _, width = labels.shape
-    total = np.empty(width, np.float32)
-    for row in range(start, stop):
-        total[:] = 0
-        for source in range(sources):
-            for column in range(width):
-                weight = near[source] * odds[np.uintp(photometric[source, row, column])]
-                weight *= trust if error[source, row, column] else _ONE
-                weight = weight if labels[source, row, column] != _NO_CLASS else _ZERO
-                result[source, row, column] = weight
-                total[column] += weight
-        for source in range(sources):
-            for column in range(width):
-                result[source, row, column] /= max(total[column], np.float32(1e-12))
-
-
-@_jit
-def _hear(said: Any, weight: Any, share: Any, lowest: Any, highest: Any, known: Any) -> None:
-    """Extend the range of classes, and the votes for all of them, by a row (W,)."""
-    for column in range(len(said)):
-        label = said[column]
-        lowest[column] = min(lowest[column], label)
-        highest[column] = max(highest[column], label if label != _NO_CLASS else np.uint8(0))
-    for column in range(len(said)):
-        known[column] += share * weight[column] if said[column] != _NO_CLASS else _ZERO
-
-
-@_jit
-def _join(lowest: Any, highest: Any, known: Any, share: Any, least: Any, greatest: Any, everyone: Any) -> None:
-    """Extend ranges and votes (W,) by others."""
-    for column in range(len(lowest)):
-        least[column] = min(least[column], lowest[column])
-        greatest[column] = max(greatest[column], highest[column])
-    for column in range(len(lowest)):
-        everyone[column] += share * known[column]
-
-
-@_jit
-def _count(said: Any, weight: Any, share: Any, beside: Any, classes: Any, votes: Any) -> None:
-    """Add the votes of a row (W,) for the class of each column, those of the columns beside it included."""
-    for column in range(len(votes)):
-        votes[column] += share * weight[column] if said[column] == classes[column] else _ZERO
-    share = share * beside
-    said_left, left, said_right, right = said[:-1], weight[:-1], said[1:], weight[1:]
-    classes_left, votes_left, classes_right, votes_right = classes[:-1], votes[:-1], classes[1:], votes[1:]
-    for column in range(len(left)):
-        votes_right[column] += share * left[column] if said_left[column] == classes_right[column] else _ZERO
-    for column in range(len(right)):
-        votes_left[column] += share * right[column] if said_right[column] == classes_left[column] else _ZERO
-
-
-@_jit
-def _strongest(labels: Any, weights: Any, row: int, column: int, beside: Any, votes: Any) -> Any:
-    """The class with most votes around a pixel, the lowest of equals, and its votes; ``votes`` (256,) are zero."""
-    _, height, width = labels.shape
-    for other in range(max(row - 1, 0), min(row + 2, height)):
-        across = _ONE if other == row else beside
-        for near in range(max(column - 1, 0), min(column + 2, width)):
-            share = across if near == column else across * beside
-            for source in range(len(labels)):
-                votes[labels[source, other, near]] += share * weights[source, other, near]
-    votes[IGNORE_INDEX] = 0
-    winner = votes.argmax()
-    best = votes[winner]
-    votes[:] = 0
-    return np.uint8(winner), best
-
-
-@_jit
-def elect(start: int, stop: int, labels: Any, weights: Any, beside: Any, chosen: Any, confidence: Any) -> None:
-    """``labels``, ``weights`` (S, H, W), ``chosen``, ``confidence`` (H, W)."""
-    sources, height, width = labels.shape
-    # Of the pixels above, at and below one: the range of classes, and the votes; the same of the nine pixels around it.
-    lowest, highest, known = np.empty(width, np.uint8), np.empty(width, np.uint8), np.empty(width, np.float32)
-    least, greatest, everyone = np.empty(width, np.uint8), np.empty(width, np.uint8), np.empty(width, np.float32)
-    heard, votes = np.empty(width, np.bool_), np.zeros(256, np.float32)
-    first, second = np.empty(width, np.float32), np.empty(width, np.float32)
-    for row in range(start, stop):
-        rows = range(max(row - 1, 0), min(row + 2, height))
-        lowest[:], highest[:], known[:] = _NO_CLASS, 0, 0
-        heard[:], first[:], second[:] = False, 0, 0
-        for source in range(sources):
-            for other in rows:
-                share = _ONE if other == row else beside
-                _hear(labels[source, other], weights[source, other], share, lowest, highest, known)
-            said = labels[source, row]
-            for column in range(width):
-                heard[column] |= said[column] != _NO_CLASS
-        least[:], greatest[:], everyone[:] = lowest, highest, known
-        _join(lowest[:-1], highest[:-1], known[:-1], beside, least[1:], greatest[1:], everyone[1:])
-        _join(lowest[1:], highest[1:], known[1:], beside, least[:-1], greatest[:-1], everyone[:-1])
-        # Nearly always there are no more than these two classes around a pixel.
-        for source in range(sources):
-            for other in rows:
-                share = _ONE if other == row else beside
-                _count(labels[source, other], weights[source, other], share, beside, least, first)
-                _count(labels[source, other], weights[source, other], share, beside, greatest, second)
-        for column in range(width):
-            winner, best, total = least[column], first[column], everyone[column]
-            if not heard[column] or not total > 0:
-                chosen[row, column], confidence[row, column] = _NO_CLASS, 0
-                continue
-            if winner == greatest[column]:
-                best = total
-            elif second[column] > best:
-                winner, best = greatest[column], second[column]
-            if total - best > best:  # the others may have agreed on a third
-                winner, best = _strongest(labels, weights, row, column, beside, votes)
-            chosen[row, column], confidence[row, column] = winner, min(best / total, _ONE)
-
-
-@_jit
+@jit
 def push(start: int, stop: int, labels: Any, flow: Any, landed: Any) -> None:
     """``labels`` (H, W), ``flow`` (2, H, W), ``landed`` (H, W), 0 at first: one more than the greatest class."""
     height, width = labels.shape
@@ -298,33 +191,9 @@ def push(start: int, stop: int, labels: Any, flow: Any, landed: Any) -> None:
     for row in range(start, stop):
         for column in range(width):
             x, y = flow[0, row, column] + np.float32(column), flow[1, row, column] + np.float32(row)
-            if _inside(x, y, right, bottom) and labels[row, column] != _NO_CLASS:
-                to_row, to_column = np.uintp(np.floor(y + _HALF)), np.uintp(np.floor(x + _HALF))
+            if _inside(x, y, right, bottom) and labels[row, column] != IGNORE_INDEX:
+                # Just below the far edge, the sum is rounded up to it.
+                to_row = np.uintp(min(np.int32(np.floor(y + _HALF)), height - 1))
+                to_column = np.uintp(min(np.int32(np.floor(x + _HALF)), width - 1))
                 rank = labels[row, column] + np.uint8(1)
                 landed[to_row, to_column] = max(landed[to_row, to_column], rank)
-
-
-@_jit
-def poll(start: int, stop: int, labels: Any, ranks: Any, shares: Any, chosen: Any, share: Any) -> None:
-    """``labels`` (S, H, W), ``ranks`` of the 2^S sets of sources, ``shares`` by set and rank, two maps (H, W)."""
-    sources, _, width = labels.shape
-    highest, known, agreeing = np.empty(width, np.uint8), np.empty(width, np.uint8), np.empty(width, np.uint8)
-    for row in range(start, stop):
-        winner = chosen[row]
-        highest[:], known[:], winner[:] = 0, 0, _NO_CLASS
-        for source in range(sources):
-            said, own = labels[source, row], np.uint8(1 << source)
-            for column in range(width):
-                agreeing[column] = own if said[column] != _NO_CLASS else np.uint8(0)
-            _add(agreeing, known)
-            for other in range(source + 1, sources):
-                also, bit = labels[other, row], np.uint8(1 << other)
-                for column in range(width):
-                    agree = (also[column] == said[column]) & (said[column] != _NO_CLASS)
-                    agreeing[column] |= bit if agree else np.uint8(0)
-            for column in range(width):
-                rank = ranks[agreeing[column]]
-                if rank > highest[column] or (rank == highest[column] and said[column] < winner[column]):
-                    highest[column], winner[column] = rank, said[column]
-        for column in range(width):
-            share[row, column] = shares[np.uintp(known[column]) * np.uintp(len(ranks)) + np.uintp(highest[column])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from wrp.ops.cpu import backend, compiled, tensor
@@ -25,7 +26,7 @@ def push_labels(labels: Tensor, flow: Tensor) -> Tensor:
         (H, W) uint8, 255 where nothing lands. Of several pixels that land on one, the greatest class index wins, so
         that the result does not depend on the order of writing.
     """
-    if fast := compiled(labels, flow):
+    if labels.dtype == torch.uint8 and (fast := compiled(labels, flow)):
         return fast.push_labels(labels, flow)
     index = landing_index(flow[None])[0]
     height, width = labels.shape
