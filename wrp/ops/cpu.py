@@ -41,7 +41,7 @@ def serves(*tensors: Tensor) -> bool:
             tensor.device.type == "cpu"
             and not (torch.is_grad_enabled() and tensor.requires_grad)
             # OpenCV counts rows and columns with 16 bits
-            and max(tensor.shape[-2:]) < 2**15 - 1
+            and max(tensor.shape[-2:], default=0) < 2**15 - 1
             for tensor in tensors
         )
     )
