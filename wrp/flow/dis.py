@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import cv2
 import numpy as np
 from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
-from wrp.ops.cpu import reused
+from wrp.ops.cpu import reused, workers
 from wrp.types import FramePair
 
 PRESETS = {
@@ -91,7 +88,7 @@ class DIS(FlowEstimator):
             cv2.setNumThreads(self.threads)
         try:
             # Pairs side by side are done sooner than one after the other, each in several threads.
-            pool = _workers(os.getpid(), min(self.threads or before, len(flows)))
+            pool = workers("wrp-dis", min(self.threads or before, len(flows)))
             for _ in pool.map(self._estimate_one, frames_s.cpu(), frames_t.cpu(), guesses, flows):
                 pass
         finally:
@@ -115,12 +112,6 @@ def create_dis(preset: str, guided: bool = False) -> cv2.DISOpticalFlow:
         # Far coarser levels would find the guess again, or something else.
         dis.setCoarsestScale(GUIDED_LEVELS)
     return dis
-
-
-@lru_cache(maxsize=4)
-def _workers(process: int, threads: int) -> ThreadPoolExecutor:
-    # The threads of a pool do not come along into a forked process.
-    return ThreadPoolExecutor(threads, "wrp-dis")
 
 
 class _Objects(threading.local):

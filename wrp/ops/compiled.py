@@ -6,10 +6,7 @@ give, up to rounding; shapes and units are theirs. :func:`wrp.ops.cpu.compiled` 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,15 +14,10 @@ import torch
 from torch import Tensor
 
 from wrp.ops import kernels, vote_kernels
+from wrp.ops.cpu import workers
 
 # Fewer rows are not worth a thread.
 _ROWS = 32
-
-
-@lru_cache(maxsize=4)
-def _workers(process: int, count: int) -> ThreadPoolExecutor:
-    """Threads beside the calling one; a forked process has its own."""
-    return ThreadPoolExecutor(count, "wrp-rows")
 
 
 def _by_rows(kernel: Callable[..., None], height: int, *arguments: Any) -> None:
@@ -33,7 +25,7 @@ def _by_rows(kernel: Callable[..., None], height: int, *arguments: Any) -> None:
     threads = torch.get_num_threads()
     parts = max(min(threads, height // _ROWS), 1)
     first, *others = ((height * part // parts, height * (part + 1) // parts) for part in range(parts))
-    coming = [_workers(os.getpid(), threads - 1).submit(kernel, *rows, *arguments) for rows in others]
+    coming = [workers("wrp-rows", threads - 1).submit(kernel, *rows, *arguments) for rows in others]
     kernel(*first, *arguments)
     for other in coming:
         other.result()

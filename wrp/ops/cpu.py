@@ -8,8 +8,10 @@ what it has just freed. Measured by experiments/benchmarks/motion.py.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib import import_module
@@ -66,6 +68,17 @@ def _compiled() -> Any:
     except Exception as error:  # not for this NumPy, or damaged; nothing depends on it
         _log.warning("numba cannot be used, so that the CPU takes longer over some loops: %s", error)
         return None
+
+
+def workers(name: str, count: int) -> ThreadPoolExecutor:
+    """So many threads of a name, kept for the next time."""
+    return _workers(name, count, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _workers(name: str, count: int, process: int) -> ThreadPoolExecutor:
+    # The threads of a pool do not come along into a forked process.
+    return ThreadPoolExecutor(count, name)
 
 
 def backend(*tensors: Tensor) -> tuple[Any, ...]:

@@ -42,6 +42,12 @@ _inside, _agree = jit(formulas.inside), jit(formulas.agree)
 
 
 @jit
+def _room(width: int) -> Any:
+    """Memory for what :func:`_locate` says about a row."""
+    return np.empty((2, width), np.int32), np.empty((2, width), np.float32), np.empty(width, np.bool_)
+
+
+@jit
 def _whole(value: Any, length: Any) -> Any:
     """A coordinate within the frame, 0 where it is not a number."""
     kept = min(max(value, _ZERO), np.float32(length - 1))
@@ -94,8 +100,8 @@ def _sample(plane: Any, height: int, places: Any, shares: Any, out: Any) -> None
 def compose(start: int, stop: int, near: Any, far: Any, result: Any) -> None:
     """``near`` (2, H, W), ``far`` (2, H · W), ``result`` (2, H, W)."""
     height, width = near.shape[1:]
-    places, shares = np.empty((2, width), np.int32), np.empty((2, width), np.float32)
-    within, sampled = np.empty(width, np.bool_), np.empty(width, np.float32)
+    places, shares, within = _room(width)
+    sampled = np.empty(width, np.float32)
     for row in range(start, stop):
         _locate(near, row, places, shares, within)
         for axis in range(2):
@@ -111,8 +117,8 @@ def extend(
     """``flow``, ``back`` (2, H · W), ``error`` (H · W,), ``near``, ``result`` (2, H, W), ``failed`` (H, W)."""
     height, width = near.shape[1:]
     right, bottom = np.float32(width - 0.5), np.float32(height - 0.5)
-    places, shares = np.empty((2, width), np.int32), np.empty((2, width), np.float32)
-    within, sampled = np.empty(width, np.bool_), np.empty((4, width), np.float32)
+    places, shares, within = _room(width)
+    sampled = np.empty((4, width), np.float32)
     for row in range(start, stop):
         _locate(near, row, places, shares, within)
         for axis in range(2):
@@ -133,8 +139,7 @@ def extend(
 def look(start: int, stop: int, labels: Any, flow: Any, outside: Any, result: Any) -> None:
     """Nearest samples; ``labels`` (H · W,), ``flow`` (2, H, W), ``result`` (H, W)."""
     width = flow.shape[2]
-    places, shares = np.empty((2, width), np.int32), np.empty((2, width), np.float32)
-    within = np.empty(width, np.bool_)
+    places, shares, within = _room(width)
     for row in range(start, stop):
         _locate(flow, row, places, shares, within)
         for column in range(width):
@@ -145,8 +150,8 @@ def look(start: int, stop: int, labels: Any, flow: Any, outside: Any, result: An
 def differ(start: int, stop: int, image: Any, frame: Any, flow: Any, result: Any) -> None:
     """``image`` (3, H · W) in [0, 1], ``frame`` (3, H, W) uint8, ``flow`` (2, H, W), ``result`` (H, W)."""
     height, width = flow.shape[1:]
-    places, shares = np.empty((2, width), np.int32), np.empty((2, width), np.float32)
-    within, sampled = np.empty(width, np.bool_), np.empty((3, width), np.float32)
+    places, shares, within = _room(width)
+    sampled = np.empty((3, width), np.float32)
     for row in range(start, stop):
         _locate(flow, row, places, shares, within)
         for colour in range(3):
@@ -188,12 +193,12 @@ def push(start: int, stop: int, labels: Any, flow: Any, landed: Any) -> None:
     """``labels`` (H, W), ``flow`` (2, H, W), ``landed`` (H, W), 0 at first: one more than the greatest class."""
     height, width = labels.shape
     right, bottom = np.float32(width - 0.5), np.float32(height - 0.5)
+    last_row, last_column = np.uint32(height - 1), np.uint32(width - 1)
     for row in range(start, stop):
         for column in range(width):
             x, y = flow[0, row, column] + np.float32(column), flow[1, row, column] + np.float32(row)
             if _inside(x, y, right, bottom) and labels[row, column] != IGNORE_INDEX:
                 # Just below the far edge, the sum is rounded up to it.
-                to_row = np.uintp(min(np.int32(np.floor(y + _HALF)), height - 1))
-                to_column = np.uintp(min(np.int32(np.floor(x + _HALF)), width - 1))
+                to_row, to_column = min(np.uint32(y + _HALF), last_row), min(np.uint32(x + _HALF), last_column)
                 rank = labels[row, column] + np.uint8(1)
                 landed[to_row, to_column] = max(landed[to_row, to_column], rank)
