@@ -10,11 +10,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from PIL import Image
 
 from wrp.types import DataError
+from wrp.whole import refuse_cut
 
 # No others: Pillow tells formats by their content, and hands PostScript to a program that runs it.
 FORMATS = ("PNG", "JPEG", "PPM")
@@ -22,14 +22,10 @@ FORMATS = ("PNG", "JPEG", "PPM")
 # Larger images are refused before they are decoded: a small file can expand to gigabytes.
 MAX_PIXELS = 64_000_000
 
-_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
-
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
     """An image of bounded size whose file is whole, for as long as the block lasts.
-
-    PNGs have checksums, which are compared. JPEGs have none: of these, what is cut short is found, and no more.
 
     Raises:
         DataError: If the file is missing, damaged, too large, or of another format.
@@ -37,13 +33,10 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
             check_size(path, image.width, image.height)
-            if image.format == "PNG":
-                image.verify()  # the checksums, which decoding ignores; the file has to be opened anew
-        with Image.open(path, formats=FORMATS) as image:
-            if image.format not in ("PNG", "PPM"):
-                _refuse_cut_jpeg(path, image)
+            refuse_cut(content, "JPEG" if image.format == "MPO" else str(image.format))
             yield image
     except DataError:
         raise
@@ -55,24 +48,6 @@ def check_size(path: Path, width: int, height: int) -> None:
     """Raise DataError if an image or a video has no pixels, or too many to be decoded."""
     if not 0 < width * height <= MAX_PIXELS:
         raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} that are read, or none")
-
-
-def _refuse_cut_jpeg(path: Path, image: Image.Image) -> None:
-    """Raise ValueError where the data of a JPEG end before its pixels do, which the decoder fills with grey.
-
-    A file that was cut and closed again shows by its last pixel, the grey of no data, unless it is progressive. What is
-    put before the end of the image changes it then, while nothing reads on after the last pixel of a whole image.
-    """
-    content = path.read_bytes()
-    end = content.rfind(_END_OF_IMAGE)
-    if end < content.rfind(_START_OF_SCAN):
-        raise ValueError("it is cut short: its end is missing")
-    pixels = np.array(image)
-    if (pixels[-1, -1] != 128).any() and not image.info.get("progressive"):
-        return
-    with Image.open(BytesIO(content[:end] + bytes(range(1, 128)) + content[end:]), formats=FORMATS) as longer:
-        if not np.array_equal(np.array(longer), pixels):
-            raise ValueError("it is cut short: its last pixels are missing")
 
 
 def read_text(path: Path) -> str:

@@ -6,6 +6,7 @@ have none: there, damage that leaves a valid file is another picture, and what i
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from tests.clips import LABEL_MAP, id_picture, picture, save
 from tests.fuzz.damage import damaged, png
-from wrp.data.labelmaps import map_from_palettes
+from wrp.data.labelmaps import map_from_palettes, read_ids
 from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.types import DataError, LabelMap
 
@@ -114,24 +115,123 @@ def test_a_damaged_frame_without_checksums_is_a_frame_or_refused(
     check_frame(found)
 
 
-@pytest.mark.parametrize("progressive", [False, True])
+KINDS_OF_JPEG: list[dict[str, object]] = [
+    {},
+    {"progressive": True},
+    {"subsampling": 0},
+    {"optimize": True, "quality": 100},
+    {"restart_marker_blocks": 3},
+    {"restart_marker_rows": 1, "progressive": True},
+    {"mode": "L"},
+    {"mode": "L", "progressive": True},
+    {"mode": "CMYK"},
+    {"keep_rgb": True},
+]
+
+
+@pytest.mark.parametrize("options", KINDS_OF_JPEG, ids=str)
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9", bytes(500)], ids=["cut", "cut and closed", "cut and zeros"])
-@given(data=st.data())
-def test_a_jpeg_that_is_cut_short_is_the_same_or_refused(
-    folder: Path, end: bytes, progressive: bool, data: st.DataObject
+def test_a_jpeg_that_is_cut_anywhere_is_the_same_or_refused(
+    folder: Path, end: bytes, options: dict[str, object]
 ) -> None:
-    """The last bits of a file may be padding, and the last passes over a progressive one refine by nothing."""
-    whole = content(picture(0, 48, 64), "whole.jpg", folder, progressive=progressive, subsampling=0)
+    """Decoders fill in grey for blocks that are missing, and say nothing of passes that are."""
+    options = dict(options)
     path = folder / "cut.jpg"
-    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 3))] + end)
-    try:
-        found = read_image(path)
-    except DataError:
-        return
-    if not progressive:
-        # Of a last block of which a part is there, nothing tells that there should be more.
-        assert torch.equal(found[:, :40], read_image(folder / "whole.jpg")[:, :40])
-    check_frame(found)
+    Image.fromarray(picture(0, 40, 56)).convert(str(options.pop("mode", "RGB"))).save(path, **options)
+    content, whole = path.read_bytes(), read_image(path)
+    for at in range(len(content) - 2):
+        path.write_bytes(content[:at] + end)
+        try:
+            found = read_image(path)
+        except DataError:
+            continue
+        assert torch.equal(found, whole), at
+    for more in (b"a second picture", content, bytes(500)):  # motion photos, panoramas
+        path.write_bytes(content + more)
+        assert torch.equal(read_image(path), whole)
+
+
+@pytest.mark.parametrize("options", KINDS_OF_JPEG, ids=str)
+@given(data=st.data())
+def test_a_jpeg_that_loses_a_part_is_a_frame_or_refused(
+    folder: Path, options: dict[str, object], data: st.DataObject
+) -> None:
+    options = dict(options)
+    path = folder / "part.jpg"
+    Image.fromarray(picture(0, 40, 56)).convert(str(options.pop("mode", "RGB"))).save(path, **options)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    with contextlib.suppress(DataError):
+        check_frame(read_image(path))
+
+
+def test_jpegs_that_decoders_warn_of_without_a_loss_are_read(folder: Path) -> None:
+    path = folder / "odd.jpg"
+    Image.fromarray(picture(0)).save(path)
+    content, whole = path.read_bytes(), read_image(path)
+    scan = content.index(b"\xff\xda") + 5 + 2 * 3
+    for odd in (
+        content[:scan] + b"\0\x05\0" + content[scan + 3 :],  # some cameras: coefficients of a sequential scan
+        content[:-2] + b"ab\xff\xd9",
+        content[:-2] + b"\xff\xff\xff\xd9",
+    ):
+        path.write_bytes(odd)
+        assert torch.equal(read_image(path), whole)
+
+
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""First row and column and the steps of the passes of interlaced PNGs."""
+
+KINDS_OF_PNG = [
+    (depth, color, interlace)
+    for depth, color in [(8, 0), (8, 2), (8, 3), (8, 4), (8, 6), (4, 3), (1, 0), (2, 0)]
+    for interlace in (0, 1)
+]
+
+
+@pytest.mark.parametrize(("depth", "color", "interlace"), KINDS_OF_PNG)
+def test_a_png_whose_pixels_end_early_is_refused(folder: Path, depth: int, color: int, interlace: int) -> None:
+    """The stream of its pixels ends where a row does, and all its checksums are right."""
+    width, height = 13, 16
+    bits = depth * COLORS[color]
+    sizes = [1 + -(-width * bits // 8)] * height
+    if interlace:
+        sizes = [
+            1 + -(-len(range(column, width, across)) * bits // 8)
+            for row, column, down, across in ADAM7
+            for _ in range(row, height, down)
+            if column < width
+        ]
+    rows = [b"\0" + bytes([1]) * (size - 1) for size in sizes]
+    palette, path = bytes(range(48)), folder / "rows.png"
+    for kept in (*range(len(rows)), len(rows)):
+        for lost in (0, 1):  # bytes of the last row
+            content = b"".join(rows[:kept])[: -lost or None]
+            path.write_bytes(png(width, height, depth, color, content, palette if color == 3 else b"", interlace))
+            if kept == len(rows) and not lost:
+                check_frame(read_image(path))
+                continue
+            for read in (read_image, read_confidence, read_ids):
+                with pytest.raises(DataError, match=r"rows\.png"):
+                    read(path)
+
+
+@pytest.mark.parametrize("kind", ["P1", "P2", "P3", "P4", "P5", "P6"])
+@pytest.mark.parametrize("most", [255, 100])
+def test_a_ppm_that_is_cut_anywhere_is_refused(folder: Path, kind: str, most: int) -> None:
+    values = picture(0, 5, 7)
+    values = values if kind in ("P3", "P6") else values[..., 0]
+    values = values // 128 if kind in ("P1", "P4") else np.minimum(values, most)
+    header = f"{kind}\n7 5\n" + ("" if kind in ("P1", "P4") else f"{most}\n")
+    digits = "".join(f"{value}\n" for value in values.ravel()).encode()
+    pixels = np.packbits(values, axis=1).tobytes() if kind == "P4" else values.tobytes()
+    path = folder / "cut.ppm"
+    content = header.encode() + (digits if kind in ("P1", "P2", "P3") else pixels)
+    path.write_bytes(content)
+    check_frame(read_image(path))
+    for at in range(len(content)):
+        path.write_bytes(content[:at])
+        with pytest.raises(DataError, match=r"cut\.ppm"):
+            read_image(path)
 
 
 COLORS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
