@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
+from tests.clips import make_folder
+from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.cli import main
+from wrp.modules.segmentation import load_segmenter
+from wrp.types import WrpError
 
 EVIL = """
 from pathlib import Path
@@ -127,3 +137,156 @@ def test_a_checkpoint_runs_nothing(
     assert not Path("ran").exists()
     with open("evil.ckpt", "rb") as file, pytest.raises(pickle.UnpicklingError):
         torch.load(file, weights_only=True)  # it is the bomb that is refused
+
+
+DATA = ["--data=VideoDataModule", "--data.num_classes=3", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """The address of a checkpoint with code in it, and the requests that come for it."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *what: object) -> None:
+            asked.append(self.path)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "served"
+    folder.mkdir()
+    torch.save({"state_dict": {}, "bomb": Bomb(), "pytorch-lightning_version": "2.6.6"}, folder / "x.ckpt")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/x.ckpt", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("plugin", [[], ["--trainer.plugins=TorchCheckpointIO"]], ids=["ours", "lightning's"])
+def test_a_checkpoint_from_an_address_runs_nothing(
+    verb: str, plugin: list[str], served: tuple[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, asked = served
+    make_folder(tmp_path / "clips", {"walk": 4})
+    command = [verb, "--model=SegmentationModule", *DATA, "--data.root=clips", "--data.label_every=3", *plugin]
+    with pytest.raises(pickle.UnpicklingError) if plugin else contextlib.nullcontext():
+        assert main([*command, f"--ckpt_path={address}"]) == 2
+        assert f"{address} cannot be read as a checkpoint: " in capsys.readouterr().err
+    assert asked
+    assert not Path("ran").exists()
+
+
+def test_no_address_is_read_where_it_has_to_be_safe(
+    served: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address, asked = served
+    monkeypatch.setenv("WRP_SAFE", "1")
+    for path in (address, "s3://bucket/x.ckpt", "file:///x.ckpt", "registry:model"):
+        assert main(["fit", "--model=SegmentationModule", *DATA, f"--ckpt_path={path}"]) == 2
+        assert f"ckpt_path {path} is no local file" in capsys.readouterr().err
+    assert not asked
+
+
+def test_a_configuration_cannot_ask_for_more_than_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text("weights_only: false\n")
+    assert main(["fit", "--config=c.yaml", "--model=SegmentationModule", *DATA]) == 2
+
+
+def network(path: Path, **settings: object) -> Path:
+    """The checkpoint of a network of whatever hyper-parameters."""
+    content = {"state_dict": {}, "hyper_parameters": {"num_classes": 3, **settings}}
+    torch.save(
+        content | {"wrp_class": "wrp.modules.segmentation.SegmentationModule", "pytorch-lightning_version": "2.6.6"},
+        path,
+    )
+    return path
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The encoders that are asked for, none of which is made."""
+    asked: list[str] = []
+
+    def create_model(architecture: str, encoder: str, **_: object) -> None:
+        asked.append(encoder)
+        raise RuntimeError("a hub is asked")
+
+    monkeypatch.setattr(smp, "create_model", create_model)
+    return asked
+
+
+HUBS = [{"encoder": "tu-hf-hub:evil/net"}, {"encoder": "tu-local-dir:/evil"}, {"encoder": "tu-hf_hub:evil/net"}]
+
+
+@pytest.mark.parametrize("settings", HUBS)
+def test_a_teacher_asks_no_hub(settings: dict[str, object], made: list[str], tmp_path: Path) -> None:
+    teacher = str(network(tmp_path / "teacher.ckpt", **settings))
+    for make in (
+        lambda: load_segmenter(teacher, 3),
+        lambda: PropagationModule(3, ["semantic"], teacher),
+        lambda: RefinementModule(3, teacher),
+        lambda: SegmentationModule(3, guesser=teacher),
+    ):
+        with pytest.raises(WrpError, match=r"teacher\.ckpt: the hyper-parameters name the encoder 'tu-.*a hub would"):
+            make()
+    assert not made
+
+
+@pytest.mark.parametrize("settings", [*HUBS, {"weights": "imagenet"}])
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_a_checkpoint_that_is_resumed_asks_no_hub(
+    safe: str,
+    settings: dict[str, object],
+    made: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WRP_SAFE", safe)
+    monkeypatch.chdir(tmp_path)
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", **settings)
+    command = ["fit", "--model=SegmentationModule", *DATA, "--ckpt_path=x.ckpt"]
+    assert main(command) == 2
+    assert not made
+    assert "a hub would be asked for" in capsys.readouterr().err
+    [(name, value)] = settings.items()
+    assert main([*command, f"--model.{name}={value}"]) == 2  # the configuration names it as well
+    assert made
+    assert "a hub is asked" in capsys.readouterr().err
+
+
+def test_the_weights_of_flow_are_not_asked_of_a_hub_for_a_checkpoint(tmp_path: Path) -> None:
+    flow = {"class_path": "wrp.flow.raft.RAFT", "init_args": {"weights": "DEFAULT"}}
+    path = network(tmp_path / "x.ckpt", flow=flow, _instantiator="pytorch_lightning.cli.instantiate_module")
+    with pytest.raises(WrpError, match="the weights of RAFT small 'DEFAULT', which a hub"):
+        load_segmenter(str(path), 3)
+
+
+def test_hyper_parameters_call_nothing(tmp_path: Path) -> None:
+    path = network(tmp_path / "x.ckpt", _instantiator="os.system")
+    with pytest.raises(WrpError, match="want 'os.system' called"):
+        load_segmenter(str(path), 3)
+
+
+def test_no_file_of_weights_is_named_among_the_options(tmp_path: Path) -> None:
+    """Some releases of timm unpickle it."""
+    torch.save(Bomb(), tmp_path / "evil.pth")
+    settings = {"encoder": "tu-regnetx_002", "options": {"checkpoint_path": str(tmp_path / "evil.pth")}}
+    with pytest.raises(WrpError, match="checkpoint_path is not read"):
+        load_segmenter(str(network(tmp_path / "x.ckpt", **settings)), 3)
+
+
+def test_only_classes_of_the_configuration_may_be_named_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The text of a folder's name lets nothing be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text("open('ran', 'w')\nfrom torch.nn import Identity as Net\n")
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", net={"class_path": "evil.Net"})
+    assert main(["fit", "--model=SegmentationModule", *DATA, "--data.root=evil", "--ckpt_path=x.ckpt"]) == 2
+    assert "Importing 'evil.Net' is not allowed" in capsys.readouterr().err
+    assert not Path("ran").exists()

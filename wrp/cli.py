@@ -78,6 +78,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return _stopped("interrupted", EXIT_INTERRUPTED)
     except Terminated:
         return _stopped("terminated", EXIT_TERMINATED)
+    except ValueError as error:  # jsonargparse makes it of what a class raises that it tries to make
+        if (mistake := _cause(error)) is None:
+            raise
+        print(f"wrp: error: {_message(mistake)}", file=sys.stderr)
+        return EXIT_ERROR
     except SystemExit as exit_:  # argparse and jsonargparse have said why
         if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning makes this of it
             return _stopped("interrupted", EXIT_INTERRUPTED)
@@ -104,6 +109,13 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _cause(error: BaseException | None) -> WrpError | None:
+    """The user's mistake that an error was made of, if there is one."""
+    while error is not None and not isinstance(error, WrpError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _message(error: WrpError) -> str:

@@ -24,6 +24,7 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
+from wrp.hubs import hubs_limited
 from wrp.modules.base import SAFE, BaseModule, check_class, imports_limited, read_checkpoint, trusted_packages
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
@@ -53,6 +54,8 @@ LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
 class WrpCLI(LightningCLI):
     """LightningCLI in subclass mode; the data's number of classes becomes the model's."""
 
+    _named: list[str] | None = None
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what data and model must agree on."""
         parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
@@ -77,15 +80,40 @@ class WrpCLI(LightningCLI):
         """Compare a checkpoint with the configuration before Lightning lets it replace the model."""
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
-        if path and Path(path).is_file() and config.get("model"):
+        if not path:
+            return
+        safe = bool(os.environ.get("WRP_SAFE"))
+        remote = "://" in path or path.startswith("registry")
+        if safe and remote:
+            raise WrpError(f"ckpt_path {path} is no local file, and others are not read with --safe: download it first")
+        if Path(path).is_file() and config.get("model"):
             _compare(Path(path), config.model)
-        elif path and path not in ("last", "best", "hpc", "registry") and "://" not in path and not Path(path).exists():
+        elif path not in ("last", "best", "hpc") and not remote and not Path(path).exists():
             raise WrpError(f"there is no checkpoint {path}")
-        if os.environ.get("WRP_SAFE"):
+        given = config.as_dict()  # what the configuration names may be named again
+        self._named = list(_texts(given))
+        if safe:
             super()._parse_ckpt_path()
             return
-        with imports_limited(*_import_paths(config.as_dict())):  # what the configuration names may be named again
+        with imports_limited(*_import_paths(given)):
             super()._parse_ckpt_path()
+
+    def instantiate_classes(self) -> None:
+        """Make trainer, model and data; names that only the checkpoint has are asked of no hub."""
+        if self._named is None:
+            super().instantiate_classes()
+            return
+        with hubs_limited(self._named):
+            super().instantiate_classes()
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs, and which of the Trainer's arguments are none of theirs: no checkpoint may run anything."""
+        return {verb: {*skipped, "weights_only"} for verb, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Also for a CheckpointIO of the configuration's own; Lightning would trust what comes from an address."""
+        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
 
 
 def run(args: list[str] | None) -> WrpCLI:
@@ -114,14 +142,26 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _import_paths(value: Any) -> Iterator[str]:
-    """The texts in a configuration that may name something to import."""
+    """The classes that a configuration names."""
+    if isinstance(value, dict):
+        path = value.get("class_path")
+        parts = path.split(".") if isinstance(path, str) else []
+        if parts and all(part.isidentifier() for part in parts) and parts[0] != "jsonargparse":
+            yield ".".join(parts)
+        for part in value.values():
+            yield from _import_paths(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _import_paths(part)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a configuration."""
     if isinstance(value, str):
-        parts = value.split(".")
-        if all(part.isidentifier() for part in parts) and parts[0] != "jsonargparse":
-            yield value
+        yield value
     elif isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _import_paths(part)
+            yield from _texts(part)
 
 
 def _compare(path: Path, model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.raft import fingerprint
+from wrp.hubs import check_hub
 from wrp.types import FramePair, WrpError
 
 _PTLFLOW = RequirementCache("ptlflow>=0.4")
@@ -64,6 +66,8 @@ class PTLFlow(FlowEstimator):
 def _load(model: str, weights: str | None) -> Any:
     import ptlflow
 
+    if weights is not None and not Path(weights).is_file():
+        check_hub(weights, f"the weights of PTLFlow's {model}")
     try:
         return ptlflow.get_model(model, ckpt_path=weights)
     except (Exception, SystemExit) as error:  # unknown names, downloads and damaged files raise all sorts there

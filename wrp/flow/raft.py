@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
 from wrp.flow.estimator import FlowEstimator
+from wrp.hubs import check_hub
 from wrp.opening import check_archive
 from wrp.types import FramePair, WrpError
 
@@ -106,6 +107,7 @@ def _load(variant: str, weights: str | None) -> nn.Module:
     known = torchvision.models.get_model_weights(make).__members__
     if weights != "DEFAULT" and weights not in known:
         raise WrpError(f"unknown weights {weights!r} of RAFT {variant}: expected one of {', '.join(known)}, or a file")
+    check_hub(weights, f"the weights of RAFT {variant}")
     try:
         return make(weights=weights)
     except Exception as error:  # the hub raises all sorts, network errors included

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
+from wrp.hubs import check_hub
 from wrp.models.multiscale import AttentionHead, MultiScale
 from wrp.models.ocr import OCRHead
 from wrp.types import WrpError
@@ -174,6 +175,12 @@ def create_segmenter(
     import segmentation_models_pytorch as smp
 
     timm = encoder.startswith("tu-")
+    if weights is not None:
+        check_hub(weights, "the encoder weights")
+    if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm asks for the architecture as well
+        check_hub(encoder, "the encoder")
+    if "checkpoint_path" in (options or {}):  # timm's releases have differed in what they unpickle
+        raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
     if timm and weights not in (None, "imagenet"):
         raise WrpError(
             f"the encoder {encoder!r} has no weights {weights!r}: expected imagenet or none; other weights of timm are "

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from wrp.hubs import hubs_limited
 from wrp.opening import check_archive, parse_json
 from wrp.types import ClipBatch, FrameBatch, WrpError
 
@@ -35,6 +36,9 @@ SETTINGS_KEY = "hyper_parameters"
 
 # What a checkpoint may name, and a configuration under WRP_SAFE: nothing in them runs or unpickles what it is given.
 SAFE = ("wrp", "pytorch_lightning", "torch.nn", "torch.optim", "torchmetrics")
+
+# What Lightning's command line notes in a checkpoint, to make a module whose arguments are objects.
+MAKER = "pytorch_lightning.cli.instantiate_module"
 
 # Steps between looks at the loss on a GPU, where each waits for the step to end.
 LOOK_EVERY = 50
@@ -273,16 +277,24 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)
     try:
-        with imports_limited(class_name(module)):
+        _check_maker(checkpoint.get(SETTINGS_KEY))
+        with imports_limited(class_name(module)), hubs_limited(str(value) for value in changes.values()):
             if path.suffix == WEIGHTS:
                 made = module(**{**checkpoint[SETTINGS_KEY], **changes})
                 made.load_state_dict(checkpoint["state_dict"])
                 return made.eval()
             return module.load_from_checkpoint(path, map_location="cpu", weights_only=True, **changes).eval()
-    except WrpError:
-        raise
+    except WrpError as error:
+        raise error if str(path) in str(error) else WrpError(f"{path}: {error}") from error
     except Exception as error:  # weights or arguments of another network
         raise WrpError(f"{path} does not fit {module.__name__}: {in_short(error)}") from error
+
+
+def _check_maker(settings: Any) -> None:
+    """Refuse hyper-parameters that name a function to make the module with, which Lightning calls before 2.6.6."""
+    maker = settings.get("_instantiator", MAKER) if isinstance(settings, dict) else MAKER
+    if maker != MAKER:
+        raise WrpError(f"its hyper-parameters want {maker!r} called, expected {MAKER}; do not use this file")
 
 
 def in_short(error: BaseException) -> str:
