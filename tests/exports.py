@@ -12,6 +12,7 @@ from PIL import Image
 from tests.clips import picture, save
 from wrp.cli import main
 from wrp.data.labelmaps import write_label_map
+from wrp.outputs import RUN, claim
 from wrp.pipeline.settings import Settings
 from wrp.types import LabelMap
 from wrp.writing import write_label
@@ -29,7 +30,7 @@ SIZES = {"walk": (7, 5), "ein Gang": (6, 11)}
 
 def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Path:
     """What autolabel leaves: the data set in ``root``, of which the first frame has a label, and the run in ``run``."""
-    root, run = folder / "root", folder / "run"
+    root, run = folder / "root", claim(folder / "run", RUN)
     random = np.random.default_rng(0)
     lines = []
     for clip, (height, width) in SIZES.items():

@@ -9,9 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wrp.types import WrpError
-from wrp.writing import refuse_link
 
 logger = logging.getLogger("wrp")
+
+# Loader processes are forked with what is open here, and outlive a run that is killed by seconds: they let go at once.
+_handles: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
@@ -23,16 +35,18 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
         shared: Whether other jobs that share the folder may write to it as well, each its own files.
 
     Raises:
-        WrpError: If another process is writing there, or the folder is a symbolic link.
+        WrpError: If another process is writing there.
     """
-    refuse_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    _handles.add(handle)
     try:
         _lock(handle, folder, shared)
         yield
     finally:
-        os.close(handle)  # which unlocks it, as the end of the process would
+        if handle in _handles:  # else this is a forked process, in which it is closed already
+            _handles.remove(handle)
+            os.close(handle)  # which unlocks it, as the end of the process would
 
 
 def _lock(handle: int, folder: Path, shared: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,8 +16,14 @@ from uuid import uuid4
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from wrp.types import LabelMap, WrpError
+
+logger = logging.getLogger("wrp")
+
+MARKER = "wrp.json"
+"""The file that says that a folder was made by this package, see :mod:`wrp.outputs`."""
 
 
 @contextmanager
@@ -28,10 +35,9 @@ def replacing(path: Path, many: bool = False) -> Iterator[Path]:
     writer calls :func:`sync_folder` in the end. A link of that name is replaced, not followed.
 
     Raises:
-        WrpError: If the folder is a symbolic link.
+        WrpError: If there is a link between an output folder and the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    refuse_link(path.parent)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     try:
         yield temporary
@@ -43,10 +49,33 @@ def replacing(path: Path, many: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def refuse_link(folder: Path) -> None:
-    """Raise WrpError where a folder to write to is a symbolic link: what it leads to may be anybody's."""
-    if folder.is_symlink():
-        raise WrpError(f"{folder} is a symbolic link, which nothing is written through; give {folder.resolve()} itself")
+def make_folder(folder: Path) -> Path:
+    """Make a folder to write to, unless a link leads from an output folder to it: nothing is written through those.
+
+    Links on the way to the output folder itself are the user's way to it, see :func:`follow_links`.
+
+    Raises:
+        WrpError: If there is such a link.
+    """
+    link = None
+    for place in (folder, *folder.parents):
+        if place.is_symlink():
+            link = place
+        elif (place / MARKER).is_file():
+            if link is not None:
+                raise WrpError(f"{link} is a symbolic link, which nothing is written through; remove it")
+            break
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def follow_links(folder: Path) -> Path:
+    """A folder as it is named or, where links lead to it, where it lies, which is told."""
+    place = folder.resolve()
+    if place == Path(os.path.abspath(folder)):
+        return folder
+    logger.info("%s is %s", folder, place)
+    return place
 
 
 def require_writable(folder: Path) -> None:
@@ -81,9 +110,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         WrpError: If ``path`` holds something already.
     """
-    path = path.resolve()
+    path = follow_links(path).absolute()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise WrpError(f"{path} is there already; choose another folder, or delete it")
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     temporary.mkdir(parents=True)
     try:
@@ -111,10 +141,15 @@ def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> str:
     return write_image(path, image)
 
 
-def write_image(path: Path, image: Image.Image) -> str:
-    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`. Its :func:`checksum`."""
-    encoded = io.BytesIO()
-    image.save(encoded, format="PNG", compress_level=4)
+def write_image(path: Path, image: Image.Image, software: str | None = None) -> str:
+    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`. Its :func:`checksum`.
+
+    ``software`` goes into it as the name of the program that made it.
+    """
+    encoded, texts = io.BytesIO(), PngInfo()
+    if software is not None:
+        texts.add_text("Software", software)
+    image.save(encoded, format="PNG", compress_level=4, pnginfo=texts)
     with replacing(path, many=True) as temporary:
         temporary.write_bytes(encoded.getbuffer())
     return checksum(encoded.getbuffer())

@@ -26,6 +26,8 @@ def convert(labelled: Path, mapping: Path, splits: Path, out: Path) -> int:
         from scipy.io import loadmat
     except ImportError as error:
         raise SystemExit(f"{error}: pip install h5py scipy") from error
+    if (out / "labels40").exists():
+        raise SystemExit(f"{out / 'labels40'} is there already; delete it to have it made again")
     to_40 = np.concatenate(([0], loadmat(mapping)["mapClass"].ravel())).astype(np.uint8)
     stems = []
     with h5py.File(labelled) as file:

@@ -69,7 +69,7 @@ def test_a_flow_is_estimated_once_and_rounded_alike_at_every_time(tmp_path: Path
     assert estimator.asked == 6
     assert (cache.hits, cache.misses) == (3, 3)
     assert "6 pairs asked for, 50 % found" in cache.summary()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.flow"))) == 1
 
 
 def test_the_error_of_rounding_is_as_stated(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_clips_sizes_and_estimators_have_files_of_their_own(tmp_path: Path) -> N
 def test_a_damaged_file_is_never_trusted(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     batch = stretch([1, 2, 3])
     list(FlowCache(Counting(), str(tmp_path)).neighbours(batch, range(2)))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.flow")
     content = bytearray(path.read_bytes())
     if damage == "header":
         content[3] ^= 1
@@ -135,7 +135,7 @@ def test_a_file_that_breaks_while_it_is_open_is_not_trusted(tmp_path: Path) -> N
     estimator, batch = Counting(), stretch([1, 2, 3])
     cache = FlowCache(estimator, str(tmp_path))
     list(cache.neighbours(batch, range(2)))
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.flow")
     with path.open("r+b") as file:
         file.truncate(4096 + 100)
     assert forward(cache, batch, 1) == pytest.approx([2.33, 3.33], abs=0.01)
@@ -149,7 +149,7 @@ def test_a_full_cache_says_so_once_and_goes_on(tmp_path: Path, caplog: pytest.Lo
         list(cache.neighbours(batch, range(3)))
     assert (cache.hits, cache.misses) == (2, 4)
     assert caplog.text.count("is full") == 1
-    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= cache.max_bytes
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.flow")) <= cache.max_bytes
 
 
 def _fill(folder: str, order: Sequence[int]) -> None:
@@ -177,7 +177,7 @@ def test_a_temporary_cache_keeps_one_clip_and_leaves_nothing() -> None:
     place = cache.place
     list(cache.neighbours(stretch([1, 2, 3], "one"), range(2)))
     list(cache.neighbours(stretch([1, 2, 3], "two"), range(2)))
-    assert len(list(place.iterdir())) == 1
+    assert len(list(place.glob("*.flow"))) == 1
     assert cached(cache) is cache
     del cache
     gc.collect()
@@ -209,7 +209,7 @@ def test_copies_have_temporary_folders_of_their_own() -> None:
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(WrpError, match="optical flow cannot be kept in .*file"):
+    with pytest.raises(WrpError, match="flow cache .*file is a file, expected a folder"):
         forward(FlowCache(Counting(), str(tmp_path / "file")), stretch([1, 2]), 0)
 
 

@@ -256,7 +256,7 @@ def test_nothing_is_written_among_the_files_of_a_data_set(
     root = make_davis(tmp_path / "davis", {"bear": 3})
     before = sorted(root.rglob("*"))
     assert main(["autolabel", str(root), "--out", str(root / out), *MOTION]) == 2
-    assert "would write into" in capsys.readouterr().err
+    assert "which is read from; choose another" in capsys.readouterr().err
     assert sorted(root.rglob("*")) == before
     assert main(["autolabel", str(root), "--out", str(root / "out"), *MOTION]) == 0
 

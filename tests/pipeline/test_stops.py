@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,16 +100,20 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, m
     assert done == ["sync", "replace"]
 
 
-@pytest.mark.parametrize("link", ["out", "out/labels", "out/labels/ride"])
+@pytest.mark.parametrize("link", ["labels", "labels/ride", "source", "wrp-temporary"])
 def test_nothing_is_written_through_a_link(
     link: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    elsewhere = tmp_path / "elsewhere"
+    elsewhere, out = tmp_path / "elsewhere", tmp_path / "out"
     elsewhere.mkdir()
-    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / link).symlink_to(elsewhere)
-    assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *MOTION]) == 2
-    assert f"{tmp_path / link} is a symbolic link" in capsys.readouterr().err
+    command = ["autolabel", str(root), f"--out={out}", *MOTION]
+    assert main([*command, "--limit=0"]) == 0
+    if (out / link).is_dir():
+        shutil.rmtree(out / link)
+    (out / link).parent.mkdir(parents=True, exist_ok=True)
+    (out / link).symlink_to(elsewhere)
+    assert main(command) == 2
+    assert f"{out / link} is a symbolic link" in capsys.readouterr().err
     assert not list(elsewhere.iterdir())
 
 

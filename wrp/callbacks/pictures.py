@@ -9,11 +9,15 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from wrp.outputs import check_file
 from wrp.types import LabelMap
 from wrp.writing import write_image
 
 CELL = 34  # pixels
 NAMES = 130  # pixels
+
+# By which a picture that may be replaced is known.
+SOFTWARE = "wrp ConfusionPicture"
 
 
 class ConfusionPicture(pl.Callback):
@@ -26,13 +30,27 @@ class ConfusionPicture(pl.Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a path that would replace a picture of somebody else's."""
+        reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
+        self.path = check_file(self.path, _is_ours, reads, "ConfusionPicture.path")
+
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what all processes have counted."""
         score = pl_module.test_score
         with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):  # type: ignore[union-attr, operator]
             matrix = score.matrix.cpu().numpy()  # type: ignore[union-attr, operator]
         if trainer.is_global_zero:
-            write_image(self.path, draw_confusion(matrix, trainer.datamodule.label_map))  # type: ignore[attr-defined]
+            picture = draw_confusion(matrix, trainer.datamodule.label_map)  # type: ignore[attr-defined]
+            write_image(self.path, picture, SOFTWARE)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except OSError:
+        return False
 
 
 def draw_confusion(matrix: np.ndarray, label_map: LabelMap) -> Image.Image:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,8 +16,9 @@ from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
 from wrp.opening import opened_image, parse_json
+from wrp.outputs import LABELS, check_output, claim
 from wrp.types import DataError, LabelMap, Propagated, WrpError
-from wrp.writing import checksum, replacing, require_writable, sync_folder, write_image, write_label, write_text
+from wrp.writing import checksum, replacing, sync_folder, write_image, write_label, write_text
 
 logger = logging.getLogger("wrp")
 
@@ -42,11 +43,14 @@ class LabelWriter(BasePredictionWriter):
     label map is the data module's. Files are encoded and written in threads, while the next frames are made.
 
     Args:
-        out: Folder to write to.
+        out: Folder to write to, empty or written by this callback before, and apart from what the data module reads.
         resume: Leave out the intervals that are written there already. Of this run's settings only the networks are
             compared with theirs.
         threads: Threads that write.
     """
+
+    kind: ClassVar[str] = LABELS
+    """What the folder is claimed as, see :mod:`wrp.outputs`."""
 
     def __init__(self, out: str, resume: bool = False, threads: int = 2) -> None:
         super().__init__("batch")
@@ -55,9 +59,15 @@ class LabelWriter(BasePredictionWriter):
         self.threads = threads
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Tell the data module what is there already."""
-        require_writable(self.out)
-        if stage == "predict" and self.resume:
+        """Make the folder this callback's, and tell the data module what is there already."""
+        claimed = self.kind, getattr(trainer.datamodule, "reads", ()), "LabelWriter.out"  # type: ignore[attr-defined]
+        self.out = check_output(self.out, *claimed)
+        if stage != "predict":
+            return
+        if trainer.is_global_zero:
+            claim(self.out, *claimed)
+        trainer.strategy.barrier("claim")
+        if self.resume:
             trainer.datamodule.done = written_parts(self.out, getattr(pl_module, "made_with", {}))  # type: ignore[attr-defined]
 
     def write_on_batch_end(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def add_demo(verbs: Any) -> None:
         help="autolabel a generated street scene",
         description="Generate a street scene with known truth, propagate every 12th label, and score the other frames.",
     )
-    verb.add_argument("--out", default="wrp-demo", help="folder to write to (default: %(default)s)")
+    verb.add_argument("--out", default="wrp-demo", help="folder for scene/ and run/ (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
     verb.set_defaults(run=_demo)
 
@@ -112,9 +113,11 @@ def add_demo(verbs: Any) -> None:
 def _autolabel(options: argparse.Namespace) -> int:
     from wrp.pipeline.autolabel import autolabel, dry_run
     from wrp.pipeline.settings import read_settings
+    from wrp.writing import follow_links
 
     given = {key: value for key, value in vars(options).items() if key not in ("run", "config", "dry_run")}
     settings = read_settings({key: value for key, value in given.items() if value is not None}, options.config)
+    settings = replace(settings, out=str(follow_links(Path(settings.out))))
     if options.dry_run:
         print(dry_run(settings))
     elif (metrics := autolabel(settings)) is None:
@@ -127,8 +130,10 @@ def _autolabel(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> None:
     from wrp.pipeline.autolabel import demo
+    from wrp.writing import follow_links
 
-    _print(demo(Path(options.out), options.seed), Path(options.out))
+    out = follow_links(Path(options.out))
+    _print(demo(out, options.seed), out / "run")
 
 
 def _print(metrics: dict[str, Any], out: Path) -> None:

@@ -53,9 +53,9 @@ def add_import(verbs: Any) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from wrp.pipeline.exporting.export import export_labels
+    from wrp.writing import follow_links
 
-    out = Path(options.out)
-    run = Path(options.run_folder)
+    out, run = follow_links(Path(options.out)), Path(options.run_folder)
     frames = export_labels(run, options.format, out, options.min_confidence, options.images == "copy")
     print(f"{frames} labels: {out}")
 

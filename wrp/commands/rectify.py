@@ -21,10 +21,11 @@ def add(verbs: Any) -> None:
 
 
 def _rectify(options: argparse.Namespace) -> None:
+    from wrp.outputs import RUN, require_own
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.rectify import rectify
 
-    out = Path(options.out)
+    out = require_own(Path(options.out), RUN)
     curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
     for distance, value in curve.items():
         print(f"{distance}\t{value:.4f}")

@@ -25,6 +25,7 @@ def add(verbs: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from wrp.outputs import RUN, require_own
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.html import write_page
     from wrp.pipeline.overlay import Encoding, write_video
@@ -32,7 +33,7 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.fps is not None and not options.video:
         raise WrpError(f"--fps {options.fps:g} goes with --video")
-    out = Path(options.out)
+    out = require_own(Path(options.out), RUN)
     encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
     index = open_run(out)
     metrics = read_metrics(index, out)

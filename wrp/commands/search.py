@@ -23,5 +23,7 @@ def add(verbs: Any) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     from wrp.pipeline.search import search, search_table
+    from wrp.writing import follow_links
 
-    print(search_table(search(Path(options.sweep), options.trials, Path(options.out), options.seed)))
+    out = follow_links(Path(options.out))
+    print(search_table(search(Path(options.sweep), options.trials, out, options.seed)))

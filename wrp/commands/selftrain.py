@@ -38,12 +38,14 @@ def add(verbs: Any) -> None:
 
 def _selftrain(options: argparse.Namespace) -> None:
     from wrp.pipeline.selftrain import SelfTraining, selftrain
+    from wrp.writing import follow_links
 
     given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
     if "crop_size" in given:
         given["crop_size"] = tuple(given["crop_size"])
     if "architecture" in given:
         given["options"] = {}
+    given["out"] = str(follow_links(Path(options.out)))
     metrics = selftrain(SelfTraining(**given))
     print(f"mIoU {100 * metrics['scores']['miou']:.2f}")
-    print(f"network: {Path(options.out) / metrics['network']}")
+    print(f"network: {Path(given['out']) / metrics['network']}")

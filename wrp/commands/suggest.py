@@ -36,10 +36,11 @@ def add(verbs: Any) -> None:
 
 def _suggest(options: argparse.Namespace) -> None:
     from wrp.data.clips import select_clips
+    from wrp.outputs import RUN, require_own
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.settings import split_names
 
-    out = Path(options.out)
+    out = require_own(Path(options.out), RUN)
     names = split_names(options.clips) if options.clips is not None else None
     index = select_clips(open_run(out), names, None)
     if options.oracle:
@@ -68,12 +69,13 @@ def _oracle(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> 
     from wrp.flow.cache import FlowCache
     from wrp.flow.dis import DIS
     from wrp.modules.propagation import PropagationModule
+    from wrp.outputs import FLOW, check_output
     from wrp.pipeline.oracle import Replay, curve_table, curves
-    from wrp.types import WrpError
     from wrp.writing import write_json
 
-    if flow_cache is not None and Path(flow_cache).exists() and not Path(flow_cache).is_dir():
-        raise WrpError(f"--flow-cache {flow_cache} is a file, expected a folder")
+    if flow_cache is not None:
+        reads = {*index.reads, (out / "labels").resolve()}
+        flow_cache = str(check_output(Path(flow_cache), FLOW, reads, "--flow-cache"))
     # In a folder, flow outlives its clip: the replay comes back to each.
     with tempfile.TemporaryDirectory(prefix="wrp-flow-") as folder:
         flow = FlowCache(DIS(), flow_cache or folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,25 @@ def add(verbs: Any) -> None:
 
 def _weights(options: argparse.Namespace) -> None:
     from wrp.modules.base import WEIGHTS, BaseModule, read_checkpoint, save_weights
+    from wrp.outputs import check_file
     from wrp.writing import replacing
 
     source = Path(options.checkpoint)
     out = Path(options.out) if options.out else source.with_suffix(WEIGHTS)
     if out.suffix != WEIGHTS:
         raise WrpError(f"--out {out} must end in {WEIGHTS}")
+    out = check_file(out, _is_ours, [source.resolve()])
     checkpoint = read_checkpoint(source)
     if BaseModule.CLASS_KEY not in checkpoint:
         raise WrpError(f"{source} is no checkpoint of one of the package's modules")
     with replacing(out) as temporary:
         save_weights(checkpoint, temporary)
     print(out)
+
+
+def _is_ours(path: Path) -> bool:
+    from wrp.modules.base import BaseModule, read_checkpoint
+
+    with contextlib.suppress(WrpError):
+        return BaseModule.CLASS_KEY in read_checkpoint(path)
+    return False

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wrp.data.reading import IMAGE_SUFFIXES
-from wrp.types import Clip, DataError, Frame, Interval, LabelMap
+from wrp.types import Clip, DataError, Frame, Interval, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
 
@@ -34,6 +34,37 @@ class ClipIndex:
     clips: tuple[Clip, ...]
     images: tuple[Frame, ...] = ()
     binary: bool = False
+
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that its frames and labels are read from, without links: nothing is ever written there."""
+        return folders_of(files_of([*self.images, *(frame for clip in self.clips for frame in clip.frames)]), self.root)
+
+
+def files_of(frames: Iterable[Frame]) -> Iterator[Path]:
+    """The files of frames and of their labels."""
+    for frame in frames:
+        yield frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
+        if frame.label is not None:
+            yield frame.label
+
+
+def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
+    """The folders that files are read from, without links.
+
+    Args:
+        files: The files by the names under which they are read; where one is a link, what it leads to counts, too.
+        root: Of a data set: then a folder right below it counts as a whole, also where files lie deeper.
+    """
+    folders = set()
+    for file in files:
+        folders.add(file.parent)
+        if file.is_symlink():
+            folders.add(file.resolve().parent)
+    if root is not None:
+        below = [folder.relative_to(root).parts for folder in folders if folder.is_relative_to(root)]
+        folders |= {root / parts[0] for parts in below if parts}
+    return {folder.resolve() for folder in folders}
 
 
 def make_clip(name: str, frames: Iterable[Frame]) -> Clip:

@@ -134,6 +134,11 @@ class VideoDataModule(BaseDataModule):
         """The classes."""
         return self.index.label_map
 
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that files are read from, without links: what is written goes elsewhere."""
+        return self.index.reads
+
     def prepare_data(self) -> None:
         """Generate the clip, where none is given, and read the index before any work begins."""
         _ = self.index

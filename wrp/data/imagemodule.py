@@ -83,6 +83,12 @@ class ImageDataModule(BaseDataModule):
             raise DataError(f"{self.root / 'images' / split} holds no image {what}")
         return [(split, i, frame) for i, frame in enumerate(frames)]
 
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that files are read from, without links: what is written goes elsewhere."""
+        self.root = find_folder(self.root)
+        return {(self.root / name).resolve() for name in ("images", "labels")}
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented labelled images."""
         transform = TrainTransform(self.crop_size, seed=self.seed)

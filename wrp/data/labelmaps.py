@@ -12,6 +12,7 @@ from PIL import ImageFile
 
 from wrp.opening import opened_image, parse_yaml
 from wrp.types import IGNORE_INDEX, DataError, LabelMap
+from wrp.writing import write_text
 
 EXAMPLE = """\
 ignore: 255          # a value or a list of values without a class
@@ -54,7 +55,7 @@ def write_label_map(label_map: LabelMap, path: Path) -> None:
     """Write a classes.yaml that :func:`read_label_map` reads back; its 255 is the value of unlabelled pixels."""
     rows = zip(label_map.ids, label_map.names, label_map.colors, strict=True)
     classes = [{"id": id_, "name": name, "color": list(color)} for id_, name, color in rows]
-    path.write_text(yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False))
 
 
 def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = "") -> np.ndarray:

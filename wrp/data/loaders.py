@@ -62,6 +62,11 @@ class BaseDataModule(pl.LightningDataModule):
             raise DataError(f"class_uniform must be in 0 … 1, got {class_uniform}")
         self.class_uniform = class_uniform
 
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that files are read from, without links: what is written goes elsewhere."""
+        raise NotImplementedError
+
     def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
         if label_map.num_classes != self.num_classes:
             raise DataError(

@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
-from wrp.data.clips import list_images, read_list
+from wrp.data.clips import files_of, folders_of, list_images, read_list
 from wrp.data.datasets import camvid, cityscapes, find_folder
 from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
@@ -180,6 +180,12 @@ class SemiDataModule(BaseDataModule):
         if path is None:
             return []
         return find_images(self.root, self.layout, read_list(Path(path)), labelled=which != "unlabelled")
+
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that files are read from, without links: what is written goes elsewhere."""
+        folders = folders_of(files_of(frame for which in self.lists for frame in self.images(which)), self.root)
+        return folders if self.pseudo is None else folders | {Path(self.pseudo).resolve()}
 
     def pseudo_labelled(self) -> list[Frame]:
         """The unlabelled images with the labels of ``pseudo``, where there are any."""

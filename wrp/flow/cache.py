@@ -19,6 +19,7 @@ from wrp.flow.keys import frame_key
 from wrp.flow.records import FlowRecords
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.cpu import convert, join
+from wrp.outputs import FLOW, claim
 from wrp.types import ClipBatch, FramePair
 
 logger = logging.getLogger("wrp")
@@ -40,8 +41,8 @@ class FlowCache(FlowEstimator):
 
     Args:
         estimator: Makes the flows that are not there.
-        folder: Where the files are kept, to be shared between runs and processes; None: in a temporary folder that is
-            deleted with this object.
+        folder: Where the files are kept, to be shared between runs and processes, empty or a cache's; None: in a
+            temporary folder that is deleted with this object.
         max_bytes: Disk space for all clips; flows beyond it are estimated each time.
     """
 
@@ -59,11 +60,13 @@ class FlowCache(FlowEstimator):
         self._held: dict[bytes, Tensor] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
         self._open: FlowRecords | None = None
+        self._is_claimed = False
         self._turn = threading.Lock()  # walks ask from threads of their own
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings, but no temporary folder of this object."""
-        return {k: v for k, v in self.__dict__.items() if k not in ("_held", "_temporary", "_open", "_turn")}
+        own = ("_held", "_temporary", "_open", "_is_claimed", "_turn")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -73,6 +76,13 @@ class FlowCache(FlowEstimator):
     def place(self) -> Path:
         """Folder of the files."""
         return Path(self.folder if self.folder is not None else self._temporary.name)
+
+    def _claimed(self) -> Path:
+        """The same, made this cache's when it is written to for the first time; WrpError if it is somebody else's."""
+        if self.folder is not None and not self._is_claimed:
+            self.folder = str(claim(Path(self.folder), FLOW, option="flow cache"))
+            self._is_claimed = True
+        return self.place
 
     @property
     def signature(self) -> str:
@@ -140,7 +150,7 @@ class FlowCache(FlowEstimator):
     def _records(self, batch: ClipBatch, index: int) -> FlowRecords:
         # Not the first frame: those of a long stretch are read when they are asked for.
         height, width = batch.frame(index).shape[1:]
-        path = self.place / FlowRecords.file_name(batch.clip, height, width, self.signature)
+        path = self._claimed() / FlowRecords.file_name(batch.clip, height, width, self.signature)
         if self._open is None or self._open.path != path:
             if self._open is not None and self.folder is None:
                 # Clips come one after the other, and nobody else reads these flows.

@@ -18,6 +18,7 @@ import numpy as np
 
 from wrp.flow.keys import KEY_BYTES
 from wrp.types import WrpError
+from wrp.writing import make_folder
 
 try:
     import fcntl
@@ -56,7 +57,9 @@ class FlowRecords:
         self._known = 0
         self._full = False
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
+            if path.is_symlink():
+                raise WrpError(f"{path} is a symbolic link, which nothing is written through; remove it")
             if not self._is_mine():
                 if path.exists():
                     logger.warning("%s is no flow cache of this estimator or is damaged; it is made anew", path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Collection
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from wrp.locking import locked
 from wrp.modules.base import file_hash
 from wrp.modules.propagation import PropagationModule, read_calibration
 from wrp.opening import read_json
+from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, remove_temporary
 from wrp.pipeline.check import check_files
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
@@ -34,13 +34,19 @@ from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings, read_settings
 from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.types import VideoFrame, WrpError
+from wrp.types import WrpError
 from wrp.versions import versions
-from wrp.writing import require_writable, write_json
+from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
 
 CALIBRATION = "calibration.json"
+
+
+class RunWriter(LabelWriter):
+    """Writes into the folder of a run."""
+
+    kind = RUN
 
 
 def autolabel(settings: Settings) -> dict[str, Any] | None:
@@ -56,16 +62,15 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
         WrpError: If data, checkpoints or settings are not as they have to be; nothing is written then.
     """
     started = time.perf_counter()
-    out = Path(settings.out)
     index = index_of(settings)
-    _check_out(settings, index)
+    settings = check_folders(settings, index)
+    out = Path(settings.out)
     labels = _labels_hash(index)
-    require_writable(out)
     broken, frames = check_files(index, settings.needs_teacher, settings.on_error == "skip")
     index = without(index, broken)
     data = _data(settings, index)
     check_shard(settings, data, out)
-    with locked(out, shared=settings.shard is not None):
+    with locked(claim(out, RUN), shared=settings.shard is not None):
         settings.claim_folder(labels, frames)
         logger.info("%s", describe(settings, data, plan(settings, data)))
         return _autolabel(settings, index, data, broken, started)
@@ -77,7 +82,8 @@ def _autolabel(
     """The steps of :func:`autolabel`, once the folder is this run's."""
     out = Path(settings.out)
     watch = Stopwatch(out / "seconds.json")
-    flow = FlowCache(DIS(), settings.flow_cache or str(out / "flow"))
+    temporary = claim(out / TEMPORARY, TEMPORARY)
+    flow = FlowCache(DIS(), settings.flow_cache or str(temporary / "flow"))
     teacher, refiner = networks(settings, data, flow, watch, out)
     left = _propagate(settings, data, teacher, refiner, flow, watch, out)
     watch.add("flow", flow.seconds)
@@ -85,11 +91,9 @@ def _autolabel(
         watch.add("total", time.perf_counter() - started)
         logger.info("%d intervals are left; run the command again without --limit and --shard to finish", left)
         return None
-    own = (out / "flow").resolve()
-    if settings.flow_cache is None or Path(settings.flow_cache).resolve() != own:
-        shutil.rmtree(own, ignore_errors=True)
-        logger.info("%s is deleted; --flow-cache DIR keeps optical flow for other runs", own)
-    shutil.rmtree(out / "motion", ignore_errors=True)
+    remove_temporary(temporary)
+    if settings.flow_cache is None:
+        logger.info("Optical flow is deleted with %s; --flow-cache DIR keeps it for other runs", temporary)
     of_student = student(settings, data, watch, out) if settings.student else {}
     watch.add("total", time.perf_counter() - started)
     metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
@@ -106,7 +110,7 @@ def _autolabel(
 def dry_run(settings: Settings) -> str:
     """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
     index = index_of(settings)
-    _check_out(settings, index)
+    settings = check_folders(settings, index)
     check_files(index, settings.needs_teacher)
     data = _data(settings, index)
     return describe(settings, data, plan(settings, data), Costs(settings, data))
@@ -119,13 +123,15 @@ def index_of(settings: Settings) -> ClipIndex:
     return select_clips(index, settings.clips, settings.label_every, settings.label_offset, anchors)
 
 
-def _check_out(settings: Settings, index: ClipIndex) -> None:
-    """Raise WrpError if a run would write among the frames or labels of its data set."""
-    root, out = index.root.resolve(), Path(settings.out).resolve()
-    for frame in (*index.images, *(frame for clip in index.clips for frame in clip.frames)):
-        for path in (frame.image.path if isinstance(frame.image, VideoFrame) else frame.image, frame.label):
-            if path is not None and (taken := root / path.relative_to(index.root).parts[0]) in (out, *out.parents):
-                raise WrpError(f"--out {settings.out} would write into {taken}, part of the data set; choose another")
+def check_folders(settings: Settings, index: ClipIndex) -> Settings:
+    """The settings with the folders to write to, links followed; WrpError if one of them is somebody else's."""
+    reads = index.reads
+    out = check_output(Path(settings.out), RUN, reads)
+    if settings.flow_cache is None:
+        return replace(settings, out=str(out))
+    kept_elsewhere = {*reads, (out / TEMPORARY).resolve()}
+    flow = check_output(Path(settings.flow_cache), FLOW, kept_elsewhere, "--flow-cache")
+    return replace(settings, out=str(out), flow_cache=str(flow))
 
 
 def open_run(out: Path) -> ClipIndex:
@@ -154,8 +160,8 @@ def without(index: ClipIndex, names: Collection[str]) -> ClipIndex:
 
 def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
     """Autolabel a generated street scene whose truth is known at every frame; see the command of this name."""
-    root = generate_folder(out / f"scene-{seed}", seed=seed)
-    metrics = autolabel(Settings(root=str(root), out=str(out), label_every=12, seed=seed, **{**DEMO, **changes}))
+    root, run = generate_folder(out / "scene", seed=seed), out / "run"
+    metrics = autolabel(Settings(root=str(root), out=str(run), label_every=12, seed=seed, **{**DEMO, **changes}))
     assert metrics is not None
     return metrics
 
@@ -229,7 +235,7 @@ def _propagate(
             data.num_classes, settings.methods, teacher, refiner, flow, min_confidence=settings.min_confidence
         )
         with quiet_lightning():
-            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], limit_predict_batches=mine, **plain_trainer())
+            trainer = pl.Trainer(callbacks=[RunWriter(str(out))], limit_predict_batches=mine, **plain_trainer())
             calibrate(module.to(trainer.strategy.root_device), data, out / CALIBRATION)
             if mine:
                 trainer.predict(module, data, return_predictions=False)

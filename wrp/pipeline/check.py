@@ -184,9 +184,7 @@ def synthetic_size(text: str) -> tuple[int, int]:
 
 
 def make_synthetic(out: Path, clips: int, frames: int, size: tuple[int, int], seed: int) -> None:
-    """Write generated clips in the folder layout; DataError if the folder is there already."""
+    """Write generated clips in the folder layout; WrpError if the folder holds anything else."""
     from wrp.data.datasets.generated import generate_folder
 
-    if out.exists():
-        raise DataError(f"{out} is there already; choose another folder, or delete it")
     generate_folder(out, seed=seed, num_frames=frames, height=size[0], width=size[1], clips=clips)

@@ -18,6 +18,7 @@ from wrp.modules.base import load_module
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.opening import read_json
+from wrp.outputs import TEMPORARY
 from wrp.pipeline.settings import Settings
 from wrp.pipeline.students import student_path, train_student
 from wrp.pipeline.training import (
@@ -68,7 +69,7 @@ def networks(
                     problem,
                 )
             write_json(out / "weights.json", {"encoder": weights})
-            propagated = label_by_motion(data, flow, out / "motion") if settings.teacher_share else None
+            propagated = label_by_motion(data, flow, out / TEMPORARY / "motion") if settings.teacher_share else None
             logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))
             train_teacher(settings, data, weights, propagated, Path(teacher))
             watch.add("teacher", time.perf_counter() - started)

@@ -11,8 +11,10 @@ from typing import Any
 
 import yaml
 
+from wrp.outputs import SEARCH, claim
 from wrp.pipeline.report import markdown_table
 from wrp.types import WrpError
+from wrp.writing import make_folder
 
 logger = logging.getLogger("wrp")
 
@@ -106,9 +108,12 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
     except ImportError as error:
         raise WrpError("wrp search needs optuna: pip install 'wrp[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    out.mkdir(parents=True, exist_ok=True)
+    out = claim(out, SEARCH)
+    journal = out / "search.journal"
+    if journal.is_symlink():
+        raise WrpError(f"{journal} is a symbolic link, which nothing is written through; remove it")
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(out / "search.journal"))),
+        storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name=path.stem,
         sampler=optuna.samplers.TPESampler(seed=seed),
         direction=sweep["metric"]["goal"],
@@ -121,7 +126,7 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
     while (made := len(study.get_trials(states=(states.COMPLETE,)))) < trials:
         trial = study.ask()
         logger.info("Trial %d of %d", made + 1, trials)
-        folder = out / f"trial-{trial.number}"
+        folder = make_folder(out / f"trial-{trial.number}")
         arguments = [a for a in command_line(sweep, draw(trial, sweep)) if not a.startswith(LOGGER_FLAG)]
         logged = [f"{LOGGER_FLAG}CSVLogger", f"--trainer.logger.save_dir={folder}"]
         done = subprocess.run([sys.executable, "-m", "wrp", *arguments, *logged], check=False, stdout=sys.stderr)

@@ -20,11 +20,12 @@ from wrp.locking import locked
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.opening import read_json
 from wrp.ops.tiling import Views
+from wrp.outputs import SELFTRAIN, check_output, claim
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame, WrpError
-from wrp.writing import require_writable, write_json, write_label
+from wrp.writing import make_folder, write_json, write_label
 
 logger = logging.getLogger("wrp")
 
@@ -96,10 +97,10 @@ class Run:
 
     def __init__(self, settings: SelfTraining) -> None:
         self.settings = settings
-        self.out = Path(settings.out)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.label_map = label_map_of(find_folder(settings.root), settings.layout)
         base = self.data()
+        self.out = check_output(Path(settings.out), SELFTRAIN, base.reads)
         self.labelled = base.images("labelled")
         self.unlabelled = base.images("unlabelled")
         self._check_lists()
@@ -190,7 +191,7 @@ class Run:
     def label(self, stage: str, network: Path, frames: list[Frame], views: Views | None = None) -> Path:
         """Write the predictions of a network as pseudo-labels, those that are not there yet."""
         folder = self.out / "pseudo" / stage
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         left = [frame for frame in frames if not (folder / f"{frame.stem}.png").is_file()]
         if left:
             module = self.load(network)
@@ -235,9 +236,8 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
     """
     from wrp.pipeline.systems import SYSTEMS  # they know the runner
 
-    require_writable(Path(settings.out))
     run = Run(settings)
-    with locked(run.out):
+    with locked(claim(run.out, SELFTRAIN)):
         run.claim()
         network = SYSTEMS[settings.system](run)
         metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}

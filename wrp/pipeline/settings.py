@@ -12,7 +12,7 @@ from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
 from wrp.opening import parse_yaml, read_json
 from wrp.types import WrpError
-from wrp.writing import checksum, refuse_link, write_json
+from wrp.writing import checksum, make_folder, write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -100,13 +100,6 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse settings that cannot work before anything is done."""
         make_propagators(list(self.methods))
-        root, out = Path(self.root).resolve(), Path(self.out).resolve()
-        if out == root or any(root / name in (out, *out.parents) for name in ("frames", "labels")):
-            raise WrpError(f"--out {self.out} would write into the data set {self.root}; choose another folder")
-        if out.exists() and not out.is_dir():
-            raise WrpError(f"--out {self.out} is a file, expected a folder")
-        if self.flow_cache is not None and Path(self.flow_cache).exists() and not Path(self.flow_cache).is_dir():
-            raise WrpError(f"--flow-cache {self.flow_cache} is a file, expected a folder")
         for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
             if getattr(self, name) < 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -151,8 +144,9 @@ class Settings:
                 link.
         """
         out = Path(self.out)
-        for folder in (out, *(found for found in out.glob("*") if found.is_dir())):
-            refuse_link(folder)
+        for folder in out.iterdir():
+            if folder.is_dir():
+                make_folder(folder)
         path = out / "settings.json"
         given = {name: getattr(self, name) for name in ("teacher", "refiner") if getattr(self, name) is not None}
         networks = {name: checksum(Path(found).read_bytes()) for name, found in given.items() if Path(found).is_file()}

@@ -35,6 +35,7 @@ from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
 from wrp.types import Frame, WrpError
+from wrp.writing import write_text
 
 # R of an image of which nothing can be said; that of others is a mean of logarithms.
 LEAST_RELIABLE = 1e3
@@ -164,7 +165,7 @@ def three_stage(run: Run) -> Path:
     names = run.out / "all.txt"
     if not names.is_file():
         lists = (run.settings.labelled, run.settings.unlabelled)
-        names.write_text("\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
+        write_text(names, "\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
     folder = run.label("stage-2", first, everything)
     second = run.train("stage-2", ThreeStageModule, run.data(folder, names=names))
     folder = run.label("stage-3", second, everything)

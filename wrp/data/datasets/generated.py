@@ -12,10 +12,12 @@ from tqdm import tqdm
 
 from wrp.data.datasets.synthetic import CLASSES, render_clip
 from wrp.data.labelmaps import write_label_map
-from wrp.types import LabelMap
-from wrp.writing import write_image, write_label
+from wrp.opening import read_json
+from wrp.outputs import SCENE, check_output, owner_of
+from wrp.types import LabelMap, WrpError
+from wrp.writing import MARKER, make_folder, write_image, write_json, write_label
 
-CACHE = Path("~/.cache/wrp/generated")
+CACHE = Path("~/.cache/wrp/scenes")
 
 
 def label_map(num_classes: int) -> LabelMap:
@@ -33,7 +35,7 @@ def generate_folder(
     width: int = 448,
     clips: int = 1,
 ) -> Path:
-    """Write clips with the labels of all their frames, unless the folder is there already.
+    """Write clips with the labels of all their frames, unless they are there already.
 
     Args:
         folder: Root of the new data set.
@@ -46,24 +48,32 @@ def generate_folder(
 
     Returns:
         ``folder``, which appears complete or not at all.
+
+    Raises:
+        WrpError: If the folder holds anything else.
     """
-    if folder.is_dir():
+    scene = {"classes": num_classes, "seed": seed, "frames": num_frames, "size": [height, width], "clips": clips}
+    folder = check_output(folder, SCENE, option="the folder of generated clips")
+    if owner_of(folder) is not None:
+        if (there := read_json(folder / MARKER, f"delete {folder}").get("scene")) != scene:
+            raise WrpError(f"{folder} holds other generated clips, {there}, than {scene}; choose another folder")
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         classes = label_map(num_classes)
-        for scene in tqdm(range(seed, seed + clips), desc="Generating", unit="clip", disable=clips == 1):
-            clip = render_clip(num_frames, height, width, num_classes, scene)
+        for number in tqdm(range(seed, seed + clips), desc="Generating", unit="clip", disable=clips == 1):
+            clip = render_clip(num_frames, height, width, num_classes, number)
             for index, (frame, label) in enumerate(zip(clip.frames, clip.labels, strict=True)):
-                name = Path(f"street{scene}", f"{index:05d}.png")
+                name = Path(f"street{number}", f"{index:05d}.png")
                 write_image(building / "frames" / name, Image.fromarray(frame))
                 write_label(building / "labels" / name, label.astype(np.uint8), classes)
         write_label_map(classes, building / "classes.yaml")
+        write_json(building / MARKER, {"wrp": SCENE, "scene": scene})
         building.chmod(0o755)
         building.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster: its folder is the same
+        if owner_of(folder) is None:  # else another process was faster: its folder is the same
             raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
