@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
+from wrp.stopping import Terminated, stoppable
 from wrp.types import WrpError
 from wrp.versions import versions
 
@@ -41,10 +39,6 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
-class Terminated(BaseException):
-    """SIGTERM, as an exception: files in hand are finished, and what was opened is closed."""
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -62,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("wrp").setLevel(logging.INFO)
     try:
-        with _terminable():
+        with stoppable():
             if given and given[0] in LIGHTNING_VERBS:
                 _lightning(given if args is not None else None)
                 return 0
@@ -92,23 +86,6 @@ def main(args: Sequence[str] | None = None) -> int:
 def _stopped(how: str, code: int) -> int:
     print(f"wrp: {how}; the same command goes on from there", file=sys.stderr)
     return code
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Within the block, SIGTERM raises :class:`Terminated`; Lightning calls it besides what it does itself."""
-
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # others may not ask for signals
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _cause(error: BaseException | None) -> WrpError | None:

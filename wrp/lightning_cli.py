@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from wrp.callbacks.config import SaveConfig
 from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
+from wrp.callbacks.stopping import StopWhenTold
 from wrp.callbacks.writer import LabelWriter
 from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
@@ -61,10 +62,15 @@ class WrpCLI(LightningCLI):
         parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Make the Trainer, with checkpoints that are written whole unless the configuration has a way of its own."""
+        """Make the Trainer, with checkpoints that are written whole unless the configuration has a way of its own.
+
+        It stops when it is told to.
+        """
         plugins = _listed(self._get(self.config_init, "trainer.plugins", []))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), WholeCheckpointIO()]
+        callbacks = _listed(self._get(self.config_init, "trainer.callbacks", []))
+        kwargs["callbacks"] = [*(callback for callback in callbacks if callback is not None), StopWhenTold()]
         return super().instantiate_trainer(**kwargs)
 
     def before_instantiate_classes(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -46,7 +47,16 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     finally:
         if handle in _handles:  # else this is a forked process, in which it is closed already
             _handles.remove(handle)
-            os.close(handle)  # which unlocks it, as the end of the process would
+            _unlock(handle)
+            os.close(handle)
+
+
+def _unlock(handle: int) -> None:
+    """Now, as the end of the process would: a process that was just forked may not have let go yet."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _lock(handle: int, folder: Path, shared: bool) -> None:

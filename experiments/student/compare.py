@@ -78,7 +78,7 @@ def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int
             index.label_map.num_classes, str(root), clips=names[HELD_OUT:], label_every=options.every, serve="intervals"
         )
         with quiet_lightning():
-            trainer = pl.Trainer(callbacks=[LabelWriter(str(run), resume=True)], **plain_trainer())
+            trainer = pl.Trainer(**plain_trainer(LabelWriter(str(run), resume=True)))
             trainer.predict(module, data, return_predictions=False)
         join_manifest(run)
     return index, scored, str(run)

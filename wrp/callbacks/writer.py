@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,12 +18,16 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from wrp.opening import opened_image, parse_json
 from wrp.outputs import LABELS, check_output, claim
+from wrp.stopping import check_stop
 from wrp.types import DataError, LabelMap, Propagated, WrpError
 from wrp.writing import checksum, replacing, sync_folder, write_image, write_label, write_text
 
 logger = logging.getLogger("wrp")
 
 PARTS = "manifest.parts"
+
+# The folders of a frame's files, below that of the run.
+_KIND = re.compile(r"labels|confidence|source|methods/[^/\\]+(?<!\.\.)")
 
 # Red: the earlier anchor, green: the later one, blue: the teacher; those who agree are mixed.
 SOURCE_PALETTE = [255 * (source >> bit & 1) for source in range(8) for bit in range(3)]
@@ -57,6 +62,7 @@ class LabelWriter(BasePredictionWriter):
         self.out = Path(out)
         self.resume = resume
         self.threads = threads
+        self.kept: dict[Path, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the folder this callback's, and tell the data module what is there already."""
@@ -67,8 +73,10 @@ class LabelWriter(BasePredictionWriter):
         if trainer.is_global_zero:
             claim(self.out, *claimed)
         trainer.strategy.barrier("claim")
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.resume:
-            trainer.datamodule.done = written_parts(self.out, getattr(pl_module, "made_with", {}))  # type: ignore[attr-defined]
+            data.done = written_parts(self.out, getattr(pl_module, "made_with", {}))
+        self.kept = corrected_files(self.out, getattr(data, "done", frozenset()))
 
     def write_on_batch_end(
         self,
@@ -85,25 +93,29 @@ class LabelWriter(BasePredictionWriter):
         final = pl_module.methods[-1]  # type: ignore[index]
         made_with = getattr(pl_module, "made_with", {})
         entries: list[tuple[dict[str, Any], dict[str, Future[str]]]] = []
+        written: dict[str, Future[str]] = {}
         part = None
-        with _Threads(self.threads) as threads:
+        with _Threads(self.threads, self.kept) as threads:
             for result in prediction:  # may be an iterator that works as it goes
+                check_stop()
                 part = part or self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
                 labels = result.labels.cpu().numpy()
                 name = Path(result.clip, f"{result.stem}.png")
                 if result.method not in (final, "anchor"):
-                    threads.do(write_label, method_folder(self.out, str(result.method)) / name, labels, label_map)
+                    folder = method_folder(self.out, str(result.method))
+                    kind = folder.relative_to(self.out).as_posix()
+                    written[kind] = threads.do(write_label, folder / name, labels, label_map)
                     continue
                 confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
-                written = {
-                    "labels": threads.do(write_label, self.out / "labels" / name, labels, label_map),
-                    "confidence": threads.do(write_image, self.out / "confidence" / name, Image.fromarray(confidence)),
-                }
+                picture = Image.fromarray(confidence)
+                written["labels"] = threads.do(write_label, self.out / "labels" / name, labels, label_map)
+                written["confidence"] = threads.do(write_image, self.out / "confidence" / name, picture)
                 if result.source is not None:
                     picture = Image.fromarray(result.source.cpu().numpy())
                     picture.putpalette(SOURCE_PALETTE)
-                    threads.do(write_image, self.out / "source" / name, picture)
+                    written["source"] = threads.do(write_image, self.out / "source" / name, picture)
                 entries.append((_entry(result, float(confidence.mean()) / 255) | made_with, written))
+                written = {}
         lines = [
             json.dumps(entry | {"checksums": {kind: file.result() for kind, file in written.items()}})
             for entry, written in entries
@@ -143,8 +155,9 @@ def remove_temporaries(out: Path) -> None:
 class _Threads:
     """A few threads that write a bounded number of files at a time; what one of them raises is raised here."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, kept: dict[Path, str]) -> None:
         self.threads = threads
+        self.kept = kept  # files that are not written, with the checksums to note for them
         self.pool = ThreadPoolExecutor(threads, "wrp-write")
         self.waiting: deque[Future[str]] = deque()
         self.folders: set[Path] = set()
@@ -154,6 +167,10 @@ class _Threads:
 
     def do(self, write: Callable[..., str], path: Path, *args: Any) -> Future[str]:
         """Write a file soon, after the oldest is done where too many wait: they hold a frame each."""
+        if path in self.kept:
+            noted = Future[str]()
+            noted.set_result(self.kept[path])
+            return noted
         self.folders.add(path.parent)
         if len(self.waiting) >= 4 * self.threads:
             self.waiting.popleft().result()
@@ -216,20 +233,37 @@ def _belongs(entry: Any, part: Path, index: int) -> bool:
     if [entry.get(key) for key in ("clip", "index", "label")] != [clip, index, label]:
         return False
     sums = entry.get("checksums")
-    return isinstance(sums, dict) and set(sums) == {"labels", "confidence"}
+    return isinstance(sums, dict) and {"labels", "confidence"} <= set(sums) and all(map(_KIND.fullmatch, sums))
 
 
 def _is_written(out: Path, entry: dict[str, Any]) -> bool:
     """Whether the files of a frame are there; what somebody else has written in their place is kept."""
-    name = Path(entry["label"]).relative_to("labels")
-    for kind, written in entry["checksums"].items():
-        path = out / kind / name
-        if path.is_file() and checksum(path.read_bytes()) == written:
-            continue
-        if not _is_image(path):
-            return False
-        logger.warning("%s is not what was written there; it is kept", path)
+    states = {path: state for path, _, state in _states(out, entry)}
+    if "missing" in states.values():
+        return False
+    for path, state in states.items():
+        if state == "corrected":
+            logger.warning("%s is not what was written there; it is kept", path)
     return True
+
+
+def _states(out: Path, entry: dict[str, Any]) -> Iterator[tuple[Path, str, str]]:
+    """Each file of a frame, its checksum as it is noted, and whether it is ``whole``, ``missing`` or ``corrected``."""
+    name = Path(entry["label"]).relative_to("labels")
+    for kind, noted in entry["checksums"].items():
+        path = out / kind / name
+        if path.is_file() and checksum(path.read_bytes()) == noted:
+            yield path, noted, "whole"
+        else:  # what cannot be read is as good as missing
+            yield path, noted, "corrected" if _is_image(path) else "missing"
+
+
+def corrected_files(out: Path, done: frozenset[tuple[str, int, int]]) -> dict[Path, str]:
+    """The files of intervals to be written again that somebody has corrected, with the checksums that are noted."""
+    parts = [(part, _entries(part)) for part in sorted((out / PARTS).glob("*/*.jsonl"))]
+    left = [entries for part, entries in parts if (part.parent.name, int(part.stem), len(entries)) not in done]
+    states = (found for entries in left for entry in entries for found in _states(out, entry))
+    return {path: noted for path, noted, state in states if state == "corrected"}
 
 
 def _is_image(path: Path) -> bool:

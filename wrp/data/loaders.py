@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+import pickle
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
 from wrp.types import DataError, LabelMap
+
+
+class Packing:
+    """A way to join items into a batch that leaves a loader's process as bytes, through a pipe.
+
+    Tensors would leave it through shared memory, in a thread: where that is full (a container has 64 MB of it unless
+    told otherwise), the thread drops the batch, and the loader waits for it for ever.
+
+    Args:
+        collate: Joins the items; None: what is served is a batch already.
+    """
+
+    def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Any) -> Any:
+        """The batch; what comes out of the other end of the pipe is the batch as well."""
+        batch = items if self.collate is None else self.collate(items)
+        return batch if get_worker_info() is None else _Packed(batch)
+
+
+class _Packed:
+    def __init__(self, batch: Any) -> None:
+        packed = io.BytesIO()
+        _Pickler(packed, pickle.HIGHEST_PROTOCOL).dump(batch)
+        self.content = packed.getvalue()
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Any], tuple[bytes]]:
+        return pickle.loads, (self.content,)
+
+
+class _Pickler(pickle.Pickler):
+    """Writes tensors as arrays; of a type that NumPy lacks, as torch does it."""
+
+    def reducer_override(self, found: Any) -> Any:
+        """How to write a tensor."""
+        if type(found) is torch.Tensor and found.device.type == "cpu" and found.dtype != torch.bfloat16:
+            return torch.from_numpy, (found.detach().contiguous().numpy(),)
+        return NotImplemented
 
 
 class TrainLoader(DataLoader[Any]):
@@ -92,7 +133,7 @@ class BaseDataModule(pl.LightningDataModule):
         sampler = TrainSampler(
             dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform, least
         )
-        collate = collate_frames if batch_size is not None else None
+        collate = Packing(collate_frames if batch_size is not None else None)
         return TrainLoader(
             dataset,
             batch_size=batch_size,
@@ -114,5 +155,5 @@ class BaseDataModule(pl.LightningDataModule):
                 f"--trainer.devices {len(dataset)} or less"  # type: ignore[arg-type]
             )
         # Frames of one data set may differ in size, so they are evaluated one by one.
-        batch_size, collate = (1, collate_frames) if frames else (None, None)
+        batch_size, collate = (1, Packing(collate_frames)) if frames else (None, Packing())
         return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)

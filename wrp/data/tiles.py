@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wrp.data.reading import read_label
+from wrp.progress import progress
 from wrp.types import Frame, LabelMap
 from wrp.writing import replacing
 
@@ -51,7 +51,7 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
             logger.warning("%s is damaged (%s) and made anew", path, error)
     rows = [
         _tiles(read_label(frame.label, _map_of(frame, label_map)).numpy(), number, label_map.num_classes)
-        for number, frame in enumerate(tqdm(frames, desc="Indexing classes", unit="label"))
+        for number, frame in enumerate(progress(frames, desc="Indexing classes", unit="label"))
         if frame.label is not None
     ]
     found = np.concatenate([*rows, np.empty((0, 4), np.int32)])

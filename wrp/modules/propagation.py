@@ -17,7 +17,7 @@ from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
-from wrp.metrics.calibration import pixels_by_confidence, total_confidence
+from wrp.metrics.calibration import BINS, pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
 from wrp.modules.propagators import PROPAGATORS, make_propagators
@@ -32,6 +32,9 @@ from wrp.ops.labels import hide_unsure
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 logger = logging.getLogger("wrp")
+
+ConfidenceCounts = dict[str, dict[str, list[int]]]
+"""What calibration adds up, by method, see :meth:`PropagationModule.count_confidence`."""
 
 # Share of an interval's pixels from which on values that are not finite are no accident.
 MOST_NOT_FINITE = 0.01
@@ -133,20 +136,42 @@ class PropagationModule(BaseModule):
             held_out: Stretches between two anchors with a third one, between them, among their hidden labels.
         """
         self.calibration = {}
+        self.fit_confidence([self.count_confidence(batch) for batch in held_out])
+
+    @torch.no_grad()
+    def count_confidence(self, batch: ClipBatch) -> ConfidenceCounts:
+        """What one stretch contributes to :meth:`calibrate`, in whole numbers, by method.
+
+        Args:
+            batch: A stretch between two anchors with a third one, between them, among its hidden labels.
+
+        Returns:
+            For each method ``pixels``, ``right`` and ``confidence`` of each bin, see :mod:`wrp.metrics.calibration`,
+            and the ``distances`` of the hidden frames from the anchors; what JSON can hold.
+        """
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
         distances: dict[str, list[int]] = {method: [] for method in self.methods}
-        for batch in held_out:
-            for index, labels, truth in self.at_hidden(move_data_to_device(batch, self.device)):
-                score.update_frame(labels, truth)
-                for method, propagator in self.chosen.items():
-                    distances[method].append(distance_to(propagator.anchors, batch.labels, index))
+        for index, labels, truth in self.at_hidden(move_data_to_device(batch, self.device)):
+            score.update_frame(labels, truth)
+            for method, propagator in self.chosen.items():
+                distances[method].append(distance_to(propagator.anchors, batch.labels, index))
+        counts: ConfidenceCounts = {}
         for row, method in enumerate(self.methods):
-            counts, right = pixels_by_confidence(score.by_confidence[row].cpu())
-            if counts.any():
-                mean = total_confidence(score.confidence[row].cpu()) / counts.clamp(min=1)
-                self.calibration[method] = fit_calibration(
-                    mean, right, counts, sum(distances[method]) / len(distances[method])
-                )
+            pixels, right = pixels_by_confidence(score.by_confidence[row].cpu())
+            told = {"pixels": pixels, "right": right, "confidence": score.confidence[row].cpu()}
+            counts[method] = {"distances": distances[method]} | {key: found.tolist() for key, found in told.items()}
+        return counts
+
+    def fit_confidence(self, counted: Sequence[ConfidenceCounts]) -> None:
+        """Fit :attr:`calibration` to what :meth:`count_confidence` has found in several stretches."""
+        for method in self.methods:
+            of_method = [counts[method] for counts in counted]
+            distances = [distance for counts in of_method for distance in counts["distances"]]
+            sums = [torch.tensor([counts[key] for counts in of_method]) for key in ("pixels", "right", "confidence")]
+            pixels, right, confidence = (found.sum(0) for found in sums)
+            if pixels.any():
+                mean = total_confidence(confidence) / pixels.clamp(min=1)
+                self.calibration[method] = fit_calibration(mean, right, pixels, sum(distances) / len(distances))
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
@@ -283,6 +308,25 @@ def _next(
     around.pop(index - reach, None)
     if target is not None:
         vars(target).pop("semantic", None)
+
+
+def is_counted(counts: Any, methods: Sequence[str]) -> bool:
+    """Whether something is what :meth:`PropagationModule.count_confidence` returns for these methods."""
+    kinds = {"pixels": BINS, "right": BINS, "confidence": BINS, "distances": None}
+
+    def is_whole(found: Any) -> bool:
+        return (
+            isinstance(found, dict)
+            and set(found) == set(kinds)
+            and all(
+                isinstance(found[kind], list)
+                and (length is None or len(found[kind]) == length)
+                and all(type(number) is int for number in found[kind])
+                for kind, length in kinds.items()
+            )
+        )
+
+    return isinstance(counts, dict) and set(counts) == set(methods) and all(map(is_whole, counts.values()))
 
 
 def read_calibration(path: str) -> dict[str, Calibration]:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.reading import read_image, read_label
 from wrp.pipeline.report import markdown_table
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, Clip, DataError, Frame, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
@@ -50,7 +50,8 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
     work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
     with ThreadPoolExecutor(threads) as pool:
         results = pool.map(lambda item: _read(item[1], index), work)
-        for (clip, _), result in zip(work, tqdm(results, desc="Reading", unit="frame", total=len(work)), strict=True):
+        results = progress(results, desc="Reading", unit="frame", total=len(work))
+        for (clip, _), result in zip(work, results, strict=True):
             if isinstance(result, str):
                 found.broken.append(result)
                 continue
@@ -105,7 +106,7 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[di
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
     sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
     digests = {clip.name: hashlib.sha256() for clip in index.clips}
-    for clip, frame in tqdm(frames, desc="Checking files", unit="frame"):
+    for clip, frame in progress(frames, desc="Checking files", unit="frame"):
         if clip is not None and clip.name in broken:
             continue
         try:

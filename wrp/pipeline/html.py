@@ -35,6 +35,7 @@ from wrp.pipeline.report import (
     region_rows,
     summary,
 )
+from wrp.stopping import check_stop
 from wrp.types import Clip, DataError, LabelMap
 from wrp.writing import write_text
 
@@ -109,6 +110,7 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
             frames = []
             for position in chosen[clip.name]:
                 frames.append(vars(rows[clip.name][position]) | _pictures(clip, position, index, out))
+                check_stop()
                 progress.update()
             shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
     methods = make_propagators(list(metrics["settings"]["methods"])).values()
@@ -148,6 +150,7 @@ def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
                 if entry is None:
                     raise DataError(f"{out / 'manifest.jsonl'} lacks frame {frame.stem} of clip {clip.name}")
                 miou = _frame_miou(clip, i, index.label_map, out) if i in scored else None
+                check_stop()
                 progress.update(i in scored)
                 distance, confidence = entry["distance"], entry["mean_confidence"]
                 rows[clip.name].append(FrameRow(i, frame.stem, entry["method"], distance, confidence, miou))

@@ -14,7 +14,7 @@ from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.flow.cache import FlowCache
-from wrp.modules.base import load_module
+from wrp.modules.base import load_module, read_checkpoint
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.opening import read_json
@@ -28,6 +28,7 @@ from wrp.pipeline.training import (
     train_refiner,
     train_teacher,
 )
+from wrp.types import DataError, WrpError
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
@@ -43,7 +44,10 @@ class Stopwatch:
 
     def _read(self) -> None:
         if self.path.is_file():
-            self.seconds = read_json(self.path, "delete it: the times are lost")
+            try:
+                self.seconds = read_json(self.path, "the times of the steps so far are lost")
+            except DataError as error:
+                logger.warning("%s", error)
 
     def add(self, step: str, seconds: float) -> None:
         """Add to the time of a step, by whichever job."""
@@ -59,7 +63,7 @@ def networks(
     teacher = refiner = None
     if settings.needs_teacher:
         teacher = settings.teacher or str(out / "teacher.ckpt")
-        if settings.teacher is None and not Path(teacher).is_file():
+        if settings.teacher is None and not _is_trained(Path(teacher)):
             started = time.perf_counter()
             weights, problem = find_weights(settings)
             if problem is not None:
@@ -75,7 +79,7 @@ def networks(
             watch.add("teacher", time.perf_counter() - started)
     if settings.needs_refiner:
         refiner = settings.refiner or str(out / "refiner.ckpt")
-        if settings.refiner is None and not Path(refiner).is_file():
+        if settings.refiner is None and not _is_trained(Path(refiner)):
             started = time.perf_counter()
             assert teacher is not None
             folds = fold_teachers(settings, data, out)
@@ -86,6 +90,17 @@ def networks(
     return teacher, refiner
 
 
+def _is_trained(path: Path) -> bool:
+    """Whether a network of this run is there; one that is damaged stops the run, as what came of it would be lost."""
+    if not path.is_file():
+        return False
+    try:
+        read_checkpoint(path, mmap=True)
+    except WrpError as error:
+        raise WrpError(f"{error}; put a copy in its place, or delete it to have it trained anew") from error
+    return True
+
+
 def fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[Path]:
     """Teachers that have each seen all labels but a share, trained where they are not there."""
     folds = settings.teacher_folds
@@ -93,7 +108,7 @@ def fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[
     # Asked for once: where they cannot be had, that takes ten seconds.
     weights = None if all(path.is_file() for path in paths) else find_weights(settings)[0]
     for number, path in enumerate(paths):
-        if not path.is_file():
+        if not _is_trained(path):
             data.leave_out = (number, folds)
             logger.info("Training a teacher for the labels of fold %d of %d", number + 1, folds)
             train_teacher(settings, data, weights, None, path)
@@ -110,7 +125,7 @@ def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path |
     if len(IntervalItems(data.index.clips, data.label_map, done=data.done)):
         logger.info("Labelling frames by motion for the teacher to learn from")
         with quiet_lightning():
-            trainer = pl.Trainer(callbacks=[LabelWriter(str(out))], **plain_trainer())
+            trainer = pl.Trainer(**plain_trainer(LabelWriter(str(out))))
             trainer.predict(PropagationModule(data.num_classes, flow=flow), data, return_predictions=False)
     join_manifest(out)
     data.done, data.shard = frozenset(), shard
@@ -120,7 +135,7 @@ def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path |
 def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> dict[str, Any]:
     """Train the student where it is not there, and score it on hidden frames where there are any, by itself."""
     path = student_path(settings)
-    if not path.is_file():
+    if not _is_trained(path):
         started = time.perf_counter()
         weights, _ = find_weights(settings)
         logger.info("Training the student on all frames")

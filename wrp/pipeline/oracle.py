@@ -20,6 +20,7 @@ from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.modules.propagation import PropagationModule
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.suggest import Doubt, choose, doubt, gaps_of
+from wrp.stopping import check_stop
 from wrp.types import Clip, Interval, WrpError
 
 SEEDS = (0, 1, 2)
@@ -178,6 +179,7 @@ def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str
             ways["uniform"].append(replay.uniform(n))
             for way, labels in ways.items():
                 miou[way].append(round(replay.score(labels[n - 1]), 2))
+                check_stop()
                 progress.update()
     clips = replay.index.clips
     names = {

@@ -9,10 +9,10 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, Clip, LabelMap, WrpError
 from wrp.writing import replacing
 
@@ -78,7 +78,7 @@ def write_video(index: ClipIndex, clip: Clip, out: Path, encoding: Encoding) -> 
         stream = container.add_stream(encoding.codec, rate=encoding.rate, options=encoding.options)
         stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        for picture in tqdm(
+        for picture in progress(
             chain([first], pictures), desc=f"Writing {path.name}", unit="frame", total=len(clip.frames)
         ):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))

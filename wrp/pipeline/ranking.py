@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex
 from wrp.data.propagated import RELIABLE, read_manifest
 from wrp.data.reading import read_image, read_label
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.labels import decide
+from wrp.progress import progress
 from wrp.selftraining.st_plus_plus import split_reliable_by_clip, stability, video_reliability
 from wrp.types import DataError, Frame
 from wrp.writing import write_json, write_text
@@ -41,7 +41,7 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
     modules = [load_segmenter(str(network), num_classes).to(device) for network in networks]
     frames = {(clip.name, frame.stem): frame for clip in index.clips for frame in clip.frames}
     scores = {}
-    for entry in tqdm(read_manifest(out), desc="Ranking", unit="frame"):
+    for entry in progress(read_manifest(out), desc="Ranking", unit="frame"):
         key = (entry["clip"], entry["frame"])
         if key in frames and entry["anchors"] and entry["index"] not in entry["anchors"]:
             predictions = [predict(module, frames[key]) for module in modules]

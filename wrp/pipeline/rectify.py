@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex
 from wrp.data.propagated import read_manifest
@@ -19,6 +18,7 @@ from wrp.data.reading import read_image, read_label
 from wrp.models.segmenter import with_features
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.consistency import to_unit
+from wrp.progress import progress
 from wrp.selftraining.cisc_r import classes_shown, image_reliability, masked_pool, rectify_by_anchor
 from wrp.types import Clip, DataError, WrpError
 from wrp.writing import write_image, write_json
@@ -52,7 +52,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
     clips = {clip.name: clip for clip in index.clips}
     prototypes: dict[tuple[str, int], dict[int, Tensor]] = {}
     drift: dict[int, list[float]] = defaultdict(list)
-    for entry in tqdm(read_manifest(out), desc="Rectifying", unit="frame"):
+    for entry in progress(read_manifest(out), desc="Rectifying", unit="frame"):
         clip = clips.get(entry["clip"])
         if clip is None or not entry["anchors"] or entry["index"] in entry["anchors"]:
             continue

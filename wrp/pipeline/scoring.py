@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.callbacks.writer import method_folder
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_confidence, read_label
 from wrp.metrics.masks import boundary_accuracy, region_similarity
 from wrp.metrics.propagation import PropagationScore, Truth
+from wrp.progress import progress
 from wrp.types import Clip, LabelMap
 
 
@@ -38,7 +38,7 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
     overall = PropagationScore(label_map.num_classes, methods)
     clips: dict[str, Any] = {}
     masks: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-    for clip in tqdm(index.clips, desc="Scoring", unit="clip", disable=not any(c.hidden for c in index.clips)):
+    for clip in progress(index.clips, desc="Scoring", unit="clip", disable=not any(c.hidden for c in index.clips)):
         of_clip = PropagationScore(label_map.num_classes, methods)
         similar: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
         for i in clip.hidden:

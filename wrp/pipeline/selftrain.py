@@ -12,9 +12,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from tqdm import tqdm
 
 from wrp.data.datasets import find_folder
+from wrp.data.reading import read_label
 from wrp.data.semi import SemiDataModule, label_map_of
 from wrp.locking import locked
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
@@ -24,7 +24,8 @@ from wrp.outputs import SELFTRAIN, check_output, claim
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
-from wrp.types import Frame, WrpError
+from wrp.progress import progress
+from wrp.types import DataError, Frame, WrpError
 from wrp.writing import make_folder, write_json, write_label
 
 logger = logging.getLogger("wrp")
@@ -192,13 +193,24 @@ class Run:
         """Write the predictions of a network as pseudo-labels, those that are not there yet."""
         folder = self.out / "pseudo" / stage
         make_folder(folder)
-        left = [frame for frame in frames if not (folder / f"{frame.stem}.png").is_file()]
+        left = [frame for frame in frames if not self._is_labelled(folder / f"{frame.stem}.png")]
         if left:
             module = self.load(network)
             module.views = views or Views()
-            for frame in tqdm(left, desc=f"Labelling for {stage}", unit="image"):
+            for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
                 write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
         return folder
+
+    def _is_labelled(self, path: Path) -> bool:
+        """Whether a pseudo-label is there and can be read."""
+        if not path.is_file():
+            return False
+        try:
+            read_label(path, self.label_map)
+        except DataError as error:
+            logger.warning("%s; it is made anew", error)
+            return False
+        return True
 
     def load(self, network: Path) -> SegmentationModule:
         """A network of an earlier stage."""

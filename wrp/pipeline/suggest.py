@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence
 from wrp.pipeline.report import markdown_table
+from wrp.progress import progress
 from wrp.types import Clip, Interval, WrpError
 
 logger = logging.getLogger("wrp")
@@ -128,7 +128,7 @@ def choose(gaps: Sequence[Gap], count: int) -> list[list[int]]:
     chosen: list[list[int]] = [[] for _ in gaps]
     offers = [_one_more(gap, []) for gap in gaps]
     possible = min(count, sum(len(gap.free) for gap in gaps))
-    for _ in tqdm(range(possible), desc="Choosing", unit="frame", leave=False, delay=1):
+    for _ in progress(range(possible), desc="Choosing", unit="frame", leave=False, delay=1):
         gains = [g.total(c) - g.total(o) if o else -1.0 for g, c, o in zip(gaps, chosen, offers, strict=True)]
         best = int(np.argmax(gains))
         chosen[best] = offers[best]
@@ -188,7 +188,7 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
     for clip in index.clips:
         _check_run(clip, entries[clip.name], out)
         folder = out / "confidence" / clip.name
-        frames = tqdm(clip.frames, desc=f"Reading {clip.name}", unit="frame")
+        frames = progress(clip.frames, desc=f"Reading {clip.name}", unit="frame")
         doubts = {i: doubt(read_confidence(folder / f"{frame.stem}.png")) for i, frame in enumerate(frames)}
         gaps += gaps_of(clip, doubts, set(range(len(clip.frames))) - set(clip.anchors))
     free = sum(len(gap.free) for gap in gaps)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.items import FrameItems
 from wrp.data.reading import read_image, read_label
@@ -20,6 +19,7 @@ from wrp.ops.tiling import Views
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.selftrain import Run
 from wrp.pipeline.training import thirds_of
+from wrp.progress import progress
 from wrp.selftraining.cisc_r import (
     LEAST_SHARE,
     CiscModule,
@@ -64,7 +64,7 @@ def st_plus_plus(run: Run) -> Path:
         modules = [run.load(network) for network in networks]
         return {
             frame.stem: stability([predict(module, frame) for module in modules], run.label_map.num_classes)
-            for frame in tqdm(run.unlabelled, desc="Scoring", unit="image")
+            for frame in progress(run.unlabelled, desc="Scoring", unit="image")
         }
 
     reliable, rest = split_reliable(run.scores("stability", steadiness))
@@ -106,7 +106,7 @@ def cisc_r(run: Run) -> Path:
 
     def reliability() -> dict[str, float]:
         scores = {}
-        for frame in tqdm(run.unlabelled, desc="Scoring", unit="image"):
+        for frame in progress(run.unlabelled, desc="Scoring", unit="image"):
             pseudo = read_label(folder / f"{frame.stem}.png", run.label_map)
             # The greater, the better, as in the other lists; JSON has no infinity.
             scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from wrp.callbacks.stopping import StopWhenTold
 from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
@@ -114,11 +115,9 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
     """
     unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
     # Thirds first: a training that goes on from a step has what belongs to it.
-    callbacks: list[pl.Callback] = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
+    callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
     with quiet_lightning():
-        trainer = pl.Trainer(
-            max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, callbacks=callbacks, **plain_trainer()
-        )
+        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer(*callbacks))
         trainer.fit(module, data, ckpt_path=unfinished if _readable(unfinished) else None, weights_only=True)
         trainer.save_checkpoint(path)
     unfinished.unlink(missing_ok=True)
@@ -169,8 +168,8 @@ class _Thirds(pl.Callback):
             trainer.save_checkpoint(path)
 
 
-def plain_trainer() -> dict[str, Any]:
-    """Trainer flags of a run that keeps its own files."""
+def plain_trainer(*callbacks: pl.Callback) -> dict[str, Any]:
+    """Trainer flags of a run that keeps its own files, with these callbacks."""
     return {
         "accelerator": "auto",
         "devices": 1,
@@ -178,6 +177,7 @@ def plain_trainer() -> dict[str, Any]:
         "enable_checkpointing": False,
         "enable_model_summary": False,
         "plugins": [WholeCheckpointIO()],
+        "callbacks": [StopWhenTold(), *callbacks],
     }
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from wrp.data.datasets.synthetic import CLASSES, render_clip
 from wrp.data.labelmaps import write_label_map
 from wrp.opening import read_json
 from wrp.outputs import SCENE, check_output, owner_of
+from wrp.progress import progress
 from wrp.types import LabelMap, WrpError
 from wrp.writing import MARKER, make_folder, write_image, write_json, write_label
 
@@ -62,7 +62,7 @@ def generate_folder(
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         classes = label_map(num_classes)
-        for number in tqdm(range(seed, seed + clips), desc="Generating", unit="clip", disable=clips == 1):
+        for number in progress(range(seed, seed + clips), desc="Generating", unit="clip", disable=clips == 1):
             clip = render_clip(num_frames, height, width, num_classes, number)
             for index, (frame, label) in enumerate(zip(clip.frames, clip.labels, strict=True)):
                 name = Path(f"street{number}", f"{index:05d}.png")

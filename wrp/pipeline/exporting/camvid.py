@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from wrp.pipeline.exporting.colors import (
     Entry,
     color_entries,
@@ -21,6 +19,7 @@ from wrp.pipeline.exporting.colors import (
     write_entries,
 )
 from wrp.pipeline.exporting.frames import SPLIT, Export, Returned
+from wrp.progress import progress
 from wrp.types import DataError, LabelMap
 from wrp.writing import write_text
 
@@ -32,7 +31,7 @@ def write(export: Export, out: Path) -> None:
     entries = color_entries(export.label_map)
     write_entries(out / COLORS, entries, "{red} {green} {blue} {name}", _parse)
     lines = []
-    for frame in tqdm(export.frames, desc="Exporting", unit="frame"):
+    for frame in progress(export.frames, desc="Exporting", unit="frame"):
         image, label = f"{SPLIT}/{frame.file_name}", f"{SPLIT}annot/{frame.name}.png"
         export.copy_image(frame, out / image)
         write_color_label(out / label, export.labels(frame), export.label_map, unlabelled=entries[0][1])

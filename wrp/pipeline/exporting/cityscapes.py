@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from wrp.data.labelmaps import read_label_map, write_label_map
 from wrp.data.reading import read_label
 from wrp.pipeline.exporting.frames import SPLIT, Export, Returned, class_index
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, DataError, LabelMap
 from wrp.writing import write_image
 
@@ -28,7 +28,7 @@ LABEL_SUFFIX = "_gtFine_labelIds.png"
 def write(export: Export, out: Path) -> None:
     """Write a run's labels."""
     write_label_map(export.label_map, out / CLASSES)
-    for frame in tqdm(export.frames, desc="Exporting", unit="frame"):
+    for frame in progress(export.frames, desc="Exporting", unit="frame"):
         export.copy_image(frame, out / "leftImg8bit" / SPLIT / f"{frame.name}_leftImg8bit.png")
         labels = export.labels(frame)
         label = out / "gtFine" / SPLIT / f"{frame.name}{LABEL_SUFFIX}"

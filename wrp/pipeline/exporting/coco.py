@@ -16,7 +16,6 @@ from typing import Any, TextIO
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from wrp.pipeline.exporting.frames import (
     SPLIT,
@@ -28,6 +27,7 @@ from wrp.pipeline.exporting.frames import (
     frame_name,
     reading,
 )
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, DataError, LabelMap, WrpError
 
 
@@ -75,7 +75,7 @@ def _categories(export: Export) -> list[dict[str, Any]]:
 
 
 def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
-    for number, frame in enumerate(tqdm(export.frames, desc="Images", unit="frame"), 1):
+    for number, frame in enumerate(progress(export.frames, desc="Images", unit="frame"), 1):
         export.copy_image(frame, out / "images" / frame.file_name)
         with Image.open(frame.label) as label:
             width, height = label.size
@@ -84,7 +84,7 @@ def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
 
 def _annotations(export: Export) -> Iterator[dict[str, Any]]:
     masks, written = _masks(), 0
-    for number, frame in enumerate(tqdm(export.frames, desc="Labels", unit="frame"), 1):
+    for number, frame in enumerate(progress(export.frames, desc="Labels", unit="frame"), 1):
         labels = export.labels(frame)
         for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
             written += 1  # from 1: COCO's own evaluation takes the id 0 for none

@@ -16,7 +16,6 @@ from xml.sax.saxutils import XMLGenerator
 from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
-from tqdm import tqdm
 
 from wrp.pipeline.exporting.frames import (
     Export,
@@ -29,6 +28,7 @@ from wrp.pipeline.exporting.frames import (
     frame_name,
     reading,
 )
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, DataError, LabelMap
 from wrp.writing import write_json
 
@@ -46,7 +46,7 @@ def write(export: Export, out: Path) -> None:
         with _element(xml, "annotations"):
             _write_text(xml, "version", "1.1")
             _write_meta(xml, labels, len(export.frames))
-            for number, frame in enumerate(tqdm(export.frames, desc="Exporting", unit="frame")):
+            for number, frame in enumerate(progress(export.frames, desc="Exporting", unit="frame")):
                 export.copy_image(frame, out / "images" / frame.file_name)
                 _write_frame(xml, number, frame, export.labels(frame), export.label_map)
         xml.endDocument()

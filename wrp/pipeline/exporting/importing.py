@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
 from wrp.data.clips import ClipIndex, read_list
 from wrp.data.datasets import open_index
@@ -21,6 +20,7 @@ from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.exporting.export import find_format
 from wrp.pipeline.exporting.frames import Returned
+from wrp.progress import progress
 from wrp.types import IGNORE_INDEX, DataError, Frame, LabelMap
 from wrp.writing import write_label
 
@@ -62,7 +62,7 @@ def import_labels(
     with unpacked(source) as folder:
         found = dict.fromkeys(_checked(source, chosen.read(folder, index.label_map), listed, targets, is_wanted, force))
         labels = (label for label in chosen.read(folder, index.label_map) if label.name in found)
-        for label in tqdm(labels, desc="Writing", unit="label", total=len(found)):
+        for label in progress(labels, desc="Writing", unit="label", total=len(found)):
             write_label(targets.path(label.name), label.decode(targets.size(label.name)), index.label_map)
     logger.info("Imported %d labels into %s", len(found), index.root / "labels")
     return list(found)
@@ -137,7 +137,7 @@ def _checked(
 ) -> list[str]:
     """The names of the labels to write; DataError that counts the problems if there are any."""
     wanted, problems, seen = [], [], Counter[str]()
-    for label in tqdm(labels, desc="Checking", unit="label"):
+    for label in progress(labels, desc="Checking", unit="label"):
         if listed is not None and label.name not in listed:
             continue
         seen[label.name] += 1

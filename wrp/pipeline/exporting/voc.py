@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from wrp.pipeline.exporting.colors import (
     Entry,
     color_entries,
@@ -21,6 +19,7 @@ from wrp.pipeline.exporting.colors import (
     write_entries,
 )
 from wrp.pipeline.exporting.frames import SPLIT, Export, Returned
+from wrp.progress import progress
 from wrp.types import LabelMap
 from wrp.writing import write_text
 
@@ -34,7 +33,7 @@ def write(export: Export, out: Path) -> None:
     write_entries(out / LABEL_MAP, entries, "{name}:{red},{green},{blue}::", _parse)
     names = "".join(f"{frame.name}\n" for frame in export.frames)
     write_text(out / "ImageSets" / "Segmentation" / f"{SPLIT}.txt", names)
-    for frame in tqdm(export.frames, desc="Exporting", unit="frame"):
+    for frame in progress(export.frames, desc="Exporting", unit="frame"):
         export.copy_image(frame, out / "JPEGImages" / f"{frame.name}.jpg")
         write_color_label(
             out / LABELS / f"{frame.name}.png", export.labels(frame), export.label_map, unlabelled=entries[0][1]
