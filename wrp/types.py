@@ -226,6 +226,7 @@ class ClipBatch:
         targets: Range [start, stop) of indices in the clip that are to be labelled, or the one to learn from.
         hidden: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
         number: Of a window, how many labelled frames of the data come before its own.
+        unlabelled: Whether no label of the whole clip has a pixel with a class: nothing can be brought anywhere.
     """
 
     clip: str
@@ -236,6 +237,7 @@ class ClipBatch:
     targets: tuple[int, int]
     hidden: dict[int, Tensor] = field(default_factory=dict)
     number: int = 0
+    unlabelled: bool = False
 
     @property
     def ends(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import cached_folder
-from wrp.data.items import FrameItems, IntervalItems, WindowItems
+from wrp.data.items import FrameItems, IntervalItems, WindowItems, require_classes
 from wrp.data.loaders import BaseDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform
@@ -143,22 +143,37 @@ class VideoDataModule(BaseDataModule):
         """Generate the clip, where none is given, and read the index before any work begins."""
         _ = self.index
 
-    def train_dataloader(self) -> Any:
-        """Augmented labelled frames, or windows."""
+    def trained_on(self) -> list[Frame]:
+        """The frames whose labels are given to training."""
         if self.serve == "windows":
+            return [frame for _, _, frame in _numbered(self.index.clips, "anchors")]
+        return [frame for _, _, frame in self.training_frames()] if self.serve == "frames" else []
+
+    def validated_on(self) -> list[Frame]:
+        """The frames whose labels are scored against in validation."""
+        if self.serve == "windows":
+            return self.trained_on()
+        return [frame for _, _, frame in self._scored_frames()]
+
+    def train_dataloader(self) -> Any:
+        """Augmented labelled frames, or windows; DataError if their labels hold no class."""
+        if self.serve == "windows":
+            require_classes(self.trained_on(), self.label_map)
             windows = WindowItems(self.index.clips, self.label_map, self.radius)
             if self.epoch_length is None:
                 return self._train_loader(windows, len(windows), None)
             return self._train_loader(windows, self.epoch_length, None, least=WINDOW_DRAWS)
         self._refuse("intervals", "trains nothing; serve frames or windows")
         truth, propagated = self.training_frames(), self.propagated
+        more = propagated.frames(self.index.clips) if propagated is not None else []
+        require_classes((frame for _, _, frame in (*truth, *more)), self.label_map)
         if propagated is not None and propagated.apart:
             return self._apart(truth, propagated)
         parts = [truth]
         labelled = 1 - self.unlabelled
         by_epoch: list[tuple[int, list[float]]] = [(0, [labelled])]
         if propagated is not None:
-            first, rest = propagated.split(propagated.frames(self.index.clips))
+            first, rest = propagated.split(more)
             parts += [first, rest]
             share, of_first = labelled * propagated.share, len(first) / len(first + rest)
             by_epoch = [(0, [labelled - share, share * of_first, share * (1 - of_first)])]

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from wrp.data.clips import label_beside, list_images
 from wrp.data.datasets import find_folder
-from wrp.data.items import FrameItems
+from wrp.data.items import FrameItems, require_classes
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform
@@ -89,8 +89,17 @@ class ImageDataModule(BaseDataModule):
         self.root = find_folder(self.root)
         return {(self.root / name).resolve() for name in ("images", "labels")}
 
+    def trained_on(self) -> list[Frame]:
+        """The frames whose labels are given to training."""
+        return [frame for _, _, frame in self.frames(self.train_split)]
+
+    def validated_on(self) -> list[Frame]:
+        """The frames whose labels are scored against in validation."""
+        return [frame for _, _, frame in self.frames(self.val_split)]
+
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented labelled images."""
+        """Augmented labelled images; DataError if their labels hold no class."""
+        require_classes(self.trained_on(), self.label_map)
         transform = TrainTransform(self.crop_size, seed=self.seed)
         items = FrameItems(self.frames(self.train_split), self.label_map, transform)
         return self._train_loader(items, self.epoch_length or len(items), self.batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ class ClipItems(Dataset[ClipBatch]):
     def __init__(self, label_map: LabelMap) -> None:
         self.label_map = label_map
         self._decoded: BoundedCache[Path | VideoFrame, Tensor] = BoundedCache(FRAME_CACHE_BYTES, _nbytes)
+        self._unlabelled: dict[str, bool] = {}
 
     def _read(
         self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
@@ -120,15 +121,23 @@ class ClipItems(Dataset[ClipBatch]):
             frames = [self._frame(frame) for frame in wanted]
             if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
                 raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
+        known = {index: self._label(clip, index) for index in labels}
         return ClipBatch(
             clip=clip.name,
             stems=[frame.stem for frame in clip.frames[first : last + 1]],
             first=first,
             frames=frames,
-            labels={index: self._label(clip, index) for index in labels},
+            labels=known,
             targets=targets,
             hidden={index: self._label(clip, index) for index in hidden},
+            unlabelled=not any(map(has_class, known.values())) and self._is_unlabelled(clip),
         )
+
+    def _is_unlabelled(self, clip: Clip) -> bool:
+        """Whether no anchor of a clip has a pixel with a class; asked where those of a stretch have none."""
+        if clip.name not in self._unlabelled:
+            self._unlabelled[clip.name] = not any(has_class(self._label(clip, anchor)) for anchor in clip.anchors)
+        return self._unlabelled[clip.name]
 
     def _frame(self, frame: Frame) -> Tensor:
         return self._decoded.get(frame.image, lambda: read_image(frame.image))
@@ -290,6 +299,29 @@ class HeldOutItems(ClipItems):
         clip, number = self.held_out[key]
         ends = (clip.anchors[number - 1], clip.anchors[number + 1])
         return self._read(clip, ends, ends, ends, (clip.anchors[number],))
+
+
+def has_class(label: Tensor) -> bool:
+    """Whether a label (H, W) uint8 has a pixel with a class."""
+    return bool((label != IGNORE_INDEX).any())
+
+
+def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
+    """Raise DataError if no label has a pixel with a class; reads no more of them than it takes to find one."""
+    labels = [frame for frame in frames if frame.label is not None]
+    for frame in labels:
+        assert frame.label is not None
+        if has_class(read_label(frame.label, label_map if frame.confidence is None else label_map.written)):
+            return
+    raise nothing_to_learn(len(labels), labels[0].label if labels else None)
+
+
+def nothing_to_learn(labels: int, first: Path | None) -> DataError:
+    """That nothing can be learned from so many labels, none of which has a pixel with a class."""
+    return DataError(
+        f"none of the {labels} labels to learn from has a pixel with a class, the first is {first}: label something, "
+        "or correct what `ignore` says in classes.yaml"
+    )
 
 
 def _name(interval: Interval) -> tuple[str, int, int]:

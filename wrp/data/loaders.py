@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
-from wrp.types import DataError, LabelMap
+from wrp.types import DataError, Frame, LabelMap
+
+logger = logging.getLogger("wrp")
 
 
 class Packing:
@@ -106,7 +109,32 @@ class BaseDataModule(pl.LightningDataModule):
     @property
     def reads(self) -> set[Path]:
         """The folders that files are read from, without links: what is written goes elsewhere."""
-        raise NotImplementedError
+        return set()
+
+    def setup(self, stage: str) -> None:
+        """Warn where frames are validated on whose labels are trained on: such a score says little."""
+        trainer = self.trainer
+        if stage != "fit" or trainer is None or not trainer.limit_val_batches or not trainer.is_global_zero:
+            return
+        trained = {frame.label for frame in self.trained_on()}
+        scored = self.validated_on()
+        both = [frame.label for frame in scored if frame.label in trained]
+        if both:
+            logger.warning(
+                "%d of the %d validation frames are trained on as well, the first is %s: val/ scores say little; keep "
+                "labels back (label_every, anchors), or name another split, clip or list",
+                len(both),
+                len(scored),
+                both[0],
+            )
+
+    def trained_on(self) -> list[Frame]:
+        """The frames whose labels are given to training."""
+        return []
+
+    def validated_on(self) -> list[Frame]:
+        """The frames whose labels are scored against in validation."""
+        return []
 
     def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
         if label_map.num_classes != self.num_classes:

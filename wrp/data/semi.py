@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from wrp.data.clips import files_of, folders_of, list_images, read_list
 from wrp.data.datasets import camvid, cityscapes, find_folder
-from wrp.data.items import FrameItems
+from wrp.data.items import FrameItems, require_classes
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.reading import IMAGE_SUFFIXES
@@ -187,6 +187,14 @@ class SemiDataModule(BaseDataModule):
         folders = folders_of(files_of(frame for which in self.lists for frame in self.images(which)), self.root)
         return folders if self.pseudo is None else folders | {Path(self.pseudo).resolve()}
 
+    def trained_on(self) -> list[Frame]:
+        """The frames whose labels are given to training."""
+        return self.images("labelled")
+
+    def validated_on(self) -> list[Frame]:
+        """The frames whose labels are scored against in validation."""
+        return self.images("val")
+
     def pseudo_labelled(self) -> list[Frame]:
         """The unlabelled images with the labels of ``pseudo``, where there are any."""
         frames = self.images("unlabelled")
@@ -203,7 +211,8 @@ class SemiDataModule(BaseDataModule):
         return found
 
     def train_dataloader(self) -> Any:
-        """Augmented labelled images, and unlabelled ones where there are any."""
+        """Augmented labelled images, and unlabelled ones where there are any; DataError if no label holds a class."""
+        require_classes(self.trained_on(), self.label_map)
         transform = TrainTransform(self.crop_size, seed=self.seed)
         labelled = FrameItems(_numbered(self.images("labelled")), self.label_map, transform)
         length = self.epoch_length or len(labelled)

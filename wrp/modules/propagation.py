@@ -120,6 +120,10 @@ class PropagationModule(BaseModule):
                 "time, or make a PropagationModule for each"
             )
         propagator = self.chosen[method]
+        if target.unlabelled and propagator.takes_anchors:  # what networks might say there comes from no label
+            size = target.frame.shape[1:]
+            unknown = torch.full(size, IGNORE_INDEX, dtype=torch.uint8, device=target.frame.device)
+            return unknown, torch.zeros(size, device=target.frame.device)
         labels, confidence = propagator.label(self, target)
         if method in self.calibration:
             line = self.calibration[method]
@@ -188,7 +192,9 @@ class PropagationModule(BaseModule):
             for index, evidence in self._evidence(batch):
                 target = None
                 if index not in batch.labels:
-                    target = Target(batch.frame(index), index, batch.labels, evidence, self.semantic, around)
+                    target = Target(
+                        *(batch.frame(index), index, batch.labels, evidence, self.semantic, around), batch.unlabelled
+                    )
                     around[index] = target
                 coming.append((index, target))
                 if len(coming) > reach:

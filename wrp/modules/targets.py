@@ -44,6 +44,7 @@ class Target:
         ask_teacher: Makes :attr:`semantic` from the frame.
         around: This frame and those of the interval around it that are to be labelled, by index; as far as
             :attr:`Propagator.reach` of any method.
+        unlabelled: Whether no label of the clip has a pixel with a class.
     """
 
     frame: Tensor
@@ -52,6 +53,7 @@ class Target:
     evidence: Evidence | None
     ask_teacher: Callable[[Tensor], Tensor]
     around: dict[int, Target] = field(default_factory=dict)
+    unlabelled: bool = False
 
     @cached_property
     def semantic(self) -> Tensor:
@@ -111,7 +113,8 @@ class Propagator:
         needs_teacher: Whether the teacher is asked.
         needs_refiner: Whether the refiner is asked.
         sequential: Whether the label of a frame depends on those of the frames before it.
-        takes_anchors: The values of ``anchors`` that make sense.
+        takes_anchors: The values of ``anchors`` that make sense; none where labels of anchors are not used, else a clip
+            whose labels have no pixel with a class stays unlabelled.
     """
 
     needs_motion: ClassVar[bool] = True

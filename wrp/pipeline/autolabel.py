@@ -17,7 +17,7 @@ from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
-from wrp.data.items import HeldOutItems, IntervalItems
+from wrp.data.items import HeldOutItems, IntervalItems, nothing_to_learn
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.locking import locked
@@ -25,7 +25,7 @@ from wrp.modules.base import file_hash
 from wrp.modules.propagation import ConfidenceCounts, PropagationModule, is_counted, read_calibration
 from wrp.opening import read_json
 from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, remove_temporary
-from wrp.pipeline.check import check_files
+from wrp.pipeline.check import Checked, check_files
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
 from wrp.pipeline.plan import Costs, describe, plan
@@ -66,12 +66,14 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     settings = check_folders(settings, index)
     out = Path(settings.out)
     labels = _labels_hash(index)
-    broken, frames = check_files(index, settings.needs_teacher, settings.on_error == "skip")
+    checked = check_files(index, settings.needs_teacher, settings.on_error == "skip")
+    broken = checked.broken
     index = without(index, broken)
+    _check_labels(settings, index, checked)
     data = _data(settings, index)
     check_shard(settings, data, out)
     with locked(claim(out, RUN), shared=settings.shard is not None):
-        settings.claim_folder(labels, frames)
+        settings.claim_folder(labels, checked.frames)
         logger.info("%s", describe(settings, data, plan(settings, data)))
         return _autolabel(settings, index, data, broken, started)
 
@@ -111,7 +113,7 @@ def dry_run(settings: Settings) -> str:
     """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
     index = index_of(settings)
     settings = check_folders(settings, index)
-    check_files(index, settings.needs_teacher)
+    _check_labels(settings, index, check_files(index, settings.needs_teacher))
     data = _data(settings, index)
     return describe(settings, data, plan(settings, data), Costs(settings, data))
 
@@ -121,6 +123,19 @@ def index_of(settings: Settings) -> ClipIndex:
     index = open_index(settings.root, settings.layout, settings.split)
     anchors = Path(settings.anchors) if settings.anchors is not None else None
     return select_clips(index, settings.clips, settings.label_every, settings.label_offset, anchors)
+
+
+def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> None:
+    """Warn of clips whose labels have no class, and raise DataError where networks would learn from nothing else."""
+    labels = [frame.label for clip in index.clips for frame in (clip.frames[anchor] for anchor in clip.anchors)]
+    nowhere = len(checked.unlabelled) == len(index.clips)
+    if nowhere and settings.needs_refiner and settings.refiner is None:
+        raise nothing_to_learn(len(labels), labels[0])
+    trains = (settings.needs_teacher and settings.teacher is None) or settings.student is not None
+    if nowhere and not checked.images and trains:
+        raise nothing_to_learn(len(labels), labels[0])
+    for name in checked.unlabelled:
+        logger.warning("No label of clip %s has a pixel with a class: its frames stay 255, but by semantic", name)
 
 
 def check_folders(settings: Settings, index: ClipIndex) -> Settings:

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from wrp.data.clips import ClipIndex, intervals
+from wrp.data.items import has_class
 from wrp.data.reading import read_image, read_label
 from wrp.pipeline.report import markdown_table
 from wrp.progress import progress
@@ -86,16 +87,30 @@ def _odd_clips(found: Findings) -> Iterator[str]:
             yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
 
 
-def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[dict[str, str], dict[str, str]]:
+@dataclass
+class Checked:
+    """What a look at every file of a run has found.
+
+    Attributes:
+        broken: What is wrong with each clip that is to be left out.
+        frames: A hash of the frames of each of the others.
+        unlabelled: The others whose anchors have no pixel with a class.
+        images: Whether a further labelled image has one.
+    """
+
+    broken: dict[str, str]
+    frames: dict[str, str]
+    unlabelled: list[str]
+    images: bool
+
+
+def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     """Read every file that will be needed, so that a damaged one is known before the work begins.
 
     Args:
         index: The clips.
         teacher: Whether the data set's further labelled images are needed.
         skip: Whether clips with a damaged file are to be left out.
-
-    Returns:
-        What is wrong with each clip that is to be left out, and a hash of the frames of each of the others.
 
     Raises:
         DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
@@ -106,13 +121,17 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[di
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
     sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
     digests = {clip.name: hashlib.sha256() for clip in index.clips}
+    anchors = {(clip.name, clip.frames[anchor].stem) for clip in index.clips for anchor in clip.anchors}
+    labelled: set[str | None] = set()
     for clip, frame in progress(frames, desc="Checking files", unit="frame"):
         if clip is not None and clip.name in broken:
             continue
         try:
-            image = _check_frame(clip, frame, sizes, index.label_map)
+            image, label = _check_frame(clip, frame, sizes, index.label_map)
             if clip is not None:
                 digests[clip.name].update(image.numpy().tobytes())
+            if label is not None and has_class(label) and (clip is None or (clip.name, frame.stem) in anchors):
+                labelled.add(None if clip is None else clip.name)
         except DataError as error:
             if not skip or clip is None:
                 raise
@@ -120,13 +139,18 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> tuple[di
             logger.warning("Skipping clip %s: %s", clip.name, error)
     if len(broken) == len(index.clips):
         raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
-    return broken, {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
+    frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
+    return Checked(broken, frames_of, [name for name in frames_of if name not in labelled], None in labelled)
 
 
 def _check_frame(
     clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
-) -> Tensor:
-    """Read a frame and its label; DataError if that fails, or the frame has another size than the clip's first."""
+) -> tuple[Tensor, Tensor | None]:
+    """Read a frame and its label, if it has one.
+
+    Raises:
+        DataError: If that fails, or the frame has another size than the first of its clip.
+    """
     image = read_image(frame.image)
     height, width = image.shape[1:]
     if clip is not None:
@@ -136,9 +160,8 @@ def _check_frame(
                 f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
                 "frames of a clip must have one size"
             )
-    if frame.label is not None:
-        read_label(frame.label, label_map, (height, width))
-    return image
+    label = None if frame.label is None else read_label(frame.label, label_map, (height, width))
+    return image, label
 
 
 def describe(found: Findings) -> str:

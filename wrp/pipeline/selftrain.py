@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from wrp.data.datasets import find_folder
+from wrp.data.items import require_classes
 from wrp.data.reading import read_label
 from wrp.data.semi import SemiDataModule, label_map_of
 from wrp.locking import locked
@@ -113,6 +114,7 @@ class Run:
         for option, found in (("labelled", self.labelled), ("unlabelled", self.unlabelled)):
             if not found:
                 raise WrpError(f"{getattr(self.settings, option)} names no images; pass a list with at least one")
+        require_classes(self.labelled, self.label_map)
         if both := {frame.stem for frame in self.labelled} & {frame.stem for frame in self.unlabelled}:
             raise WrpError(
                 f"{min(both)} is in both {self.settings.labelled} and {self.settings.unlabelled}; leave it out of one"
