@@ -293,8 +293,18 @@ def test_batches_of_a_loader_process_are_those_of_none(serve: Any, root: Path) -
             assert {k: v.tolist() for k, v in one.labels.items()} == {k: v.tolist() for k, v in other.labels.items()}
 
 
+def children(process: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
+def lives(process: int) -> bool:
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return bool(state.stdout.strip()) and not state.stdout.startswith("Z")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks and signals")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks at processes as Linux lists them")
 def test_a_run_whose_loaders_outlive_it_goes_on_at_once(tmp_path: Path) -> None:
     root, out = make_folder(tmp_path / "data", {"walk": 60, "ride": 60}), tmp_path / "out"
     command = [sys.executable, "-m", "wrp", "autolabel", str(root), f"--out={out}", "--methods=copy", "--workers=2"]
@@ -303,10 +313,15 @@ def test_a_run_whose_loaders_outlive_it_goes_on_at_once(tmp_path: Path) -> None:
         deadline = time.monotonic() + 120
         while not list(out.glob("labels/*/*.png")) and time.monotonic() < deadline:
             time.sleep(0.005)
+        loaders = children(process.pid)
         process.kill()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((out / "labels").rglob("*.png"))) == 120
+    assert len(loaders) >= 2
+    while any(map(lives, loaders)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(lives, loaders))
 
 
 def test_the_lock_is_not_inherited(tmp_path: Path) -> None:

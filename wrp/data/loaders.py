@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +36,24 @@ class Packing:
 
     def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
         self.collate = collate
+        self._watches = False
 
     def __call__(self, items: Any) -> Any:
         """The batch; what comes out of the other end of the pipe is the batch as well."""
         batch = items if self.collate is None else self.collate(items)
-        return batch if get_worker_info() is None else _Packed(batch)
+        if get_worker_info() is None:
+            return batch
+        if not self._watches:
+            threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+            self._watches = True
+        return _Packed(batch)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after another one: where that is killed, it would wait for room in a pipe for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 class _Packed:
