@@ -326,3 +326,13 @@ def test_a_copy_of_the_configuration_replaces_nothing_but_one(
     assert main([*command, "--trainer.max_steps=2"]) == 2
     assert "which is read from" in capsys.readouterr().err
     assert Path("config.yaml").read_text() == written
+
+
+def test_stored_flow_guards_its_folder(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "flow").mkdir()
+    model = ["--model=PropagationModule", "--model.num_classes=3", "--model.flow=wrp.flow.stored.Stored"]
+    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.serve=intervals"]
+    writer = ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={tmp_path / 'flow/new'}"]
+    command = ["predict", *model, f"--model.flow.root={tmp_path / 'flow'}", *data, *writer, "--trainer.logger=false"]
+    assert main([*command, "--trainer.accelerator=cpu"]) == 2
+    assert f"is in {tmp_path / 'flow'}, which is read from" in capsys.readouterr().err

@@ -66,7 +66,8 @@ class LabelWriter(BasePredictionWriter):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the folder this callback's, and tell the data module what is there already."""
-        claimed = self.kind, getattr(trainer.datamodule, "reads", ()), "LabelWriter.out"  # type: ignore[attr-defined]
+        readers = trainer.datamodule, getattr(pl_module, "flow", None)  # type: ignore[attr-defined]
+        claimed = self.kind, {read for reader in readers for read in getattr(reader, "reads", ())}, "LabelWriter.out"
         self.out = check_output(self.out, *claimed)
         if stage != "predict":
             return

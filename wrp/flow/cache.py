@@ -80,7 +80,7 @@ class FlowCache(FlowEstimator):
     def _claimed(self) -> Path:
         """The same, made this cache's when it is written to for the first time; WrpError if it is somebody else's."""
         if self.folder is not None and not self._is_claimed:
-            self.folder = str(claim(Path(self.folder), FLOW, option="flow cache"))
+            self.folder = str(claim(Path(self.folder), FLOW, self.reads, "flow cache"))
             self._is_claimed = True
         return self.place
 
@@ -88,6 +88,11 @@ class FlowCache(FlowEstimator):
     def signature(self) -> str:
         """The estimator's."""
         return self.estimator.signature
+
+    @property
+    def reads(self) -> set[Path]:
+        """The estimator's; its own folder is a cache's and no other's."""
+        return self.estimator.reads
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Flow of any two frames; only neighbours are kept, see :meth:`between`."""

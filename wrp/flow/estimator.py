@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,11 @@ class FlowEstimator(nn.Module, ABC):
         self.seconds = 0.0
         self._resize = Resizer()
         self.not_finite = NotFinite()
+
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that flow is read from, without links: what is written goes elsewhere."""
+        return set()
 
     @abstractmethod
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:

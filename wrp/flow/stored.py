@@ -59,6 +59,11 @@ class Stored(FlowEstimator):
         """Where the flow comes from; files that change are not noticed."""
         return f"stored {Path(self.root).resolve()} {self.pattern}"
 
+    @property
+    def reads(self) -> set[Path]:
+        """The folder of the files."""
+        return {Path(self.root).resolve()}
+
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Read each pair; see :class:`FlowEstimator`.
 
