@@ -182,7 +182,7 @@ def test_a_folder_that_only_looks_like_a_run_is_not_written_to(
     (run / MARKER).unlink()
     before = contents(run)
     assert main([*command, str(run)]) == 2
-    assert "was not written by this version of `wrp`" in capsys.readouterr().err
+    assert "expected the output of `wrp autolabel`" in capsys.readouterr().err
     assert autolabel(root, run) == 2
     assert contents(run) == before
 

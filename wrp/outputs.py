@@ -95,11 +95,13 @@ def owner_of(folder: Path) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-def require_own(folder: Path, kind: str) -> Path:
-    """A folder that this kind has written, without links on the way to it; WrpError if it is none."""
+def require_run(folder: Path) -> Path:
+    """The folder of a run to add something to, without links on the way to it; WrpError if it is none."""
     folder = follow_links(folder)
-    if owner_of(folder) != kind:
-        raise WrpError(f"{folder} was not written by this version of `wrp`: there is no {MARKER} of a {kind} in it")
+    if owner_of(folder) != RUN:
+        raise WrpError(
+            f"there is no {folder / MARKER} of a run: expected the output of `wrp autolabel` of this version"
+        )
     return folder
 
 

@@ -211,8 +211,8 @@ def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
     ("arguments", "message"),
     [
         (["nowhere", "--out", "out"], "there is no folder nowhere"),
-        (["clips", "--out", "clips"], "would write into the data set"),
-        (["clips", "--out", "clips/labels/x"], "would write into the data set"),
+        (["clips", "--out", "clips"], "which is read from; choose another"),
+        (["clips", "--out", "clips/labels/x"], "which is read from; choose another"),
         (["clips", "--out", "out", "--methods", "motoin"], "methods must be some of"),
         (["clips", "--out", "out", "--clips", "fly"], "has no clip 'fly'; its clips are walk"),
         (["clips", "--out", "out", "--label-every", "0"], "label-every must be at least 1"),
@@ -235,8 +235,8 @@ def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setattr(autolabel, "DEMO", {**autolabel.DEMO, "teacher_steps": 1, "refiner_steps": 1})
     assert main(["demo", "--seed", "1"]) == 0
     assert "| refine " in capsys.readouterr().out
-    assert len(list(Path("wrp-demo/labels/street1").glob("*.png"))) == 49
-    assert Path("wrp-demo/report/street1.png").is_file()
+    assert len(list(Path("wrp-demo/run/labels/street1").glob("*.png"))) == 49
+    assert Path("wrp-demo/run/report/street1.png").is_file()
 
 
 def test_labels_that_were_lost_are_made_again(scene: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_generated_clips_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "128×64" in text
     code, _, err = run(capsys, "synthetic", str(out))
     assert code == 2
-    assert "is there already" in err
+    assert "holds other generated clips" in err
     code, _, err = run(capsys, "synthetic", str(tmp_path / "x"), "--size=big")
     assert "WIDTHxHEIGHT" in err
 

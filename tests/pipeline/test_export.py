@@ -250,7 +250,7 @@ def test_classes_that_a_format_cannot_hold_are_refused(
     [
         (["export", "run", "--format", "yolo", "--out", "out"], "unknown format 'yolo', expected one of coco, cvat"),
         (["export", "root", "--format", "voc", "--out", "out"], "expected the output of `wrp autolabel`"),
-        (["export", "run", "--format", "voc", "--out", "root"], "root is there already"),
+        (["export", "run", "--format", "voc", "--out", "root"], "root is above"),
         (["export", "run", "--format", "voc", "--out", "out", "--min-confidence", "2"], "must be in 0 … 1, got 2.0"),
         (["import", "nothing", "--format", "voc", "--into", "root", "--changed-from", "run"], "there is no nothing"),
         (

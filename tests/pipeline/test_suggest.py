@@ -19,6 +19,7 @@ from wrp.data.clips import intervals, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.flow.dis import DIS
+from wrp.outputs import RUN, claim
 from wrp.pipeline.oracle import Replay, curve_table, curves, spread
 from wrp.pipeline.suggest import Gap, choose, doubt, drift_length, gaps_of, ranked
 from wrp.types import Clip, WrpError
@@ -155,8 +156,7 @@ def test_only_the_clips_asked_for_and_only_frames_there_are(
 
 def test_a_frame_that_is_doubtful_comes_first(run: tuple[Path, Path], tmp_path: Path) -> None:
     root, out = run
-    copied = tmp_path / "out"
-    copied.mkdir()
+    copied = claim(tmp_path / "out", RUN)
     for name in ("settings.json", "manifest.jsonl"):
         (copied / name).write_bytes((out / name).read_bytes())
     for clip, index in (("walk", i) for i in range(9)):

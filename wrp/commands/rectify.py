@@ -21,11 +21,11 @@ def add(verbs: Any) -> None:
 
 
 def _rectify(options: argparse.Namespace) -> None:
-    from wrp.outputs import RUN, require_own
+    from wrp.outputs import require_run
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.rectify import rectify
 
-    out = require_own(Path(options.out), RUN)
+    out = require_run(Path(options.out))
     curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
     for distance, value in curve.items():
         print(f"{distance}\t{value:.4f}")

@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from wrp.outputs import RUN, require_own
+    from wrp.outputs import require_run
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.html import write_page
     from wrp.pipeline.overlay import Encoding, write_video
@@ -33,7 +33,7 @@ def _report(options: argparse.Namespace) -> None:
 
     if options.fps is not None and not options.video:
         raise WrpError(f"--fps {options.fps:g} goes with --video")
-    out = require_own(Path(options.out), RUN)
+    out = require_run(Path(options.out))
     encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
     index = open_run(out)
     metrics = read_metrics(index, out)

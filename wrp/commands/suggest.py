@@ -36,11 +36,11 @@ def add(verbs: Any) -> None:
 
 def _suggest(options: argparse.Namespace) -> None:
     from wrp.data.clips import select_clips
-    from wrp.outputs import RUN, require_own
+    from wrp.outputs import require_run
     from wrp.pipeline.autolabel import open_run
     from wrp.pipeline.settings import split_names
 
-    out = require_own(Path(options.out), RUN)
+    out = require_run(Path(options.out))
     names = split_names(options.clips) if options.clips is not None else None
     index = select_clips(open_run(out), names, None)
     if options.oracle:

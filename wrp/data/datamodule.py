@@ -10,10 +10,11 @@ import torch
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
+from wrp.data.classes import require_classes
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import cached_folder
-from wrp.data.items import FrameItems, IntervalItems, WindowItems, require_classes
+from wrp.data.items import FrameItems, IntervalItems, WindowItems
 from wrp.data.loaders import BaseDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from wrp.data.classes import require_classes
 from wrp.data.clips import label_beside, list_images
 from wrp.data.datasets import find_folder
-from wrp.data.items import FrameItems, require_classes
+from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wrp.caching import BoundedCache, count_bytes
+from wrp.data.classes import has_class
 from wrp.data.clips import intervals
 from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.data.sampling import share_out
@@ -299,29 +300,6 @@ class HeldOutItems(ClipItems):
         clip, number = self.held_out[key]
         ends = (clip.anchors[number - 1], clip.anchors[number + 1])
         return self._read(clip, ends, ends, ends, (clip.anchors[number],))
-
-
-def has_class(label: Tensor) -> bool:
-    """Whether a label (H, W) uint8 has a pixel with a class."""
-    return bool((label != IGNORE_INDEX).any())
-
-
-def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
-    """Raise DataError if no label has a pixel with a class; reads no more of them than it takes to find one."""
-    labels = [frame for frame in frames if frame.label is not None]
-    for frame in labels:
-        assert frame.label is not None
-        if has_class(read_label(frame.label, label_map if frame.confidence is None else label_map.written)):
-            return
-    raise nothing_to_learn(len(labels), labels[0].label if labels else None)
-
-
-def nothing_to_learn(labels: int, first: Path | None) -> DataError:
-    """That nothing can be learned from so many labels, none of which has a pixel with a class."""
-    return DataError(
-        f"none of the {labels} labels to learn from has a pixel with a class, the first is {first}: label something, "
-        "or correct what `ignore` says in classes.yaml"
-    )
 
 
 def _name(interval: Interval) -> tuple[str, int, int]:

@@ -10,9 +10,10 @@ from typing import Any
 from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
+from wrp.data.classes import require_classes
 from wrp.data.clips import files_of, folders_of, list_images, read_list
 from wrp.data.datasets import camvid, cityscapes, find_folder
-from wrp.data.items import FrameItems, require_classes
+from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.reading import IMAGE_SUFFIXES

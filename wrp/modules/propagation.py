@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -17,24 +15,19 @@ from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
-from wrp.metrics.calibration import BINS, pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.modules.base import BaseModule, file_hash, load_module
+from wrp.modules.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
 from wrp.modules.propagators import PROPAGATORS, make_propagators
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter
 from wrp.modules.targets import Labels, Propagator, Target, asked_anchors, distance_to
-from wrp.opening import parse_json
-from wrp.ops.calibration import Calibration, fit_calibration
 from wrp.ops.finite import NotFinite
 from wrp.ops.fusion import Evidence, motion_error
 from wrp.ops.labels import hide_unsure
 from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
 
 logger = logging.getLogger("wrp")
-
-ConfidenceCounts = dict[str, dict[str, list[int]]]
-"""What calibration adds up, by method, see :meth:`PropagationModule.count_confidence`."""
 
 # Share of an interval's pixels from which on values that are not finite are no accident.
 MOST_NOT_FINITE = 0.01
@@ -140,18 +133,14 @@ class PropagationModule(BaseModule):
             held_out: Stretches between two anchors with a third one, between them, among their hidden labels.
         """
         self.calibration = {}
-        self.fit_confidence([self.count_confidence(batch) for batch in held_out])
+        self.calibration = fit_confidence([self.count_confidence(batch) for batch in held_out], self.methods)
 
     @torch.no_grad()
     def count_confidence(self, batch: ClipBatch) -> ConfidenceCounts:
-        """What one stretch contributes to :meth:`calibrate`, in whole numbers, by method.
+        """What one stretch contributes to :meth:`calibrate`.
 
         Args:
             batch: A stretch between two anchors with a third one, between them, among its hidden labels.
-
-        Returns:
-            For each method ``pixels``, ``right`` and ``confidence`` of each bin, see :mod:`wrp.metrics.calibration`,
-            and the ``distances`` of the hidden frames from the anchors; what JSON can hold.
         """
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
         distances: dict[str, list[int]] = {method: [] for method in self.methods}
@@ -159,23 +148,7 @@ class PropagationModule(BaseModule):
             score.update_frame(labels, truth)
             for method, propagator in self.chosen.items():
                 distances[method].append(distance_to(propagator.anchors, batch.labels, index))
-        counts: ConfidenceCounts = {}
-        for row, method in enumerate(self.methods):
-            pixels, right = pixels_by_confidence(score.by_confidence[row].cpu())
-            told = {"pixels": pixels, "right": right, "confidence": score.confidence[row].cpu()}
-            counts[method] = {"distances": distances[method]} | {key: found.tolist() for key, found in told.items()}
-        return counts
-
-    def fit_confidence(self, counted: Sequence[ConfidenceCounts]) -> None:
-        """Fit :attr:`calibration` to what :meth:`count_confidence` has found in several stretches."""
-        for method in self.methods:
-            of_method = [counts[method] for counts in counted]
-            distances = [distance for counts in of_method for distance in counts["distances"]]
-            sums = [torch.tensor([counts[key] for counts in of_method]) for key in ("pixels", "right", "confidence")]
-            pixels, right, confidence = (found.sum(0) for found in sums)
-            if pixels.any():
-                mean = total_confidence(confidence) / pixels.clamp(min=1)
-                self.calibration[method] = fit_calibration(mean, right, pixels, sum(distances) / len(distances))
+        return counts_of(score, self.methods, distances)
 
     @torch.no_grad()
     def targets(self, batch: ClipBatch) -> Iterator[tuple[int, Target | None]]:
@@ -314,37 +287,6 @@ def _next(
     around.pop(index - reach, None)
     if target is not None:
         vars(target).pop("semantic", None)
-
-
-def is_counted(counts: Any, methods: Sequence[str]) -> bool:
-    """Whether something is what :meth:`PropagationModule.count_confidence` returns for these methods."""
-    kinds = {"pixels": BINS, "right": BINS, "confidence": BINS, "distances": None}
-
-    def is_whole(found: Any) -> bool:
-        return (
-            isinstance(found, dict)
-            and set(found) == set(kinds)
-            and all(
-                isinstance(found[kind], list)
-                and (length is None or len(found[kind]) == length)
-                and all(type(number) is int for number in found[kind])
-                for kind, length in kinds.items()
-            )
-        )
-
-    return isinstance(counts, dict) and set(counts) == set(methods) and all(map(is_whole, counts.values()))
-
-
-def read_calibration(path: str) -> dict[str, Calibration]:
-    """The calibration of each method; WrpError unless the file is one of :meth:`PropagationModule.calibrate`."""
-    try:
-        content = parse_json(Path(path).read_text(encoding="utf-8"))
-        lines = {str(method): {k: float(v) for k, v in line.items()} for method, line in content.items()}
-        if not all(math.isfinite(v) and (k != "distance" or v > 0) for line in lines.values() for k, v in line.items()):
-            raise ValueError("a number of it is out of range")
-        return {method: Calibration(**line) for method, line in lines.items()}
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise WrpError(f"{path} cannot be read as a calibration: {error}") from error
 
 
 def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module | None:

@@ -6,25 +6,27 @@ import hashlib
 import logging
 import time
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from wrp.callbacks.writer import LabelWriter, join_manifest, remove_temporaries, written_parts
+from wrp.data.classes import nothing_to_learn
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
-from wrp.data.items import HeldOutItems, IntervalItems, nothing_to_learn
+from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.locking import locked
 from wrp.modules.base import file_hash
-from wrp.modules.propagation import ConfidenceCounts, PropagationModule, is_counted, read_calibration
+from wrp.modules.propagation import PropagationModule
 from wrp.opening import read_json
 from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, remove_temporary
+from wrp.pipeline.calibrating import CALIBRATION, calibrate
 from wrp.pipeline.check import Checked, check_files
 from wrp.pipeline.html import write_page
 from wrp.pipeline.networks import Stopwatch, networks, student
@@ -33,14 +35,11 @@ from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings, read_settings
 from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.progress import progress
-from wrp.types import DataError, WrpError
+from wrp.types import WrpError
 from wrp.versions import versions
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
-
-CALIBRATION = "calibration.json"
 
 
 class RunWriter(LabelWriter):
@@ -268,54 +267,6 @@ def _propagate(
 def _count(data: VideoDataModule, done: frozenset[tuple[str, int, int]], shard: tuple[int, int]) -> int:
     """Intervals of a share that are not done."""
     return len(IntervalItems(data.index.clips, data.label_map, done=done, shard=shard))
-
-
-def calibrate(module: PropagationModule, data: VideoDataModule, path: Path) -> None:
-    """Calibrate the confidence where a clip has three labels or more, or as a run before has done it.
-
-    What is counted at each held-out label is kept until all are done: a run that is stopped goes on from there.
-    """
-    held_out = HeldOutItems(data.index.clips, data.label_map)
-    if path.is_file():
-        try:
-            module.calibration = read_calibration(str(path))
-            return
-        except WrpError as error:
-            logger.warning("%s; it is made anew", error)
-    if not len(held_out):
-        logger.info("The confidence is not calibrated: no clip has three labelled frames")
-    unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
-    counted = _counted(unfinished, module)
-    labels = progress(
-        range(len(counted), len(held_out)),
-        desc="Calibrating",
-        unit="label",
-        initial=len(counted),
-        total=len(held_out),
-        disable=not len(held_out),
-    )
-    for number in labels:
-        counted.append(module.count_confidence(held_out[number]))
-        write_json(unfinished, {"made_with": module.made_with, "counted": counted})
-    module.fit_confidence(counted)
-    write_json(path, {method: asdict(line) for method, line in module.calibration.items()})
-    unfinished.unlink(missing_ok=True)
-    module.calibration = read_calibration(str(path))
-
-
-def _counted(unfinished: Path, module: PropagationModule) -> list[ConfidenceCounts]:
-    """What a calibration that was stopped has counted, if it was with these networks and methods."""
-    if not unfinished.is_file():
-        return []
-    try:
-        content = read_json(unfinished, "the calibration begins anew")
-    except DataError as error:
-        logger.warning("%s", error)
-        return []
-    counted = content.get("counted")
-    if content.get("made_with") != module.made_with or not isinstance(counted, list):
-        return []
-    return counted if all(is_counted(counts, module.methods) for counts in counted) else []
 
 
 def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from wrp.data.classes import has_class
 from wrp.data.clips import ClipIndex, intervals
-from wrp.data.items import has_class
 from wrp.data.reading import read_image, read_label
 from wrp.pipeline.report import markdown_table
 from wrp.progress import progress

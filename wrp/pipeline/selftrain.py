@@ -13,8 +13,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from wrp.data.classes import require_classes
 from wrp.data.datasets import find_folder
-from wrp.data.items import require_classes
 from wrp.data.reading import read_label
 from wrp.data.semi import SemiDataModule, label_map_of
 from wrp.locking import locked

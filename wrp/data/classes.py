@@ -1,0 +1,34 @@
+"""Whether labels show any class: nothing is learned from those that show none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from wrp.data.reading import read_label
+from wrp.types import IGNORE_INDEX, DataError, Frame, LabelMap
+
+
+def has_class(label: Tensor) -> bool:
+    """Whether a label (H, W) uint8 has a pixel with a class."""
+    return bool((label != IGNORE_INDEX).any())
+
+
+def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
+    """Raise DataError if no label has a pixel with a class; reads no more of them than it takes to find one."""
+    labels = [frame for frame in frames if frame.label is not None]
+    for frame in labels:
+        assert frame.label is not None
+        if has_class(read_label(frame.label, label_map if frame.confidence is None else label_map.written)):
+            return
+    raise nothing_to_learn(len(labels), labels[0].label if labels else None)
+
+
+def nothing_to_learn(labels: int, first: Path | None) -> DataError:
+    """That nothing can be learned from so many labels, none of which has a pixel with a class."""
+    return DataError(
+        f"none of the {labels} labels to learn from has a pixel with a class, the first is {first}: label something, "
+        "or correct what `ignore` says in classes.yaml"
+    )

@@ -1,0 +1,75 @@
+"""How far the confidence of propagated labels can be believed: counted at held-out labels, fitted, kept in a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wrp.metrics.calibration import BINS, pixels_by_confidence, total_confidence
+from wrp.metrics.propagation import PropagationScore
+from wrp.opening import parse_json
+from wrp.ops.calibration import Calibration, fit_calibration
+from wrp.types import WrpError
+
+ConfidenceCounts = dict[str, dict[str, list[int]]]
+"""By method the ``pixels``, those that are ``right`` and the ``confidence`` of each bin, as whole numbers of
+:mod:`wrp.metrics.calibration`, and the ``distances`` of the frames from the anchors; what JSON can hold."""
+
+
+def counts_of(score: PropagationScore, methods: Sequence[str], distances: Mapping[str, list[int]]) -> ConfidenceCounts:
+    """What a score of hidden frames at these distances contributes to a calibration."""
+    counts: ConfidenceCounts = {}
+    for row, method in enumerate(methods):
+        pixels, right = pixels_by_confidence(score.by_confidence[row].cpu())
+        told = {"pixels": pixels, "right": right, "confidence": score.confidence[row].cpu()}
+        counts[method] = {"distances": distances[method]} | {key: found.tolist() for key, found in told.items()}
+    return counts
+
+
+def fit_confidence(counted: Sequence[ConfidenceCounts], methods: Sequence[str]) -> dict[str, Calibration]:
+    """The calibration of each method that has labelled any pixel, from what was counted at several labels."""
+    fitted = {}
+    for method in methods:
+        of_method = [counts[method] for counts in counted]
+        distances = [distance for counts in of_method for distance in counts["distances"]]
+        sums = [torch.tensor([counts[key] for counts in of_method]) for key in ("pixels", "right", "confidence")]
+        pixels, right, confidence = (found.sum(0) for found in sums)
+        if pixels.any():
+            mean = total_confidence(confidence) / pixels.clamp(min=1)
+            fitted[method] = fit_calibration(mean, right, pixels, sum(distances) / len(distances))
+    return fitted
+
+
+def is_counted(counts: Any, methods: Sequence[str]) -> bool:
+    """Whether something is what :meth:`PropagationModule.count_confidence` returns for these methods."""
+    kinds = {"pixels": BINS, "right": BINS, "confidence": BINS, "distances": None}
+
+    def is_whole(found: Any) -> bool:
+        return (
+            isinstance(found, dict)
+            and set(found) == set(kinds)
+            and all(
+                isinstance(found[kind], list)
+                and (length is None or len(found[kind]) == length)
+                and all(type(number) is int for number in found[kind])
+                for kind, length in kinds.items()
+            )
+        )
+
+    return isinstance(counts, dict) and set(counts) == set(methods) and all(map(is_whole, counts.values()))
+
+
+def read_calibration(path: str) -> dict[str, Calibration]:
+    """The calibration of each method; WrpError unless the file is one of :meth:`PropagationModule.calibrate`."""
+    try:
+        content = parse_json(Path(path).read_text(encoding="utf-8"))
+        lines = {str(method): {k: float(v) for k, v in line.items()} for method, line in content.items()}
+        if not all(math.isfinite(v) and (k != "distance" or v > 0) for line in lines.values() for k, v in line.items()):
+            raise ValueError("a number of it is out of range")
+        return {method: Calibration(**line) for method, line in lines.items()}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise WrpError(f"{path} cannot be read as a calibration: {error}") from error
