@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "flow": {"types", "caching", "opening", "writing", "outputs", "hubs", "ops"},
     "data": {"types", "caching", "opening", "ops", "writing", "outputs", "progress"},
     "callbacks": {"types", "caching", "opening", "writing", "outputs", "stopping"},
-    "modules": {"types", "caching", "opening", "hubs", "ops", "losses", "metrics", "models", "flow"},
+    "modules": {"types", "caching", "opening", "hubs", "outputs", "ops", "losses", "metrics", "models", "flow"},
     "selftraining": {"types", "caching", "opening", "ops", "losses", "metrics", "models", "flow", "modules"},
 }
 SEES_ALL = {"pipeline", "commands", "cli", "lightning_cli", "__main__", "__init__"}

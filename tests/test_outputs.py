@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.clips import make_davis, make_folder, make_images, make_video, picture, save
 from wrp.cli import main
@@ -74,7 +76,7 @@ def synthetic(root: Path, out: Path) -> int:
 
 
 WRITERS = [autolabel, predict, cached, cached_by_a_configuration, selftrain, search, synthetic]
-READERS = [autolabel, predict, cached, selftrain]
+READERS = [autolabel, predict, cached, cached_by_a_configuration, selftrain]
 Write = Callable[[Path, Path], int]
 
 
@@ -199,7 +201,8 @@ def test_nothing_is_exported_among_labels(
 
 
 def test_temporary_data_is_deleted_by_its_marker_alone(root: Path, tmp_path: Path) -> None:
-    run = claim(tmp_path / "run", RUN)
+    run = tmp_path / "run"
+    assert main(["autolabel", str(root), f"--out={run}", *MOTION, "--limit=0"]) == 0
     for name in ("flow", "motion"):  # names that runs of before deleted
         write_json(run / name / "mine.json", {})
     assert autolabel(root, run) == 0
@@ -336,3 +339,70 @@ def test_stored_flow_guards_its_folder(root: Path, tmp_path: Path, capsys: pytes
     command = ["predict", *model, f"--model.flow.root={tmp_path / 'flow'}", *data, *writer, "--trainer.logger=false"]
     assert main([*command, "--trainer.accelerator=cpu"]) == 2
     assert f"is in {tmp_path / 'flow'}, which is read from" in capsys.readouterr().err
+
+
+def test_images_behind_links_guard_their_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    root = make_images(tmp_path / "images", {"train": 2, "val": 2})
+    for kind in ("images", "labels"):
+        (root / kind / "val").rename(store / kind)
+        (root / kind / "val").symlink_to(store / kind)
+    model = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--data=ImageDataModule"]
+    writer = ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={store / 'labels/new'}"]
+    more = [f"--data.root={root}", "--data.num_classes=3", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+    assert main(["predict", *model, *more, *writer]) == 2
+    assert "which is read from" in capsys.readouterr().err
+
+
+def test_checkpoints_and_configurations_do_not_go_among_labels(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(root)
+    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]"]
+    steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
+    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", *data, *steps]
+    assert main([*command, "--trainer.logger=false", f"--trainer.default_root_dir={root / 'labels'}"]) == 2
+    assert "which is read from" in capsys.readouterr().err
+    saved = ["--trainer.callbacks=ModelCheckpoint", f"--trainer.callbacks.dirpath={root / 'labels/walk'}"]
+    logged = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path / 'fit'}"]
+    assert main([*command, *saved, *logged]) == 2
+    assert "the folder of checkpoints" in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_what_lies_among_temporary_data_is_not_lost(root: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["autolabel", str(root), f"--out={run}", *MOTION]
+    assert main([*command, "--limit=1"]) == 0
+    for out in (run / TEMPORARY / "mine", run / TEMPORARY / "flow" / "mine"):
+        assert synthetic(root, out) == 2
+        assert main(["export", str(run), "--format=voc", f"--out={out}"]) == 2
+        assert autolabel(root, out) == 2
+
+
+def test_weights_of_another_program_are_not_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "model.safetensors"
+    save_file({"w": torch.arange(4.0)}, mine, {"format": "pt"})
+    before = mine.read_bytes()
+    assert main(["weights", str(checkpoint(tmp_path / "a.ckpt")), f"--out={mine}"]) == 2
+    assert mine.read_bytes() == before
+    assert main(["weights", str(mine), f"--out={tmp_path / 'x.safetensors'}"]) == 2
+    assert "is no checkpoint of one of the package's modules" in capsys.readouterr().err
+
+
+def test_jobs_that_begin_at_once_share_a_new_folder(tmp_path: Path) -> None:
+    def begin(number: int) -> Path:
+        return claim(tmp_path / str(number // 4), RUN)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(begin, range(400)))) == 400
+
+
+def test_an_empty_folder_with_a_systems_file_is_filled(root: Path, tmp_path: Path) -> None:
+    assert autolabel(root, tmp_path / "run") == 0
+    for name in ("scene", "voc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".DS_Store").touch()
+    assert synthetic(root, tmp_path / "scene") == 0
+    assert main(["export", str(tmp_path / "run"), "--format=voc", f"--out={tmp_path / 'voc'}"]) == 0

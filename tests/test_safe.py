@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from tests.clips import make_folder
 from wrp import PropagationModule, RefinementModule, SegmentationModule
@@ -290,3 +291,70 @@ def test_only_classes_of_the_configuration_may_be_named_again(
     assert main(["fit", "--model=SegmentationModule", *DATA, "--data.root=evil", "--ckpt_path=x.ckpt"]) == 2
     assert "Importing 'evil.Net' is not allowed" in capsys.readouterr().err
     assert not Path("ran").exists()
+
+
+def test_a_checkpoint_names_no_metric_that_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *what, **_: asked.append(what))
+    net = {"class_path": "torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", "init_args": {}}
+    path = network(tmp_path / "x.ckpt", net=net, _instantiator="pytorch_lightning.cli.instantiate_module")
+    with pytest.raises(WrpError, match=r"x\.ckpt does not fit"):
+        load_segmenter(str(path), 3)
+    assert not asked
+
+
+OPTIONS = [
+    {"pretrained_cfg_overlay": {"url": "http://127.0.0.1:9/evil.pth"}},
+    {"pretrained_cfg": {"hf_hub_id": "evil/x"}},
+]
+
+
+@pytest.mark.parametrize("settings", [*({"options": options} for options in OPTIONS), {"encoder": "resnet34"}])
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_weights_that_the_configuration_asks_for_are_those_that_it_names(
+    safe: str,
+    settings: dict[str, object],
+    made: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WRP_SAFE", safe)
+    monkeypatch.chdir(tmp_path)
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", **{"encoder": "tu-regnetx_002", **settings})
+    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--model.weights=imagenet"]
+    assert main([*command, *DATA, "--ckpt_path=x.ckpt"]) == 2
+    assert "a hub would be asked for" in capsys.readouterr().err
+    assert not made
+
+
+def test_what_reads_checkpoints_in_a_way_of_its_own_is_given_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lightning's strategies for sharded models unpickle."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.ckpt").mkdir()
+    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", *DATA]
+    assert main([*command, "--ckpt_path=folder.ckpt"]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    root = make_folder(tmp_path / "clips", {"walk": 4})
+    monkeypatch.setattr(SingleDeviceStrategy, "load_checkpoint", lambda *_, **__: Path("ran").touch(), raising=False)
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", encoder="tu-regnetx_002")
+    assert main([*command, f"--data.root={root}", "--ckpt_path=x.ckpt"]) == 2
+    assert "reads checkpoints in a way of its own" in capsys.readouterr().err
+    assert not Path("ran").exists()
+
+
+def test_weights_of_a_module_with_objects_as_arguments_come_back(tmp_path: Path) -> None:
+    """As `wrp fit` writes them."""
+    flow = {"class_path": "wrp.flow.dis.DIS", "init_args": {"preset": "fine"}}
+    made = SegmentationModule(3, encoder="tu-regnetx_002")
+    settings = {"num_classes": 3, "encoder": "tu-regnetx_002", "flow": flow}
+    named = {"_class_path": "wrp.SegmentationModule", "_instantiator": "pytorch_lightning.cli.instantiate_module"}
+    content = {"state_dict": made.state_dict(), "hyper_parameters": settings | named}
+    made.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "x.ckpt")
+    assert main(["weights", str(tmp_path / "x.ckpt")]) == 0
+    loaded = load_segmenter(str(tmp_path / "x.safetensors"), 3)
+    assert loaded.flow.estimator.preset == "fine"
+    assert torch.equal(next(loaded.parameters()), next(made.parameters()))

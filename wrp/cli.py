@@ -65,6 +65,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except WrpError as error:
         print(f"wrp: error: {_message(error)}", file=sys.stderr)
         return EXIT_ERROR
+    except (IsADirectoryError, NotADirectoryError) as error:
+        print(f"wrp: error: {error}: move away what stands in the place of a file or a folder", file=sys.stderr)
+        return EXIT_ERROR
     except OSError as error:  # a full disk, a folder that may not be written to
         print(f"wrp: error: {error}; what is written so far is whole, the same command goes on", file=sys.stderr)
         return EXIT_ERROR

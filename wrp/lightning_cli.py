@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -14,6 +15,7 @@ from jsonargparse import set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import Strategy
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
 from wrp.callbacks.config import SaveConfig
@@ -26,7 +28,8 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
 from wrp.hubs import hubs_limited
-from wrp.modules.base import SAFE, BaseModule, check_class, imports_limited, read_checkpoint, trusted_packages
+from wrp.modules.base import BaseModule
+from wrp.modules.loading import SAFE, check_class, imports_limited, read_checkpoint, trusted_packages
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
@@ -89,7 +92,9 @@ class WrpCLI(LightningCLI):
         if not path:
             return
         safe = bool(os.environ.get("WRP_SAFE"))
-        remote = "://" in path or path.startswith("registry")
+        remote = "://" in path or (path.startswith("registry") and not Path(path).exists())
+        if Path(path).is_dir():
+            raise WrpError(f"ckpt_path {path} is a folder, of which Lightning would run what it holds; expected a file")
         if safe and remote:
             raise WrpError(f"ckpt_path {path} is no local file, and others are not read with --safe: download it first")
         if Path(path).is_file() and config.get("model"):
@@ -98,9 +103,6 @@ class WrpCLI(LightningCLI):
             raise WrpError(f"there is no checkpoint {path}")
         given = config.as_dict()  # what the configuration names may be named again
         self._named = list(_texts(given))
-        if safe:
-            super()._parse_ckpt_path()
-            return
         with imports_limited(*_import_paths(given)):
             super()._parse_ckpt_path()
 
@@ -119,6 +121,12 @@ class WrpCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Also for a CheckpointIO of the configuration's own; Lightning would trust what comes from an address."""
+        strategy = self.trainer.strategy
+        if self._named is not None and type(strategy).load_checkpoint is not Strategy.load_checkpoint:
+            raise WrpError(
+                f"{type(strategy).__name__} reads checkpoints in a way of its own, which may run what they hold: leave "
+                "out --ckpt_path, or use another --trainer.strategy, such as ddp"
+            )
         return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
 
 
@@ -137,10 +145,16 @@ def run(args: list[str] | None) -> WrpCLI:
         subclass_mode_data=True,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        save_config_kwargs={"save_to_log_dir": False},
+        save_config_kwargs={"save_to_log_dir": False, "read": _files(sys.argv[1:] if args is None else args)},
         parser_kwargs={"description": "Warp-Refine Propagation"},
         args=args,
     )
+
+
+def _files(args: list[str]) -> list[Path]:
+    """The files among the arguments of a command."""
+    named = [Path(arg.rpartition("=")[2]) for arg in args]
+    return [path.resolve() for path in named if path.is_file()]
 
 
 def _listed(value: Any) -> list[Any]:

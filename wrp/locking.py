@@ -39,6 +39,8 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
         WrpError: If another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / ".lock").is_symlink():
+        raise WrpError(f"{folder / '.lock'} is a symbolic link, which nothing is written through; remove it")
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     _handles.add(handle)
     try:

@@ -61,7 +61,10 @@ def read_text(path: Path) -> str:
 def check_archive(path: Path) -> None:
     """Raise ValueError if a file of ``torch.save`` does not fit its checksums, which ``torch.load`` ignores."""
     with path.open("rb") as file:
-        if file.read(2) != b"PK":  # from before PyTorch 1.6, without checksums
+        start = file.read(2)
+        if not start:
+            raise ValueError("it is empty")
+        if start != b"PK":  # from before PyTorch 1.6, without checksums
             return
     with zipfile.ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:

@@ -9,16 +9,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 from wrp.types import WrpError
-from wrp.writing import MARKER, follow_links, require_writable, write_json
+from wrp.writing import MARKER, follow_links, names_in, require_writable, write_json
 
 RUN, LABELS, SELFTRAIN, SEARCH, FLOW, SCENE = "run", "labels", "selftrain", "search", "flow", "scene"
 """Kinds of folders: of autolabel, LabelWriter, selftrain and search, of a flow cache, and of generated clips."""
 
+WRITTEN = ("labels", "methods", "confidence", "source", "manifest.parts", "report")
+"""Folders of a run, each with files of one kind."""
+
 TEMPORARY = "wrp-temporary"
 """Below an output folder, what is deleted once it is not needed any more."""
-
-# What systems leave in folders that nobody has put anything into, and what a job leaves that was stopped at once.
-_DROPPINGS = (".DS_Store", "Thumbs.db", "desktop.ini", ".lock")
 
 
 def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--out") -> Path:
@@ -41,12 +41,15 @@ def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: st
     if folder.exists() and not folder.is_dir():
         raise WrpError(f"{option} {given} is a file, expected a folder")
     _refuse_reads(folder.resolve(), reads, f"{option} {given}")
+    if kind not in (FLOW, LABELS) and any(owner_of(parent) == TEMPORARY for parent in folder.absolute().parents):
+        raise WrpError(f"{option} {given} is in a folder of temporary data, which is deleted; choose another folder")
     require_writable(folder)
-    if folder.is_dir() and (owner := owner_of(folder)) != kind:
-        if owner is not None:
+    if folder.is_dir() and owner_of(folder) != kind:
+        others = names_in(folder)
+        owner = owner_of(folder)  # once more: another job may have claimed it meanwhile
+        if owner not in (None, kind):
             raise WrpError(f"{option} {given} was made by `wrp` for something else ({owner}); choose another folder")
-        others = sorted(found.name for found in folder.iterdir() if not _may_stay(found.name))
-        if others:
+        if others and owner is None:
             raise WrpError(
                 f"{option} {given} holds files that this version of wrp has not written there ({others[0]}); choose an "
                 "empty folder, or a new one"
@@ -60,6 +63,12 @@ def claim(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--
     if owner_of(folder) is None:
         write_json(folder / MARKER, {"wrp": kind, "version": version("wrp")})
     return folder
+
+
+def check_place(folder: Path, reads: Iterable[Path], option: str) -> None:
+    """Raise WrpError where a folder that somebody else writes to is, or is in, one that is read from."""
+    place = folder.resolve()
+    _refuse_reads(place, [read for read in reads if place not in read.parents], f"{option} {folder}")
 
 
 def check_file(path: Path, is_ours: Callable[[Path], bool], reads: Iterable[Path] = (), option: str = "--out") -> Path:
@@ -116,8 +125,3 @@ def _refuse_reads(path: Path, reads: Iterable[Path], named: str) -> None:
         if read in (path, *path.parents) or path in read.parents:
             where = "is" if path == read else "is in" if read in path.parents else "is above"
             raise WrpError(f"{named} {where} {read}, which is read from; choose another")
-
-
-def _may_stay(name: str) -> bool:
-    """Whether a name in a folder leaves it as good as empty: a system's, or a claim that another job makes now."""
-    return name in _DROPPINGS or name.startswith(f".{MARKER}.")

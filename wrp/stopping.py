@@ -46,7 +46,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
         check_stop()
-    except SystemExit:  # Lightning's way to stop, of which nobody could tell why
+    except (Exception, SystemExit):  # what came of it, as of a loader's process that was told to stop as well
         check_stop()
         raise
     finally:

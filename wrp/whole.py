@@ -6,8 +6,10 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from io import BytesIO
 
 import simplejpeg
+from PIL import Image
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -22,11 +24,12 @@ _INFLATED = 1 << 16
 
 # Markers of JPEG (ITU-T T.81, table B.1).
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1, 0xC9), (0xC2, 0xCA)
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2
+_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _RESTARTS = range(0xD0, 0xD8)
 
-# libjpeg's only warning that means no loss: what stands between the last pixel and the end of the image.
-_HARMLESS = re.compile("extraneous bytes before marker 0xd9")
+# libjpeg's only warning that may mean no loss: what stands between the last pixel and the end of the image.
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
 
 def refuse_cut(content: bytes, kind: str) -> None:
@@ -45,6 +48,8 @@ def _check_png(content: bytes) -> None:
     expected = found = 0
     for kind, chunk in _png_chunks(content):
         if kind == b"IHDR":
+            if expected:
+                raise ValueError("it has two headers")
             expected = _png_bytes(*struct.unpack(">IIBBBBB", chunk))
         elif kind == b"IDAT":
             while chunk and found < expected:
@@ -88,12 +93,49 @@ def _check_jpeg(content: bytes) -> None:
     content = _refuse_missing_scans(content)
     try:
         color = simplejpeg.decode_jpeg_header(content)[2]
-        # Without the conversion of colours, which not all of them have; every block is decoded all the same.
+    except ValueError:  # of a sampling that has no name there, or damaged, which Pillow tells
+        _refuse_room_for_more(content)
+        return
+    warning = _warning(content, color)
+    if warning is not None and (extra := _EXTRANEOUS.search(warning)):
+        # The first warning is the one that is told. Without these bytes, the next one would be.
+        end = _end_of_jpeg(content)
+        warning = _warning(content[: end - int(extra[1])] + content[end:], color)
+    if warning is not None:
+        raise ValueError(f"its pixels are cut short or damaged: {warning}")
+
+
+def _warning(content: bytes, color: str) -> str | None:
+    """What libjpeg warns of first, or refuses, in decoding all blocks of a JPEG of these colours."""
+    try:
+        # Without the conversion of colours, which not all of them have.
         simplejpeg.decode_jpeg(content, colorspace="CMYK" if color in ("CMYK", "YCCK") else "GRAY", fastdct=True)
     except ValueError as error:
-        if _HARMLESS.search(str(error)):  # the first warning is the one that is told
-            return
-        raise ValueError(f"its pixels are cut short or damaged: {error}") from error
+        return str(error)
+    return None
+
+
+def _refuse_room_for_more(content: bytes) -> None:
+    """Raise ValueError where more data in front of the end would be decoded: what was there was not enough."""
+    if b"\xff\xdd" in content[: content.find(b"\xff\xda")]:  # then more data would be passed over
+        raise ValueError("it has restart markers and a rare sampling of colours, so that cuts cannot be found")
+    end = _end_of_jpeg(content)
+    with (
+        Image.open(BytesIO(content), formats=["JPEG"]) as image,
+        Image.open(BytesIO(content[:end] + bytes(range(128)) + content[end:]), formats=["JPEG"]) as longer,
+    ):
+        if image.tobytes() != longer.tobytes():
+            raise ValueError("its pixels are cut short")
+
+
+def _end_of_jpeg(content: bytes) -> int:
+    """Where the marker of the end begins."""
+    at = 2
+    for _, begin, segment in _jpeg_segments(content):
+        at = begin + len(segment)
+    while content[at + 1] != _EOI or content[at] != 0xFF:  # a scan's data
+        at = content.index(b"\xff", at + 1)
+    return at
 
 
 def _refuse_missing_scans(content: bytes) -> bytes:
@@ -107,8 +149,10 @@ def _refuse_missing_scans(content: bytes) -> bytes:
     missing: dict[int, set[int]] = {}  # of each component, the coefficients that are not there to their last bit
     progressive = False
     for marker, at, segment in _jpeg_segments(content):
-        if marker in (*_SEQUENTIAL, *_PROGRESSIVE):
-            progressive = marker in _PROGRESSIVE
+        if marker in _FRAMES:
+            if marker not in (*_SEQUENTIAL, _PROGRESSIVE):
+                raise ValueError("its coding is one of arithmetic or without loss, of which cuts cannot be found")
+            progressive = marker == _PROGRESSIVE
             components = segment[6 : 6 + 3 * segment[5] : 3]
             missing = {component: set(range(64)) for component in components}
         elif marker == _SOS:
@@ -151,5 +195,5 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 def _check_ppm(content: bytes) -> None:
     """Refuse numbers in digits whose last one may be cut: nothing stands behind it. Pillow counts all others."""
-    if content[:2] in (b"P1", b"P2", b"P3") and not content[-1:].isspace():
+    if content[:2] in (b"P2", b"P3") and not content[-1:].isspace():
         raise ValueError("nothing stands behind its last number, which may be cut short: end it with a line break")

@@ -26,6 +26,16 @@ MARKER = "wrp.json"
 """The file that says that a folder was made by this package, see :mod:`wrp.outputs`."""
 
 
+# What systems leave in folders that nobody has put anything into, and what a job leaves that was stopped at once.
+_DROPPINGS = (".DS_Store", "Thumbs.db", "desktop.ini", ".lock")
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder that make it one that is not empty; without a claim that another job makes just now."""
+    names = (found.name for found in folder.iterdir())
+    return sorted(name for name in names if name not in _DROPPINGS and not name.startswith(f".{MARKER}."))
+
+
 @contextmanager
 def replacing(path: Path, many: bool = False) -> Iterator[Path]:
     """Write to a temporary name in the folder of ``path``; it takes the name of ``path`` once the block has ended.
@@ -111,16 +121,24 @@ def new_folder(path: Path) -> Iterator[Path]:
         WrpError: If ``path`` holds something already.
     """
     path = follow_links(path).absolute()
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and not names_in(path)):
         raise WrpError(f"{path} is there already; choose another folder, or delete it")
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        os.replace(temporary, path)
+        take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_place(temporary: Path, folder: Path) -> None:
+    """Give a folder that is filled its name, also where there is one that counts as empty, see :func:`names_in`."""
+    if folder.is_dir():
+        for name in _DROPPINGS:
+            (folder / name).unlink(missing_ok=True)
+    os.replace(temporary, folder)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -134,25 +152,36 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> str:
-    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes; its checksum."""
+def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> None:
+    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
+    write_content(path, encode_label(labels, label_map))
+
+
+def encode_label(labels: np.ndarray, label_map: LabelMap) -> bytes:
+    """Class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
     image = Image.fromarray(label_map.decode(labels))
     image.putpalette(label_map.palette)
-    return write_image(path, image)
+    return encode_image(image)
 
 
-def write_image(path: Path, image: Image.Image, software: str | None = None) -> str:
-    """Write a PNG, one of many: whoever has written them calls :func:`sync_folder`. Its :func:`checksum`.
+def write_image(path: Path, image: Image.Image, software: str | None = None) -> None:
+    """Write a PNG, see :func:`encode_image` and :func:`write_content`."""
+    write_content(path, encode_image(image, software))
 
-    ``software`` goes into it as the name of the program that made it.
-    """
+
+def write_content(path: Path, content: bytes) -> None:
+    """Write a file, one of many: whoever has written them calls :func:`sync_folder`."""
+    with replacing(path, many=True) as temporary:
+        temporary.write_bytes(content)
+
+
+def encode_image(image: Image.Image, software: str | None = None) -> bytes:
+    """A picture as PNG; ``software`` goes into it as the name of the program that made it."""
     encoded, texts = io.BytesIO(), PngInfo()
     if software is not None:
         texts.add_text("Software", software)
     image.save(encoded, format="PNG", compress_level=4, pnginfo=texts)
-    with replacing(path, many=True) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
-    return checksum(encoded.getbuffer())
+    return encoded.getvalue()
 
 
 def checksum(content: bytes | memoryview) -> str:

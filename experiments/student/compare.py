@@ -25,7 +25,7 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from wrp import LabelWriter, PropagationModule, VideoDataModule
-from wrp.callbacks.writer import join_manifest
+from wrp.callbacks.parts import join_manifest
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder

@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.fuzz.damage import altered, damaged, plain
 from wrp import SegmentationModule
-from wrp.modules.base import load_module
+from wrp.modules.loading import load_module
 from wrp.types import WrpError
 
 CHECKPOINT: dict[str, Any] = {

@@ -17,7 +17,7 @@ from tests.clips import CLASSES_YAML, make_folder
 from tests.data.test_propagated import make_run
 from tests.exports import make_run as make_exported
 from tests.fuzz.damage import altered, damaged, plain
-from wrp.callbacks.writer import join_manifest, written_parts
+from wrp.callbacks.parts import join_manifest, written_parts
 from wrp.data.clips import read_list, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.labelmaps import read_label_map

@@ -18,7 +18,7 @@ from wrp.data import items
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.lightning_cli import run
-from wrp.modules.base import load_module
+from wrp.modules.loading import load_module
 from wrp.modules.targets import Labels, Propagator, Target
 from wrp.ops.fusion import anchor_weights, blend
 from wrp.ops.labels import decide_frame

@@ -19,7 +19,7 @@ from wrp import SegmentationModule, VideoDataModule
 from wrp.callbacks.pictures import CELL, NAMES, ConfusionPicture, draw_confusion
 from wrp.data.propagated import PropagatedLabels
 from wrp.losses.segmentation import LOSSES
-from wrp.modules.base import load_module
+from wrp.modules.loading import load_module
 from wrp.ops.tiling import Views
 from wrp.types import FrameBatch, LabelMap
 

@@ -161,10 +161,107 @@ def test_what_was_corrected_is_kept_where_its_interval_is_made_again(root: Path,
         assert lost.is_file()
 
 
-@pytest.mark.parametrize("name", ["calibration.json", "seconds.json"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
+@pytest.mark.parametrize("manifest", [True, False])
+def test_what_was_corrected_is_kept_where_its_note_is_lost(
+    damage: str, manifest: bool, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
+    assert main(command) == 0
+    before = tree(out)
+    corrected = out / "labels" / "walk" / "00002.png"
+    Image.fromarray(np.full((24, 40), 7, np.uint8)).save(corrected)
+    mine = corrected.read_bytes()
+    part = out / "manifest.parts" / "walk" / "000000.jsonl"
+    noted = part.read_bytes()
+    part.unlink()
+    if damage != "missing":
+        part.write_bytes(noted[: len(noted) // 2 if damage == "cut" else 0])
+    if not manifest:
+        (out / "manifest.jsonl").unlink()
+    caplog.clear()
+    assert main(command) == 0
+    assert tree(out) == before | {"labels/walk/00002.png": mine}
+    kept = [message for message in caplog.messages if message.endswith("it is kept")]
+    assert set(kept) == {f"{corrected} is not what was written there; it is kept"}
+
+
+def test_what_a_killed_run_has_begun_is_written_over(root: Path, tmp_path: Path) -> None:
+    """There, a picture that differs is of the same run, begun with other files or another version."""
+    out = tmp_path / "out"
+    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
+    assert main(command) == 0
+    before = tree(out)
+    part = out / "manifest.parts" / "walk" / "000000.jsonl"
+    part.rename(part.with_suffix(".begun"))
+    (out / "manifest.jsonl").unlink()
+    Image.fromarray(np.full((24, 40), 7, np.uint8)).save(out / "labels" / "walk" / "00002.png")
+    assert main(command) == 0
+    assert tree(out) == before
+    assert not list(out.rglob("*.begun"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_run_without_its_settings_is_refused(
+    damage: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 0
+    before = tree(out)
+    if damage == "cut":
+        (out / "settings.json").write_text("{")
+    else:
+        (out / "settings.json").unlink()
+    assert main(["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=2"]) == 2
+    assert "put a copy in its place, or choose another --out" in capsys.readouterr().err
+    assert tree(out) == before
+
+
+def test_a_fold_without_a_class_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "data", {"walk": 9}, labelled=(0, 4, 8))
+    for number in (0, 8):
+        Image.fromarray(np.full((24, 40), 255, np.uint8)).save(root / f"labels/walk/0000{number}.png")
+    command = ["autolabel", str(root), f"--out={tmp_path / 'out'}", "--methods=refine", "--teacher-folds=3"]
+    assert main(command) == 2
+    assert "labels of fold 2 of --teacher-folds 3 to learn from" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_with_a_remedy(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 0
+    (out / "metrics.json").unlink()
+    (out / "metrics.json").mkdir()
+    (out / "metrics.json" / "x").touch()
+    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 2
+    assert "move away what stands in the place of a file" in capsys.readouterr().err
+
+
+def test_a_check_that_is_told_to_stop_reads_no_more_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, work = [], check._read
+
+    def counting(*args: Any) -> Any:
+        read.append(None)
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.05)
+        return work(*args)
+
+    monkeypatch.setattr(check, "_read", counting)
+    assert main(["data", "check", str(root)]) == 130
+    assert len(read) < 10
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "seconds.json", "weights.json"])
 def test_a_record_that_can_be_made_again_is(name: str, root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=4"]
+    command = ["autolabel", str(root), f"--out={out}", "--methods=semantic", "--label-every=4", "--weights=none"]
+    command.append("--teacher-steps=1")
     assert main(command) == 0
     before = (out / name).read_bytes()
     (out / "labels/walk/00002.png").unlink()  # or there was nothing to do
@@ -342,3 +439,27 @@ def test_the_lock_is_not_inherited(tmp_path: Path) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no groups of processes")
+def test_a_group_of_processes_that_is_told_to_stop_does(
+    number: signal.Signals, code: int, root: Path, tmp_path: Path
+) -> None:
+    """As by Ctrl-C: the loaders get the signal as well."""
+    model = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--data=VideoDataModule"]
+    data = [f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]", "--data.batch_size=2"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+    more = ["--data.workers=2", "--trainer.max_steps=100000", f"--trainer.default_root_dir={tmp_path / 'fit'}"]
+    command = [sys.executable, "-m", "wrp", "fit", *model, *data, *trainer, *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        while len(children(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(3)
+        told = time.monotonic()
+        os.killpg(process.pid, number)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == code, said[-2000:]
+    assert time.monotonic() - told < 15

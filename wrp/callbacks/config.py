@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 
-from wrp.outputs import check_file
+from wrp.outputs import check_file, check_place
 from wrp.writing import write_text
 
 # By which a copy that may be replaced is known.
@@ -26,14 +28,24 @@ class SaveConfig(SaveConfigCallback):
 
     _folder = Path()
 
+    def __init__(self, *args: Any, read: Sequence[Path] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.read = read  # files among the arguments, which the copy does not replace
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ask for the folder, which every process has to do, and save in one of them."""
         self._folder = Path(trainer.log_dir or ".")
-        given = self.config.get("config") or []
-        read = [Path(str(path)).resolve() for path in (given if isinstance(given, list) else [given])]
+        reads = {*self.read, *getattr(trainer.datamodule, "reads", ())}  # type: ignore[attr-defined]
         # Without a logger it is a folder of the user's. In every process: where one alone stops, others wait for it.
-        check_file(self._folder / self.config_filename, _is_ours, read, "the configuration's copy")
+        check_file(self._folder / self.config_filename, _is_ours, reads, "the copy of the configuration")
         super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse checkpoints among the data."""
+        for callback in trainer.checkpoint_callbacks:
+            if folder := getattr(callback, "dirpath", None):
+                reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
+                check_place(Path(folder), reads, "the folder of checkpoints")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Save where the run keeps its checkpoints, too."""

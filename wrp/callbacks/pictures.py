@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,10 @@ class ConfusionPicture(pl.Callback):
 
 
 def _is_ours(path: Path) -> bool:
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.info.get("Software") == SOFTWARE
-    except OSError:
-        return False
+    # Whatever Pillow raises is of no picture of ours.
+    with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as picture:
+        return picture.info.get("Software") == SOFTWARE
+    return False
 
 
 def draw_confusion(matrix: np.ndarray, label_map: LabelMap) -> Image.Image:

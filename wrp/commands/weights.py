@@ -24,7 +24,8 @@ def add(verbs: Any) -> None:
 
 
 def _weights(options: argparse.Namespace) -> None:
-    from wrp.modules.base import WEIGHTS, BaseModule, read_checkpoint, save_weights
+    from wrp.modules.base import BaseModule
+    from wrp.modules.loading import WEIGHTS, read_checkpoint, save_weights
     from wrp.outputs import check_file
     from wrp.writing import replacing
 
@@ -34,7 +35,7 @@ def _weights(options: argparse.Namespace) -> None:
         raise WrpError(f"--out {out} must end in {WEIGHTS}")
     out = check_file(out, _is_ours, [source.resolve()])
     checkpoint = read_checkpoint(source)
-    if BaseModule.CLASS_KEY not in checkpoint:
+    if checkpoint.get(BaseModule.CLASS_KEY) is None:
         raise WrpError(f"{source} is no checkpoint of one of the package's modules")
     with replacing(out) as temporary:
         save_weights(checkpoint, temporary)
@@ -42,8 +43,9 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    from wrp.modules.base import BaseModule, read_checkpoint
+    from wrp.modules.base import BaseModule
+    from wrp.modules.loading import read_checkpoint
 
     with contextlib.suppress(WrpError):
-        return BaseModule.CLASS_KEY in read_checkpoint(path)
+        return read_checkpoint(path).get(BaseModule.CLASS_KEY) is not None
     return False

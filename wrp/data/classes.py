@@ -26,9 +26,9 @@ def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
     raise nothing_to_learn(len(labels), labels[0].label if labels else None)
 
 
-def nothing_to_learn(labels: int, first: Path | None) -> DataError:
+def nothing_to_learn(labels: int, first: Path | None, which: str = "") -> DataError:
     """That nothing can be learned from so many labels, none of which has a pixel with a class."""
     return DataError(
-        f"none of the {labels} labels to learn from has a pixel with a class, the first is {first}: label something, "
-        "or correct what `ignore` says in classes.yaml"
+        f"none of the {labels} labels{which} to learn from has a pixel with a class, the first is {first}: label "
+        "something, or correct what `ignore` says in classes.yaml"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from wrp.data.classes import require_classes
-from wrp.data.clips import label_beside, list_images
+from wrp.data.clips import files_of, folders_of, label_beside, list_images
 from wrp.data.datasets import find_folder
 from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
@@ -88,7 +88,9 @@ class ImageDataModule(BaseDataModule):
     def reads(self) -> set[Path]:
         """The folders that files are read from, without links: what is written goes elsewhere."""
         self.root = find_folder(self.root)
-        return {(self.root / name).resolve() for name in ("images", "labels")}
+        splits = [split for split in (self.train_split, self.val_split) if (self.root / "images" / split).is_dir()]
+        frames = [frame for split in splits for _, _, frame in self.frames(split, labelled=False)]
+        return folders_of(files_of(frames), self.root) | {(self.root / name).resolve() for name in ("images", "labels")}
 
     def trained_on(self) -> list[Frame]:
         """The frames whose labels are given to training."""

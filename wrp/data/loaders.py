@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,9 @@ class Packing:
         if get_worker_info() is None:
             return batch
         if not self._watches:
+            # The run decides what is left undone: whoever interrupts both of them would wait for the pipe's end.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
             self._watches = True
         return _Packed(batch)
@@ -132,9 +136,9 @@ class BaseDataModule(pl.LightningDataModule):
         trainer = self.trainer
         if stage != "fit" or trainer is None or not trainer.limit_val_batches or not trainer.is_global_zero:
             return
-        trained = {frame.label for frame in self.trained_on()}
+        trained = {frame.label.resolve() for frame in self.trained_on() if frame.label is not None}
         scored = self.validated_on()
-        both = [frame.label for frame in scored if frame.label in trained]
+        both = [frame.label for frame in scored if frame.label is not None and frame.label.resolve() in trained]
         if both:
             logger.warning(
                 "%d of the %d validation frames are trained on as well, the first is %s: val/ scores say little; keep "

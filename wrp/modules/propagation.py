@@ -16,8 +16,9 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.walk import walk_interval
 from wrp.metrics.propagation import PropagationScore, Truth
-from wrp.modules.base import BaseModule, file_hash, load_module
+from wrp.modules.base import BaseModule, file_hash
 from wrp.modules.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
+from wrp.modules.loading import load_module
 from wrp.modules.propagators import PROPAGATORS, make_propagators
 from wrp.modules.refinement import RefinementModule, semantic_probabilities
 from wrp.modules.segmentation import load_segmenter

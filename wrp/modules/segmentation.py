@@ -17,7 +17,8 @@ from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.base import BaseModule, load_module
+from wrp.modules.base import BaseModule
+from wrp.modules.loading import load_module
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide, resize_labels
 from wrp.ops.tiling import Views, view_probabilities

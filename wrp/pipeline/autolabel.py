@@ -12,7 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.callbacks.writer import LabelWriter, join_manifest, remove_temporaries, written_parts
+from wrp.callbacks.parts import join_manifest, remove_temporaries, written_parts
+from wrp.callbacks.writer import LabelWriter
 from wrp.data.classes import nothing_to_learn
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datamodule import VideoDataModule
@@ -25,7 +26,7 @@ from wrp.locking import locked
 from wrp.modules.base import file_hash
 from wrp.modules.propagation import PropagationModule
 from wrp.opening import read_json
-from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, remove_temporary
+from wrp.outputs import FLOW, RUN, TEMPORARY, WRITTEN, check_output, claim, remove_temporary
 from wrp.pipeline.calibrating import CALIBRATION, calibrate
 from wrp.pipeline.check import Checked, check_files
 from wrp.pipeline.html import write_page
@@ -35,7 +36,7 @@ from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings, read_settings
 from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.types import WrpError
+from wrp.types import DataError, WrpError
 from wrp.versions import versions
 from wrp.writing import write_json
 
@@ -126,13 +127,17 @@ def index_of(settings: Settings) -> ClipIndex:
 
 def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> None:
     """Warn of clips whose labels have no class, and raise DataError where networks would learn from nothing else."""
-    labels = [frame.label for clip in index.clips for frame in (clip.frames[anchor] for anchor in clip.anchors)]
-    nowhere = len(checked.unlabelled) == len(index.clips)
-    if nowhere and settings.needs_refiner and settings.refiner is None:
-        raise nothing_to_learn(len(labels), labels[0])
-    trains = (settings.needs_teacher and settings.teacher is None) or settings.student is not None
-    if nowhere and not checked.images and trains:
-        raise nothing_to_learn(len(labels), labels[0])
+    anchors = [(clip, anchor) for clip in index.clips for anchor in clip.anchors]
+    trains_refiner = settings.needs_refiner and settings.refiner is None
+    trains_network = (settings.needs_teacher and settings.teacher is None) or settings.student is not None
+    first = anchors[0][0].frames[anchors[0][1]].label
+    if not checked.shown and (trains_refiner or (trains_network and not checked.images)):
+        raise nothing_to_learn(len(anchors), first)
+    folds = settings.teacher_folds if trains_refiner and not checked.images else 0
+    for fold in range(folds):
+        kept = [anchor for number, anchor in enumerate(anchors) if number % folds != fold]
+        if not any((clip.name, anchor) in checked.shown for clip, anchor in kept):
+            raise nothing_to_learn(len(kept), first, f" of fold {fold + 1} of --teacher-folds {folds}")
     for name in checked.unlabelled:
         logger.warning("No label of clip %s has a pixel with a class: its frames stay 255, but by semantic", name)
 
@@ -143,8 +148,8 @@ def check_folders(settings: Settings, index: ClipIndex) -> Settings:
     out = check_output(Path(settings.out), RUN, reads)
     if settings.flow_cache is None:
         return replace(settings, out=str(out))
-    kept_elsewhere = {*reads, (out / TEMPORARY).resolve()}
-    flow = check_output(Path(settings.flow_cache), FLOW, kept_elsewhere, "--flow-cache")
+    taken = {*reads, *((out / name).resolve() for name in (TEMPORARY, *WRITTEN))}
+    flow = check_output(Path(settings.flow_cache), FLOW, taken, "--flow-cache")
     return replace(settings, out=str(out), flow_cache=str(flow))
 
 
@@ -275,6 +280,10 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"
-    record["encoder_weights"] = _read_run(used).get("encoder")
+    try:
+        record["encoder_weights"] = _read_run(used).get("encoder")
+    except DataError as error:  # a note, by which nothing is decided
+        logger.warning("%s", error)
+        record["encoder_weights"] = None
     record["versions"] = versions()
     return record

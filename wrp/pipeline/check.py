@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -49,8 +51,8 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
     """
     found = Findings(index)
     work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
-    with ThreadPoolExecutor(threads) as pool:
-        results = pool.map(lambda item: _read(item[1], index), work)
+    with cancelling(threads) as pool:
+        results: Iterable[Any] = pool.map(lambda item: _read(item[1], index), work)
         results = progress(results, desc="Reading", unit="frame", total=len(work))
         for (clip, _), result in zip(work, results, strict=True):
             if isinstance(result, str):
@@ -62,6 +64,18 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
                 found.pixels[clip] = found.pixels.get(clip, 0) + counts
     found.broken += _odd_clips(found)
     return found
+
+
+@contextmanager
+def cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads; where the block raises, what they have not begun is not done."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _read(frame: Frame, index: ClipIndex) -> tuple[tuple[int, int], np.ndarray | None] | str:
@@ -94,14 +108,19 @@ class Checked:
     Attributes:
         broken: What is wrong with each clip that is to be left out.
         frames: A hash of the frames of each of the others.
-        unlabelled: The others whose anchors have no pixel with a class.
+        shown: Clip and index of the anchors of the others that have a pixel with a class.
         images: Whether a further labelled image has one.
     """
 
     broken: dict[str, str]
     frames: dict[str, str]
-    unlabelled: list[str]
+    shown: set[tuple[str, int]]
     images: bool
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """The clips whose anchors have no pixel with a class."""
+        return sorted(set(self.frames) - {clip for clip, _ in self.shown})
 
 
 def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
@@ -121,8 +140,9 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
     sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
     digests = {clip.name: hashlib.sha256() for clip in index.clips}
-    anchors = {(clip.name, clip.frames[anchor].stem) for clip in index.clips for anchor in clip.anchors}
-    labelled: set[str | None] = set()
+    anchors = {(clip.name, clip.frames[anchor].stem): anchor for clip in index.clips for anchor in clip.anchors}
+    shown: set[tuple[str, int]] = set()
+    of_images = False
     for clip, frame in progress(frames, desc="Checking files", unit="frame"):
         if clip is not None and clip.name in broken:
             continue
@@ -130,8 +150,12 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
             image, label = _check_frame(clip, frame, sizes, index.label_map)
             if clip is not None:
                 digests[clip.name].update(image.numpy().tobytes())
-            if label is not None and has_class(label) and (clip is None or (clip.name, frame.stem) in anchors):
-                labelled.add(None if clip is None else clip.name)
+            if label is None or not has_class(label):
+                continue
+            if clip is None:
+                of_images = True
+            elif (anchor := anchors.get((clip.name, frame.stem))) is not None:
+                shown.add((clip.name, anchor))
         except DataError as error:
             if not skip or clip is None:
                 raise
@@ -140,7 +164,7 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     if len(broken) == len(index.clips):
         raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
     frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
-    return Checked(broken, frames_of, [name for name in frames_of if name not in labelled], None in labelled)
+    return Checked(broken, frames_of, {(clip, anchor) for clip, anchor in shown if clip not in broken}, of_images)
 
 
 def _check_frame(

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.callbacks.writer import LabelWriter, join_manifest, written_parts
+from wrp.callbacks.parts import join_manifest, written_parts
+from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.flow.cache import FlowCache
-from wrp.modules.base import load_module, read_checkpoint
+from wrp.modules.loading import load_module, read_checkpoint
 from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.opening import read_json

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from wrp.callbacks.writer import written_parts
+from wrp.callbacks.parts import written_parts
 from wrp.data.clips import intervals
 from wrp.data.datamodule import WINDOW_DRAWS, VideoDataModule
 from wrp.data.items import WindowItems

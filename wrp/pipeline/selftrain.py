@@ -23,7 +23,7 @@ from wrp.opening import read_json
 from wrp.ops.tiling import Views
 from wrp.outputs import SELFTRAIN, check_output, claim
 from wrp.pipeline.ranking import predict
-from wrp.pipeline.settings import SLIM_FPN
+from wrp.pipeline.settings import SLIM_FPN, recorded
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.progress import progress
 from wrp.types import DataError, Frame, WrpError
@@ -137,7 +137,7 @@ class Run:
         names = [frame.stem for frame in (*self.labelled, *self.unlabelled)]
         mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         path = self.out / "settings.json"
-        theirs = read_json(path, f"delete {self.out} to start anew") if path.is_file() else mine
+        theirs = recorded(path) or mine
         if changed := [key for key in mine if theirs.get(key) != mine[key]]:
             key = changed[0]
             raise WrpError(

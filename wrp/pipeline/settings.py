@@ -12,7 +12,7 @@ from wrp.data.datasets import find_folder
 from wrp.modules.propagators import make_propagators
 from wrp.opening import parse_yaml, read_json
 from wrp.types import WrpError
-from wrp.writing import checksum, make_folder, write_json
+from wrp.writing import MARKER, checksum, make_folder, names_in, write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -151,7 +151,7 @@ class Settings:
         given = {name: getattr(self, name) for name in ("teacher", "refiner") if getattr(self, name) is not None}
         networks = {name: checksum(Path(found).read_bytes()) for name, found in given.items() if Path(found).is_file()}
         mine = self.as_json() | {"labels": labels}
-        theirs = read_json(path, f"delete {out} to start anew") if path.is_file() else {}
+        theirs = recorded(path)
         changed = (key for key in mine if key not in _FREE and theirs.get(key) != mine[key])
         if path.is_file() and (key := next(changed, None)) is not None:
             if key == "labels":
@@ -171,6 +171,21 @@ class Settings:
         settings["root"] = str(find_folder(self.root).resolve())
         del settings["out"]
         return settings
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The settings that a folder's files were made with, nothing in a folder that was just made.
+
+    Raises:
+        WrpError: If they are damaged, or missing though there are files that were made with some.
+    """
+    remedy = "put a copy in its place, or choose another --out"
+    if path.is_file():
+        return read_json(path, f"it says what the files beside it were made with: {remedy}")
+    made = [name for name in names_in(path.parent) if name != MARKER]
+    if made:
+        raise WrpError(f"there is no {path}, which says what {made[0]} beside it was made with: {remedy}")
+    return {}
 
 
 def _taken(out: Path, what: str) -> WrpError:

@@ -20,7 +20,7 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.base import read_checkpoint
+from wrp.modules.loading import read_checkpoint
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings

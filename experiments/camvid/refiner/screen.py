@@ -35,8 +35,9 @@ from wrp.data.labelmaps import write_label_map
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.modules.base import file_hash, load_module
+from wrp.modules.base import file_hash
 from wrp.modules.examples import WalkCache
+from wrp.modules.loading import load_module
 from wrp.modules.refinement import WALK_CACHE_BYTES
 from wrp.ops.labels import resize_labels
 from wrp.pipeline.report import markdown_table

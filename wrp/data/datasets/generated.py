@@ -15,7 +15,7 @@ from wrp.opening import read_json
 from wrp.outputs import SCENE, check_output, owner_of
 from wrp.progress import progress
 from wrp.types import LabelMap, WrpError
-from wrp.writing import MARKER, make_folder, write_image, write_json, write_label
+from wrp.writing import MARKER, make_folder, take_place, write_image, write_json, write_label
 
 CACHE = Path("~/.cache/wrp/scenes")
 
@@ -71,7 +71,7 @@ def generate_folder(
         write_label_map(classes, building / "classes.yaml")
         write_json(building / MARKER, {"wrp": SCENE, "scene": scene})
         building.chmod(0o755)
-        building.rename(folder)
+        take_place(building, folder)
     except OSError:
         if owner_of(folder) is None:  # else another process was faster: its folder is the same
             raise

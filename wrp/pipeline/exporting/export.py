@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from wrp.data.propagated import read_manifest
-from wrp.outputs import check_output
+from wrp.outputs import WRITTEN, check_output
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.exporting import camvid, cityscapes, coco, cvat, voc
 from wrp.pipeline.exporting.frames import Export, RunFrame
@@ -46,7 +46,7 @@ def export_labels(run: Path, format_name: str, out: Path, min_confidence: float 
     if not 0 <= min_confidence <= 1:
         raise WrpError(f"--min-confidence must be in 0 … 1, got {min_confidence}")
     index = open_run(run)
-    check_output(out, "export", index.reads | {(run / folder).resolve() for folder in ("labels", "confidence")})
+    check_output(out, "export", index.reads | {(run / folder).resolve() for folder in WRITTEN})
     written = {(entry["clip"], entry["frame"]): run / entry["label"] for entry in read_manifest(run)}
     frames = tuple(
         RunFrame(
