@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from wrp.types import WrpError
 
@@ -34,3 +35,12 @@ def check_hub(name: str, what: str) -> None:
             f"the hyper-parameters name {what} {name!r}, which a hub would be asked for; if you trust them, name it in "
             "the configuration as well, or make the module in Python and pass it instead of its checkpoint"
         )
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """All texts in plain values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(part)

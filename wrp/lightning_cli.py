@@ -27,7 +27,7 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
-from wrp.hubs import hubs_limited
+from wrp.hubs import hubs_limited, texts_in
 from wrp.modules.base import BaseModule
 from wrp.modules.loading import SAFE, check_class, imports_limited, read_checkpoint, trusted_packages
 from wrp.modules.propagation import PropagationModule
@@ -102,7 +102,7 @@ class WrpCLI(LightningCLI):
         elif path not in ("last", "best", "hpc") and not remote and not Path(path).exists():
             raise WrpError(f"there is no checkpoint {path}")
         given = config.as_dict()  # what the configuration names may be named again
-        self._named = list(_texts(given))
+        self._named = list(texts_in(given))
         with imports_limited(*_import_paths(given)):
             super()._parse_ckpt_path()
 
@@ -173,15 +173,6 @@ def _import_paths(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _import_paths(part)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in a configuration."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def _compare(path: Path, model: Any) -> None:

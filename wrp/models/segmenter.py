@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
-from wrp.hubs import check_hub
+from wrp.hubs import check_hub, texts_in
 from wrp.models.multiscale import AttentionHead, MultiScale
 from wrp.models.ocr import OCRHead
 from wrp.types import WrpError
@@ -181,7 +181,7 @@ def create_segmenter(
     if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm asks for the architecture as well
         check_hub(encoder, "the encoder")
     for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # where timm finds weights
-        for text in _texts((options or {}).get(key)):
+        for text in texts_in((options or {}).get(key)):
             check_hub(text, f"as options.{key}")
     if "checkpoint_path" in (options or {}):  # timm's releases have differed in what they unpickle
         raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
@@ -211,15 +211,6 @@ def create_segmenter(
     if attention_scales:
         net = MultiScale(net, attention_scales, test_scales)
     return Segmenter(net.to(memory_format=torch.channels_last), scale)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All texts in plain values."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def _change_head(net: nn.Module, architecture: str, num_classes: int, ocr: bool, attention: bool) -> None:
