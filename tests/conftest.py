@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-
-from wrp.ops import cpu
-
-# Compiled anew for these tests: what numba keeps on disk knows nothing of changes in wrp/ops/formulas.py.
-os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="wrp-numba-")
-atexit.register(shutil.rmtree, os.environ["NUMBA_CACHE_DIR"], ignore_errors=True)
 
 # The tensors of the tests are small: threads cost more than they bring, above all beside other processes.
 torch.set_num_threads(1)
@@ -43,13 +33,3 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> No
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(params=["numpy", "compiled"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The test runs on both routes of the CPU, see wrp/ops/cpu.py."""
-    if request.param == "numpy":
-        monkeypatch.setattr(cpu, "_compiled", lambda: None)
-    elif cpu._compiled() is None:
-        pytest.skip("numba is not installed, or switched off")
-    return str(request.param)

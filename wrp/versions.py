@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 PACKAGES = (
     *("wrp", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "segmentation-models-pytorch"),
@@ -12,13 +11,7 @@ PACKAGES = (
 )
 
 
-# Results differ with it in the last digits.
-OPTIONAL = "numba"
-
-
 def versions() -> dict[str, str]:
     """Versions by package, and Python's; without packages that are not installed."""
     found = {package: version(package) for package in PACKAGES}
-    with contextlib.suppress(PackageNotFoundError):
-        found[OPTIONAL] = version(OPTIONAL)
     return found | {"Python": platform.python_version()}

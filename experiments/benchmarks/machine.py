@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 
-from wrp.versions import OPTIONAL, versions
+from wrp.versions import versions
 
 
 def machine() -> dict[str, Any]:
     """Hardware, threads, load, versions, and the commit if there is one."""
-    found = versions()
     gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "commit": commit(),
@@ -26,8 +25,7 @@ def machine() -> dict[str, Any]:
         "GPUs": gpus or "none",
         "system": platform.platform(),
         "load at the start": round(os.getloadavg()[0], 2),
-        OPTIONAL: found.pop(OPTIONAL, "none"),  # tables differ in it
-        "versions": found,
+        "versions": versions(),
     }
 
 

@@ -47,7 +47,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 # What may differ between the tables of a file.
-OF_TABLES = ("commit", "system", "cores", "threads", "numba", "load at the start")
+OF_TABLES = ("commit", "system", "cores", "threads", "load at the start")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def propagating(extent: Extent, _: Inputs) -> list[Part]:
 def votes(extent: Extent, _: Inputs) -> list[Part]:
     what = (
         "SegProp's four sources and the two-anchor fusion, flows given, against a straightforward vote that traces "
-        "four chains of flows anew for each frame, by route on the CPU (numba: `pip install 'wrp[fast]'`); × is how "
-        "many times as fast."
+        "four chains of flows anew for each frame; × is how many times as fast."
     )
     return [Part("Vote and fusion over the plain vote", what, voting(generated, extent.votes))]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from unittest.mock import patch
 
 import torch
 from clips import CLASSES, Given
@@ -17,7 +15,6 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.votes import vote_sources
 from wrp.flow.walk import walk_interval
-from wrp.ops import cpu
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.fusion import anchor_weights, blend_labels, elect
 from wrp.ops.vote import source_weights
@@ -77,17 +74,8 @@ def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
     return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in evidence]
 
 
-Route = Callable[[], AbstractContextManager[object]]
-
-
-def routes() -> dict[str, Route]:
-    """The routes on the CPU that are there, see wrp/ops/cpu.py."""
-    found: dict[str, Route] = {"numpy": lambda: patch.object(cpu, "_compiled", lambda: None)}
-    return found if cpu.compiled() is None else {"numba": nullcontext, **found}
-
-
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tuple[tuple[int, int], int]]) -> Rows:
-    """Voting and two-anchor fusion with flows given, against a straightforward vote, by route on the CPU.
+    """Voting and two-anchor fusion with flows given, against a straightforward vote.
 
     Args:
         make: The interval of so many frames of a size.
@@ -98,34 +86,29 @@ def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tu
         batch = make(every + 1, size)
         flows = [NeighbourFlow(*vars(f).values()) for f in FlowCache(DIS("medium", 1)).neighbours(batch, range(every))]
         given: FlowCache = Given(flows)  # type: ignore[assignment]
-        found: dict[tuple[str, str], list[Tensor]] = {}
-        there = routes()
+        ways = {
+            "plain": partial(straightforward_vote, batch, flows),
+            "vote": partial(our_vote, batch, given),
+            "fusion": partial(our_fusion, batch, given),
+        }
+        found: dict[str, list[Tensor]] = {}
 
-        def work(key: tuple[str, str], batch: ClipBatch = batch, found: dict = found, there: dict = there) -> None:
-            name, route = key
-            if name == "plain":
-                found[key] = straightforward_vote(batch, flows)  # noqa: B023, run in this round
-                return
-            with there[route]():
-                found[key] = {"vote": our_vote, "fusion": our_fusion}[name](batch, given)  # noqa: B023
+        def work(name: str, ways: dict = ways, found: dict = found) -> None:
+            found[name] = ways[name]()
 
-        keys = [("plain", ""), *((name, route) for route in there for name in ("vote", "fusion"))]
-        times = dict(zip(keys, least(max(3, 70 // every), *(partial(work, key) for key in keys)), strict=True))
-        frames, plain = every - 1, times["plain", ""]
-        for route in there:
-            pairs = zip(found["plain", ""], found["vote", route], strict=True)
-            same = torch.stack([(x == y).float().mean() for x, y in pairs])
-            rows.append(
-                {
-                    "frames": size_name(size),
-                    "K": every,
-                    "route": route,
-                    "plain vote, ms a frame": 1e3 * plain / frames,
-                    "vote, ms": 1e3 * times["vote", route] / frames,
-                    "fusion, ms": 1e3 * times["fusion", route] / frames,
-                    "vote ×": plain / times["vote", route],
-                    "fusion ×": plain / times["fusion", route],
-                    "equal pixels, %": 100 * float(same.mean()),
-                }
-            )
+        times = dict(zip(ways, least(max(3, 70 // every), *(partial(work, name) for name in ways)), strict=True))
+        frames, plain = every - 1, times["plain"]
+        same = torch.stack([(x == y).float().mean() for x, y in zip(found["plain"], found["vote"], strict=True)])
+        rows.append(
+            {
+                "frames": size_name(size),
+                "K": every,
+                "plain vote, ms a frame": 1e3 * plain / frames,
+                "vote, ms": 1e3 * times["vote"] / frames,
+                "fusion, ms": 1e3 * times["fusion"] / frames,
+                "vote ×": plain / times["vote"],
+                "fusion ×": plain / times["fusion"],
+                "equal pixels, %": 100 * float(same.mean()),
+            }
+        )
     return rows

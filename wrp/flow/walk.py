@@ -13,7 +13,6 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.spool import Spool
 from wrp.ops.chain import extend_near, start_chain
-from wrp.ops.cpu import compiled
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.types import ClipBatch
@@ -108,9 +107,7 @@ def from_both_sides(
     if sides.later is not None:
         for tensors in walk(sides.later, sides.homeward):
             from_later.push(tensors)
-    from_earlier = iter(()) if sides.earlier is None else walk(sides.earlier, sides.onward)
-    if compiled(*batch.labels.values()) is None:
-        from_earlier = ahead(from_earlier)  # compiled work has the other threads already
+    from_earlier = ahead(iter(()) if sides.earlier is None else walk(sides.earlier, sides.onward))
     for index in range(*batch.targets):
         if index in (sides.earlier, sides.later):
             yield index, None

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from wrp.ops.consistency import disagree, forward_backward_error
-from wrp.ops.cpu import add, compiled, either, zeros
+from wrp.ops.cpu import add, either, zeros
 from wrp.ops.warp import Sampler, compose, finite, out_of_frame, warp_labels
 
 
@@ -53,8 +53,6 @@ def start_chain(label: Tensor) -> Chain:
 
 def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
-    if fast := compiled(chain.flow, chain.error, flow_ji, flow_ij):
-        return Chain(*fast.extend_near(chain.flow, chain.error, flow_ji, flow_ij, alpha, beta))
     # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
     back, onward = Sampler(flow_ij, chain.flow).along(flow_ji)
     failed = disagree(flow_ji, back, alpha, beta)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import absolute_difference, backend, box_sums, compiled, either, quiet, serves, tensor
+from wrp.ops.cpu import absolute_difference, backend, box_sums, either, quiet, serves, tensor
 from wrp.ops.formulas import agree
 from wrp.ops.warp import Sampler, out_of_frame
 
@@ -66,8 +66,6 @@ def photometric_error_along(frame: Tensor, image: Sampler, flow: Tensor, window:
         flow: F_{j→a}, (B, 2, H, W) float32 in pixels.
         window: As for :func:`photometric_error`.
     """
-    if fast := compiled(frame, *image.values, flow):
-        return fast.mean_around(fast.difference_along(frame, *image.values, flow), window, 1 / 3)
     [warped] = image.along(flow)
     return photometric_error(to_unit(frame), warped, window)
 

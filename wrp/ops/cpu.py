@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from importlib import import_module
 from itertools import chain
 from typing import Any
 
@@ -47,27 +46,6 @@ def serves(*tensors: Tensor) -> bool:
             for tensor in tensors
         )
     )
-
-
-def compiled(*tensors: Tensor) -> Any:
-    """The module :mod:`wrp.ops.compiled`, or None where it cannot do the work: then numpy or torch does it.
-
-    Its loops ask no map for its size again, so all must have one.
-    """
-    return _compiled() if serves(*tensors) and len({one.shape[-2:] for one in tensors}) < 2 else None
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> Any:
-    try:
-        # Not with the package: it takes as long to import as everything else.
-        numba = import_module("numba")
-        return None if numba.config.DISABLE_JIT else import_module("wrp.ops.compiled")
-    except ModuleNotFoundError:  # the extra is not installed
-        return None
-    except Exception as error:  # not for this NumPy, or damaged; nothing depends on it
-        _log.warning("numba cannot be used, so that the CPU takes longer over some loops: %s", error)
-        return None
 
 
 def workers(name: str, count: int) -> ThreadPoolExecutor:

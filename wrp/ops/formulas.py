@@ -1,4 +1,4 @@
-"""Formulas for arrays of numpy, tensors of torch and, in compiled code, single numbers alike."""
+"""Formulas for arrays of numpy and tensors of torch alike."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch.nn import functional
 
 from wrp.ops.cpu import (
     backend,
-    compiled,
     convert,
     filter_rows_and_columns,
     hide,
@@ -110,9 +108,6 @@ def anchor_weights(evidence: Evidence) -> Tensor:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
     near = evidence.distance.clamp(min=0.5).pow(-NEARNESS)
-    maps = (evidence.labels, evidence.error, evidence.photometric)
-    if [one.dtype for one in maps] == [torch.uint8, torch.bool, torch.float16] and (fast := compiled(*maps)):
-        return fast.anchor_weights(*maps, near, _odds_of_halves(PHOTOMETRIC_SCALE), TRUST_IN_ERROR)
     near = near.view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
     photometric = convert(evidence.photometric, torch.float32)
@@ -127,14 +122,6 @@ def anchor_weights(evidence: Evidence) -> Tensor:
 
 def _odds(xp: Any, photometric: Any, scale: float) -> Any:
     return xp.exp(photometric * (-1 / scale)) + 1e-6
-
-
-@lru_cache(maxsize=1)
-def _odds_of_halves(scale: float) -> Tensor:
-    """The odds (65536,) float32 of all photometric errors in half precision, by their bits."""
-    halves = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):  # among them are numbers that no error has
-        return torch.from_numpy(_odds(np, halves, scale))
 
 
 def prefer_nearest(evidence: Evidence) -> Evidence:
@@ -175,9 +162,6 @@ def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple
     """The most probable class of :func:`blend` and its probability, see :func:`~wrp.ops.labels.decide`."""
     if not serves(evidence.labels, weights):
         return decide_frame(blend(evidence, weights, num_classes))
-    alike = evidence.labels.shape == weights.shape and evidence.labels.dtype == torch.uint8
-    if alike and (fast := compiled(evidence.labels, weights)):
-        return fast.blend_labels(evidence.labels, weights, _beside())
     labels, most, total = strongest(evidence.labels, weights, _kernel())
     known = evidence.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
     confidence = most.numpy() * (known / total.numpy().clip(1e-12))
@@ -234,8 +218,6 @@ def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     ranks = torch.tensor([order.index(one) for one in sums], dtype=torch.uint8)
     order += [0.0] * (len(sums) - len(order))
     shares = torch.tensor([of / everyone if everyone else 0.0 for everyone in sums for of in order])
-    if labels.dtype == torch.uint8 and (fast := compiled(labels)):
-        return fast.elect(labels, ranks, shares)
     # Which sources agree is a byte with a bit for each: the work is on bytes, and weights are looked up.
     xp, labels, bits = backend(labels, 2 ** torch.arange(count, dtype=torch.uint8, device=labels.device))
     chosen = highest = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from wrp.ops.cpu import backend, compiled, tensor
+from wrp.ops.cpu import backend, tensor
 from wrp.ops.warp import landing_index
 
 # Distances of the frames that vote on a frame in further rounds, on both sides; beside its own votes.
@@ -26,8 +25,6 @@ def push_labels(labels: Tensor, flow: Tensor) -> Tensor:
         (H, W) uint8, 255 where nothing lands. Of several pixels that land on one, the greatest class index wins, so
         that the result does not depend on the order of writing.
     """
-    if labels.dtype == torch.uint8 and (fast := compiled(labels, flow)):
-        return fast.push_labels(labels, flow)
     index = landing_index(flow[None])[0]
     height, width = labels.shape
     xp, ids = backend(labels)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.cpu import Images, add, backend, compiled, remap_is_exact, remap_labels, serves, tensor
+from wrp.ops.cpu import Images, add, backend, remap_is_exact, remap_labels, serves, tensor
 from wrp.ops.formulas import LOST, inside
 from wrp.types import IGNORE_INDEX
 
@@ -156,8 +156,6 @@ def warp_labels(labels: Tensor, flow: Tensor, ignore_index: int = IGNORE_INDEX) 
         (B, H, W), dtype of ``labels``.
     """
     bytes_alone = labels.dtype in (torch.uint8, torch.bool) and 0 <= ignore_index <= 255
-    if bytes_alone and (fast := compiled(labels, flow)):
-        return fast.warp_labels(labels, flow, ignore_index)
     if bytes_alone and serves(labels, flow) and remap_is_exact():
         return remap_labels(labels, finite(flow.float()), int(ignore_index))
     coords, valid = coordinates(flow)
@@ -177,8 +175,6 @@ def compose(flow_ji: Tensor, flow_ia: Tensor) -> Tensor:
         F_{j→a} (B, 2, H, W) float32. Where the point is not in frame i, the flow goes on as at the border of frame i, a
         smooth guess that keeps interpolation near the border sound.
     """
-    if fast := compiled(flow_ji, flow_ia):
-        return fast.compose(flow_ji, flow_ia)
     [onward] = Sampler(flow_ia).along(flow_ji)
     return add(flow_ji.float(), onward)
 
