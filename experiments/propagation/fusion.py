@@ -4,7 +4,6 @@ One constant is changed at a time from its default; each row is the mean mIoU ov
 --teacher, rows of the motion-error mask show warp-inpaint, without, the blend's motion-only labels.
 
     python experiments/propagation/fusion.py camvid --every 5 10 25 50
-    python experiments/propagation/fusion.py camvid --every 5 10 25 50 --census
     python experiments/propagation/fusion.py camvid --every 25 --teacher DIR/teacher.ckpt
 """
 
@@ -24,9 +23,8 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.modules.targets import Target
-from wrp.ops import consistency, cycle, fusion
+from wrp.ops import fusion
 from wrp.ops.labels import decide
-from wrp.ops.warp import Sampler
 from wrp.pipeline.report import markdown_table
 
 Variant = Callable[[Target, int], Tensor]
@@ -111,21 +109,14 @@ def targets(root: str, every: int, offset: int, teacher: str | None) -> Iterator
                 yield target, batch.hidden[position]
 
 
-def census_error_along(frame: Tensor, image: Sampler, flow: Tensor) -> Tensor:
-    return consistency.census_error(consistency.to_unit(frame), *image.along(flow))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
     parser.add_argument("--every", type=int, nargs="+", default=[25])
     parser.add_argument("--offset", type=int, default=0)
-    parser.add_argument("--census", action="store_true", help="compare census transforms instead of colours")
     parser.add_argument("--teacher", help="checkpoint for the rows of the motion-error mask")
     options = parser.parse_args()
-    if options.census:
-        cycle.photometric_error_along = census_error_along
-    scales = (0.1, 0.2, 0.4, 0.8) if options.census else (0.02, 0.04, 0.08, 0.16)
+    scales = (0.02, 0.04, 0.08, 0.16)
     rows = variants(options.teacher is not None, scales)
     table: dict[str, list[float]] = {name: [] for name in rows}
     header = ["", "mean"]

@@ -36,7 +36,7 @@ BY_MOTION = [
 BY_NETWORKS = [
     "semantic",
     *("inpaint:previous", "inpaint:nearest", "inpaint"),
-    *("refine:previous", "refine:nearest", "refine", "refine-steps"),
+    *("refine:previous", "refine:nearest", "refine"),
 ]
 DISTANCES = (1, 2, 3, 5, 8, 12, 18, 25)
 

@@ -19,8 +19,7 @@ from tests.modules.test_refinement import Constant, window
 from wrp import PropagationModule, RefinementModule
 from wrp.data.datasets import open_index
 from wrp.data.items import WindowItems
-from wrp.flow.cache import FlowCache, cached
-from wrp.modules.walking import walk_cycles
+from wrp.flow.cache import FlowCache
 from wrp.types import IGNORE_INDEX, ClipBatch, DataError, WrpError
 
 
@@ -92,13 +91,6 @@ def test_confidence_is_calibrated_at_the_distance_of_the_anchors_that_were_asked
     module.calibrate([hidden_at(interval(), 9)])
     assert module.calibration["motion:previous"].distance == 5
     assert module.calibration["motion"].distance == 1
-
-
-@pytest.mark.parametrize(("out", "back"), [(False, True), (True, False)])
-@pytest.mark.parametrize("crossed", [False, True])
-def test_one_way_out_goes_with_both_ways_back(out: bool, back: bool, crossed: bool) -> None:
-    cycles, _ = walk_cycles(window(), cached(Constant(out)), cached(Constant(back)), crossed)
-    assert {offset: len(cycle.labels) for offset, cycle in cycles.items()} == {-1: 2, 1: 2}
 
 
 def test_corrected_labels_are_learned_from() -> None:

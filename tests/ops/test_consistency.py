@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from tests.motions import MOTIONS, analytic_flow
-from wrp.ops.consistency import census_error, forward_backward_error, photometric_error, to_unit
+from wrp.ops.consistency import forward_backward_error, photometric_error, to_unit
 
 
 def constant(x: float, y: float = 0.0, height: int = 6, width: int = 10) -> Tensor:
@@ -86,24 +86,6 @@ def test_photometric_error_is_symmetric_and_zero_for_equal_frames() -> None:
     a, b = torch.rand(1, 3, 6, 6), torch.rand(1, 3, 6, 6)
     torch.testing.assert_close(photometric_error(a, b), photometric_error(b, a))
     assert not photometric_error(a, a).any()
-
-
-def test_census_error_sees_another_pattern_and_no_other_light() -> None:
-    frame = torch.rand(1, 3, 12, 14, generator=torch.Generator().manual_seed(0)) * 0.5
-    assert not census_error(frame, frame + 0.3).any()
-    error = census_error(frame, frame.flip(-1))
-    assert error.shape == (1, 12, 14)
-    assert 0.2 < error.mean() < 0.9
-
-
-def test_census_error_counts_neighbours_that_changed_sides() -> None:
-    frame, warped = torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 5, 5)
-    warped[..., 2, 2] = 1.0
-    # The pixel has eight neighbours that have become darker; each of them has one that has become brighter.
-    expected = torch.zeros(5, 5)
-    expected[1:4, 1:4] = 1 / 8 / 2
-    expected[2, 2] = 1 / 2
-    torch.testing.assert_close(census_error(frame, warped, window=1)[0], expected)
 
 
 def test_to_unit_maps_bytes_to_zero_and_one() -> None:

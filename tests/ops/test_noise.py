@@ -1,4 +1,4 @@
-"""Synthetic noise: it moves, drops and renames, and nothing else."""
+"""Synthetic noise: it moves, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wrp.ops.noise import THIN, corrupt, displace, drop_thin, swap_classes
+from wrp.ops.noise import displace
 
 IGNORE = 255
 
@@ -34,37 +34,14 @@ def test_a_displacement_grows_with_its_amplitude_and_differs_between_maps() -> N
     assert set(first.unique().tolist()) <= {0, 1, 2, IGNORE}
 
 
-def test_thin_parts_are_lost_and_wide_ones_are_not() -> None:
-    torch.manual_seed(0)
-    for _ in range(20):
-        lost = drop_thin(street())
-        assert torch.equal(lost[:, :45], street()[:, :45])
-        if not (lost == 2).any():
-            assert (lost[10:40, 50:53] == 0).all(), "what is beside the pole takes over"
-            break
-    else:
-        pytest.fail("the pole was never lost")
-    assert THIN > 3
-
-
-def test_a_class_takes_the_name_of_another_in_some_part() -> None:
-    torch.manual_seed(1)
-    changed = [swap_classes(street()) for _ in range(20)]
-    shares = [float((label != street()).float().mean()) for label in changed]
-    assert 0 < max(shares) <= 0.25 + 1e-6
-    for label in changed:
-        for old in range(3):
-            assert len(label[(street() == old) & (label != old)].unique()) <= 1
-
-
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 96)])
 def test_labels_of_any_size_are_taken_and_left_as_they_were(size: tuple[int, int]) -> None:
     torch.manual_seed(2)
     for fill in (3, IGNORE):
         labels = torch.full((3, *size), fill, dtype=torch.uint8)
         copy = labels.clone()
-        for noisy in (displace(labels, 3.0), corrupt(labels)):
-            assert noisy.shape == labels.shape
-            assert noisy.dtype == torch.uint8
-            assert set(noisy.unique().tolist()) <= {fill, IGNORE}
+        noisy = displace(labels, 3.0)
+        assert noisy.shape == labels.shape
+        assert noisy.dtype == torch.uint8
+        assert set(noisy.unique().tolist()) <= {fill, IGNORE}
         assert torch.equal(labels, copy)

@@ -65,7 +65,7 @@ def segmenter(kind: type[SegmentationModule] = SegmentationModule) -> Segmentati
 
 def refiner() -> RefinementModule:
     pl.seed_everything(3, verbose=False)
-    return RefinementModule(3, crops=2, crop_size=(32, 32), channels=(4, 8), flow=DIS("ultrafast"), corruption=0.5)
+    return RefinementModule(3, crops=2, crop_size=(32, 32), channels=(4, 8), flow=DIS("ultrafast"), displacement=0.5)
 
 
 def weights(path: Path) -> dict[str, Tensor]:

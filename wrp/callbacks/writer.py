@@ -178,8 +178,7 @@ class _Threads:
         if there is not None and there != content and not self._is_ours(path, there) and is_image(path):
             logger.warning("%s is not what was written there; it is kept", path)
             return self.noted.get(path, checksum(content))
-        if there != content:
-            write_content(path, content)
+        write_content(path, content)
         return checksum(content)
 
     def _is_ours(self, path: Path, content: bytes) -> bool:

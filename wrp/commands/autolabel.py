@@ -41,8 +41,8 @@ def add(verbs: Any) -> None:
     verb.add_argument("--anchors", metavar="FILE", help="keep the labels it lists, lines CLIP/FRAME; score the others")
     verb.add_argument(
         "--methods",
-        help="comma-separated; the last one is the result; also copy, vote, vote-once and refine-steps; any but "
-        "semantic as METHOD:previous, any but semantic and refine-steps as METHOD:nearest (default: "
+        help="comma-separated; the last one is the result; also copy, vote and vote-once; any but "
+        "semantic as METHOD:previous and METHOD:nearest (default: "
         "motion,semantic,inpaint,refine)",
     )
     verb.add_argument("--teacher", metavar="CKPT", help="checkpoint of a SegmentationModule instead of training one")

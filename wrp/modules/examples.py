@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +15,9 @@ from torch import Tensor
 
 from wrp.caching import count_bytes
 from wrp.ops.fusion import Evidence
-from wrp.ops.warp import warp
 
 Place = tuple[slice, slice]
 """Rows and columns of a part of a frame."""
-
-
-@dataclass
-class Visit:
-    """A frame j without a label as inference sees it, and the way to it from a labelled frame t.
-
-    Attributes:
-        evidence: What the anchors around j say about it.
-        semantic: The teacher's probabilities p^S_j, (C, H, W) float16.
-        flow: F_{t→j}, (2, H, W) float32 in pixels.
-        error: Motion-error mask of that way, (H, W) bool.
-    """
-
-    evidence: Evidence
-    semantic: Tensor
-    flow: Tensor
-    error: Tensor
-
-    def bring_home(self, probs: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """Bring what is refined in a part of j to the same part of t.
-
-        Args:
-            probs: (1, C, h, w).
-            place: The part of both frames.
-
-        Returns:
-            Probabilities (1, C, h, w) float32 and where they are known, (h, w) bool: the way is right, and ends in the
-            part.
-        """
-        flow = self.flow[:, place[0], place[1]].to(probs.device)
-        seen, valid = warp(probs, flow[None])
-        return seen, valid[0] & ~self.error[place].to(probs.device)
 
 
 @dataclass
@@ -62,22 +29,17 @@ class Walk:
         semantic: The teacher's probabilities p^S_t, (C, H, W) float16.
         cycles: For each offset k ≠ 0, the label of t after the cycle t → t+k → t.
         pairs: For each offset at which another anchor stands, its label brought to t: real one-way noise.
-        visits: For some offsets, the frame there without its label; empty unless training looks at such frames.
     """
 
     label: Tensor
     semantic: Tensor
     cycles: dict[int, Evidence]
     pairs: dict[int, Evidence]
-    visits: dict[int, Visit] = field(default_factory=dict)
 
     def nbytes(self) -> int:
         """Memory it takes."""
-        sources = [*self.cycles.values(), *self.pairs.values(), *(visit.evidence for visit in self.visits.values())]
-        maps = [self.label, self.semantic]
-        for visit in self.visits.values():
-            maps += [visit.semantic, visit.flow, visit.error]
-        return count_bytes(maps) + sum(count_bytes(vars(source).values()) for source in sources)
+        sources = [*self.cycles.values(), *self.pairs.values()]
+        return count_bytes([self.label, self.semantic]) + sum(count_bytes(vars(source).values()) for source in sources)
 
     def save(self, path: Path) -> None:
         """Write it to a file."""
@@ -89,9 +51,6 @@ class Walk:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         for kind in ("cycles", "pairs"):
             state[kind] = {offset: Evidence(**evidence) for offset, evidence in state[kind].items()}
-        for visit in state["visits"].values():
-            visit["evidence"] = Evidence(**visit["evidence"])
-        state["visits"] = {offset: Visit(**visit) for offset, visit in state["visits"].items()}
         return cls(**state)
 
 

@@ -49,12 +49,12 @@ class PropagationModule(BaseModule):
 
     Args:
         num_classes: Number of classes C.
-        methods: What to compute: ``copy``, ``motion``, ``vote-once``, ``vote``, ``semantic``, ``inpaint``, ``refine``
-            and ``refine-steps``, see :mod:`wrp.modules.propagators`. Both anchors are asked; ``motion:previous`` and
+        methods: What to compute: ``copy``, ``motion``, ``vote-once``, ``vote``, ``semantic``, ``inpaint`` and
+            ``refine``, see :mod:`wrp.modules.propagators`. Both anchors are asked; ``motion:previous`` and
             ``motion:nearest`` ask one, and so do the others but ``semantic``. The last one listed is the result.
             Subclasses add their own to :attr:`propagators`.
-        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last four.
-        refiner: Checkpoint of a RefinementModule, or the module; needed by the last two.
+        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last three.
+        refiner: Checkpoint of a RefinementModule, or the module; needed by the last one.
         flow: Flow estimator; None: DIS.
         calibration: JSON file of what :meth:`calibrate` has found; None: confidence is the label's probability mass.
         min_confidence: Labels that are less confident than this are predicted as 255; tests score all of them.
@@ -204,10 +204,8 @@ class PropagationModule(BaseModule):
         for index, target in self.targets(batch):
             if target is None:
                 continue
-            scored = index in batch.hidden
-            asked = [name for name, chosen in self.chosen.items() if scored or chosen.sequential]
-            labels = {method: self.label(method, target) for method in asked}
-            if scored:
+            if index in batch.hidden:
+                labels = {method: self.label(method, target) for method in self.methods}
                 error = None if target.evidence is None else motion_error(target.evidence)
                 yield index, labels, Truth(batch.hidden[index], target.distance, error)
 

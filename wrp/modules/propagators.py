@@ -9,7 +9,7 @@ import torch
 
 from wrp.flow.cache import FlowCache
 from wrp.flow.votes import vote_interval, vote_sources
-from wrp.modules.refining import Refine, RefineSteps
+from wrp.modules.refining import Refine
 from wrp.modules.targets import Labels, Propagator, Target
 from wrp.ops.fusion import anchor_weights, blend_labels, elect, hide_farther, motion_error
 from wrp.ops.labels import decide_frame
@@ -119,7 +119,6 @@ PROPAGATORS: dict[str, type[Propagator]] = {
     "semantic": Semantic,
     "inpaint": Inpaint,
     "refine": Refine,
-    "refine-steps": RefineSteps,
 }
 
 

@@ -20,18 +20,15 @@ from wrp.models.segmenter import EncoderView, encoder_name
 from wrp.modules.base import BaseModule
 from wrp.modules.examples import Place, Walk, WalkCache, draw_sources
 from wrp.modules.segmentation import load_segmenter
-from wrp.modules.walking import visit, walk_cycles
+from wrp.modules.walking import walk_cycles
 from wrp.ops.consistency import to_unit
 from wrp.ops.fusion import Evidence, gather
 from wrp.ops.labels import decide
-from wrp.ops.noise import corrupt, displace
-from wrp.types import IGNORE_INDEX, ClipBatch, Propagated, WrpError
+from wrp.ops.noise import displace
+from wrp.types import ClipBatch, Propagated, WrpError
 
 # Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**35
-
-# Frames without a label on each side of a labelled one that are looked at, where they count in training.
-VISITED_FRAMES = 8
 
 # Features of the image from a decoder.
 VIEW_CHANNELS = 16
@@ -58,18 +55,12 @@ class RefinementModule(BaseModule):
         pair_share: Share of the examples that use another anchor's label, where one is in reach.
         crossed: Whether a cycle goes out along the composed flow and back along the direct one, and the other way
             round; along one flow both ways it returns to its start however wrong the flow is.
-        flow_back: Another flow estimator for the way back of a cycle, to the same end; None: ``flow``.
         displacement: Smooth random displacement of each source of an example, standard deviation in pixels.
-        corruption: Probability that the sources of an example lose thin parts or have classes confused.
         crops: Examples per labelled frame and step.
         crop_size: Height and width of an example in pixels; smaller frames are used whole.
         losses: Weight of each loss, see :class:`~wrp.SegmentationModule`; None: cross-entropy alone.
         balance: Weight of rare classes in the cross-entropy, see :func:`~wrp.losses.segmentation.cross_entropy`.
         boundary: Weight of pixels near a border in the cross-entropy beyond that of others.
-        unlabelled: Weight of the cycle over frames without a label: what is refined there, from what inference gives,
-            is brought back to the labelled frame, where ``losses`` compare it with the truth.
-        consistency: Weight of the squared difference between what is refined at a frame without a label and at the
-            labelled one, where both see the same point.
         jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
             learned by heart soon.
         optimizer: ``adamw`` or ``sgd``.
@@ -83,7 +74,7 @@ class RefinementModule(BaseModule):
         net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
     """
 
-    frozen = ("teacher", "fold_teachers", "flow", "flow_back")
+    frozen = ("teacher", "fold_teachers", "flow")
     methods = ("refine",)
 
     def __init__(
@@ -95,16 +86,12 @@ class RefinementModule(BaseModule):
         interval: int | None = None,
         pair_share: float = 0.5,
         crossed: bool = True,
-        flow_back: FlowEstimator | None = None,
         displacement: float = 0.0,
-        corruption: float = 0.0,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
         losses: dict[str, float] | None = None,
         balance: float = 0.5,
         boundary: float = 0.0,
-        unlabelled: float = 0.0,
-        consistency: float = 0.0,
         jitter: float = 0.3,
         optimizer: str = "adamw",
         lr: float = 5e-3,
@@ -116,7 +103,7 @@ class RefinementModule(BaseModule):
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer, lr, weight_decay)
-        modules = ["net", "flow", "flow_back", "fold_teachers"] + ([] if isinstance(teacher, str) else ["teacher"])
+        modules = ["net", "flow", "fold_teachers"] + ([] if isinstance(teacher, str) else ["teacher"])
         self.save_hyperparameters(ignore=modules)
         self.num_classes = num_classes
         self.channels = channels
@@ -124,17 +111,13 @@ class RefinementModule(BaseModule):
         self.pair_share = pair_share
         self.crossed = crossed
         self.displacement = displacement
-        self.corruption = corruption
         self.crops = crops
         self.crop_size = crop_size
         self.losses = check_losses(losses or {"cross_entropy": 1.0})
         self.balance = balance
         self.boundary = boundary
-        self.unlabelled = unlabelled
-        self.consistency = consistency
         self.jitter = ColorJitter(jitter, jitter, jitter)
         self.flow = cached(flow if flow is not None else DIS())
-        self.flow_back = cached(flow_back) if flow_back is not None else self.flow
         self.teacher = load_segmenter(teacher, num_classes)
         if self.teacher is not None:
             self.freeze_part("teacher")
@@ -169,11 +152,9 @@ class RefinementModule(BaseModule):
 
     @torch.no_grad()
     def walk(self, window: ClipBatch) -> Walk:
-        """Follow the flow from the target to both ends of its window, and look at frames on the way if they count."""
-        cycles, pairs = walk_cycles(window, self.flow, self.flow_back, self.crossed)
-        needed = self.unlabelled or self.consistency
-        visits = visit(window, self.flow, self.semantic, VISITED_FRAMES) if needed else {}
-        return Walk(window.labels[window.targets[0]], self._semantic_at(window).half(), cycles, pairs, visits)
+        """Follow the flow from the target to both ends of its window."""
+        cycles, pairs = walk_cycles(window, self.flow, self.crossed)
+        return Walk(window.labels[window.targets[0]], self._semantic_at(window).half(), cycles, pairs)
 
     def _semantic_at(self, window: ClipBatch) -> Tensor:
         """p^S of a labelled frame, by a teacher that does not know its label, where there is one."""
@@ -201,28 +182,7 @@ class RefinementModule(BaseModule):
             inputs.append(example)
             labels.append(truth)
         loss = self.loss(self(stack_inputs(inputs)), torch.stack(labels))
-        if walk.visits:
-            loss = loss + self.loss_of_visit(walk, batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=self.crops)
-        return loss
-
-    def loss_of_visit(self, walk: Walk, window: ClipBatch) -> Tensor:
-        """Loss of what is refined at a frame without a label and brought back to the labelled one."""
-        offset = list(walk.visits)[int(torch.randint(len(walk.visits), ()))]
-        visit, target, place = walk.visits[offset], window.targets[0], self._draw_place(walk.label)
-        there = to_unit(window.frame(target + offset))
-        inputs = [self._look(there, visit.evidence.crop(*place), visit.semantic, place)]
-        if self.consistency:
-            inputs.append(self._example(walk, to_unit(window.frame(target)), place)[0])
-        probs = self(stack_inputs(inputs)).float().softmax(1)
-        seen, known = visit.bring_home(probs[:1], place)
-        loss = probs.new_zeros(())
-        if self.unlabelled:
-            truth = walk.label[place].to(probs.device).masked_fill(~known, IGNORE_INDEX)
-            loss = loss + self.unlabelled * self.loss(seen.clamp(min=1e-6).log(), truth[None])
-        if self.consistency:
-            difference = (seen - probs[1:]).square().sum(1)[0]
-            loss = loss + self.consistency * (difference * known).sum() / known.sum().clamp(min=1)
         return loss
 
     def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
@@ -294,8 +254,6 @@ class RefinementModule(BaseModule):
         labels = evidence.labels
         if self.displacement:
             labels = displace(labels, self.displacement)
-        if self.corruption and torch.rand(()) < self.corruption:
-            labels = corrupt(labels)
         return replace(evidence, labels=labels)
 
 

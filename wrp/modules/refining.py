@@ -11,10 +11,9 @@ from torch.nn import functional
 
 from wrp.models.refiner import refined, refiner_input
 from wrp.modules.targets import Labels, Propagator, Target
-from wrp.ops.chain import NeighbourFlow, extend_far, extend_near, start_chain
+from wrp.ops.chain import NeighbourFlow, extend_far, start_chain
 from wrp.ops.consistency import to_unit
-from wrp.ops.cycle import anchor_evidence, image_of
-from wrp.ops.fusion import Evidence, gather
+from wrp.ops.fusion import Evidence
 from wrp.ops.labels import decide_frame
 from wrp.ops.warp import warp
 from wrp.types import ClipBatch
@@ -108,42 +107,3 @@ class Refine(Propagator):
             if sum(chosen.needs_teacher for chosen in module.chosen.values()) == 1:  # nobody else needs them
                 other.forget()
         return self.answers[index].float().div_(255)
-
-
-class RefineSteps(Refine):
-    """Warp-refine at every step: the earlier anchor's label is refined in each frame and goes on from there.
-
-    The later anchor, where there is one, speaks through its composed flow.
-    """
-
-    takes_anchors = ("both", "previous")
-    sequential = True
-    voters = ()
-
-    def begin(self, module: Any, batch: ClipBatch) -> None:
-        """Start from the earlier anchor."""
-        self.batch = batch
-        first = min(batch.labels)
-        # Behind the last anchor and between two, frames come in the order in which labels go on; before the first
-        # anchor they do not, and nothing can go on.
-        self.index, self.labels = first, batch.labels[first]
-
-    def end(self) -> None:
-        """Let go of the interval."""
-        del self.batch, self.labels
-
-    def label(self, module: Any, target: Target) -> Labels:
-        """The refiner's decision, kept for the next frame."""
-        evidence = target.seen_from(self.anchors)
-        if target.index > self.index:
-            chain = start_chain(self.labels)
-            for at in range(self.index, target.index):  # one step, but where anchors were left out
-                [flow] = module.flow.between(self.batch, [at])
-                chain = extend_near(chain, flow.flow_bw, flow.flow_fw)
-            image, away = image_of(self.batch.frame(self.index)), int(evidence.distance[0])
-            stepped = anchor_evidence(self.labels, image, target.frame, chain, away)
-            evidence = gather([stepped, evidence.of_anchor(1)])
-        decision = decide_frame(self.answer(module, target, evidence))
-        if target.index > self.index:
-            self.index, self.labels = target.index, decision[0]
-        return decision

@@ -112,7 +112,6 @@ class Propagator:
         needs_motion: Whether :attr:`Target.evidence` is used.
         needs_teacher: Whether the teacher is asked.
         needs_refiner: Whether the refiner is asked.
-        sequential: Whether the label of a frame depends on those of the frames before it.
         takes_anchors: The values of ``anchors`` that make sense; none where labels of anchors are not used, else a clip
             whose labels have no pixel with a class stays unlabelled.
     """
@@ -120,7 +119,6 @@ class Propagator:
     needs_motion: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = False
     needs_refiner: ClassVar[bool] = False
-    sequential: ClassVar[bool] = False
     takes_anchors: ClassVar[tuple[str, ...]] = ANCHORS
 
     def __init__(self, anchors: str = "both") -> None:

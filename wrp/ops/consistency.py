@@ -78,43 +78,13 @@ def _mean_around(total: Tensor, window: int) -> Tensor:
     return functional.avg_pool2d(total / 3, window, 1, window // 2, count_include_pad=False)
 
 
-def census_error(frame: Tensor, warped: Tensor, window: int = 5, tolerance: float = 0.01) -> Tensor:
-    """Smoothed disagreement of the census transforms of a frame and of what was warped into it.
-
-    The transform says for each of the eight pixels around one whether it is darker, alike or brighter, so that a change
-    of the light is no error. On real clips :func:`photometric_error` is the better weight of an anchor, see
-    experiments/propagation/fusion.py.
-
-    Args:
-        frame: (B, 3, H, W) in [0, 1].
-        warped: (B, 3, H, W) in [0, 1].
-        window: As for :func:`photometric_error`.
-        tolerance: Grey levels in [0, 1] up to which two pixels are alike.
-
-    Returns:
-        (B, H, W) float32 in [0, 1].
-    """
-    differing = (_census(frame, tolerance) - _census(warped, tolerance)).abs().mean(1) / 2
-    return functional.avg_pool2d(differing, window, 1, window // 2, count_include_pad=False)
-
-
-def _census(frame: Tensor, tolerance: float) -> Tensor:
-    """(B, 8, H, W) of -1, 0 and 1."""
-    grey = frame.float().mean(1, keepdim=True)
-    height, width = grey.shape[-2:]
-    padded = functional.pad(grey, (1, 1, 1, 1), mode="replicate")
-    offsets = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]
-    around = torch.cat([padded[..., y : y + height, x : x + width] for y, x in offsets], 1) - grey
-    return (around > tolerance).float() - (around < -tolerance).float()
+def to_unit(frames: Tensor) -> Tensor:
+    """Frames (…, 3, H, W) uint8 as float32 in [0, 1]."""
+    xp, frames = backend(frames)
+    return tensor(xp.divide(frames, np.float32(255))) if xp is np else frames.to(torch.float32) / 255
 
 
 @lru_cache(maxsize=4)
 def _counts(height: int, width: int, window: int) -> Tensor:
     """How many colours of pixels of a frame are in the window around each of them."""
     return box_sums(torch.full((1, height, width), 3.0), window)
-
-
-def to_unit(frames: Tensor) -> Tensor:
-    """Frames (…, 3, H, W) uint8 as float32 in [0, 1]."""
-    xp, frames = backend(frames)
-    return tensor(xp.divide(frames, np.float32(255))) if xp is np else frames.to(torch.float32) / 255
