@@ -31,6 +31,8 @@ SIZES = {"walk": (7, 5), "ein Gang": (6, 11)}
 def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Path:
     """What autolabel leaves: the data set in ``root``, of which the first frame has a label, and the run in ``run``."""
     root, run = folder / "root", claim(folder / "run", RUN)
+    root.mkdir()
+    Settings(root=str(root), out=str(run), methods=("motion",)).claim_folder("none", {})
     random = np.random.default_rng(0)
     lines = []
     for clip, (height, width) in SIZES.items():
@@ -48,7 +50,6 @@ def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Pat
         shutil.copy(run / "labels" / clip / "00000.png", root / "labels" / clip / "00000.png")
     write_label_map(label_map, root / "classes.yaml")
     (run / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    Settings(root=str(root), out=str(run), methods=("motion",)).claim_folder("none", {})
     return folder
 
 
