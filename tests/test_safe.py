@@ -17,6 +17,7 @@ import pytest
 import segmentation_models_pytorch as smp
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from torchvision.models import _api as torchvision_api
 
 from tests.clips import make_folder
 from wrp import PropagationModule, RefinementModule, SegmentationModule
@@ -295,7 +296,7 @@ def test_only_classes_of_the_configuration_may_be_named_again(
 
 def test_a_checkpoint_names_no_metric_that_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *what, **_: asked.append(what))
+    monkeypatch.setattr(torchvision_api, "load_state_dict_from_url", lambda *what, **_: asked.append(what))
     net = {"class_path": "torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", "init_args": {}}
     path = network(tmp_path / "x.ckpt", net=net, _instantiator="pytorch_lightning.cli.instantiate_module")
     with pytest.raises(WrpError, match=r"x\.ckpt does not fit"):

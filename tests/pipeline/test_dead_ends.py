@@ -247,12 +247,15 @@ def test_a_check_that_is_told_to_stop_reads_no_more_files(root: Path, monkeypatc
 
     def counting(*args: Any) -> Any:
         read.append(None)
-        if len(read) == 3:
-            raise KeyboardInterrupt
         time.sleep(0.05)
         return work(*args)
 
+    def interrupted(results: Iterator[Any], **_: Any) -> Iterator[Any]:
+        yield next(results)
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(check, "_read", counting)
+    monkeypatch.setattr(check, "progress", interrupted)
     assert main(["data", "check", str(root)]) == 130
     assert len(read) < 10
 
