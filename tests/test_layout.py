@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "progress": {"stopping"},
     "outputs": {"types", "writing"},
     "writing": {"types"},
-    "locking": {"types"},
+    "locking": {"types", "writing"},
     "checkpoints": {"types", "writing"},
     "whole": set(),
     "opening": {"types", "whole"},

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from wrp.types import WrpError
+from wrp.types import WrpError, in_short
 from wrp.writing import replacing
 
 
@@ -33,8 +33,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         except OSError:
             raise
         except Exception as error:  # a damaged file raises whatever the unpickler met first
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise WrpError(f"{path} cannot be read as a checkpoint: {reason}") from error
+            raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write it; OSError if that fails. What is no local file is left to Lightning."""

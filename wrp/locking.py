@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wrp.types import WrpError
+from wrp.writing import refuse_link
 
 logger = logging.getLogger("wrp")
 
@@ -39,8 +40,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
         WrpError: If another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / ".lock").is_symlink():
-        raise WrpError(f"{folder / '.lock'} is a symbolic link, which nothing is written through; remove it")
+    refuse_link(folder / ".lock")
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
     _handles.add(handle)
     try:

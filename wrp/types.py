@@ -29,6 +29,11 @@ class DataError(WrpError):
     """A file or folder is missing, unreadable, or does not hold what its layout promises."""
 
 
+def in_short(error: BaseException) -> str:
+    """What an error says, in one short line; its kind, where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 @dataclass(frozen=True)
 class LabelMap:
     """What the values of label files mean.

@@ -73,10 +73,16 @@ def make_folder(folder: Path) -> Path:
             link = place
         elif (place / MARKER).is_file():
             if link is not None:
-                raise WrpError(f"{link} is a symbolic link, which nothing is written through; remove it")
+                refuse_link(link)
             break
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def refuse_link(path: Path) -> None:
+    """Raise WrpError where a file or a folder to write to is a symbolic link: what it leads to may be anybody's."""
+    if path.is_symlink():
+        raise WrpError(f"{path} is a symbolic link, which nothing is written through; remove it")
 
 
 def follow_links(folder: Path) -> Path:

@@ -110,7 +110,8 @@ def noted_checksums(out: Path, done: frozenset[tuple[str, int, int]]) -> dict[Pa
     """What is noted of the files of intervals to be written again; of those whose part is lost, in the manifest."""
     parts = [(part, _entries(part)) for part in sorted((out / PARTS).glob("*/*.jsonl"))]
     left = [entries for part, entries in parts if (part.parent.name, int(part.stem), len(entries)) not in done]
-    lost = _joined(out / "manifest.jsonl")
+    known = {(entry["clip"], entry["index"]) for _, entries in parts for entry in entries}
+    lost = [entry for entry in _joined(out / "manifest.jsonl") if (entry["clip"], entry["index"]) not in known]
     noted: dict[Path, str] = {}
     for entry in (*lost, *(entry for entries in left for entry in entries)):
         name = Path(entry["label"]).relative_to("labels")

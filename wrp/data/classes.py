@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wrp.data.reading import read_label
+from wrp.data.reading import map_of, read_label
 from wrp.types import IGNORE_INDEX, DataError, Frame, LabelMap
 
 
@@ -21,7 +21,7 @@ def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
     labels = [frame for frame in frames if frame.label is not None]
     for frame in labels:
         assert frame.label is not None
-        if has_class(read_label(frame.label, label_map if frame.confidence is None else label_map.written)):
+        if has_class(read_label(frame.label, map_of(frame, label_map))):
             return
     raise nothing_to_learn(len(labels), labels[0].label if labels else None)
 

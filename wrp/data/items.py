@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from wrp.caching import BoundedCache, count_bytes
 from wrp.data.classes import has_class
 from wrp.data.clips import intervals
-from wrp.data.reading import read_confidence, read_image, read_label
+from wrp.data.reading import map_of, read_confidence, read_image, read_label
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.types import IGNORE_INDEX, Clip, ClipBatch, DataError, Frame, FrameBatch, Interval, LabelMap, VideoFrame
@@ -314,5 +314,4 @@ def _label_or_nothing(frame: Frame, image: Tensor, label_map: LabelMap) -> Tenso
     size = (image.shape[1], image.shape[2])
     if frame.label is None:
         return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
-    # What was propagated is a file of this package.
-    return read_label(frame.label, label_map if frame.confidence is None else label_map.written, size)
+    return read_label(frame.label, map_of(frame, label_map), size)

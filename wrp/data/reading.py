@@ -11,7 +11,7 @@ from torch import Tensor
 from wrp.data.labelmaps import encode_colors, read_ids
 from wrp.data.video import read_video_frame
 from wrp.opening import opened_image
-from wrp.types import DataError, LabelMap, VideoFrame
+from wrp.types import DataError, Frame, LabelMap, VideoFrame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
 
@@ -50,6 +50,11 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
     return torch.from_numpy(
         encode_colors(label_map, values, path) if values.ndim == 3 else label_map.encode(values, path)
     )
+
+
+def map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
+    """What the values of a frame's label mean; what was propagated is a file of this package."""
+    return label_map if frame.confidence is None else label_map.written
 
 
 def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:

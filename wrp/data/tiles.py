@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wrp.data.reading import read_label
+from wrp.data.reading import map_of, read_label
 from wrp.progress import progress
 from wrp.types import Frame, LabelMap
 from wrp.writing import replacing
@@ -50,7 +50,7 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
         except Exception as error:  # a damaged file raises whatever its header means
             logger.warning("%s is damaged (%s) and made anew", path, error)
     rows = [
-        _tiles(read_label(frame.label, _map_of(frame, label_map)).numpy(), number, label_map.num_classes)
+        _tiles(read_label(frame.label, map_of(frame, label_map)).numpy(), number, label_map.num_classes)
         for number, frame in enumerate(progress(frames, desc="Indexing classes", unit="label"))
         if frame.label is not None
     ]
@@ -59,10 +59,6 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, found)
     return found
-
-
-def _map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
-    return label_map if frame.confidence is None else label_map.written
 
 
 def _key(frames: Sequence[Frame], label_map: LabelMap) -> str:

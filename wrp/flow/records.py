@@ -18,7 +18,7 @@ import numpy as np
 
 from wrp.flow.keys import KEY_BYTES
 from wrp.types import WrpError
-from wrp.writing import make_folder
+from wrp.writing import make_folder, refuse_link
 
 try:
     import fcntl
@@ -58,8 +58,7 @@ class FlowRecords:
         self._full = False
         try:
             make_folder(path.parent)
-            if path.is_symlink():
-                raise WrpError(f"{path} is a symbolic link, which nothing is written through; remove it")
+            refuse_link(path)
             if not self._is_mine():
                 if path.exists():
                     logger.warning("%s is no flow cache of this estimator or is damaged; it is made anew", path)

@@ -20,7 +20,7 @@ from safetensors.torch import save
 
 from wrp.hubs import hubs_limited
 from wrp.opening import check_archive, parse_json
-from wrp.types import WrpError
+from wrp.types import WrpError, in_short
 
 # Where a checkpoint says which class made it.
 CLASS_KEY = "wrp_class"
@@ -157,11 +157,6 @@ def _check_maker(settings: Any) -> None:
     maker = settings.get("_instantiator", MAKER) if isinstance(settings, dict) else MAKER
     if maker != MAKER:
         raise WrpError(f"its hyper-parameters want {maker!r} called, expected {MAKER}; do not use this file")
-
-
-def in_short(error: BaseException) -> str:
-    """What an error says, in one short line; its kind, where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def trusted_packages() -> list[str]:

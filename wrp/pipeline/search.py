@@ -14,7 +14,7 @@ import yaml
 from wrp.outputs import SEARCH, claim
 from wrp.pipeline.report import markdown_table
 from wrp.types import WrpError
-from wrp.writing import make_folder
+from wrp.writing import make_folder, refuse_link
 
 logger = logging.getLogger("wrp")
 
@@ -110,8 +110,7 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     out = claim(out, SEARCH)
     journal = out / "search.journal"
-    if journal.is_symlink():
-        raise WrpError(f"{journal} is a symbolic link, which nothing is written through; remove it")
+    refuse_link(journal)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),
         study_name=path.stem,
