@@ -5,7 +5,8 @@
 
 The other version generates two scenes, trains a teacher and a refiner on each, and labels them; this version labels the
 same scenes, and whatever else ``WRP_DATA`` holds of ``camvid`` and ``davis2016``, with the networks of the other, and
-the SHA-256 of labels and confidence of every method are compared. Both run in one thread, without numba.
+the SHA-256 of labels and confidence of every method are compared. Both run in one thread, without numba. What the other
+version has made in ``--out`` is used again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -51,12 +53,13 @@ def hashes(run: Path) -> dict[str, str]:
 def compare(before: Path, out: Path, real: bool, size: str, steps: tuple[int, int]) -> list[tuple[str, str, bool]]:
     """Label everything with both versions, and return each data set, method, and whether both agree."""
     shadow = out / "shadow"
-    shadow.mkdir(parents=True)
+    shadow.mkdir(parents=True, exist_ok=True)
     (shadow / "numba.py").write_text("raise ImportError('done without')\n")
     sets: dict[str, list[str]] = {}
     for seed in ("0", "1"):
         scene = str(out / f"scene-{seed}")
-        wrp(before, shadow, "data", "synthetic", scene, "--frames=25", f"--size={size}", f"--seed={seed}")
+        if not Path(scene).is_dir():
+            wrp(before, shadow, "data", "synthetic", scene, "--frames=25", f"--size={size}", f"--seed={seed}")
         sets[scene] = ["--label-every", "12"]
     if real:
         sets |= REAL
@@ -66,7 +69,9 @@ def compare(before: Path, out: Path, real: bool, size: str, steps: tuple[int, in
         first, second = (out / f"{name}-{version}" for version in ("before", "now"))
         command = ["autolabel", root, "--methods", ",".join(METHODS), "--seed=0", "--weights=none", *more]
         command += [f"--teacher-steps={steps[0]}", f"--refiner-steps={steps[1]}"]
-        wrp(before, shadow, *command, f"--out={first}")
+        if not (first / "metrics.json").is_file():
+            wrp(before, shadow, *command, f"--out={first}")
+        shutil.rmtree(second, ignore_errors=True)
         given = [f"--teacher={first / 'teacher.ckpt'}", f"--refiner={first / 'refiner.ckpt'}"]
         wrp(HERE, shadow, *command, *given, f"--out={second}")
         theirs, ours = hashes(first), hashes(second)
@@ -77,7 +82,7 @@ def compare(before: Path, out: Path, real: bool, size: str, steps: tuple[int, in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, help="source tree of the other version")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to; it must not be there yet")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--size", default="224x128", help="of the generated scenes, WxH (default: %(default)s)")
     parser.add_argument("--steps", type=int, nargs=2, default=(60, 40), help="of teacher and refiner (default: 60 40)")
     options = parser.parse_args()

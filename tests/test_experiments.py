@@ -22,8 +22,8 @@ from wrp.cli import main
 from wrp.data import tiles
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_label
-from wrp.modules.refining import Refine
 from wrp.pipeline.search import command_line, draw, read_sweep
+from wrp.propagation.methods.refine import Refine
 from wrp.versions import versions
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

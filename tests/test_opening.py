@@ -16,8 +16,8 @@ from wrp import opening
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_image
 from wrp.data.video import Video
+from wrp.errors import DataError
 from wrp.opening import parse_json, parse_yaml, read_json
-from wrp.types import DataError
 
 
 def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from tests.clips import make_davis, make_folder, make_images, make_video, picture, save
 from wrp.cli import main
+from wrp.errors import WrpError
 from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, owner_of, remove_temporary
-from wrp.types import WrpError
 from wrp.writing import MARKER, write_json
 
 MOTION = ["--methods=motion", "--label-every=4"]

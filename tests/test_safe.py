@@ -22,8 +22,8 @@ from torchvision.models import _api as torchvision_api
 from tests.clips import make_folder
 from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.cli import main
+from wrp.errors import WrpError
 from wrp.modules.segmentation import load_segmenter
-from wrp.types import WrpError
 
 EVIL = """
 from pathlib import Path

@@ -8,7 +8,8 @@ import torch
 
 from tests.clips import LABEL_MAP, bare_clip
 from wrp.caching import BoundedCache, count_bytes
-from wrp.types import IGNORE_INDEX, ClipBatch, DataError, Interval, LabelMap, WrpError
+from wrp.errors import DataError, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch, Interval, LabelMap
 
 
 def test_ids_become_indices_and_ignored_values_255() -> None:

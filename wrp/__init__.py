@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from wrp.callbacks.writer import LabelWriter
     from wrp.data.datamodule import VideoDataModule
     from wrp.data.imagemodule import ImageDataModule
-    from wrp.modules.propagation import PropagationModule
     from wrp.modules.refinement import RefinementModule
     from wrp.modules.segmentation import SegmentationModule
     from wrp.pipeline.autolabel import autolabel
     from wrp.pipeline.settings import Settings
+    from wrp.propagation.module import PropagationModule
 
 _HOME = {
     "ImageDataModule": "wrp.data.imagemodule",
     "LabelWriter": "wrp.callbacks.writer",
-    "PropagationModule": "wrp.modules.propagation",
+    "PropagationModule": "wrp.propagation.module",
     "RefinementModule": "wrp.modules.refinement",
     "SegmentationModule": "wrp.modules.segmentation",
     "Settings": "wrp.pipeline.settings",

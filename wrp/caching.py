@@ -33,6 +33,11 @@ class BoundedCache(Generic[Key, Value]):
             self.held_bytes -= self._size(self._items.popitem(last=False)[1])
         return value
 
+    def drop(self, key: Key) -> None:
+        """Let go of one value, if it is held."""
+        if key in self._items:
+            self.held_bytes -= self._size(self._items.pop(key))
+
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
     """Memory that the elements of these tensors take, in bytes."""

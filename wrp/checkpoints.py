@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from wrp.types import WrpError, in_short
+from wrp.errors import WrpError, in_short
 from wrp.writing import replacing
 
 

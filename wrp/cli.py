@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from wrp.commands import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
+from wrp.errors import WrpError
 from wrp.stopping import Terminated, stoppable
-from wrp.types import WrpError
 from wrp.versions import versions
 
 COMMANDS = (

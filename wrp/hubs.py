@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from wrp.types import WrpError
+from wrp.errors import WrpError
 
 _named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)
 

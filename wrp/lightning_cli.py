@@ -27,17 +27,17 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
 from wrp.data.semi import SemiDataModule
+from wrp.errors import WrpError
 from wrp.hubs import hubs_limited, texts_in
 from wrp.modules.base import BaseModule
 from wrp.modules.loading import SAFE, check_class, imports_limited, read_checkpoint, trusted_packages
-from wrp.modules.propagation import PropagationModule
 from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
+from wrp.propagation.module import PropagationModule
 from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import WrpError
 
 MODULES = (
     SegmentationModule,

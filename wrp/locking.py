@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wrp.types import WrpError
+from wrp.errors import WrpError
 from wrp.writing import refuse_link
 
 logger = logging.getLogger("wrp")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from wrp.types import DataError
+from wrp.errors import DataError
 from wrp.whole import refuse_cut
 
 # No others: Pillow tells formats by their content, and hands PostScript to a program that runs it.

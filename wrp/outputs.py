@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from wrp.types import WrpError
+from wrp.errors import WrpError
 from wrp.writing import MARKER, follow_links, names_in, require_writable, write_json
 
 RUN, LABELS, SELFTRAIN, SEARCH, FLOW, SCENE = "run", "labels", "selftrain", "search", "flow", "scene"

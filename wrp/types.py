@@ -12,26 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from wrp.errors import DataError
+
 if TYPE_CHECKING:  # else `wrp --help` would wait for torch
+    import torch
     from torch import Tensor
 
 IGNORE_INDEX = 255
 """Label of a pixel without a class: left out of every loss and score, written where nothing is known."""
 
 _UNKNOWN = 254
-
-
-class WrpError(Exception):
-    """A user's mistake, told in one message: what was got, what was expected, what to do, with the path."""
-
-
-class DataError(WrpError):
-    """A file or folder is missing, unreadable, or does not hold what its layout promises."""
-
-
-def in_short(error: BaseException) -> str:
-    """What an error says, in one short line; its kind, where it says nothing."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -257,6 +247,17 @@ class ClipBatch:
         # Frames that are read late were not there when the stretch went to its device.
         return frame.to(next(iter(self.labels.values())).device) if self.labels else frame
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
+        """The same on a device, but for frames that are read late."""
+        frames = self.frames
+        if isinstance(frames, list):
+            frames = [frame.to(device, non_blocking=non_blocking) for frame in frames]
+        labels, hidden = (
+            {index: label.to(device, non_blocking=non_blocking) for index, label in some.items()}
+            for some in (self.labels, self.hidden)
+        )
+        return replace(self, frames=frames, labels=labels, hidden=hidden)
+
 
 @dataclass
 class FrameBatch:
@@ -287,21 +288,22 @@ class FrameBatch:
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), weights=weights)
 
 
-@dataclass
-class Propagated:
+@dataclass(frozen=True)
+class Prediction:
     """The label of one frame.
 
     Attributes:
         clip: Name of the clip.
         stem: Name of the frame.
         index: Index of the frame in the clip.
-        method: What made the label: a propagation method, or ``anchor`` for a label that was given.
+        method: What made the label: a propagation method, or ``anchor`` for a keyframe's label, which was given.
         labels: (H, W) uint8, class indices and 255.
         confidence: (H, W) float32 in [0, 1]: how sure the label is, 0 where unlabelled.
-        anchors: Indices of the anchors that were asked, or around the frame where the method asks none.
-        distance: Frames to the nearest of them; None where there is none.
-        source: (H, W) uint8, who says the same as the label: 1 the earlier or only anchor, 2 the later one, 4 the
-            teacher, and sums of these; None where nobody was asked.
+        keyframes: Indices in the clip of the keyframes that were used, or that are around the frame where the method
+            uses none; in temporal order.
+        distances: Frames to each of them.
+        provenance: (H, W) uint8, which of what the method was given agrees with the label: 1 the earlier or only
+            keyframe, 2 the later one, 4 the teacher, and sums of these; None where it was given none of them.
     """
 
     clip: str
@@ -310,6 +312,11 @@ class Propagated:
     method: str
     labels: Tensor
     confidence: Tensor
-    anchors: tuple[int, ...] = ()
-    distance: int | None = None
-    source: Tensor | None = None
+    keyframes: tuple[int, ...] = ()
+    distances: tuple[int, ...] = ()
+    provenance: Tensor | None = None
+
+    @property
+    def distance(self) -> int | None:
+        """Frames to the nearest of the keyframes; None where there is none."""
+        return min(self.distances, default=None)

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from wrp.types import LabelMap, WrpError
+from wrp.errors import WrpError
+from wrp.types import LabelMap
 
 logger = logging.getLogger("wrp")
 

@@ -71,7 +71,7 @@ class Parts:
         wait(self.device)
         started = time.perf_counter()
         with torch.inference_mode(), torch.autocast(self.device.type, self.half, enabled=self.amp):
-            for _ in module.propagate(batch):
+            for _ in module.session(batch):
                 pass
         wait(self.device)
         return time.perf_counter() - started

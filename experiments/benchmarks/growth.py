@@ -53,11 +53,11 @@ def measure_here(case: Case) -> dict[str, float]:
     size = (case.height, case.width, case.classes)
     batch = rolling_interval(case.frames, *size)
     before = memory_of_this_process("VmRSS")
-    for _ in module.propagate(rolling_interval(WARM_UP, *size)):
+    for _ in module.session(rolling_interval(WARM_UP, *size)):
         pass
     module.flow = FlowCache(DIS("ultrafast", 1))  # the first knows these frames
     started = time.perf_counter()
-    for _ in module.propagate(batch):
+    for _ in module.session(batch):
         pass
     seconds = time.perf_counter() - started
     peak = memory_of_this_process("VmHWM")

@@ -77,5 +77,5 @@ def propagation(
 
 
 def propagate(batch: ClipBatch, flow: FlowCache) -> None:
-    for _ in PropagationModule(CLASSES, ["motion"], flow=flow).propagate(batch):
+    for _ in PropagationModule(CLASSES, ["motion"], flow=flow).session(batch):
         pass

@@ -14,11 +14,11 @@ from measuring import Rows
 
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
+from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.report import read_metrics
-from wrp.types import WrpError
 
 sys.path.append(str(Path(__file__).parents[1] / "propagation"))
 from methods import BY_MOTION, Masks, score

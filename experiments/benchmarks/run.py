@@ -39,8 +39,9 @@ from voting import voting
 
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
+from wrp.errors import WrpError
 from wrp.opening import read_json
-from wrp.types import ClipBatch, WrpError
+from wrp.types import ClipBatch
 from wrp.writing import write_json, write_text
 
 RESULTS = Path(__file__).parent / "results"

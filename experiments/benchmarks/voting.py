@@ -14,7 +14,7 @@ from torch.nn import functional
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.votes import vote_sources
-from wrp.flow.walk import walk_interval
+from wrp.flow.walk import WarpedLabels
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.fusion import anchor_weights, blend_labels, elect
 from wrp.ops.vote import source_weights
@@ -66,12 +66,13 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
 
 
 def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    return [elect(*sources)[0] for _, sources in vote_sources(batch, flow) if sources is not None]
+    return [elect(*sources)[0] for _, sources in vote_sources(batch, flow)]
 
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    evidence = (e for _, e in walk_interval(batch, flow) if e is not None)
-    return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in evidence]
+    with WarpedLabels(batch, flow) as made:
+        warped = [made.at(index) for index in range(*batch.targets) if index not in batch.labels]
+    return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in warped]
 
 
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tuple[tuple[int, int], int]]) -> Rows:

@@ -19,18 +19,18 @@ from wrp import PropagationModule
 from wrp.callbacks.writer import SOURCE_PALETTE, LabelWriter
 from wrp.data.datasets.generated import label_map
 from wrp.flow.dis import DIS
-from wrp.types import Propagated
+from wrp.types import Prediction
 
 
-def encode(results: list[Propagated]) -> int:
+def encode(results: list[Prediction]) -> int:
     """Encode labels, confidence and source of each frame; returns the bytes of all."""
     palette, total = label_map(CLASSES).palette, 0
     for result in results:
         labels = Image.fromarray(result.labels.numpy())
         labels.putpalette(palette)
         pictures = [labels, Image.fromarray((result.confidence.numpy() * 255).round().astype(np.uint8))]
-        if result.source is not None:
-            pictures.append(Image.fromarray(result.source.numpy()))
+        if result.provenance is not None:
+            pictures.append(Image.fromarray(result.provenance.numpy()))
             pictures[-1].putpalette(SOURCE_PALETTE)
         for picture in pictures:
             buffer = io.BytesIO()
@@ -39,7 +39,7 @@ def encode(results: list[Propagated]) -> int:
     return total
 
 
-def write(results: list[Propagated], out: Path) -> None:
+def write(results: list[Prediction], out: Path) -> None:
     """Write them as ``trainer.predict`` does: atomically, synchronised with the disk, with the manifest."""
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(label_map=label_map(CLASSES)))
     module: Any = SimpleNamespace(methods=["motion"])
@@ -59,7 +59,7 @@ def measure(sizes: Sequence[tuple[int, int]], frames: int, repeats: int, folder:
     rows = []
     for size in sizes:
         module = PropagationModule(CLASSES, ["motion"], flow=DIS("ultrafast", 1))
-        results = list(module.propagate(interval(*size, frames)))
+        results = list(module.session(interval(*size, frames)))
         out = folder / f"written-{size_name(size)}"
         times = timed(repeats, lambda r=results: encode(r), lambda r=results, o=out: write(r, o))
         raw, ours = (frames / statistics.median(runs) for runs in times)

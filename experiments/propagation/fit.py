@@ -11,6 +11,7 @@ number of pixels from each.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,10 +23,10 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.flow.walk import walk_interval
+from wrp.flow.walk import WarpedLabels
 from wrp.ops.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, Evidence
 from wrp.pipeline.report import markdown_table
-from wrp.types import IGNORE_INDEX
+from wrp.types import IGNORE_INDEX, ClipBatch
 
 HEADER = [
     "fitted on",
@@ -54,6 +55,13 @@ def features(evidence: Evidence) -> Tensor:
     return torch.stack((distance, evidence.photometric.float(), evidence.error.float(), direct.float()), 1)
 
 
+def warped_at_hidden(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evidence]]:
+    """The labels of the keyframes, warped into each hidden frame of an interval."""
+    with WarpedLabels(batch, flow) as warped:
+        for at in sorted(batch.hidden):
+            yield at, warped.at(at)
+
+
 def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache) -> Pixels:
     """The pixels of hidden frames where some sources are right and others are not."""
     index = select_clips(open_index(root), clips, every, 0)
@@ -63,8 +71,8 @@ def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache)
     found: list[Pixels] = []
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
-        for at, evidence in walk_interval(batch, flow):
-            if evidence is None or at not in batch.hidden or len(evidence.labels) < SOURCES:
+        for at, evidence in warped_at_hidden(batch, flow):
+            if len(evidence.labels) < SOURCES:
                 continue
             truth = batch.hidden[at]
             right = evidence.labels == truth

@@ -22,39 +22,39 @@ from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.modules.targets import Target
 from wrp.ops import fusion
 from wrp.ops.labels import decide
 from wrp.pipeline.report import markdown_table
+from wrp.propagation.methods.base import Known
 
-Variant = Callable[[Target, int], Tensor]
-
-
-def blend(target: Target, num_classes: int) -> Tensor:
-    return fusion.blend(target.evidence, fusion.anchor_weights(target.evidence), num_classes)
+Variant = Callable[[Known, int], Tensor]
 
 
-def nearest(target: Target, num_classes: int) -> Tensor:
-    near = target.seen_from("nearest")
+def blend(frame: Known, num_classes: int) -> Tensor:
+    return fusion.blend(frame.warped, fusion.anchor_weights(frame.warped), num_classes)
+
+
+def nearest(frame: Known, num_classes: int) -> Tensor:
+    near = fusion.prefer_nearest(frame.warped)
     return fusion.blend(near, fusion.anchor_weights(near), num_classes)
 
 
-def previous(target: Target, num_classes: int) -> Tensor:
-    first = target.seen_from("previous")
+def previous(frame: Known, num_classes: int) -> Tensor:
+    first = frame.warped.of_anchor(0)
     return fusion.blend(first, first.known.float(), num_classes)
 
 
-def inpaint(target: Target, num_classes: int) -> Tensor:
-    return fusion.inpaint(blend(target, num_classes), fusion.motion_error(target.evidence), target.semantic)
+def inpaint(frame: Known, num_classes: int) -> Tensor:
+    return fusion.inpaint(blend(frame, num_classes), fusion.motion_error(frame.warped), frame.teacher_probs())
 
 
 def photometric_alone(threshold: float) -> Variant:
     """Inpaint wherever every source differs from the frame by more than a threshold."""
 
-    def variant(target: Target, num_classes: int) -> Tensor:
-        evidence = target.evidence
+    def variant(frame: Known, num_classes: int) -> Tensor:
+        evidence = frame.warped
         error = ((evidence.photometric > threshold) | ~evidence.known).all(0)
-        return fusion.inpaint(blend(target, num_classes), error, target.semantic)
+        return fusion.inpaint(blend(frame, num_classes), error, frame.teacher_probs())
 
     return variant
 
@@ -62,11 +62,11 @@ def photometric_alone(threshold: float) -> Variant:
 def with_constants(variant: Variant, **constants: float) -> Variant:
     """The same with other constants of the module."""
 
-    def changed(target: Target, num_classes: int) -> Tensor:
+    def changed(frame: Known, num_classes: int) -> Tensor:
         before = {name: getattr(fusion, name) for name in constants}
         for name, value in constants.items():
             setattr(fusion, name, value)
-        result = variant(target, num_classes)
+        result = variant(frame, num_classes)
         for name, value in before.items():
             setattr(fusion, name, value)
         return result
@@ -96,7 +96,7 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
     return rows
 
 
-def targets(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Target, Tensor]]:
+def frames(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Known, Tensor]]:
     """Every hidden frame of a data set with its truth."""
     index = select_clips(open_index(root), None, every, offset)
     methods = ["inpaint"] if teacher else ["motion"]
@@ -104,9 +104,9 @@ def targets(root: str, every: int, offset: int, teacher: str | None) -> Iterator
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
-        for position, target in module.targets(batch):
-            if target is not None:
-                yield target, batch.hidden[position]
+        for frame in module.session(batch, only=batch.hidden).frames():
+            assert frame.known is not None
+            yield frame.known, batch.hidden[frame.known.index]
 
 
 def main() -> None:
@@ -126,9 +126,9 @@ def main() -> None:
             header.append(f"{Path(root).name} K={every}")
             counts = {name: torch.zeros(num_classes, num_classes + 1, dtype=torch.long) for name in rows}
             with torch.inference_mode():
-                for target, truth in targets(root, every, options.offset, options.teacher):
+                for frame, truth in frames(root, every, options.offset, options.teacher):
                     for name, variant in rows.items():
-                        labels, _ = decide(variant(target, num_classes)[None])
+                        labels, _ = decide(variant(frame, num_classes)[None])
                         counts[name] += confusion(labels[0], truth, num_classes)
             for name, matrix in counts.items():
                 table[name].append(100 * mean_iou(matrix).item())

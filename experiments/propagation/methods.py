@@ -76,7 +76,7 @@ def score(
     masks: Masks = defaultdict(list)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=name, unit="interval"):
-            for _, labels, truth in module.at_hidden(items[number]):
+            for labels, truth in module.at_hidden(items[number]):
                 module.test_score.update_frame(labels, truth)
                 if index.binary:
                     for method in methods:

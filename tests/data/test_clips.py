@@ -6,7 +6,8 @@ import pytest
 from tests.clips import LABEL_MAP, bare_clip, make_folder, picture, save
 from wrp.data.clips import ClipIndex, hide_labels, intervals, label_beside, list_images, make_clip, select_clips
 from wrp.data.datasets import open_index
-from wrp.types import Clip, DataError, Frame
+from wrp.errors import DataError
+from wrp.types import Clip, Frame
 
 
 def index_of(*clips: Clip) -> ClipIndex:

@@ -8,7 +8,8 @@ import torch
 from tests.clips import HEIGHT, WIDTH, make_camvid, make_davis, make_folder, make_images, picture, save
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.imagemodule import ImageDataModule
-from wrp.types import ClipBatch, DataError, FrameBatch
+from wrp.errors import DataError
+from wrp.types import ClipBatch, FrameBatch
 
 CROP = (16, 24)
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from tests.clips import CLASSES_YAML, LABEL_MAP
 from wrp.data.labelmaps import EXAMPLE, encode_colors, map_from_palettes, read_label_map, write_label_map
-from wrp.types import DataError, LabelMap
+from wrp.errors import DataError
+from wrp.types import LabelMap
 
 
 def written(folder: Path, text: str) -> Path:

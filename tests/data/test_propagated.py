@@ -9,7 +9,7 @@ from tests.clips import id_picture, make_davis, make_folder, save
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.sampling import TrainSampler
-from wrp.types import DataError
+from wrp.errors import DataError
 from wrp.writing import checksum
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from tests.clips import LABEL_MAP, id_picture, picture, save
 from wrp import opening
 from wrp.data.reading import read_image, read_label
-from wrp.types import DataError, LabelMap
+from wrp.errors import DataError
+from wrp.types import LabelMap
 
 INDICES = torch.from_numpy(id_picture(0, (0, 1, 2)))
 

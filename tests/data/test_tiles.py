@@ -9,7 +9,8 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.sampling import TrainSampler
 from wrp.data.tiles import TILE, class_tiles
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.types import DataError, Frame
+from wrp.errors import DataError
+from wrp.types import Frame
 
 
 def frame(folder: Path, name: str, ids: np.ndarray) -> Frame:

@@ -17,7 +17,8 @@ from wrp.data.datasets import open_index
 from wrp.data.items import FrameItems, IntervalItems
 from wrp.data.reading import read_image
 from wrp.data.video import Video
-from wrp.types import DataError, VideoFrame
+from wrp.errors import DataError
+from wrp.types import VideoFrame
 
 HEIGHT, WIDTH = 48, 64
 

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from tests.flow.base import FlowEstimatorTester, texture
+from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.types import ClipBatch, FramePair, WrpError
+from wrp.types import ClipBatch, FramePair
 
 
 class Counting(FlowEstimator):

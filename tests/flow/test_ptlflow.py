@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tests.flow.base import FlowEstimatorTester
+from wrp.errors import WrpError
 from wrp.flow import ptlflow
-from wrp.types import WrpError
 
 installed = pytest.mark.skipif(not ptlflow._PTLFLOW, reason="ptlflow is not installed")
 

@@ -5,7 +5,7 @@ from wrp.flow import resizing
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.resizing import KEPT, Resizer, resize_flow, resize_frames
-from wrp.modules.propagation import PropagationModule
+from wrp.propagation.module import PropagationModule
 from wrp.types import ClipBatch
 
 SIZE = (40, 60)
@@ -69,7 +69,7 @@ def test_propagation_magnifies_each_frame_once_for_each_anchor(resized: list[tor
     label = torch.zeros(64, 96, dtype=torch.uint8)
     names = [f"{number:02d}" for number in range(count)]
     batch = ClipBatch("clip", names, 0, list(clip), {0: label, count - 1: label}, (0, count))
-    list(PropagationModule(2, flow=FlowCache(DIS())).propagate(batch))
+    list(PropagationModule(2, flow=FlowCache(DIS())).session(batch))
     assert count <= len(resized) <= 2 * count + 2
 
 

@@ -18,11 +18,8 @@ from wrp.types import IGNORE_INDEX, ClipBatch
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
 def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch) -> None:
     cache = FlowCache(DIS())
-    for index, sources in vote_sources(batch, cache):
-        assert (sources is None) == (index in batch.labels)
-        if sources is None:
-            continue
-        labels, weights = sources
+    for index, (labels, weights) in vote_sources(batch, cache):
+        assert index not in batch.labels
         expected = []
         for anchor in sorted(batch.labels):
             step = 1 if index > anchor else -1
@@ -40,9 +37,8 @@ def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch)
 
 
 def test_the_nearer_anchor_has_more_votes() -> None:
-    shares = [
-        s[1][0] / s[1][2] for _, s in vote_sources(INTERVALS["between two anchors"], FlowCache(DIS())) if s is not None
-    ]
+    found = vote_sources(INTERVALS["between two anchors"], FlowCache(DIS()))
+    shares = [weights[0] / weights[2] for _, (_, weights) in found]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 1 > shares[-1]
 
@@ -86,7 +82,7 @@ def test_a_round_is_the_mean_of_the_frames_around_brought_along_the_flow() -> No
 
 def test_anchors_may_be_chosen() -> None:
     batch = INTERVALS["between two anchors"]
-    sources = {i: said[0] for i, said in vote_sources(batch, FlowCache(DIS())) if said is not None}
+    sources = {i: said[0] for i, said in vote_sources(batch, FlowCache(DIS()))}
     for anchors, chosen in (("previous", slice(0, 2)), ("nearest", None)):
         for index, soft in vote_interval(batch, FlowCache(DIS()), 5, 0, anchors):
             if index in batch.labels:
@@ -113,11 +109,20 @@ def test_the_elected_label_has_the_greatest_share_of_the_soft_votes(anchors: str
     batch = INTERVALS["between two anchors"]
     soft = dict(vote_interval(batch, FlowCache(DIS()), 5, 0, anchors))
     for index, sources in vote_sources(batch, FlowCache(DIS()), anchors):
-        if sources is None:
-            continue
         label, share = elect(*sources)
         torch.testing.assert_close(share, soft[index].amax(0))
         assert torch.equal(label == IGNORE_INDEX, share == 0)
         known = label != IGNORE_INDEX
         votes = soft[index].gather(0, label.long().clamp(max=4)[None])[0]
         torch.testing.assert_close(votes[known], share[known])
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_votes_of_some_frames_are_those_of_all(rounds: int) -> None:
+    batch = INTERVALS["last, with its end"]
+    whole = dict(vote_interval(batch, FlowCache(DIS()), 5, rounds))
+    some = dict(vote_interval(batch, FlowCache(DIS()), 5, rounds, wanted={5, 8, 10}))
+    assert list(some) == [5, 8, 10]
+    assert all(torch.equal(soft, whole[index]) for index, soft in some.items())
+    sources = dict(vote_sources(batch, FlowCache(DIS()), wanted={5, 8, 10}))
+    assert list(sources) == [5, 8]

@@ -14,7 +14,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
 from wrp.flow.spool import Spool
-from wrp.flow.walk import Sides, walk_interval
+from wrp.flow.walk import Sides, WarpedLabels
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
@@ -57,6 +57,12 @@ def anew(batch: ClipBatch, cache: FlowCache, anchor: int, index: int) -> Evidenc
     return said
 
 
+def warped(batch: ClipBatch, cache: FlowCache, within: range | None = None) -> dict[int, Evidence]:
+    """The labels of the keyframes, warped into each frame that is no keyframe."""
+    with WarpedLabels(batch, cache, within) as made:
+        return {i: made.at(i) for i in within or range(*batch.targets) if i not in batch.labels}
+
+
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
 @pytest.mark.parametrize("memory", [0, 2**25], ids=["on disk", "in memory"])
 @pytest.mark.parametrize("direct", [False, True], ids=["composed", "and direct"])
@@ -66,16 +72,22 @@ def test_evidence_is_that_of_chains_composed_anew(
     monkeypatch.setattr(walk, "SPOOL_BYTES", memory)
     cache = FlowCache(DIS())
     cache.any_frames = direct
-    results = list(walk_interval(batch, cache))
-    assert [index for index, _ in results] == list(range(*batch.targets))
-    for index, evidence in results:
-        assert (evidence is None) == (index in batch.labels)
-        if evidence is None:
-            continue
+    for index, evidence in warped(batch, cache).items():
         expected = gather([anew(batch, cache, anchor, index) for anchor in sorted(batch.labels)])
         assert len(evidence.labels) == len(batch.labels) * (1 + direct)
         for name, found in vars(evidence).items():
             assert torch.equal(found, getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("within", [range(5, 8), range(7, 10), range(7, 8)])
+def test_a_part_of_an_interval_costs_less_and_is_the_same(within: range) -> None:
+    batch, cache, whole = INTERVALS["between two anchors"], FlowCache(DIS()), FlowCache(DIS())
+    expected, asked = warped(batch, whole), []
+    cache.register_forward_hook(lambda *_: asked.append(1))
+    for index, evidence in warped(batch, cache, within).items():
+        for name, found in vars(evidence).items():
+            assert torch.equal(found, getattr(expected[index], name)), name
+    assert len(asked) == (within.stop - 5) + (10 - within.start)
 
 
 class Drifting(DIS):
@@ -95,7 +107,7 @@ def test_a_direct_flow_ends_the_drift() -> None:
     right = {}
     for direct in (False, True):
         cache.any_frames = direct
-        said = [evidence for _, evidence in walk_interval(batch, cache)][-1]
+        said = warped(batch, cache)[10]
         inner = (slice(5, -5), slice(25, -5))
         right[direct] = (said.labels[-1] == expected)[inner].double().mean()
     assert label.unique().numel() > 4
@@ -104,7 +116,7 @@ def test_a_direct_flow_ends_the_drift() -> None:
 
 def test_each_neighbouring_flow_is_estimated_once() -> None:
     cache = FlowCache(DIS())
-    list(walk_interval(INTERVALS["between two anchors"], cache))
+    warped(INTERVALS["between two anchors"], cache)
     assert cache.misses == 6
     assert cache.hits == 4
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from tests.fuzz.damage import altered, damaged, plain
 from wrp import SegmentationModule
+from wrp.errors import WrpError
 from wrp.modules.loading import load_module
-from wrp.types import WrpError
 
 CHECKPOINT: dict[str, Any] = {
     "state_dict": {"net.weight": torch.arange(6.0).reshape(2, 3, 1, 1), "net.bias": torch.ones(2)},

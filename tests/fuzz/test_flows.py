@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from tests.flow.test_cache import Counting, stretch
 from tests.fuzz.damage import damaged, png
+from wrp.errors import DataError
 from wrp.flow import stored
 from wrp.flow.cache import FlowCache
 from wrp.flow.stored import read_flow
-from wrp.types import DataError
 
 FLOW = np.random.default_rng(0).normal(0, 5, (2, 6, 9)).astype(np.float32)
 

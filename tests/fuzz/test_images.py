@@ -22,7 +22,8 @@ from tests.clips import LABEL_MAP, id_picture, picture, save
 from tests.fuzz.damage import chunk, damaged, png
 from wrp.data.labelmaps import map_from_palettes, read_ids
 from wrp.data.reading import read_confidence, read_image, read_label
-from wrp.types import DataError, LabelMap
+from wrp.errors import DataError
+from wrp.types import LabelMap
 
 HEIGHT, WIDTH = 12, 20
 PALETTE = [value % 256 for value in range(768)]

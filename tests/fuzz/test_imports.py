@@ -15,10 +15,10 @@ from pycocotools import mask as masks
 
 from tests.exports import CLASSES, SIZES, export, make_run
 from tests.fuzz.damage import altered, damaged
+from wrp.errors import WrpError
 from wrp.pipeline.exporting import coco
 from wrp.pipeline.exporting.export import find_format
 from wrp.pipeline.exporting.importing import unpacked
-from wrp.types import WrpError
 
 FILES = {
     "cvat": "annotations.xml",

@@ -22,10 +22,11 @@ from wrp.data.clips import read_list, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.labelmaps import read_label_map
 from wrp.data.propagated import PropagatedLabels, read_manifest
-from wrp.modules.propagation import read_calibration
+from wrp.errors import DataError, WrpError
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.settings import Settings, read_settings
-from wrp.types import IGNORE_INDEX, DataError, LabelMap, WrpError
+from wrp.propagation.module import read_calibration
+from wrp.types import IGNORE_INDEX, LabelMap
 
 DEEP = "[" * 2000
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

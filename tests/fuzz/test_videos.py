@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.data.test_video import index_first, write_plainly, write_video
 from tests.fuzz.damage import damaged
 from wrp.data.video import Video
-from wrp.types import DataError
+from wrp.errors import DataError
 
 
 @pytest.fixture(scope="module")

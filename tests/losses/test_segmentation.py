@@ -3,8 +3,8 @@ import torch
 from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 from torch.nn import functional
 
+from wrp.errors import WrpError
 from wrp.losses.segmentation import LOSSES, check_losses, cross_entropy, dice, lovasz, ohem, relaxation, sum_losses
-from wrp.types import WrpError
 
 
 def random_case(seed: int, ignore_index: int = 255) -> tuple[torch.Tensor, torch.Tensor]:

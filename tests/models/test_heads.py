@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wrp.errors import WrpError
 from wrp.models.multiscale import MultiScale
 from wrp.models.ocr import OCRHead
 from wrp.models.segmenter import create_segmenter
-from wrp.types import WrpError
 
 ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "Segformer"]
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wrp.errors import WrpError
 from wrp.models.segmenter import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
 from wrp.pipeline.settings import Settings
-from wrp.types import WrpError
 
 
 class Recorder(nn.Module):

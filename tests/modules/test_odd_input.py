@@ -14,13 +14,16 @@ from torch.utils.data import DataLoader
 
 from tests.clips import make_folder
 from tests.flow.test_walk import stretch
-from tests.modules.test_propagators import CLASSES, Believer, Teacher
 from tests.modules.test_refinement import Constant, window
+from tests.propagation.test_methods import CLASSES, Believer, Teacher
 from wrp import PropagationModule, RefinementModule
 from wrp.data.datasets import open_index
 from wrp.data.items import WindowItems
+from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
-from wrp.types import IGNORE_INDEX, ClipBatch, DataError, WrpError
+from wrp.flow.counted import CountedFlow
+from wrp.ops.finite import NotFinite
+from wrp.types import IGNORE_INDEX, ClipBatch
 
 
 class Lost(Constant):
@@ -49,7 +52,7 @@ def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, t
         module = PropagationModule(CLASSES, flow=FlowCache(Lost(False), str(tmp_path) if folder else None))
         for _ in range(2):
             with pytest.raises(WrpError, match="flow's values are not finite"):
-                list(module.propagate(batch))
+                list(module.session(batch))
 
 
 def test_flow_of_the_training_is_not_held_against_aninterval() -> None:
@@ -58,13 +61,14 @@ def test_flow_of_the_training_is_not_held_against_aninterval() -> None:
     module = PropagationModule(CLASSES, flow=flow)
     batch = interval()
     flow.estimator = Constant(False)
-    assert len(list(module.propagate(batch))) == 6
+    assert len(list(module.session(batch))) == 6
 
 
 def test_direct_flow_is_counted_once() -> None:
-    flow = FlowCache(Constant(True))
-    flow(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    assert flow.not_finite.pixels == 64
+    count = NotFinite()
+    with CountedFlow(FlowCache(Constant(True)), "clip", count) as flow:
+        flow(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    assert count.pixels == 64
 
 
 def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
@@ -81,8 +85,8 @@ def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
 
 @pytest.mark.parametrize(("method", "anchors", "distance"), [("motion:previous", (4,), 5), ("motion", (4, 10), 1)])
 def test_a_label_names_the_anchors_that_were_asked(method: str, anchors: tuple[int, ...], distance: int) -> None:
-    results = {result.index: result for result in PropagationModule(CLASSES, [method]).propagate(interval())}
-    assert results[9].anchors == anchors
+    results = {result.index: result for result in PropagationModule(CLASSES, [method]).session(interval())}
+    assert results[9].keyframes == anchors
     assert results[9].distance == distance
 
 
@@ -112,10 +116,10 @@ def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path
 @pytest.mark.parametrize("method", ["motion", "vote", "vote-once", "refine"])
 def test_labels_do_not_depend_on_torchs_default_precision(method: str) -> None:
     module = PropagationModule(CLASSES, [method], Teacher(), Believer())
-    expected = list(module.propagate(interval()))
+    expected = list(module.session(interval()))
     torch.set_default_dtype(torch.float64)
     try:
-        found = list(module.propagate(interval()))
+        found = list(module.session(interval()))
     finally:
         torch.set_default_dtype(torch.float32)
     for one, other in zip(found, expected, strict=True):

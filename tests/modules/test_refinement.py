@@ -19,11 +19,12 @@ from torch import Tensor
 from tests.clips import make_folder
 from tests.flow.base import texture
 from wrp import RefinementModule, SegmentationModule
+from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.modules.examples import Walk, WalkCache, draw_sources
 from wrp.modules.loading import load_module
 from wrp.ops.fusion import gather
-from wrp.types import IGNORE_INDEX, ClipBatch, FramePair, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (24, 40)
 

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tests.clips import make_folder
 from wrp import LabelWriter, PropagationModule, RefinementModule, SegmentationModule, VideoDataModule
@@ -17,12 +18,13 @@ from wrp.cli import main
 from wrp.data import items
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
+from wrp.errors import WrpError
 from wrp.lightning_cli import run
 from wrp.modules.loading import load_module
-from wrp.modules.targets import Labels, Propagator, Target
 from wrp.ops.fusion import anchor_weights, blend
 from wrp.ops.labels import decide_frame
-from wrp.types import WrpError
+from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
+from wrp.propagation.methods.copy import Copy
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
@@ -129,7 +131,7 @@ def test_a_method_without_its_network_is_refused() -> None:
         PropagationModule(3, ["motion", "inpaint"])
     with pytest.raises(WrpError, match="unknown method 'motoin', methods must be some of"):
         PropagationModule(3, ["motoin"])
-    with pytest.raises(WrpError, match="'semantic:nearest': semantic takes no anchors"):
+    with pytest.raises(WrpError, match="'semantic:nearest': semantic takes no keyframes"):
         PropagationModule(3, ["semantic:nearest"])
     with pytest.raises(WrpError, match="each once"):
         PropagationModule(3, ["motion", "motion"])
@@ -141,18 +143,20 @@ def test_wrong_batches_are_named(root: Path, serve: str, capsys: pytest.CaptureF
     assert "serve" in capsys.readouterr().err
 
 
-def test_an_own_propagator_takes_five_lines(root: Path) -> None:
-    class Earlier(Propagator):
-        def label(self, module: PropagationModule, target: Target) -> Labels:
-            first = target.seen_from("previous")
-            return decide_frame(blend(first, anchor_weights(first), module.num_classes))
+def test_an_own_method_takes_five_lines(root: Path) -> None:
+    class Earlier(PropagationMethod):
+        needs = Needs(warped=True)
+
+        def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
+            first = query.warped.of_anchor(0)
+            return decide_frame(blend(first, anchor_weights(first), state.num_classes))
 
     class Mine(PropagationModule):
-        propagators = {**PropagationModule.propagators, "earlier": Earlier}
+        known_methods = {**PropagationModule.known_methods, "earlier": Earlier}
 
     batch = IntervalItems(open_index(root).clips, open_index(root).label_map)[0]
-    mine = Mine(3, ["earlier"]).predict_step(batch, 0)
-    theirs = PropagationModule(3, ["motion:previous"]).predict_step(batch, 0)
+    mine = list(Mine(3, ["earlier"]).session(batch))
+    theirs = list(PropagationModule(3, ["motion:previous"]).session(batch))
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(mine, theirs, strict=True))
     assert [result.method for result in mine] == ["anchor", "earlier", "earlier"]
 
@@ -182,17 +186,17 @@ def test_a_long_stretch_is_read_frame_by_frame_with_the_same_result(
 ) -> None:
     index = open_index(root)
     module = PropagationModule(3, ["motion"])
-    at_once = module.predict_step(IntervalItems(index.clips, index.label_map)[0], 0)
+    at_once = list(module.session(IntervalItems(index.clips, index.label_map)[0]))
     monkeypatch.setattr(items, "STRETCH_BYTES", 0)
     batch = IntervalItems(index.clips, index.label_map)[0]
     assert isinstance(batch.frames, items.LazyFrames)
-    one_by_one = module.predict_step(batch, 0)
+    one_by_one = list(module.session(batch))
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(at_once, one_by_one, strict=True))
     moved = IntervalItems(index.clips, index.label_map)[1]
     image = Image.open(root / "frames/walk/00004.png")
     image.resize((9, 9)).save(root / "frames/walk/00004.png")
     with pytest.raises(WrpError, match=r"different sizes .* of .*00004.png"):
-        module.predict_step(moved, 0)
+        list(module.session(moved))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -204,20 +208,28 @@ def test_a_long_stretch_comes_from_a_loader_process(root: Path, workers: int, mo
     assert len(written(f"out{workers}")) == 7
 
 
-def test_results_one_by_one_have_the_precision_of_the_trainer(root: Path) -> None:
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_session_works_in_the_precision_of_the_trainer(collected: bool, root: Path) -> None:
     seen = []
 
-    class Watching(PropagationModule):
-        def label(self, method: str, target: Target) -> Labels:
+    class Watching(Copy):
+        def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
             seen.append(torch.is_autocast_enabled("cpu"))
-            return super().label(method, target)
+            return super().predict(query, state)
+
+    class Watched(PropagationModule):
+        known_methods = {"copy": Watching}
 
     module = VideoDataModule(3, str(root), serve="intervals")
-    for collected in (True, False):
-        trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=[LabelWriter("out")])
-        trainer.predict(Watching(3), module, return_predictions=collected)
-    assert seen == [True] * 8
+    trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=[LabelWriter("out")])
+    sessions = trainer.predict(Watched(3, ["copy"]), module, return_predictions=collected)
+    assert seen == [True] * 4
     assert not torch.is_autocast_enabled("cpu")
+    if collected:  # once more, by whoever has them
+        for prediction in sessions[0]:  # type: ignore[index]
+            assert not torch.is_autocast_enabled("cpu")
+            assert prediction.labels.dtype == torch.uint8
+        assert all(seen)
 
 
 def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Path) -> None:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wrp.errors import WrpError
 from wrp.ops.tiling import Views, view_probabilities
-from wrp.types import WrpError
 
 IMAGES = torch.rand(2, 3, 37, 53, generator=torch.Generator().manual_seed(0))
 

@@ -14,12 +14,12 @@ from PIL import Image
 from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
+from wrp.errors import WrpError
 from wrp.modules.base import BaseModule
 from wrp.pipeline import networks, training
 from wrp.pipeline.settings import STUDENTS, Settings
 from wrp.pipeline.students import WAYS
 from wrp.pipeline.training import find_weights
-from wrp.types import WrpError
 
 QUICK = ["--teacher-steps", "2", "--refiner-steps", "2", "--weights", "none"]
 
@@ -140,8 +140,8 @@ def test_davis_layout(tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wrp.errors import WrpError
     from wrp.pipeline import training
-    from wrp.types import WrpError
 
     def fail(*_: object) -> None:
         raise WrpError("no network")

@@ -19,10 +19,11 @@ from tests.exports import CLASSES, MASKS, SIZES, everything, export, ids, make_r
 from wrp.cli import main
 from wrp.data.labelmaps import read_label_map
 from wrp.data.reading import read_image
+from wrp.errors import DataError
 from wrp.pipeline.exporting import coco, cvat
 from wrp.pipeline.exporting.export import FORMATS
 from wrp.pipeline.exporting.frames import Export, RunFrame, decode_runs, encode_runs
-from wrp.types import DataError, LabelMap
+from wrp.types import LabelMap
 from wrp.writing import write_label
 
 

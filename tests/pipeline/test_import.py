@@ -15,9 +15,9 @@ from PIL import Image
 from tests.clips import make_folder, save
 from tests.exports import CLASSES, everything, export, ids, make_run, unlabelled
 from wrp.cli import main
+from wrp.errors import DataError
 from wrp.pipeline.exporting import coco
 from wrp.pipeline.exporting.importing import is_changed
-from wrp.types import DataError
 from wrp.writing import write_label
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.clips import make_folder
 from wrp import PropagationModule
 from wrp.cli import main
-from wrp.types import WrpError
+from wrp.errors import WrpError
 
 CLIPS = {"walk": 14, "run": 9, "jump": 5}
 

@@ -100,7 +100,7 @@ def test_the_module_says_nothing_of_such_a_clip_by_itself(verb: str, root: Path)
     module = PropagationModule(3, ["inpaint"], SegmentationModule(3, encoder="tu-regnetx_002").eval())
     for batch in data.predict_dataloader() if verb == "predict" else data.test_dataloader():
         assert batch.unlabelled == (batch.clip == "ride")
-        for _, labels, _ in module.at_hidden(batch):
+        for labels, _ in module.at_hidden(batch):
             assert bool((labels["inpaint"][0] == 255).all()) == batch.unlabelled
             assert bool(labels["inpaint"][1].any()) != batch.unlabelled
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from tests.clips import make_folder, save
 from wrp.cli import main
+from wrp.errors import WrpError
 from wrp.pipeline.overlay import Encoding, blend
-from wrp.types import LabelMap, WrpError
+from wrp.types import LabelMap
 
 HEIGHT, WIDTH = 33, 49  # odd sides, which the encoders do not take
 

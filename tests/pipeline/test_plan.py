@@ -9,10 +9,10 @@ import pytest
 
 from tests.clips import make_folder
 from wrp.cli import main
+from wrp.errors import WrpError
 from wrp.pipeline.autolabel import dry_run
 from wrp.pipeline.plan import Costs, duration, plan
 from wrp.pipeline.settings import Settings, read_settings
-from wrp.types import WrpError
 
 
 @pytest.fixture

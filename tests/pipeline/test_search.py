@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from wrp.cli import main
+from wrp.errors import WrpError
 from wrp.pipeline.search import command_line, last_value, read_sweep, search
-from wrp.types import WrpError
 
 SWEEP: dict[str, Any] = {
     "method": "random",

@@ -20,7 +20,7 @@ from torch import Tensor
 from tests.clips import make_folder
 from wrp import RefinementModule, SegmentationModule, VideoDataModule
 from wrp.cli import main
-from wrp.types import WrpError
+from wrp.errors import WrpError
 from wrp.writing import replacing, write_json
 
 MOTION = ["--label-every", "4", "--methods=motion"]

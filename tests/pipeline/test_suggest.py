@@ -18,11 +18,12 @@ from wrp.cli import main
 from wrp.data.clips import intervals, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
+from wrp.errors import WrpError
 from wrp.flow.dis import DIS
 from wrp.outputs import RUN, claim
 from wrp.pipeline.oracle import Replay, curve_table, curves, spread
 from wrp.pipeline.suggest import Gap, choose, doubt, drift_length, gaps_of, ranked
-from wrp.types import Clip, WrpError
+from wrp.types import Clip
 
 
 def gaps_by(clip: Clip, wrong: list[float]) -> list[Gap]:

@@ -21,11 +21,12 @@ from wrp.checkpoints import WholeCheckpointIO
 from wrp.cli import main
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
+from wrp.errors import WrpError
 from wrp.flow.dis import DIS
 from wrp.locking import locked
 from wrp.models.refiner import RefinerInput
 from wrp.opening import parse_json
-from wrp.types import IGNORE_INDEX, ClipBatch, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch
 
 CLIPS = {"ride": 9, "walk": 9}
 MOTION = ["--methods=motion", "--label-every=4"]
@@ -271,7 +272,7 @@ def test_what_is_not_finite_is_no_label(
     with caplog.at_level("WARNING", "wrp"):
         [middle] = [
             result
-            for result in PropagationModule(3, [method], Broken(4), flow=DIS("ultrafast")).propagate(batch)
+            for result in PropagationModule(3, [method], Broken(4), flow=DIS("ultrafast")).session(batch)
             if result.index == 1
         ]
     # Four of the frame, and four of its mirror image.
@@ -303,4 +304,4 @@ def test_a_part_that_breaks_stops_the_run(part: str, tmp_path: Path) -> None:
     methods = ["refine"] if part == "refiner" else ["inpaint"]
     module = PropagationModule(3, methods, teacher, refiner if part == "refiner" else None, flow)
     with pytest.raises(WrpError, match=rf"% of the {part}'s values are not finite, more than 1 %"):
-        list(module.propagate(first_interval(root)))
+        list(module.session(first_interval(root)))

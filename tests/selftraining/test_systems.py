@@ -14,6 +14,7 @@ from tests.clips import make_camvid, picture, save
 from tests.selftraining.small import SMALL, batch, command
 from wrp.cli import main
 from wrp.data.semi import SemiDataModule, find_images
+from wrp.errors import DataError, WrpError
 from wrp.models.segmenter import Segmenter, create_segmenter, with_features
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.pipeline.selftrain import SYSTEM_NAMES
@@ -21,7 +22,6 @@ from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule, second_head
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import DataError, WrpError
 
 
 @pytest.mark.slow

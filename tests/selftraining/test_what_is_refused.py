@@ -12,12 +12,12 @@ from tests.clips import picture, save
 from tests.selftraining.small import SMALL, batch, command
 from wrp.cli import main
 from wrp.data.semi import SemiDataModule
+from wrp.errors import DataError, WrpError
 from wrp.modules.segmentation import SegmentationModule
 from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import DataError, WrpError
 
 
 @pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])

@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-from wrp.types import IGNORE_INDEX, FrameBatch, LabelMap, Propagated
+from wrp.types import IGNORE_INDEX, FrameBatch, LabelMap, Prediction
 
 
 class SegmentationPanels(pl.Callback):
@@ -42,7 +42,7 @@ class SegmentationPanels(pl.Callback):
         if self._left < 1:
             return
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
-        predicted: list[Propagated] = pl_module.predict_step(batch, batch_idx)
+        predicted: list[Prediction] = pl_module.predict_step(batch, batch_idx)
         for number, result in enumerate(predicted[: self._left]):
             image = batch.images[number].permute(1, 2, 0).cpu().numpy()
             maps = {"truth": batch.labels[number].cpu().numpy(), "prediction": result.labels.cpu().numpy()}

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wrp.errors import DataError, WrpError
 from wrp.opening import opened_image, parse_json
-from wrp.types import DataError, WrpError
 from wrp.writing import checksum, replacing
 
 logger = logging.getLogger("wrp")

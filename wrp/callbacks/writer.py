@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from wrp.callbacks.parts import BEGUN, PARTS, is_image, join_manifest, noted_checksums, written_parts
 from wrp.outputs import LABELS, check_output, claim
 from wrp.stopping import check_stop
-from wrp.types import LabelMap, Propagated
+from wrp.types import LabelMap, Prediction
 from wrp.writing import checksum, encode_image, encode_label, sync_folder, write_content, write_text
 
 logger = logging.getLogger("wrp")
@@ -78,7 +78,7 @@ class LabelWriter(BasePredictionWriter):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: Iterable[Propagated],
+        prediction: Iterable[Prediction],
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -108,8 +108,8 @@ class LabelWriter(BasePredictionWriter):
                 picture = Image.fromarray(confidence)
                 written["labels"] = threads.do(self.out / "labels" / name, encode_label, labels, label_map)
                 written["confidence"] = threads.do(self.out / "confidence" / name, encode_image, picture)
-                if result.source is not None:
-                    picture = Image.fromarray(result.source.cpu().numpy())
+                if result.provenance is not None:
+                    picture = Image.fromarray(result.provenance.cpu().numpy())
                     picture.putpalette(SOURCE_PALETTE)
                     written["source"] = threads.do(self.out / "source" / name, encode_image, picture)
                 entries.append((_entry(result, float(confidence.mean()) / 255) | made_with, written))
@@ -196,13 +196,13 @@ def method_folder(out: Path, method: str) -> Path:
     return out / "methods" / method.replace(":", "-")
 
 
-def _entry(result: Propagated, mean_confidence: float) -> dict[str, Any]:
+def _entry(result: Prediction, mean_confidence: float) -> dict[str, Any]:
     return {
         "clip": result.clip,
         "frame": result.stem,
         "index": result.index,
         "method": result.method,
-        "anchors": list(result.anchors),
+        "anchors": list(result.keyframes),
         "distance": result.distance,
         "mean_confidence": round(mean_confidence, 4),
         "label": f"labels/{result.clip}/{result.stem}.png",

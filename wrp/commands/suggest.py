@@ -68,9 +68,9 @@ def _rank(index: ClipIndex, out: Path, count: int) -> None:
 def _oracle(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> None:
     from wrp.flow.cache import FlowCache
     from wrp.flow.dis import DIS
-    from wrp.modules.propagation import PropagationModule
     from wrp.outputs import FLOW, check_output
     from wrp.pipeline.oracle import Replay, curve_table, curves
+    from wrp.propagation.module import PropagationModule
     from wrp.writing import write_json
 
     if flow_cache is not None:

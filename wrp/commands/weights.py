@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from wrp.types import WrpError
+from wrp.errors import WrpError
 
 
 def add(verbs: Any) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from wrp.data.reading import map_of, read_label
-from wrp.types import IGNORE_INDEX, DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import IGNORE_INDEX, Frame, LabelMap
 
 
 def has_class(label: Tensor) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wrp.data.reading import IMAGE_SUFFIXES
-from wrp.types import Clip, DataError, Frame, Interval, LabelMap, VideoFrame
+from wrp.errors import DataError
+from wrp.types import Clip, Frame, Interval, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
 

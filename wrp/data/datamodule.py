@@ -18,7 +18,8 @@ from wrp.data.items import FrameItems, IntervalItems, WindowItems
 from wrp.data.loaders import BaseDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform
-from wrp.types import Clip, DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Clip, Frame, LabelMap
 
 # A refiner follows the flow through a window the first time it meets it, which takes as long as several steps.
 WINDOW_DRAWS = 8

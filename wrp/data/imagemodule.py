@@ -14,7 +14,8 @@ from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform
-from wrp.types import DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Frame, LabelMap
 
 
 class ImageDataModule(BaseDataModule):

@@ -18,7 +18,8 @@ from wrp.data.clips import intervals
 from wrp.data.reading import map_of, read_confidence, read_image, read_label
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.types import IGNORE_INDEX, Clip, ClipBatch, DataError, Frame, FrameBatch, Interval, LabelMap, VideoFrame
+from wrp.errors import DataError
+from wrp.types import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Interval, LabelMap, VideoFrame
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28

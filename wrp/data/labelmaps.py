@@ -10,8 +10,9 @@ import numpy as np
 import yaml
 from PIL import ImageFile
 
+from wrp.errors import DataError
 from wrp.opening import opened_image, parse_yaml
-from wrp.types import IGNORE_INDEX, DataError, LabelMap
+from wrp.types import IGNORE_INDEX, LabelMap
 from wrp.writing import write_text
 
 EXAMPLE = """\

@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
-from wrp.types import DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Frame, LabelMap
 
 logger = logging.getLogger("wrp")
 

@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from wrp.data.clips import read_list
+from wrp.errors import DataError
 from wrp.opening import parse_json
-from wrp.types import Clip, DataError, Frame
+from wrp.types import Clip, Frame
 
 # In the folder of a run: lines <clip>/<frame>
 RELIABLE = "reliable.txt"

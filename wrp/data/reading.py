@@ -10,8 +10,9 @@ from torch import Tensor
 
 from wrp.data.labelmaps import encode_colors, read_ids
 from wrp.data.video import read_video_frame
+from wrp.errors import DataError
 from wrp.opening import opened_image
-from wrp.types import DataError, Frame, LabelMap, VideoFrame
+from wrp.types import Frame, LabelMap, VideoFrame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
 

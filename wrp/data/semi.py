@@ -18,7 +18,8 @@ from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.reading import IMAGE_SUFFIXES
 from wrp.data.transforms import TrainTransform
-from wrp.types import DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Frame, LabelMap
 
 _VOC = (
     ("background", (0, 0, 0)), ("aeroplane", (128, 0, 0)), ("bicycle", (0, 128, 0)), ("bird", (128, 128, 0)),

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from wrp.errors import DataError
 from wrp.opening import check_size
-from wrp.types import DataError, VideoFrame
+from wrp.types import VideoFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +59,31 @@ class FlowCache(FlowEstimator):
         self._start()
 
     def _start(self) -> None:
-        self._held: dict[bytes, Tensor] = {}
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and gone with this object
-        self._open: FlowRecords | None = None
+        self._open: dict[Path, _Opened] = {}
+        self._users: Counter[str] = Counter()
         self._is_claimed = False
         self._turn = threading.Lock()  # walks ask from threads of their own
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process gets: the settings, but no temporary folder of this object."""
-        own = ("_held", "_temporary", "_open", "_is_claimed", "_turn")
+        own = ("_temporary", "_open", "_users", "_is_claimed", "_turn")
         return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._start()
+
+    @contextlib.contextmanager
+    def held(self, clip: str) -> Iterator[None]:
+        """Within the block, keep temporary flows of a clip whatever other clips are asked about meanwhile."""
+        with self._turn:
+            self._users[clip] += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._users[clip] -= 1
 
     @property
     def place(self) -> Path:
@@ -108,13 +121,13 @@ class FlowCache(FlowEstimator):
             return self._between(batch, indices)
 
     def _between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
-        records = self._records(batch, indices[0])
+        opened = self._opened(batch, indices[0])
         keys = {i: frame_key(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
         for i in indices:
-            packed = self._find(records, keys[i] + keys[i + 1])
+            packed = opened.find(keys[i] + keys[i + 1])
             if packed is not None:
-                found[i] = self._unpack(packed.to(batch.frame(i).device))
+                found[i] = _unpack(packed.to(batch.frame(i).device))
         missing = [i for i in indices if i not in found]
         self.hits += len(found)
         self.misses += len(missing)
@@ -122,27 +135,17 @@ class FlowCache(FlowEstimator):
             before = self.estimator.seconds
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
                 packed = _pack(flow)
-                self._keep(records, keys[i] + keys[i + 1], packed)
-                found[i] = self._unpack(packed)
+                self._keep(opened, keys[i] + keys[i + 1], packed)
+                found[i] = _unpack(packed)
             self.seconds += self.estimator.seconds - before
         return [found[i] for i in indices]
 
-    def _find(self, records: FlowRecords, key: bytes) -> Tensor | None:
-        if key in self._held:
-            return self._held[key]
-        stored = records.read(key)
-        return None if stored is None else torch.from_numpy(stored)
-
-    def _unpack(self, packed: Tensor) -> NeighbourFlow:
-        flow = convert(packed, torch.float32)
-        self.not_finite.known(flow, 1)  # each time it is asked for, also where it was not finite when it was put there
-        return NeighbourFlow(*flow.split(1))
-
-    def _keep(self, records: FlowRecords, key: bytes, packed: Tensor) -> None:
-        if self.folder is None and count_bytes(self._held.values()) + packed.nbytes <= HELD_BYTES:
-            self._held[key] = packed
+    def _keep(self, opened: _Opened, key: bytes, packed: Tensor) -> None:
+        held = sum(count_bytes(other.held.values()) for other in self._open.values())
+        if self.folder is None and held + packed.nbytes <= HELD_BYTES:
+            opened.held[key] = packed
         else:
-            records.append(key, packed.cpu().numpy())
+            opened.records.append(key, packed.cpu().numpy())
 
     def summary(self) -> str:
         """Size and hit rate in words."""
@@ -152,17 +155,18 @@ class FlowCache(FlowEstimator):
             f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {self._size() / 1e6:.0f} MB on disk"
         )
 
-    def _records(self, batch: ClipBatch, index: int) -> FlowRecords:
+    def _opened(self, batch: ClipBatch, index: int) -> _Opened:
         # Not the first frame: those of a long stretch are read when they are asked for.
         height, width = batch.frame(index).shape[1:]
         path = self._claimed() / FlowRecords.file_name(batch.clip, height, width, self.signature)
-        if self._open is None or self._open.path != path:
-            if self._open is not None and self.folder is None:
-                # Clips come one after the other, and nobody else reads these flows.
-                self._open.path.unlink(missing_ok=True)
-                self._held.clear()
-            self._open = FlowRecords(path, height, width, self.signature, self._room)
-        return self._open
+        if path not in self._open:
+            # Clips come one after the other: what nobody uses any more goes, and nobody else reads temporary flows.
+            for other in [other for other, opened in self._open.items() if not self._users[opened.clip]]:
+                del self._open[other]
+                if self.folder is None:
+                    other.unlink(missing_ok=True)
+            self._open[path] = _Opened(batch.clip, FlowRecords(path, height, width, self.signature, self._room))
+        return self._open[path]
 
     def _size(self) -> int:
         """Bytes on the disk."""
@@ -177,6 +181,21 @@ class FlowCache(FlowEstimator):
         return self.max_bytes - self._size()
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """The flows of one clip: those in its file and, by their keys, those that are held in memory."""
+
+    clip: str
+    records: FlowRecords
+    held: dict[bytes, Tensor] = field(default_factory=dict)
+
+    def find(self, key: bytes) -> Tensor | None:
+        if key in self.held:
+            return self.held[key]
+        stored = self.records.read(key)
+        return None if stored is None else torch.from_numpy(stored)
+
+
 def cached(estimator: FlowEstimator) -> FlowCache:
     """The estimator if it is a cache, or a temporary cache around it."""
     return estimator if isinstance(estimator, FlowCache) else FlowCache(estimator)
@@ -184,3 +203,7 @@ def cached(estimator: FlowEstimator) -> FlowCache:
 
 def _pack(flow: NeighbourFlow) -> Tensor:
     return join([convert(flow.flow_fw, torch.float16), convert(flow.flow_bw, torch.float16)])
+
+
+def _unpack(packed: Tensor) -> NeighbourFlow:
+    return NeighbourFlow(*convert(packed, torch.float32).split(1))

@@ -10,14 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wrp.flow.estimator import FlowEstimator
+from wrp.flow.source import FlowSource
 from wrp.ops.chain import Chain, replace_flow
 
 # By how much the direct flow's photometric error must be smaller for the chain to go on from it.
 GAIN = 0.01
 
 
-def direct_flow(chain: Chain, flow: FlowEstimator, frame: Tensor, far: Tensor) -> Chain:
+def direct_flow(chain: Chain, flow: FlowSource, frame: Tensor, far: Tensor) -> Chain:
     """The chain between two frames (3, H, W) uint8 with the flow that is estimated between them, started from it."""
     return replace_flow(chain, flow(frame[None], far[None], start=chain.flow))
 

@@ -15,7 +15,6 @@ from wrp.flow.padding import Padding
 from wrp.flow.resizing import Resizer, resize_flow
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.cpu import join
-from wrp.ops.finite import NotFinite
 from wrp.ops.warp import Sampler, compose
 from wrp.types import ClipBatch, FramePair
 
@@ -39,7 +38,6 @@ class FlowEstimator(nn.Module, ABC):
         any_frames: Whether there is flow between frames that are no neighbours.
         sparse: Whether pixels without flow are to be expected.
         seconds: Time spent in estimation since construction, by the clock of the host.
-        not_finite: How much of the flow is not finite.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -61,7 +59,6 @@ class FlowEstimator(nn.Module, ABC):
         self.pairs_per_call = pairs_per_call
         self.seconds = 0.0
         self._resize = Resizer()
-        self.not_finite = NotFinite()
 
     @property
     def reads(self) -> set[Path]:
@@ -132,7 +129,6 @@ class FlowEstimator(nn.Module, ABC):
             else:
                 flow = self.estimate_from(frames_s, frames_t, padding.pad(resize_flow(start, working)))
             flow = resize_flow(padding.unpad(flow.float()), (height, width))
-        self.not_finite.known(flow, 1)
         self.seconds += time.perf_counter() - started
         return flow
 

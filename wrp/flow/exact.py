@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.keys import frame_key
-from wrp.types import FramePair, WrpError
+from wrp.types import FramePair
 
 
 class Exact(FlowEstimator):

@@ -10,10 +10,11 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from torch import Tensor
 
+from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.raft import fingerprint
 from wrp.hubs import check_hub
-from wrp.types import FramePair, WrpError
+from wrp.types import FramePair
 
 _PTLFLOW = RequirementCache("ptlflow>=0.4")
 

@@ -12,10 +12,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
+from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.hubs import check_hub
 from wrp.opening import check_archive
-from wrp.types import FramePair, WrpError
+from wrp.types import FramePair
 
 VARIANTS = {"small": raft_small, "large": raft_large}
 

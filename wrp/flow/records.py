@@ -16,8 +16,8 @@ from uuid import uuid4
 
 import numpy as np
 
+from wrp.errors import WrpError
 from wrp.flow.keys import KEY_BYTES
-from wrp.types import WrpError
 from wrp.writing import make_folder, refuse_link
 
 try:

@@ -7,12 +7,13 @@ import tempfile
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from wrp.caching import count_bytes
 
 
 class Spool:
-    """Last in, first out: what the later anchor says, collected backward in time and used forward in time.
+    """Last in, first out: collected backward in time and used forward in time. Use it as a context manager.
 
     Args:
         max_bytes: Memory for tensors; what does not fit waits in a temporary file.
@@ -21,7 +22,13 @@ class Spool:
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
         self._items: list[list[Tensor] | _Stored] = []
-        self._file = tempfile.TemporaryFile(prefix="wrp-spool-")  # noqa: SIM115, closed with this object
+        self._file = tempfile.TemporaryFile(prefix="wrp-spool-")  # noqa: SIM115, closed at the end of the block
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def push(self, tensors: list[Tensor]) -> None:
         """Put some tensors on top."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.flow.cache import FlowCache
-from wrp.flow.walk import Sides, from_both_sides
+from wrp.flow.source import FlowSource
+from wrp.flow.walk import FromBothSides, Sides
 from wrp.ops.chain import start_chain
 from wrp.ops.cpu import join
 from wrp.ops.fusion import count_votes, hide_farther
@@ -19,70 +20,85 @@ from wrp.ops.warp import compose, finite, warp, warp_labels
 from wrp.types import ClipBatch
 
 
-@torch.no_grad()
 def vote_sources(
-    batch: ClipBatch, flow: FlowCache, anchors: str = "both"
-) -> Iterator[tuple[int, tuple[Tensor, Tensor] | None]]:
-    """SegProp's sources for each frame of an interval, at a constant cost per frame.
+    batch: ClipBatch, flow: FlowSource, keyframes: str = "both", wanted: Collection[int] | None = None
+) -> Generator[tuple[int, tuple[Tensor, Tensor]], None, None]:
+    """Collect SegProp's sources for each frame of an interval, at a constant cost per frame.
 
     Args:
-        batch: An interval with one or two anchors.
+        batch: An interval with one or two keyframes.
         flow: Flow between neighbours.
-        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
+        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
+        wanted: Indices of the frames that are wanted; None: all.
 
     Yields:
-        Index in the clip; labels (S, H, W) uint8 of two sources per anchor, pushed along the flow from the anchor and
-        read through the flow to it, and the weight of each source, (S,) float32; or None at the anchors themselves.
+        Index in the clip, but for the keyframes; labels (S, H, W) uint8 of two sources per keyframe, pushed along the
+        flow from it and read through the flow to it, and the weight of each source, (S,) float32.
     """
     sides = Sides.of(batch)
-    for index, said in from_both_sides(batch, lambda anchor, indices: _vote_from(batch, flow, anchor, indices)):
-        if said is None:
-            yield index, None
-            continue
-        labels, weights = join([labels for [labels] in said]), torch.full((2,), 0.5, dtype=torch.float32)
-        if sides.earlier is not None and sides.later is not None:
-            earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
-            weights = torch.tensor([earlier, earlier, later, later], dtype=torch.float32) / 2
-        if anchors == "previous":
-            labels, weights = labels[:2], weights[:2]
-        elif anchors == "nearest" and len(labels) == 4:
-            away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
-            labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
-        yield index, (labels, weights)
+    indices = [i for i in range(*batch.targets) if i not in batch.labels and (wanted is None or i in wanted)]
+    if not indices:
+        return
+    within = range(indices[0], indices[-1] + 1)
+    with FromBothSides(batch, lambda anchor, frames: _vote_from(batch, flow, anchor, frames), within) as made:
+        for index in indices:
+            labels = join([labels for [labels] in made.at(index)])
+            weights = torch.full((2,), 0.5, dtype=torch.float32)
+            if sides.earlier is not None and sides.later is not None:
+                earlier, later = source_weights((index - sides.earlier) / (sides.later - sides.earlier))
+                weights = torch.tensor([earlier, earlier, later, later], dtype=torch.float32) / 2
+            if keyframes == "previous":
+                labels, weights = labels[:2], weights[:2]
+            elif keyframes == "nearest" and len(labels) == 4:
+                away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
+                labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
+            yield index, (labels, weights)
 
 
-@torch.no_grad()
 def vote_interval(
-    batch: ClipBatch, flow: FlowCache, num_classes: int, rounds: int, anchors: str = "both"
-) -> Iterator[tuple[int, Tensor]]:
-    """Soft votes for each frame of an interval.
+    batch: ClipBatch,
+    flow: FlowSource,
+    num_classes: int,
+    rounds: int,
+    keyframes: str = "both",
+    wanted: Collection[int] | None = None,
+) -> Generator[tuple[int, Tensor], None, None]:
+    """Count soft votes for each frame of an interval.
 
     Args:
-        batch: An interval with one or two anchors.
+        batch: An interval with one or two keyframes.
         flow: Flow between neighbours.
         num_classes: C.
         rounds: How often the votes of the frames at the distances of :data:`~wrp.ops.vote.OFFSETS`, brought along the
-            composed flow, are averaged anew; anchors stay as they are. Costs the same at every length of interval.
-        anchors: ``both``; ``previous``: the earlier or only one; ``nearest``: in the first round the nearest that has a
-            label there.
+            composed flow, are averaged anew; keyframes stay as they are. Costs the same at every length of interval.
+        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: in the first round the nearest that has
+            a label there.
+        wanted: Indices of the frames that are wanted; None: all.
 
     Yields:
         Index in the clip and votes (C, H, W) float32 that sum to 1, or to 0 where nothing is known. Between rounds,
-        votes wait in a temporary file, a byte for each class, pixel and frame, right to 0.002.
+        votes wait in a temporary file, a byte for each class, pixel and frame, right to 0.002; close the generator to
+        delete it.
     """
-    votes = _first_round(batch, flow, num_classes, anchors)
-    for _ in range(rounds):
-        votes = _next_round(batch, flow, votes, anchors)
-    yield from votes
+    votes = _first_round(batch, flow, num_classes, keyframes, None if rounds else wanted)
+    for left in range(rounds, 0, -1):
+        votes = _next_round(batch, flow, votes, keyframes, wanted if left == 1 else None)
+    with contextlib.closing(votes):
+        yield from votes
 
 
-def _first_round(batch: ClipBatch, flow: FlowCache, num_classes: int, anchors: str) -> Iterator[tuple[int, Tensor]]:
-    for index, sources in vote_sources(batch, flow, anchors):
-        if sources is None:
-            yield index, soft_votes(batch.labels[index][None], torch.ones(1, dtype=torch.float32), num_classes)
-            continue
-        labels, weights = sources
-        yield index, soft_votes(labels, weights.to(labels.device), num_classes)
+def _first_round(
+    batch: ClipBatch, flow: FlowSource, num_classes: int, keyframes: str, wanted: Collection[int] | None
+) -> Generator[tuple[int, Tensor], None, None]:
+    with contextlib.closing(vote_sources(batch, flow, keyframes, wanted)) as sources:
+        for index in range(*batch.targets):
+            if wanted is not None and index not in wanted:
+                continue
+            if index in batch.labels:
+                yield index, soft_votes(batch.labels[index][None], torch.ones(1, dtype=torch.float32), num_classes)
+                continue
+            _, (labels, weights) = next(sources)
+            yield index, soft_votes(labels, weights.to(labels.device), num_classes)
 
 
 def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -92,16 +108,20 @@ def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
 
 
 def _next_round(
-    batch: ClipBatch, flow: FlowCache, votes: Iterator[tuple[int, Tensor]], anchors: str
-) -> Iterator[tuple[int, Tensor]]:
+    batch: ClipBatch,
+    flow: FlowSource,
+    votes: Generator[tuple[int, Tensor], None, None],
+    keyframes: str,
+    wanted: Collection[int] | None,
+) -> Generator[tuple[int, Tensor], None, None]:
     """Votes of the round before, gathered in a file, averaged along the flow."""
     known = sorted(batch.labels)
-    pinned = known[:1] if anchors == "previous" else known
+    pinned = known[:1] if keyframes == "previous" else known
     # Of two anchors, the farther may be outside of the targets; its votes are its label.
     first, last = min(batch.targets[0], *pinned), max(batch.targets[1] - 1, *pinned)
     if len(pinned) < len(known):
         last = min(last, known[1] - 1)  # the later anchor is not asked, wherever it stands
-    with tempfile.TemporaryFile(prefix="wrp-votes-") as file:
+    with contextlib.closing(votes), tempfile.TemporaryFile(prefix="wrp-votes-") as file:
         kept: np.memmap | None = None
         for index, soft in votes:
             if kept is None:
@@ -114,6 +134,8 @@ def _next_round(
             label = batch.labels[anchor][None].cpu()
             kept[anchor - first] = (soft_votes(label, one, kept.shape[1]) * 255).to(torch.uint8).numpy()
         for index in range(*batch.targets):
+            if wanted is not None and index not in wanted:
+                continue
             if index in batch.labels:
                 label = batch.labels[index][None]
                 yield index, soft_votes(label, one.to(label.device), kept.shape[1])
@@ -127,7 +149,7 @@ def _next_round(
             yield index, total / total.sum(0).clamp(min=1e-6)
 
 
-def _flows_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) -> dict[int, Tensor]:
+def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -> dict[int, Tensor]:
     """The composed flows from a frame to some frames on one side of it."""
     way = start_chain(next(iter(batch.labels.values()))).flow
     ways = {end: way for end in ends if end == index}
@@ -142,7 +164,7 @@ def _flows_to(batch: ClipBatch, flow: FlowCache, index: int, ends: list[int]) ->
     return ways
 
 
-def _vote_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[list[Tensor]]:
+def _vote_from(batch: ClipBatch, flow: FlowSource, anchor: int, indices: range) -> Iterator[list[Tensor]]:
     """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
     step, label = indices.step, batch.labels[anchor]
     there = back = start_chain(label).flow  # the composed flow from the anchor, and the one back

@@ -1,62 +1,76 @@
-"""Walking away from anchors: what they say about each frame of an interval, at a constant cost per frame."""
+"""Walking away from keyframes: their labels, warped into each frame of an interval at a constant cost per frame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from wrp.flow.ahead import ahead
-from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
+from wrp.flow.source import FlowSource
 from wrp.flow.spool import Spool
-from wrp.ops.chain import extend_near, start_chain
+from wrp.ops.chain import NeighbourFlow, extend_near, start_chain
 from wrp.ops.cycle import anchor_evidence, image_of
 from wrp.ops.fusion import Evidence, gather, join_sources
 from wrp.types import ClipBatch
 
-# Memory for what the later anchor says about the frames of an interval, in bytes: 24 frames of 480×360.
+# Memory for the warped labels of the later keyframe of an interval, in bytes: 24 frames of 480×360.
 SPOOL_BYTES = 2**25
 
 
-def walk_from(batch: ClipBatch, flow: FlowCache, anchor: int, indices: range) -> Iterator[Evidence]:
-    """What an anchor says about each of the frames next to it, walking away from it.
+class KeyframeWalk:
+    """The labels of one keyframe, warped into the frames next to it, one after the other.
 
-    One source along the composed flow and, where the estimator has flow between any frames, one along the direct flow,
-    see :mod:`wrp.flow.direct`.
+    One source along the composed flow and, where there is flow between any frames, one along the direct flow, see
+    :mod:`wrp.flow.direct`.
 
     Args:
-        batch: A stretch that holds the anchor, its label, and the frames.
-        flow: Flow between neighbours.
-        anchor: Index of the anchor in the clip.
-        indices: Indices of the frames in the order of the walk, starting beside the anchor.
+        batch: A stretch that holds the keyframe, its label, and the frames.
+        flow: Flow between its frames.
+        keyframe: Index of the keyframe in the clip.
     """
-    label, far = batch.labels[anchor], batch.frame(anchor)
-    step, chain, image = indices.step, start_chain(label), image_of(far)
-    neighbours = flow.neighbours(batch, (min(index, index - step) for index in indices))
-    for index, neighbour in zip(indices, neighbours, strict=True):
-        onward, homeward = neighbour.towards(step)
-        frame, distance = batch.frame(index), abs(index - anchor)
-        chain = extend_near(chain, homeward, onward)
-        said = anchor_evidence(label, image, frame, chain, distance)
-        if flow.any_frames:
-            direct = direct_flow(chain, flow, frame, far)
-            said = join_sources([said, anchor_evidence(label, image, frame, direct, distance)])
-            chain = without_drift(chain, direct, said.photometric)
-        yield said
+
+    def __init__(self, batch: ClipBatch, flow: FlowSource, keyframe: int) -> None:
+        self._batch = batch
+        self._flow = flow
+        self._keyframe = keyframe
+        self._label = batch.labels[keyframe]
+        self._frame = batch.frame(keyframe)
+        self._image = image_of(self._frame)
+        self._chain = start_chain(self._label)
+
+    def along(self, indices: range) -> Iterator[Evidence]:
+        """Warp into these frames, given in the order of the walk, which starts beside the keyframe."""
+        neighbours = self._flow.neighbours(self._batch, (min(index, index - indices.step) for index in indices))
+        return map(self._go_to, indices, neighbours)
+
+    @torch.no_grad()
+    def _go_to(self, index: int, neighbour: NeighbourFlow) -> Evidence:
+        onward, homeward = neighbour.towards(1 if index > self._keyframe else -1)
+        frame, distance = self._batch.frame(index), abs(index - self._keyframe)
+        self._chain = extend_near(self._chain, homeward, onward)
+        warped = anchor_evidence(self._label, self._image, frame, self._chain, distance)
+        if self._flow.any_frames:
+            direct = direct_flow(self._chain, self._flow, frame, self._frame)
+            warped = join_sources([warped, anchor_evidence(self._label, self._image, frame, direct, distance)])
+            self._chain = without_drift(self._chain, direct, warped.photometric)
+        return warped
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The anchors of an interval and the frames that each of them labels, in the order of the walk away from it.
+    """The keyframes of an interval and the frames that each of them labels, in the order of the walk away from it.
 
     Attributes:
-        earlier: Index of the anchor before the targets, or at their start; None if there is none.
-        later: Index of the anchor behind the targets, or at their end; None if there is none.
-        onward: Targets from the earlier anchor on, forward in time.
-        homeward: Targets from the later anchor on, backward in time, the earlier anchor left out.
+        earlier: Index of the keyframe before the frames, or at their start; None if there is none.
+        later: Index of the keyframe behind the frames, or at their end; None if there is none.
+        onward: Frames from the earlier keyframe on, forward in time.
+        homeward: Frames from the later keyframe on, backward in time, the earlier keyframe left out.
     """
 
     earlier: int | None
@@ -65,54 +79,105 @@ class Sides:
     homeward: range
 
     @classmethod
-    def of(cls, batch: ClipBatch) -> Sides:
-        """The sides of an interval with one or two anchors."""
+    def of(cls, batch: ClipBatch, within: range | None = None) -> Sides:
+        """Find the sides of an interval with one or two keyframes.
+
+        Args:
+            batch: The interval.
+            within: The frames that are wanted: no walk goes beyond them. None: all.
+        """
         start, stop = batch.targets
+        within = within if within is not None else range(start, stop)
         earlier = max((a for a in batch.labels if a <= start), default=None)
         later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
-        onward = range(0) if earlier is None else range(earlier + 1, stop if later != stop - 1 else stop - 1)
-        first = start + 1 if earlier == start else start
+        end = min(within.stop, stop - 1 if later == stop - 1 else stop)
+        onward = range(0) if earlier is None else range(earlier + 1, end)
+        first = max(within.start, start + 1 if earlier == start else start)
         homeward = range(0) if later is None else range(later - 1, first - 1, -1)
         return cls(earlier, later, onward, homeward)
 
 
-@torch.no_grad()
-def walk_interval(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evidence | None]]:
-    """What the anchors say about each frame of an interval, in temporal order; None at the anchors themselves.
+class FromBothSides:
+    """What walks away from the keyframes of an interval make of each frame, in temporal order.
 
-    The chain to the later anchor runs backward in time, so its evidence is collected first, as ids, and goes to disk
-    when the interval is long; the chain to the earlier anchor then runs along with the output.
+    The walk from the later keyframe runs backward in time, so what it makes is collected first, and goes to disk when
+    the interval is long; the walk from the earlier keyframe then runs along with the frames that are asked for. Use it
+    as a context manager.
 
     Args:
-        batch: An interval with one or two anchors.
-        flow: Flow between neighbours; the walk forward finds what the walk backward had estimated.
-
-    Yields:
-        Index in the clip, and evidence of one or two anchors, the earlier first.
+        batch: The interval, with one or two keyframes.
+        walk: From a keyframe and frames next to it, in the order of the walk, to the tensors made for each.
+        within: The frames that will be asked for; None: all.
     """
 
-    def walk(anchor: int, indices: range) -> Iterator[list[Tensor]]:
-        return (list(vars(evidence).values()) for evidence in walk_from(batch, flow, anchor, indices))
+    def __init__(
+        self,
+        batch: ClipBatch,
+        walk: Callable[[int, range], Iterator[list[Tensor]]],
+        within: range | None = None,
+    ) -> None:
+        sides = Sides.of(batch, within)
+        self._open = ExitStack()
+        self._later = self._open.enter_context(Spool(SPOOL_BYTES))
+        self._pushed: list[int] = []
+        self._earlier: Iterator[tuple[int, list[Tensor]]] | None = None
+        try:
+            if sides.later is not None:
+                for index, tensors in zip(sides.homeward, walk(sides.later, sides.homeward), strict=True):
+                    self._later.push(tensors)
+                    self._pushed.append(index)
+            if sides.earlier is not None:
+                tensors_of = ahead(walk(sides.earlier, sides.onward))
+                self._open.callback(tensors_of.close)
+                self._earlier = zip(sides.onward, tensors_of, strict=True)
+        except BaseException:
+            self._open.close()
+            raise
 
-    for index, said in from_both_sides(batch, walk):
-        yield index, None if said is None else gather([Evidence(*tensors) for tensors in said])
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def at(self, index: int) -> list[list[Tensor]]:
+        """What was made for a frame, later than those before: by the walk from the earlier keyframe, then the later."""
+        made = []
+        if self._earlier is not None:
+            made.append(next(tensors for at, tensors in self._earlier if at == index))
+        while self._pushed and self._pushed[-1] <= index:
+            at, tensors = self._pushed.pop(), self._later.pop()
+            if at == index:
+                made.append(tensors)
+        return made
 
 
-def from_both_sides(
-    batch: ClipBatch, walk: Callable[[int, range], Iterator[list[Tensor]]]
-) -> Iterator[tuple[int, list[list[Tensor]] | None]]:
-    """What walks away from the anchors yield for each frame, the earlier anchor's first; None at the anchors."""
-    sides = Sides.of(batch)
-    from_later = Spool(SPOOL_BYTES)
-    if sides.later is not None:
-        for tensors in walk(sides.later, sides.homeward):
-            from_later.push(tensors)
-    from_earlier = ahead(iter(()) if sides.earlier is None else walk(sides.earlier, sides.onward))
-    for index in range(*batch.targets):
-        if index in (sides.earlier, sides.later):
-            yield index, None
-            continue
-        said = [] if sides.earlier is None else [next(from_earlier)]
-        if sides.later is not None:
-            said.append(from_later.pop())
-        yield index, said
+class WarpedLabels:
+    """The labels of the keyframes of an interval, warped into its frames. Use it as a context manager.
+
+    Args:
+        batch: An interval with one or two keyframes.
+        flow: Flow between its frames; the walk forward finds what the walk backward had estimated.
+        within: The frames that will be asked for; None: all.
+    """
+
+    def __init__(self, batch: ClipBatch, flow: FlowSource, within: range | None = None) -> None:
+        def walk(keyframe: int, indices: range) -> Iterator[list[Tensor]]:
+            warped = KeyframeWalk(batch, flow, keyframe).along(indices)
+            return (list(vars(evidence).values()) for evidence in warped)
+
+        self._both = FromBothSides(batch, walk, within)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._both.__exit__()
+
+    def at(self, index: int) -> Evidence:
+        """Warp into one frame that is no keyframe; frames are asked for in temporal order, each once.
+
+        Returns:
+            The sources of one or two keyframes, the earlier first.
+        """
+        return gather([Evidence(*tensors) for tensors in self._both.at(index)])

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
+from wrp.errors import WrpError
 from wrp.losses.rmi import region_mutual_information
 from wrp.ops.labels import near_border
-from wrp.types import IGNORE_INDEX, WrpError
+from wrp.types import IGNORE_INDEX
 
 # Distance to another label, in pixels, up to which a pixel is of the boundary.
 BOUNDARY = 2

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import Self
 
+from wrp.errors import WrpError
 from wrp.hubs import check_hub, texts_in
 from wrp.models.multiscale import AttentionHead, MultiScale
 from wrp.models.ocr import OCRHead
-from wrp.types import WrpError
 
 # Statistics of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
 MEAN = (0.485, 0.456, 0.406)

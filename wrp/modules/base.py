@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
+from wrp.errors import WrpError
 from wrp.modules.loading import CLASS_KEY, check_class, class_name
 from wrp.outputs import FLOW, check_output
-from wrp.types import ClipBatch, FrameBatch, WrpError
+from wrp.types import ClipBatch, FrameBatch
 
 logger = logging.getLogger("wrp")
 

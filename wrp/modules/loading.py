@@ -18,9 +18,9 @@ from jsonargparse._common import parsing_settings  # there is no other way to pu
 from safetensors import safe_open
 from safetensors.torch import save
 
+from wrp.errors import WrpError, in_short
 from wrp.hubs import hubs_limited
 from wrp.opening import check_archive, parse_json
-from wrp.types import WrpError, in_short
 
 # Where a checkpoint says which class made it.
 CLASS_KEY = "wrp_class"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import ColorJitter
 
+from wrp.errors import WrpError
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
@@ -25,7 +26,7 @@ from wrp.ops.consistency import to_unit
 from wrp.ops.fusion import Evidence, gather
 from wrp.ops.labels import decide
 from wrp.ops.noise import displace
-from wrp.types import ClipBatch, Propagated, WrpError
+from wrp.types import ClipBatch, Prediction
 
 # Disk space that the walks of refiner training may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
 WALK_CACHE_BYTES = 2**35
@@ -197,13 +198,13 @@ class RefinementModule(BaseModule):
             self.log(f"val/{name}", score.compute().float(), prog_bar=True)
             score.reset()
 
-    def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Propagated]:
+    def predict_step(self, batch: ClipBatch, batch_idx: int) -> list[Prediction]:
         """Refine the longest cycles of one labelled frame."""
         inputs, _ = self._longest(batch)
         labels, confidence = decide(refined(self, inputs))
         target = batch.targets[0]
         stem = batch.stems[target - batch.first]
-        return [Propagated(batch.clip, stem, target, "refine", labels[0], confidence[0])]
+        return [Prediction(batch.clip, stem, target, "refine", labels[0], confidence[0])]
 
     def _walk_of(self, batch: ClipBatch) -> Walk:
         if not isinstance(batch, ClipBatch) or batch.targets[1] - batch.targets[0] != 1:

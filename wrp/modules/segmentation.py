@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from wrp.errors import WrpError
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
@@ -22,7 +23,7 @@ from wrp.modules.loading import load_module
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide, resize_labels
 from wrp.ops.tiling import Views, view_probabilities
-from wrp.types import IGNORE_INDEX, ClipBatch, FrameBatch, Propagated, WrpError
+from wrp.types import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
 
 
 class SegmentationModule(BaseModule):
@@ -265,12 +266,12 @@ class SegmentationModule(BaseModule):
                 self.consistency.update(previous, labels[0], pair.flow_bw)
             previous = labels[0]
 
-    def predict_step(self, batch: FrameBatch, batch_idx: int) -> list[Propagated]:
+    def predict_step(self, batch: FrameBatch, batch_idx: int) -> list[Prediction]:
         """Label every frame of a batch."""
         labels, confidence = decide(self.probabilities(_frames(batch).images))
         names = zip(batch.clips, batch.stems, batch.indices, strict=True)
         return [
-            Propagated(clip, stem, index, self.methods[-1], labels[i], confidence[i])
+            Prediction(clip, stem, index, self.methods[-1], labels[i], confidence[i])
             for i, (clip, stem, index) in enumerate(names)
         ]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
+from wrp.flow.source import FlowSource
 from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
 from wrp.ops.consistency import photometric_error_along
 from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
@@ -20,7 +20,7 @@ Cycles = dict[int, Evidence]
 """Evidence by the offset of the frame that it came over or from."""
 
 
-def walk_cycles(window: ClipBatch, flow: FlowCache, crossed: bool) -> tuple[Cycles, Cycles]:
+def walk_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cycles, Cycles]:
     """The cycles over each frame of a window, and the labels of the other anchors in it, as its target sees them.
 
     Args:
@@ -52,7 +52,7 @@ def walk_cycles(window: ClipBatch, flow: FlowCache, crossed: bool) -> tuple[Cycl
     return cycles, pairs
 
 
-def _outward(window: ClipBatch, flow: FlowCache, step: int, reach: int) -> Iterator[tuple[int, list[Chain]]]:
+def _outward(window: ClipBatch, flow: FlowSource, step: int, reach: int) -> Iterator[tuple[int, list[Chain]]]:
     """Each frame from the target on, and the ways from the target to it."""
     target = window.targets[0]
     frame = window.frame(target)
@@ -65,7 +65,7 @@ def _outward(window: ClipBatch, flow: FlowCache, step: int, reach: int) -> Itera
         yield far, outs
 
 
-def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowCache) -> tuple[list[Chain], Chain]:
+def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource) -> tuple[list[Chain], Chain]:
     """The chains of the sources between two frames, as at inference, and the one to go on from."""
     if not flow.any_frames:
         return [chain], chain

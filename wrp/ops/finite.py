@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -11,19 +12,24 @@ from wrp.ops.cpu import backend, quiet, tensor
 
 
 class NotFinite:
-    """Counts pixels whose values are not finite, on their device: nobody waits for it before :meth:`take`."""
+    """Count pixels whose values are not finite, on their device: nobody waits for it before :meth:`take`.
+
+    Several threads may count at once.
+    """
 
     def __init__(self) -> None:
         self.count: Any = 0
         self.pixels = 0
+        self._turn = threading.Lock()
 
     def known(self, values: Tensor, dim: int) -> Tensor:
         """Where all values along a dimension are finite: bool, the shape of ``values`` without it."""
         xp, given = backend(values) if values.dtype == torch.float32 else (torch, values)
         with quiet(xp):
             known = tensor(xp.isfinite(given.sum(dim)))
-        self.count = self.count + (~backend(known)[1]).sum()
-        self.pixels += known.numel()
+        with self._turn:
+            self.count = self.count + (~backend(known)[1]).sum()
+            self.pixels += known.numel()
         return known
 
     def take(self) -> tuple[int, float]:

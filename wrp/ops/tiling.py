@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.types import WrpError
+from wrp.errors import WrpError
 
 
 @dataclass(frozen=True)

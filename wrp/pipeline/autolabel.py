@@ -20,11 +20,11 @@ from wrp.data.datamodule import VideoDataModule
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.items import HeldOutItems, IntervalItems
+from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.locking import locked
 from wrp.modules.base import file_hash
-from wrp.modules.propagation import PropagationModule
 from wrp.opening import read_json
 from wrp.outputs import FLOW, RUN, TEMPORARY, WRITTEN, check_output, claim, remove_temporary
 from wrp.pipeline.calibrating import CALIBRATION, calibrate
@@ -36,7 +36,7 @@ from wrp.pipeline.report import write_report
 from wrp.pipeline.scoring import score
 from wrp.pipeline.settings import Settings, read_settings
 from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.types import DataError, WrpError
+from wrp.propagation.module import PropagationModule
 from wrp.versions import versions
 from wrp.writing import write_json
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.items import HeldOutItems
-from wrp.modules.confidence import ConfidenceCounts, fit_confidence, is_counted, read_calibration
-from wrp.modules.propagation import PropagationModule
+from wrp.errors import DataError, WrpError
 from wrp.opening import read_json
 from wrp.progress import progress
-from wrp.types import DataError, WrpError
+from wrp.propagation.confidence import ConfidenceCounts, fit_confidence, is_counted, read_calibration
+from wrp.propagation.module import PropagationModule
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")

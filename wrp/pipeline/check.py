@@ -18,9 +18,10 @@ from torch import Tensor
 from wrp.data.classes import has_class
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.reading import read_image, read_label
+from wrp.errors import DataError
 from wrp.pipeline.report import markdown_table
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, Clip, DataError, Frame, LabelMap, VideoFrame
+from wrp.types import IGNORE_INDEX, Clip, Frame, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
 

@@ -23,8 +23,8 @@ from wrp.callbacks.writer import SOURCE_PALETTE
 from wrp.data.clips import ClipIndex
 from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence, read_image, read_label
+from wrp.errors import DataError
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.modules.propagators import make_propagators
 from wrp.pipeline.report import (
     DOUBT,
     FLOW_IS_PART,
@@ -35,8 +35,9 @@ from wrp.pipeline.report import (
     region_rows,
     summary,
 )
+from wrp.propagation.methods import make_methods
 from wrp.stopping import check_stop
-from wrp.types import Clip, DataError, LabelMap
+from wrp.types import Clip, LabelMap
 from wrp.writing import write_text
 
 logger = logging.getLogger("wrp")
@@ -113,8 +114,8 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
                 check_stop()
                 progress.update()
             shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
-    methods = make_propagators(list(metrics["settings"]["methods"])).values()
-    sources = _legend(SOURCES)[: 8 if any(method.needs_teacher for method in methods) else 4]
+    *_, result = make_methods(list(metrics["settings"]["methods"])).values()
+    sources = _legend(SOURCES)[: 8 if result.needs.teacher else 4]
     data = {"classes": _legend(index.label_map), "sources": sources, "doubt": DOUBT, "clips": shown}
     write_text(out / "report.html", _render(index, metrics, out, data))
     logger.info("%s: %.1f MB", out / "report.html", (out / "report.html").stat().st_size / 1e6)

@@ -14,9 +14,9 @@ from wrp.callbacks.parts import join_manifest, written_parts
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.items import IntervalItems, WindowItems
+from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.modules.loading import load_module, read_checkpoint
-from wrp.modules.propagation import PropagationModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.opening import read_json
 from wrp.outputs import TEMPORARY
@@ -29,7 +29,7 @@ from wrp.pipeline.training import (
     train_refiner,
     train_teacher,
 )
-from wrp.types import DataError, WrpError
+from wrp.propagation.module import PropagationModule
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.items import IntervalItems
 from wrp.data.reading import read_label
+from wrp.errors import WrpError
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.modules.propagation import PropagationModule
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.suggest import Doubt, choose, doubt, gaps_of
+from wrp.propagation.module import PropagationModule
 from wrp.stopping import check_stop
-from wrp.types import Clip, Interval, WrpError
+from wrp.types import Clip, Interval
 
 SEEDS = (0, 1, 2)
 
@@ -80,7 +81,7 @@ class Replay:
         clip, label_map = interval.clip, self.index.label_map
         items = IntervalItems([clip], label_map)
         found: Frames = {}
-        for result in self.module.propagate(items[items.intervals.index(interval)]):
+        for result in self.module.session(items[items.intervals.index(interval)]):
             matrix, label = None, clip.frames[result.index].label
             if result.index in clip.hidden and label is not None:
                 matrix = confusion(result.labels, read_label(label, label_map), label_map.num_classes)

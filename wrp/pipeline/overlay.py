@@ -12,8 +12,9 @@ import numpy as np
 
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
+from wrp.errors import WrpError
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, Clip, LabelMap, WrpError
+from wrp.types import IGNORE_INDEX, Clip, LabelMap
 from wrp.writing import replacing
 
 # Share of the labels' colours in the blend.

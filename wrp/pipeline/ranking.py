@@ -11,11 +11,12 @@ from torch import Tensor
 from wrp.data.clips import ClipIndex
 from wrp.data.propagated import RELIABLE, read_manifest
 from wrp.data.reading import read_image, read_label
+from wrp.errors import DataError
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.labels import decide
 from wrp.progress import progress
 from wrp.selftraining.st_plus_plus import split_reliable_by_clip, stability, video_reliability
-from wrp.types import DataError, Frame
+from wrp.types import Frame
 from wrp.writing import write_json, write_text
 
 

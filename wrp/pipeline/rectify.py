@@ -15,12 +15,13 @@ from torch import Tensor
 from wrp.data.clips import ClipIndex
 from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_image, read_label
+from wrp.errors import DataError, WrpError
 from wrp.models.segmenter import with_features
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.consistency import to_unit
 from wrp.progress import progress
 from wrp.selftraining.cisc_r import classes_shown, image_reliability, masked_pool, rectify_by_anchor
-from wrp.types import Clip, DataError, WrpError
+from wrp.types import Clip
 from wrp.writing import write_image, write_json
 
 logger = logging.getLogger("wrp")

@@ -11,10 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wrp.data.clips import ClipIndex
 from wrp.data.reading import read_image, read_label
+from wrp.errors import WrpError
 from wrp.metrics.propagation import REGIONS, TRIMAP
 from wrp.opening import read_json
 from wrp.pipeline.scoring import prediction_path
-from wrp.types import Clip, WrpError
+from wrp.types import Clip
 from wrp.writing import write_image, write_text
 
 # Distances that have a column in the table; metrics.json has all of them.

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
+from wrp.errors import WrpError
 from wrp.outputs import SEARCH, claim
 from wrp.pipeline.report import markdown_table
-from wrp.types import WrpError
 from wrp.writing import make_folder, refuse_link
 
 logger = logging.getLogger("wrp")

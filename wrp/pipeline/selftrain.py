@@ -17,6 +17,7 @@ from wrp.data.classes import require_classes
 from wrp.data.datasets import find_folder
 from wrp.data.reading import read_label
 from wrp.data.semi import SemiDataModule, label_map_of
+from wrp.errors import DataError, WrpError
 from wrp.locking import locked
 from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.opening import read_json
@@ -26,7 +27,7 @@ from wrp.pipeline.ranking import predict
 from wrp.pipeline.settings import SLIM_FPN, recorded
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.progress import progress
-from wrp.types import DataError, Frame, WrpError
+from wrp.types import Frame
 from wrp.writing import make_folder, write_json, write_label
 
 logger = logging.getLogger("wrp")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from wrp.data.datasets import find_folder
-from wrp.modules.propagators import make_propagators
+from wrp.errors import WrpError
 from wrp.opening import parse_yaml, read_json
-from wrp.types import WrpError
+from wrp.propagation.methods import make_methods
 from wrp.writing import MARKER, checksum, make_folder, names_in, write_json
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
@@ -99,7 +99,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work before anything is done."""
-        make_propagators(list(self.methods))
+        make_methods(list(self.methods))
         for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
             if getattr(self, name) < 1:
                 raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -124,13 +124,13 @@ class Settings:
     @property
     def needs_teacher(self) -> bool:
         """Whether a listed method or the student needs the teacher."""
-        methods = make_propagators(list(self.methods)).values()
-        return self.student == "cisc-r" or any(chosen.needs_teacher for chosen in methods)
+        methods = make_methods(list(self.methods)).values()
+        return self.student == "cisc-r" or any(chosen.needs.teacher for chosen in methods)
 
     @property
     def needs_refiner(self) -> bool:
         """Whether a listed method needs the refiner."""
-        return any(chosen.needs_refiner for chosen in make_propagators(list(self.methods)).values())
+        return any(chosen.needs.refiner for chosen in make_methods(list(self.methods)).values())
 
     def claim_folder(self, labels: str, frames: dict[str, str]) -> None:
         """Make the output folder this run's; what other settings or labels made there is never mixed with it.

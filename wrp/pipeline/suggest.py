@@ -14,9 +14,10 @@ from torch import Tensor
 from wrp.data.clips import ClipIndex, intervals
 from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence
+from wrp.errors import WrpError
 from wrp.pipeline.report import markdown_table
 from wrp.progress import progress
-from wrp.types import Clip, Interval, WrpError
+from wrp.types import Clip, Interval
 
 logger = logging.getLogger("wrp")
 

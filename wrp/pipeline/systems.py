@@ -12,6 +12,7 @@ from torch import Tensor
 from wrp.data.items import FrameItems
 from wrp.data.reading import read_image, read_label
 from wrp.data.transforms import Draw, TrainTransform
+from wrp.errors import WrpError
 from wrp.models.segmenter import with_features
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
@@ -34,7 +35,7 @@ from wrp.selftraining.st_plus_plus import split_reliable, stability
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
-from wrp.types import Frame, WrpError
+from wrp.types import Frame
 from wrp.writing import write_text
 
 # R of an image of which nothing can be said; that of others is a mean of logarithms.

@@ -18,6 +18,7 @@ from wrp.callbacks.stopping import StopWhenTold
 from wrp.checkpoints import WholeCheckpointIO
 from wrp.data.datamodule import VideoDataModule
 from wrp.data.propagated import PropagatedLabels
+from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.models.segmenter import create_segmenter
 from wrp.modules.loading import read_checkpoint
@@ -25,7 +26,6 @@ from wrp.modules.refinement import RefinementModule
 from wrp.modules.segmentation import SegmentationModule
 from wrp.pipeline.settings import Settings
 from wrp.selftraining.st_plus_plus import checkpoint_epochs
-from wrp.types import WrpError
 
 logger = logging.getLogger("wrp")
 

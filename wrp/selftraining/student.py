@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from wrp.errors import WrpError
 from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import resize_labels
-from wrp.types import IGNORE_INDEX, FrameBatch, WrpError
+from wrp.types import IGNORE_INDEX, FrameBatch
 
 
 class StrongView(nn.Module):

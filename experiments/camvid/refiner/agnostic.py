@@ -23,11 +23,11 @@ from wrp.data.datasets import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input
-from wrp.modules.propagators import PROPAGATORS
-from wrp.modules.refining import Refine
-from wrp.modules.targets import Propagator, Target
 from wrp.ops.consistency import to_unit
 from wrp.pipeline.training import fit
+from wrp.propagation.methods import METHODS
+from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
+from wrp.propagation.methods.refine import Refine
 from wrp.types import IGNORE_INDEX
 
 
@@ -60,9 +60,9 @@ class Agnostic(Refine):
 
     net: ClassVar[Refiner]
 
-    def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
-        inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-        probs = torch.stack([refined(self.net, ask_for(inputs, c))[0, 1] for c in range(module.num_classes)])
+    def answer(self, query: QueryFrame, context: Context) -> Tensor:
+        inputs = refiner_input(to_unit(query.image), query.warped, query.teacher_probs)
+        probs = torch.stack([refined(self.net, ask_for(inputs, c))[0, 1] for c in range(context.num_classes)])
         return probs / probs.sum(0).clamp(min=1e-6)
 
 
@@ -75,7 +75,10 @@ class Untrained(Agnostic):
 class WithAgnostic(PropagationModule):
     """Labels by the refiner for any classes as well."""
 
-    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS, "untrained": Untrained, "agnostic": Agnostic}
+    known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
+        "untrained": Untrained,
+        "agnostic": Agnostic,
+    }
 
 
 def train(options: argparse.Namespace) -> None:

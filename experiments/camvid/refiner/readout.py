@@ -20,11 +20,11 @@ from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import RefinerInput, refiner_input
-from wrp.modules.propagators import PROPAGATORS
-from wrp.modules.refining import Refine
-from wrp.modules.targets import Propagator, Target
 from wrp.ops.consistency import to_unit
 from wrp.pipeline.report import markdown_table
+from wrp.propagation.methods import METHODS
+from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
+from wrp.propagation.methods.refine import Refine
 
 Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
 
@@ -41,16 +41,17 @@ READOUTS: dict[str, Readout] = {
 }
 
 
-def read_out(combine: Readout) -> type[Propagator]:
-    """A propagator that combines the refiner's answer with what it was given; other frames have no vote."""
+def read_out(combine: Readout) -> type[PropagationMethod[Any]]:
+    """A method that combines the refiner's answer with what it was given; other frames have no vote."""
 
     class Combined(Refine):
         voters = ()
 
-        def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
-            inputs = refiner_input(to_unit(target.frame), evidence, target.semantic)
-            answer = module.refiner(inputs).float().softmax(1)
-            mirrored = module.refiner(inputs.flip()).float().softmax(1).flip(-1)
+        def answer(self, query: QueryFrame, context: Context) -> Tensor:
+            assert context.refiner is not None
+            inputs = refiner_input(to_unit(query.image), query.warped, query.teacher_probs)
+            answer = context.refiner(inputs).float().softmax(1)
+            mirrored = context.refiner(inputs.flip()).float().softmax(1).flip(-1)
             combined = combine(answer, mirrored, inputs)
             return (combined / combined.sum(1, keepdim=True))[0]
 
@@ -60,7 +61,7 @@ def read_out(combine: Readout) -> type[Propagator]:
 class ByReadout(PropagationModule):
     """Labels by each read-out."""
 
-    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS} | {
+    known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
         name: read_out(combine) for name, combine in READOUTS.items()
     }
 
@@ -89,7 +90,7 @@ def measure(kind: type[PropagationModule], methods: list[str], options: argparse
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), unit="interval"):
-            for _, labels, truth in module.at_hidden(items[number]):
+            for labels, truth in module.at_hidden(items[number]):
                 module.test_score.update_frame(labels, truth)
     scores = module.test_score.compute()
     rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]

@@ -12,10 +12,9 @@ from readout import measure, network_arguments
 from torch import Tensor
 
 from wrp import PropagationModule
-from wrp.modules.propagators import PROPAGATORS
-from wrp.modules.refining import Refine
-from wrp.modules.targets import Propagator, Target
-from wrp.types import ClipBatch
+from wrp.propagation.methods import METHODS
+from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
+from wrp.propagation.methods.refine import Answers, Refine
 
 # Distances of the frames that vote, on both sides, and the weight of each vote.
 WAYS: tuple[tuple[tuple[int, ...], float], ...] = (
@@ -40,29 +39,31 @@ class OnceAnswered(Refine):
 
     known: ClassVar[dict[int, Tensor]] = {}
 
-    def begin(self, module: Any, batch: ClipBatch) -> None:
-        super().begin(module, batch)
+    def start(self, context: Context) -> Answers:
         self.known.clear()
+        return super().start(context)
 
-    def answer(self, module: Any, target: Target, evidence: Any) -> Tensor:
-        if target.index not in self.known:
-            self.known[target.index] = super().answer(module, target, evidence).half()
-        return self.known[target.index].float()
+    def answer(self, query: QueryFrame, context: Context) -> Tensor:
+        if query.index not in self.known:
+            self.known[query.index] = super().answer(query, context).half()
+        return self.known[query.index].float()
 
 
 def name(voters: tuple[int, ...], vote: float) -> str:
     return f"±{', '.join(map(str, voters))} by {vote}" if voters else "none"
 
 
-def voting(voters: tuple[int, ...], vote: float) -> type[Propagator]:
-    """A propagator with these voters."""
+def voting(voters: tuple[int, ...], vote: float) -> type[PropagationMethod[Any]]:
+    """A method with these voters."""
     return type("Voted", (OnceAnswered,), {"voters": voters, "vote": vote})
 
 
 class ByVoters(PropagationModule):
     """Labels by each set of voters."""
 
-    propagators: ClassVar[dict[str, type[Propagator]]] = {**PROPAGATORS} | {name(*way): voting(*way) for way in WAYS}
+    known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
+        name(*way): voting(*way) for way in WAYS
+    }
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.data.labelmaps import write_label_map
 from wrp.data.reading import read_image, read_label
+from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.modules.base import file_hash
@@ -42,7 +43,6 @@ from wrp.modules.refinement import WALK_CACHE_BYTES
 from wrp.ops.labels import resize_labels
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.training import fit
-from wrp.types import WrpError
 from wrp.writing import new_folder, write_image, write_label
 
 sys.path.append(str(Path(__file__).parents[2]))

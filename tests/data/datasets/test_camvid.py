@@ -6,7 +6,7 @@ import pytest
 from tests.clips import make_camvid, picture, save
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_label
-from wrp.types import DataError
+from wrp.errors import DataError
 
 
 def test_val_is_one_clip_with_the_labelled_frames_of_train_beside_it(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.clips import make_davis
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_image, read_label
-from wrp.types import DataError
+from wrp.errors import DataError
 
 
 def test_every_sequence_is_a_clip_with_masks(tmp_path: Path) -> None:

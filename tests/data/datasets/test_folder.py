@@ -4,7 +4,7 @@ import pytest
 
 from tests.clips import LABEL_MAP, make_camvid, make_davis, make_folder, picture, save
 from wrp.data.datasets import folder, open_index
-from wrp.types import DataError
+from wrp.errors import DataError
 
 
 def test_clips_frames_and_labels_are_found(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from wrp.data.clips import ClipIndex
 from wrp.data.datasets import LAYOUTS, open_index
 from wrp.data.datasets.camvid32 import COLORS
 from wrp.data.reading import read_label
-from wrp.types import DataError, Frame
+from wrp.errors import DataError
+from wrp.types import Frame
 
 
 def labels_of(frame: Frame, index: ClipIndex) -> list[int]:

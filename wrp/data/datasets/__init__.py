@@ -8,7 +8,7 @@ from types import ModuleType
 
 from wrp.data.clips import ClipIndex
 from wrp.data.datasets import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
-from wrp.types import DataError
+from wrp.errors import DataError
 
 # In the order in which they are tried.
 LAYOUTS = {

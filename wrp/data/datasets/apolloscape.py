@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, list_images, make_clip
-from wrp.types import Clip, DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Clip, Frame, LabelMap
 
 CLASSES = (
     (17, "sky", (70, 130, 180)), (33, "car", (0, 0, 142)), (34, "motorbicycle", (0, 0, 230)),

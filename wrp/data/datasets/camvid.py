@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
-from wrp.types import Clip, DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Clip, Frame, LabelMap
 
 SPLITS = ("train", "val", "test")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from wrp.data.clips import ClipIndex, list_images
 from wrp.data.datasets import camvid
-from wrp.types import DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Frame, LabelMap
 
 STILLS, LABELS = "701_StillsRaw_full", "LabeledApproved_full"
 

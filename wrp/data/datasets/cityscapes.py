@@ -12,7 +12,8 @@ import re
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, list_images, make_clip
-from wrp.types import Clip, DataError, Frame, LabelMap
+from wrp.errors import DataError
+from wrp.types import Clip, Frame, LabelMap
 
 SPLITS = ("train", "val", "test")
 BEFORE, BEHIND = 19, 10

@@ -10,8 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
+from wrp.errors import DataError
 from wrp.opening import read_text
-from wrp.types import DataError, Frame, LabelMap
+from wrp.types import Frame, LabelMap
 
 RESOLUTION = "480p"
 

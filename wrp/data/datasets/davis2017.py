@@ -12,8 +12,9 @@ from pathlib import Path
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
 from wrp.data.datasets.davis import RESOLUTION
 from wrp.data.labelmaps import read_ids
+from wrp.errors import DataError
 from wrp.opening import read_text
-from wrp.types import DataError, Frame, LabelMap
+from wrp.types import Frame, LabelMap
 
 # The first colours of the data set's own palette.
 COLORS = (

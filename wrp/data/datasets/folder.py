@@ -13,7 +13,8 @@ from pathlib import Path
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip, read_list
 from wrp.data.labelmaps import map_from_palettes, read_label_map
 from wrp.data.video import VIDEO_SUFFIXES, open_video
-from wrp.types import DataError, Frame, VideoFrame
+from wrp.errors import DataError
+from wrp.types import Frame, VideoFrame
 
 # What people call the folder of the labels.
 MISNAMED = ("label", "masks", "mask", "annotations", "ground_truth", "gt")

@@ -11,10 +11,11 @@ from PIL import Image
 
 from wrp.data.datasets.synthetic import CLASSES, render_clip
 from wrp.data.labelmaps import write_label_map
+from wrp.errors import WrpError
 from wrp.opening import read_json
 from wrp.outputs import SCENE, check_output, owner_of
 from wrp.progress import progress
-from wrp.types import LabelMap, WrpError
+from wrp.types import LabelMap
 from wrp.writing import MARKER, make_folder, take_place, write_image, write_json, write_label
 
 CACHE = Path("~/.cache/wrp/scenes")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from wrp.data.clips import ClipIndex, label_beside, list_images, make_clip
 from wrp.data.datasets.cityscapes import LABEL_MAP
-from wrp.types import DataError, Frame
+from wrp.errors import DataError
+from wrp.types import Frame
 
 SPLITS = ("training", "testing")
 

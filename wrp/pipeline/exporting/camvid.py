@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from wrp.errors import DataError
 from wrp.pipeline.exporting.colors import (
     Entry,
     color_entries,
@@ -20,7 +21,7 @@ from wrp.pipeline.exporting.colors import (
 )
 from wrp.pipeline.exporting.frames import SPLIT, Export, Returned
 from wrp.progress import progress
-from wrp.types import DataError, LabelMap
+from wrp.types import LabelMap
 from wrp.writing import write_text
 
 COLORS = "label_colors.txt"

@@ -16,9 +16,10 @@ from PIL import Image
 
 from wrp.data.labelmaps import read_label_map, write_label_map
 from wrp.data.reading import read_label
+from wrp.errors import DataError
 from wrp.pipeline.exporting.frames import SPLIT, Export, Returned, class_index
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, DataError, LabelMap
+from wrp.types import IGNORE_INDEX, LabelMap
 from wrp.writing import write_image
 
 CLASSES = "classes.yaml"

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
+from wrp.errors import DataError, WrpError
 from wrp.pipeline.exporting.frames import (
     SPLIT,
     Export,
@@ -28,7 +29,7 @@ from wrp.pipeline.exporting.frames import (
     reading,
 )
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, DataError, LabelMap, WrpError
+from wrp.types import IGNORE_INDEX, LabelMap
 
 
 def write(export: Export, out: Path) -> None:

@@ -15,8 +15,9 @@ from PIL import Image
 
 from wrp.data.labelmaps import encode_colors
 from wrp.data.reading import read_image
+from wrp.errors import DataError, WrpError
 from wrp.pipeline.exporting.frames import Returned, check_size, class_index, reading
-from wrp.types import IGNORE_INDEX, DataError, LabelMap, WrpError
+from wrp.types import IGNORE_INDEX, LabelMap
 from wrp.writing import write_image, write_text
 
 Entry = tuple[str, tuple[int, int, int]]

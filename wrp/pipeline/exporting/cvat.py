@@ -17,6 +17,7 @@ from xml.sax.xmlreader import AttributesImpl
 
 import numpy as np
 
+from wrp.errors import DataError
 from wrp.pipeline.exporting.frames import (
     Export,
     Returned,
@@ -29,7 +30,7 @@ from wrp.pipeline.exporting.frames import (
     reading,
 )
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, DataError, LabelMap
+from wrp.types import IGNORE_INDEX, LabelMap
 from wrp.writing import write_json
 
 

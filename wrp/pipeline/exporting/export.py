@@ -7,11 +7,11 @@ from pathlib import Path
 from types import ModuleType
 
 from wrp.data.propagated import read_manifest
+from wrp.errors import WrpError
 from wrp.outputs import WRITTEN, check_output
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.exporting import camvid, cityscapes, coco, cvat, voc
 from wrp.pipeline.exporting.frames import Export, RunFrame
-from wrp.types import WrpError
 from wrp.writing import new_folder
 
 logger = logging.getLogger("wrp")

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from wrp.data.reading import IMAGE_SUFFIXES, read_confidence, read_image, read_label
-from wrp.types import IGNORE_INDEX, DataError, LabelMap, VideoFrame
+from wrp.errors import DataError
+from wrp.types import IGNORE_INDEX, LabelMap, VideoFrame
 
 SPLIT = "train"
 """The split of everything that is exported: the formats that have splits want one."""

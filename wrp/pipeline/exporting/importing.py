@@ -17,11 +17,12 @@ import numpy as np
 from wrp.data.clips import ClipIndex, read_list
 from wrp.data.datasets import open_index
 from wrp.data.reading import read_confidence, read_image, read_label
+from wrp.errors import DataError
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.exporting.export import find_format
 from wrp.pipeline.exporting.frames import Returned
 from wrp.progress import progress
-from wrp.types import IGNORE_INDEX, DataError, Frame, LabelMap
+from wrp.types import IGNORE_INDEX, Frame, LabelMap
 from wrp.writing import write_label
 
 logger = logging.getLogger("wrp")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.flow.base import texture
-from tests.modules.test_propagators import CLASSES, Believer, Teacher
 from tests.modules.test_refinement import SIZE, Constant, Slow
+from tests.propagation.test_methods import CLASSES, Believer, Teacher
 from wrp import PropagationModule
 from wrp.flow.estimator import FlowEstimator
-from wrp.modules.refining import Refine
-from wrp.modules.targets import Target
-from wrp.types import ClipBatch, Propagated, WrpError
+from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
+from wrp.propagation.methods.refine import Answers, Refine
+from wrp.types import ClipBatch, Prediction
 
 COUNT = 19
 WRONG = 8
@@ -33,21 +33,21 @@ def interval(later: int = 0) -> ClipBatch:
 
 def label(
     batch: ClipBatch, monkeypatch: pytest.MonkeyPatch, flow: FlowEstimator | None = None, method: str = "refine"
-) -> tuple[list[Propagated], list[int]]:
+) -> tuple[list[Prediction], list[int]]:
     """Labels with a refiner that takes one frame for class 1, and the frames that it was asked about."""
     asked = []
 
-    def answer(self: Refine, module: Any, target: Target, evidence: Any) -> Tensor:
-        asked.append(target.index)
+    def answer(self: Refine, query: QueryFrame, context: Context) -> Tensor:
+        asked.append(query.index)
         probs = torch.zeros(CLASSES, *SIZE)
-        probs[:2] = torch.tensor([0.4, 0.6] if target.index == WRONG else [0.9, 0.1]).view(2, 1, 1)
+        probs[:2] = torch.tensor([0.4, 0.6] if query.index == WRONG else [0.9, 0.1]).view(2, 1, 1)
         return probs
 
     monkeypatch.setattr(Refine, "answer", answer)
     module = PropagationModule(CLASSES, [method], Teacher(), Believer(), flow or Slow(True))
     if batch.hidden:
         list(module.at_hidden(batch))
-    return list(module.propagate(batch)) if not batch.hidden else [], asked
+    return list(module.session(batch)) if not batch.hidden else [], asked
 
 
 def test_frames_around_outvote_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,14 +74,14 @@ def test_votes_come_along_the_flow_from_where_the_scene_was(monkeypatch: pytest.
     def scene(index: int) -> Tensor:
         return (torch.arange(SIZE[1]) - 2 * index).div(5, rounding_mode="floor").remainder(3).expand(SIZE)
 
-    def answer(self: Refine, module: Any, target: Target, evidence: Any) -> Tensor:
-        wrong = 1 if target.index == WRONG else 0
-        seen = functional.one_hot((scene(target.index) + wrong) % 3, CLASSES).movedim(-1, 0).float()
+    def answer(self: Refine, query: QueryFrame, context: Context) -> Tensor:
+        wrong = 1 if query.index == WRONG else 0
+        seen = functional.one_hot((scene(query.index) + wrong) % 3, CLASSES).movedim(-1, 0).float()
         return 0.8 * seen + 0.2 / CLASSES
 
     monkeypatch.setattr(Refine, "answer", answer)
     module = PropagationModule(CLASSES, ["refine"], Teacher(), Believer(), Constant(False))
-    results = list(module.propagate(interval()))
+    results = list(module.session(interval()))
     border = 2 * max(VOTERS)
     inside = (slice(None), slice(border, -border))
     assert torch.equal(results[WRONG].labels[inside].long(), scene(WRONG)[inside])
@@ -105,25 +105,19 @@ def test_a_score_asks_about_the_frames_that_vote_alone(monkeypatch: pytest.Monke
 
 
 def test_what_is_not_needed_any_more_is_let_go() -> None:
-    module = PropagationModule(CLASSES, ["refine"], Teacher(), Believer(), Slow(True))
-    passed = []
-    for index, target in module.targets(interval()):
-        if target is None:
-            continue
-        assert all("semantic" not in vars(other) for other in passed)
-        assert set(target.around) <= set(range(index - max(VOTERS) - 1, index + max(VOTERS) + 1))
-        module.label("refine", target)
-        assert min(module.chosen["refine"].answers) >= index - max(VOTERS)  # type: ignore[attr-defined]
-        passed.append(target)
+    kept: list[set[int]] = []
 
+    class Watched(Refine):
+        def predict(self, query: QueryFrame, state: Answers) -> tuple[Tensor, Tensor]:
+            made = super().predict(query, state)
+            assert set(query.neighbours) <= set(range(query.index - max(VOTERS), query.index + max(VOTERS) + 1))
+            kept.append(set(state.probs) | set(state.flows))
+            assert min(kept[-1]) >= query.index - max(VOTERS)
+            return made
 
-def test_of_two_intervals_at_once_the_earlier_is_refused() -> None:
-    module = PropagationModule(CLASSES, ["motion", "refine"], Teacher(), Believer(), Slow(True))
-    first, expected = module.propagate(interval(later=2)), list(module.propagate(interval()))
-    next(first), next(first)
-    second = module.propagate(interval())
-    found = [next(second)]
-    with pytest.raises(WrpError, match="frame 1 is not of the interval that targets"):
-        next(first)
-    for one, other in zip(found + list(second), expected, strict=True):
-        assert torch.equal(one.labels, other.labels)
+    class Watching(PropagationModule):
+        known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = {"refine": Watched}
+
+    list(Watching(CLASSES, ["refine"], Teacher(), Believer(), Slow(True)).session(interval()))
+    assert len(kept) == COUNT - 2
+    assert max(map(len, kept)) <= 2 * max(VOTERS) + 1

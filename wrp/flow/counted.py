@@ -1,0 +1,65 @@
+"""Flow for the work on one interval: what is not finite is counted, and what is cached stays until the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+
+from torch import Tensor
+from typing_extensions import Self
+
+from wrp.flow.cache import FlowCache
+from wrp.ops.chain import NeighbourFlow
+from wrp.ops.finite import NotFinite
+from wrp.types import ClipBatch, FramePair
+
+
+class CountedFlow:
+    """A :class:`~wrp.flow.source.FlowSource` over a cache that others may use at the same time.
+
+    Use it as a context manager: temporary flows of the clip are kept until the end of the block.
+
+    Args:
+        flow: Gives the flow.
+        clip: Name of the clip.
+        count: Counts the pixels whose flow is not finite.
+    """
+
+    def __init__(self, flow: FlowCache, clip: str, count: NotFinite) -> None:
+        self.any_frames = flow.any_frames
+        self._flow = flow
+        self._clip = clip
+        self._count = count
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._held.enter_context(self._flow.held(self._clip))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def __call__(
+        self,
+        frames_s: Tensor,
+        frames_t: Tensor,
+        pairs: Sequence[FramePair] | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Estimate F_{s→t}, see :meth:`wrp.flow.estimator.FlowEstimator.forward`."""
+        flow: Tensor = self._flow(frames_s, frames_t, pairs, start)
+        self._count.known(flow, 1)
+        return flow
+
+    def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
+        """Both flows between frames i and i + 1 of a stretch for each of the given i."""
+        return [self._counted(flow) for flow in self._flow.between(batch, indices)]
+
+    def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
+        """The same, a few pairs at a time."""
+        return map(self._counted, self._flow.neighbours(batch, indices))
+
+    def _counted(self, flow: NeighbourFlow) -> NeighbourFlow:
+        for one in (flow.flow_fw, flow.flow_bw):
+            self._count.known(one, 1)
+        return flow

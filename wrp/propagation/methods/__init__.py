@@ -1,0 +1,54 @@
+"""Ways to label a frame between keyframes, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wrp.errors import WrpError
+from wrp.propagation.methods.base import KEYFRAMES, PropagationMethod
+from wrp.propagation.methods.copy import Copy
+from wrp.propagation.methods.inpaint import Inpaint
+from wrp.propagation.methods.motion import Motion
+from wrp.propagation.methods.refine import Refine
+from wrp.propagation.methods.semantic import Semantic
+from wrp.propagation.methods.vote import Vote, VoteOnce
+
+METHODS: dict[str, type[PropagationMethod[Any]]] = {
+    "copy": Copy,
+    "motion": Motion,
+    "vote-once": VoteOnce,
+    "vote": Vote,
+    "semantic": Semantic,
+    "inpaint": Inpaint,
+    "refine": Refine,
+}
+
+
+def make_methods(
+    names: Sequence[str], known: Mapping[str, type[PropagationMethod[Any]]] = METHODS
+) -> dict[str, PropagationMethod[Any]]:
+    """Make the methods of these names, ``name`` or ``name:keyframes``.
+
+    Raises:
+        WrpError: Unless there is one, each is named once, is known, and takes these keyframes.
+    """
+    if not names or len(set(names)) < len(names):
+        raise WrpError(f"methods must be some of {', '.join(known)}, each once; got {', '.join(names) or 'none'}")
+    return {name: _make_method(name, known) for name in names}
+
+
+def _make_method(method: str, known: Mapping[str, type[PropagationMethod[Any]]]) -> PropagationMethod[Any]:
+    name, colon, keyframes = method.partition(":")
+    if name not in known:
+        raise WrpError(
+            f"unknown method {method!r}, methods must be some of {', '.join(known)}, as is or with :keyframes"
+        )
+    kind = known[name]
+    for which in KEYFRAMES:
+        if colon and which == keyframes and which in kind.works_from:
+            return kind(which)
+    if colon:
+        takes = ", ".join(f"{name}:{which}" for which in KEYFRAMES if which in kind.works_from) or "no keyframes"
+        raise WrpError(f"unknown method {method!r}: {name} takes {takes}")
+    return kind()

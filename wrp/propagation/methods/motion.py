@@ -1,0 +1,19 @@
+"""Motion alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from wrp.ops.fusion import anchor_weights, blend_labels
+from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
+
+
+class Motion(PropagationMethod):
+    """Motion-only y^M (paper), here from the keyframes on both sides (ours)."""
+
+    needs = Needs(warped=True)
+
+    def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
+        """Decide for the class that the warped labels make most probable."""
+        warped = query.warped
+        return blend_labels(warped, anchor_weights(warped), state.num_classes)

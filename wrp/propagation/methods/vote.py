@@ -1,0 +1,63 @@
+"""SegProp's vote (Marcu et al., ACCV 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from torch import Tensor
+
+from wrp.flow.votes import vote_interval, vote_sources
+from wrp.ops.fusion import elect
+from wrp.ops.labels import decide_frame
+from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame
+
+Votes = Generator[tuple[int, Tensor], None, None]
+Sources = Generator[tuple[int, tuple[Tensor, Tensor]], None, None]
+
+
+class Vote(PropagationMethod[Votes]):
+    """SegProp's vote: four sources, then rounds of votes among neighbouring frames.
+
+    Args:
+        keyframes: See :class:`PropagationMethod`.
+        rounds: How many times each frame is voted on anew by the soft votes of the frames around it.
+    """
+
+    needs = Needs(flow=True)
+
+    def __init__(self, keyframes: Keyframes = "both", rounds: int = 1) -> None:
+        super().__init__(keyframes)
+        self.rounds = rounds
+
+    def start(self, context: Context) -> Votes:
+        """Begin the votes; those of a frame are counted when it is asked for."""
+        assert context.flow is not None
+        wanted = frozenset(context.wanted)
+        return vote_interval(context.interval, context.flow, context.num_classes, self.rounds, self.keyframes, wanted)
+
+    def predict(self, query: QueryFrame, state: Votes) -> tuple[Tensor, Tensor]:
+        """Decide for the class with the most votes."""
+        return decide_frame(next(votes for index, votes in state if index == query.index))
+
+    def close(self, state: Votes) -> None:
+        """Delete the votes, which wait in a temporary file."""
+        state.close()
+
+
+class VoteOnce(PropagationMethod[Sources]):
+    """SegProp's vote of four sources, without further rounds."""
+
+    needs = Needs(flow=True)
+
+    def start(self, context: Context) -> Sources:
+        """Begin to collect the sources."""
+        assert context.flow is not None
+        return vote_sources(context.interval, context.flow, self.keyframes, frozenset(context.wanted))
+
+    def predict(self, query: QueryFrame, state: Sources) -> tuple[Tensor, Tensor]:
+        """Decide for the label with the most votes."""
+        return elect(*next(sources for index, sources in state if index == query.index))
+
+    def close(self, state: Sources) -> None:
+        """Delete what waits in a temporary file."""
+        state.close()
