@@ -13,7 +13,8 @@ from tests.clips import picture, save
 from wrp.cli import main
 from wrp.data.labelmaps import write_label_map
 from wrp.outputs import RUN, claim
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.config import Settings
+from wrp.pipeline.settings import claim_folder
 from wrp.types import LabelMap
 from wrp.writing import write_label
 
@@ -32,7 +33,7 @@ def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Pat
     """What autolabel leaves: the data set in ``root``, of which the first frame has a label, and the run in ``run``."""
     root, run = folder / "root", claim(folder / "run", RUN)
     root.mkdir()
-    Settings(root=str(root), out=str(run), methods=("motion",)).claim_folder("none", {})
+    claim_folder(Settings(root=str(root), out=str(run), methods=["motion"]), root, "none", {})
     random = np.random.default_rng(0)
     lines = []
     for clip, (height, width) in SIZES.items():

@@ -25,7 +25,9 @@ def test_unknown_verbs_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_lightning_help_explains_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--model.help", "RefinementModule"]) == 0
-    assert "pair_share" in capsys.readouterr().out
+    assert "--model.optimizer" in capsys.readouterr().out
+    assert main(["fit", "--data=RefinementData", "--data.examples.help", "CycleExamples"]) == 0
+    assert "--examples.fold_teachers" in capsys.readouterr().out
 
 
 def test_unknown_classes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +45,16 @@ def test_a_missing_logger_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsy
     from wrp import lightning_cli
 
     monkeypatch.setitem(lightning_cli.LOGGERS, "CSVLogger", (False, "wandb"))
-    command = ["fit", "--model", "RefinementModule", "--data", "VideoDataModule", "--data.num_classes", "10"]
+    command = ["fit", "--model", "RefinementModule", "--data", "SegmentationData", "--data.num_classes", "10"]
     assert main([*command, "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "."]) == 2
     assert "pip install 'wrp[wandb]'" in capsys.readouterr().err
+
+
+def test_the_null_of_an_argument_in_a_group_is_no_text() -> None:
+    from wrp.lightning_cli import with_nulls
+
+    given = ["fit", "--model.network.encoder_weights=null", "--model.init_args.network.scale", "null"]
+    given += ["--model.net=null", "--trainer.logger=null", "--data.examples.teacher=null", "--data.root", "null"]
+    expected = ["fit", "--model.network={encoder_weights: null}", "--model.init_args.network={scale: null}"]
+    expected += ["--model.net=null", "--trainer.logger=null", "--data.examples.teacher=null", "--data.root=null"]
+    assert with_nulls(given) == expected

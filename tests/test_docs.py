@@ -19,8 +19,9 @@ from PIL import Image
 
 from tests.clips import make_video
 from wrp.cli import COMMANDS, LIGHTNING_VERBS, _parser, main
-from wrp.data import datamodule
+from wrp.data import clipdata
 from wrp.data.datasets import generated
+from wrp.pipeline.settings import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +59,7 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     small = {"num_frames": 25, "height": 128, "width": 224}
     scene = partial(generated.generate_folder, tmp_path / "scene", **small)
-    monkeypatch.setattr(datamodule, "cached_folder", lambda num_classes, seed: scene(num_classes, seed))
+    monkeypatch.setattr(clipdata, "cached_folder", lambda num_classes, seed: scene(num_classes, seed))
     names: dict[str, Any] = {}
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
@@ -76,7 +77,9 @@ def test_commands_are_understood(
 ) -> None:
     monkeypatch.chdir(ROOT)
     for words in commands(page):
-        if words[0] not in LIGHTNING_VERBS:
+        if words[0] == "autolabel":
+            assert parse_arguments(words[1:])[0].out, words
+        elif words[0] not in LIGHTNING_VERBS:
             _parser().parse_args([word for word in words if word not in ("…", "...")])
         elif words[0].isidentifier():
             assert main([*words, "--print_config"]) == 0, words

@@ -8,20 +8,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 
 from tests.clips import make_camvid, make_davis, make_images, picture, save
-from tests.layouts import make_cityscapes, make_kitti, make_nyuv2
+from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
 from wrp import SegmentationModule
 from wrp.cli import main
 from wrp.data import tiles
 from wrp.data.datasets import open_index
+from wrp.data.items import FrameItems, IntervalItems
 from wrp.data.reading import read_label
+from wrp.lightning_cli import DATA_MODULES, EXAMPLES
+from wrp.options import NetworkArgs, SelectArgs
 from wrp.pipeline.search import command_line, draw, read_sweep
 from wrp.propagation.methods.refine import Refine
 from wrp.versions import versions
@@ -31,7 +36,8 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 FOR_GPUS = ("cityscapes", "kitti", "nyuv2")
 DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
 ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
-SMALL = ["--model.init_args.weights=null", "--data.init_args.crop_size=[64,64]", "--data.init_args.batch_size=2"]
+SMALL = ["--model.init_args.network={encoder_weights: null}", "--data.init_args.sampling.crop_size=[64,64]"]
+SMALL += ["--data.init_args.sampling.batch_size=2"]
 SMALL += ["--data.init_args.propagated.truth_last=0"]  # a run for development has one epoch
 CONFIGS = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.parent.name != "sweeps")
 
@@ -45,6 +51,9 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_cityscapes(base / "cityscapes")
     make_kitti(base / "kitti")
     make_nyuv2(base / "nyuv2")
+    save(base / "nyuv2" / "labels40" / "bathroom_0001" / "r-100.5-0.png", ids(1, 2, 3))
+    with (base / "nyuv2" / "train.txt").open("a") as listed:  # two labels to divide
+        listed.write("bathroom_0001/r-100.5-0\n")
     return base
 
 
@@ -72,6 +81,72 @@ def test_there_are_configs() -> None:
     assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation"}
 
 
+def data_of(config: Path) -> Any:
+    """The data module of a configuration, without propagated labels, which have to be made first."""
+    assert DATA_MODULES  # jsonargparse knows the names of classes that are imported
+    assert EXAMPLES
+    given = yaml.safe_load(config.read_text())["data"]
+    given["init_args"].pop("propagated", None)
+    if config.parent.name == "images":
+        given["init_args"]["num_classes"] = 3
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(pl.LightningDataModule, "data")
+    return parser.instantiate_classes(parser.parse_object({"data": given})).data
+
+
+def labels_of(loader: Any) -> set[Path]:
+    """The labels that a loader serves, or propagates."""
+    items = loader.dataset
+    if isinstance(items, FrameItems):
+        frames = [frame for _, _, frame in items.frames]
+    elif isinstance(items, IntervalItems):
+        frames = [interval.clip.frames[anchor] for interval in items.intervals for anchor in interval.anchors]
+    else:
+        frames = [clip.frames[target] for clip, target in items.windows.windows]
+    return {frame.label.resolve() for frame in frames if frame.label is not None}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [path for path in CONFIGS if path.stem != "propagation"],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_nothing_is_validated_on_what_was_learned_from(
+    config: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
+    data = data_of(config)
+    learned, scored = labels_of(data.train_dataloader()), labels_of(data.val_dataloader())
+    assert learned
+    assert scored
+    assert not learned & scored
+    propagation = config.with_name("propagation.yaml")
+    if propagation.is_file():  # what a student learns from as well
+        propagated = labels_of(data_of(propagation).predict_dataloader())
+        assert propagated
+        assert not propagated & scored
+
+
+def test_no_overlap_of_training_and_validation_is_asked_for() -> None:
+    for path in EXPERIMENTS.rglob("*.yaml"):
+        text = path.read_text()
+        given = yaml.safe_load(text).get("data", {}).get("init_args", {})
+        assert "overlap" not in given.get("val", {}), path
+        assert "val.overlap" not in text, path
+
+
+@pytest.mark.parametrize(
+    "config", [path for path in CONFIGS if path.stem == "refinement"], ids=lambda path: path.parent.name
+)
+def test_a_refiners_teacher_is_named_on_the_command_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data.init_args.examples.init_args.teacher=T.ckpt", "--data.init_args.examples.init_args.crops=3"]
+    assert main(["fit", f"--config={config}", *flags, "--print_config"]) == 0
+    examples = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["examples"]["init_args"]
+    there = yaml.safe_load(config.read_text())["data"]["init_args"]["examples"]["init_args"]
+    assert (examples["teacher"], examples["crops"], examples["crop_size"]) == ("T.ckpt", 3, there["crop_size"])
+
+
 def script(path: str) -> ModuleType:
     """An experiment's script as a module, which imports what lies beside it."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, EXPERIMENTS / path)
@@ -91,7 +166,7 @@ def test_the_screen_of_the_refiner_goes_on_where_it_stopped(
 ) -> None:
     screen = script("camvid/refiner/screen.py")
     monkeypatch.setattr(screen.RESULTS, "path", tmp_path / "results.jsonl")
-    teacher = SegmentationModule(11, encoder="tu-regnetx_002", scale=0.5)
+    teacher = SegmentationModule(11, NetworkArgs(encoder_name="tu-regnetx_002", scale=0.5))
     trainer = pl.Trainer(accelerator="cpu", logger=False)
     trainer.strategy.connect(teacher)
     trainer.save_checkpoint(tmp_path / "teacher.ckpt")
@@ -165,14 +240,14 @@ def test_a_refiner_for_any_classes_is_trained_and_scored(
         == 0
     )
     agnostic, asked = script("camvid/refiner/agnostic.py"), {}
-    data = agnostic.VideoDataModule
-    monkeypatch.setattr(agnostic, "VideoDataModule", lambda *a, **chosen: asked.update(chosen) or data(*a, **chosen))
+    data = agnostic.RefinementData
+    monkeypatch.setattr(agnostic, "RefinementData", lambda *a, **chosen: asked.update(chosen) or data(*a, **chosen))
     given = [f"--teacher={out / 'teacher.ckpt'}", f"--agnostic={tmp_path / 'agnostic.pt'}", "--every=3"]
     for command in (["train", "--steps=1", "--seed=5"], ["score", f"--refiner={out / 'refiner.ckpt'}"]):
         monkeypatch.setattr("sys.argv", ["agnostic.py", command[0], root, *given, *command[1:]])
         capsys.readouterr()
         agnostic.main()
-    assert (asked["seed"], asked["label_every"], asked["label_offset"]) == (5, 3, 0)
+    assert (asked["seed"], asked["select"]) == (5, SelectArgs(label_every=3))
     names = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines()[2:]]
     assert names == ["motion", "semantic", "inpaint", "untrained", "agnostic", "refine"]
     probs = torch.rand(1, 4, 2, 3)
@@ -377,11 +452,11 @@ def test_sweeps_run_as_an_agent_would_run_them(
     short = [
         "--trainer.logger.save_dir=.",
         "--trainer.max_steps=1",
-        "--trainer.limit_val_batches=1",
+        "--trainer.limit_val_batches=2",  # 1 would be all of them
         "--trainer.accelerator=cpu",
     ]
-    command = [*command_line(sweep, values), *short, "--trainer.val_check_interval=1", "--data.init_args.label_every=3"]
-    assert main([*command, "--trainer.num_sanity_val_steps=0"]) == 0
+    short += ["--trainer.val_check_interval=1", "--data.init_args.select.label_every=3"]
+    assert main([*command_line(sweep, values), *short, "--trainer.num_sanity_val_steps=0"]) == 0
     pushed = wandb.run.config["config"]
     wandb.finish()
     [config] = Path("lightning_logs").glob("*/config.yaml")
@@ -501,7 +576,7 @@ def test_curves_are_read_from_what_a_fit_logged(
 ) -> None:
     monkeypatch.setenv("WRP_DATA", str(trees))
     log = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=plain"]
-    steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.init_args.crop_size=[32,32]"]
+    steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.init_args.sampling.crop_size=[32,32]"]
     config = EXPERIMENTS / "camvid" / "segmentation.yaml"
     assert main(["fit", f"--config={config}", *log, *steps, "--trainer.accelerator=cpu"]) == 0
     capsys.readouterr()

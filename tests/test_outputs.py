@@ -17,10 +17,13 @@ from safetensors.torch import save_file
 from tests.clips import make_davis, make_folder, make_images, make_video, picture, save
 from wrp.cli import main
 from wrp.errors import WrpError
+from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY
 from wrp.outputs import FLOW, RUN, TEMPORARY, check_output, claim, owner_of, remove_temporary
+from wrp.pipeline.config import TeacherArgs
 from wrp.writing import MARKER, write_json
 
 MOTION = ["--methods=motion", "--label-every=4"]
+SEGMENTATION = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -32,9 +35,14 @@ def root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "data", {"walk": 9})
 
 
+def frames(root: Path) -> list[str]:
+    data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3"]
+    return [*data, "--data.sampling.crop_size=[32,32]"]
+
+
 def predict(root: Path, out: Path) -> int:
-    model, data = ["--model=PropagationModule"], ["--data=VideoDataModule", f"--data.root={root}"]
-    more = ["--data.num_classes=3", "--data.serve=intervals", "--data.label_every=4", "--return_predictions=false"]
+    model, data = ["--model=PropagationModule"], ["--data=PropagationData", f"--data.root={root}"]
+    more = ["--data.num_classes=3", "--data.select.label_every=4", "--return_predictions=false"]
     writer = ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={out}", "--trainer.accelerator=cpu"]
     return main(["predict", *model, "--model.num_classes=3", *data, *more, *writer, "--trainer.logger=false"])
 
@@ -50,8 +58,8 @@ def cached(root: Path, out: Path) -> int:
 def cached_by_a_configuration(root: Path, out: Path) -> int:
     model = ["--model=PropagationModule", "--model.num_classes=3", "--model.flow=wrp.flow.cache.FlowCache"]
     flow = ["--model.flow.estimator=wrp.flow.dis.DIS", f"--model.flow.folder={out}"]
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.serve=intervals"]
-    return main(["predict", *model, *flow, *data, "--data.label_every=4", "--trainer.logger=false"])
+    data = ["--data=PropagationData", f"--data.root={root}", "--data.num_classes=3"]
+    return main(["predict", *model, *flow, *data, "--data.select.label_every=4", "--trainer.logger=false"])
 
 
 def selftrain(root: Path, out: Path) -> int:
@@ -253,7 +261,7 @@ def test_the_demo_keeps_scene_and_run_apart(tmp_path: Path, monkeypatch: pytest.
     from wrp.pipeline import autolabel as pipeline
 
     (tmp_path / "notes.txt").write_text("mine")
-    monkeypatch.setattr(pipeline, "DEMO", {"methods": ("motion",), "weights": "none"})
+    monkeypatch.setattr(pipeline, "DEMO", {"methods": ["motion"], "train_teacher": TeacherArgs(weights="none")})
     small = partial(pipeline.generate_folder, num_frames=13, height=48, width=64)
     monkeypatch.setattr(pipeline, "generate_folder", small)
     assert main(["demo", f"--out={tmp_path}"]) == 0
@@ -269,8 +277,9 @@ def test_the_demo_keeps_scene_and_run_apart(tmp_path: Path, monkeypatch: pytest.
 
 
 def checkpoint(path: Path) -> Path:
-    made_by = "wrp.modules.segmentation.SegmentationModule"
-    torch.save({"state_dict": {"a": torch.ones(1)}, "hyper_parameters": {}, "wrp_class": made_by}, path)
+    made_by = "wrp.segmentation.module.SegmentationModule"
+    content = {"state_dict": {"a": torch.ones(1)}, "hyper_parameters": {}, CLASS_KEY: made_by, FORMAT_KEY: FORMAT}
+    torch.save(content, path)
     return path
 
 
@@ -291,8 +300,8 @@ def test_weights_replace_nothing_but_weights(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_picture_of_scores_replaces_nothing_but_one(root: Path, tmp_path: Path) -> None:
     def test(path: Path) -> int:
-        model = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--trainer.logger=false"]
-        data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.label_every=8"]
+        model = [*SEGMENTATION, "--trainer.logger=false"]
+        data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3", "--data.select.label_every=8"]
         picture = ["--trainer.callbacks=ConfusionPicture", f"--trainer.callbacks.path={path}"]
         return main(["test", *model, *data, *picture, "--trainer.accelerator=cpu"])
 
@@ -314,9 +323,8 @@ def test_a_copy_of_the_configuration_replaces_nothing_but_one(
     monkeypatch.chdir(tmp_path / "work")
     mine = "model: SegmentationModule\n"
     Path("config.yaml").write_text(mine)
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]"]
     steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
-    command = ["fit", "--config=config.yaml", "--model.encoder=tu-regnetx_002", *data, *steps, "--trainer.logger=false"]
+    command = ["fit", "--config=config.yaml", SEGMENTATION[1], *frames(root), *steps, "--trainer.logger=false"]
     assert main(command) == 2
     assert Path("config.yaml").read_text() == mine
     Path("config.yaml").rename("mine.yaml")
@@ -334,7 +342,7 @@ def test_a_copy_of_the_configuration_replaces_nothing_but_one(
 def test_stored_flow_guards_its_folder(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "flow").mkdir()
     model = ["--model=PropagationModule", "--model.num_classes=3", "--model.flow=wrp.flow.stored.Stored"]
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.serve=intervals"]
+    data = ["--data=PropagationData", f"--data.root={root}", "--data.num_classes=3"]
     writer = ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={tmp_path / 'flow/new'}"]
     command = ["predict", *model, f"--model.flow.root={tmp_path / 'flow'}", *data, *writer, "--trainer.logger=false"]
     assert main([*command, "--trainer.accelerator=cpu"]) == 2
@@ -348,7 +356,7 @@ def test_images_behind_links_guard_their_folders(tmp_path: Path, capsys: pytest.
     for kind in ("images", "labels"):
         (root / kind / "val").rename(store / kind)
         (root / kind / "val").symlink_to(store / kind)
-    model = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--data=ImageDataModule"]
+    model = [*SEGMENTATION, "--data=ImageData"]
     writer = ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={store / 'labels/new'}"]
     more = [f"--data.root={root}", "--data.num_classes=3", "--trainer.accelerator=cpu", "--trainer.logger=false"]
     assert main(["predict", *model, *more, *writer]) == 2
@@ -359,9 +367,8 @@ def test_checkpoints_and_configurations_do_not_go_among_labels(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(root)
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]"]
     steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
-    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", *data, *steps]
+    command = ["fit", *SEGMENTATION, *frames(root), *steps]
     assert main([*command, "--trainer.logger=false", f"--trainer.default_root_dir={root / 'labels'}"]) == 2
     assert "which is read from" in capsys.readouterr().err
     saved = ["--trainer.callbacks=ModelCheckpoint", f"--trainer.callbacks.dirpath={root / 'labels/walk'}"]

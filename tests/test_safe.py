@@ -20,10 +20,12 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torchvision.models import _api as torchvision_api
 
 from tests.clips import make_folder
-from wrp import PropagationModule, RefinementModule, SegmentationModule
+from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule, SegmentationModule
 from wrp.cli import main
 from wrp.errors import WrpError
-from wrp.modules.segmentation import load_segmenter
+from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY, load_module
+from wrp.options import NetworkArgs, RefinerArgs
+from wrp.segmentation.module import load_segmenter
 
 EVIL = """
 from pathlib import Path
@@ -35,7 +37,7 @@ class Module(pl.LightningModule):
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wrp", "fit", *arguments, "--data=VideoDataModule", "--data.num_classes=10"]
+    command = [sys.executable, "-m", "wrp", "fit", *arguments, "--data=SegmentationData", "--data.num_classes=10"]
     surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment}
     return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
 
@@ -78,7 +80,7 @@ def test_no_function_is_handed_to_a_callback(tmp_path: Path) -> None:
 
 
 def test_our_own_classes_are_allowed(tmp_path: Path) -> None:
-    done = run(tmp_path, "--safe", "--model=wrp.RefinementModule", "--model.flow=wrp.flow.dis.DIS", "--print_config")
+    done = run(tmp_path, "--safe", "--model=wrp.PropagationModule", "--model.flow=wrp.flow.dis.DIS", "--print_config")
     assert done.returncode == 0, done.stderr
     assert "wrp.flow.dis.DIS" in done.stdout
 
@@ -104,7 +106,8 @@ def test_a_module_of_ones_own_comes_back_where_its_package_is_trusted(tmp_path: 
         line = [sys.executable, "-m", "wrp", *command]
         return subprocess.run(line, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True)
 
-    data = ["--data=VideoDataModule", "--data.num_classes=10", "--data.root=scene", "--data.crop_size=[32,32]"]
+    data = ["--data=SegmentationData", "--data.num_classes=10", "--data.root=scene"]
+    data.append("--data.sampling.crop_size=[32,32]")
     steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
     fitted = done("fit", "--model=own.Module", *data, *steps)
     assert fitted.returncode == 0, fitted.stderr
@@ -141,7 +144,7 @@ def test_a_checkpoint_runs_nothing(
         torch.load(file, weights_only=True)  # it is the bomb that is refused
 
 
-DATA = ["--data=VideoDataModule", "--data.num_classes=3", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+DATA = ["--data=SegmentationData", "--data.num_classes=3", "--trainer.logger=false", "--trainer.accelerator=cpu"]
 
 
 @pytest.fixture
@@ -172,7 +175,7 @@ def test_a_checkpoint_from_an_address_runs_nothing(
 ) -> None:
     address, asked = served
     make_folder(tmp_path / "clips", {"walk": 4})
-    command = [verb, "--model=SegmentationModule", *DATA, "--data.root=clips", "--data.label_every=3", *plugin]
+    command = [verb, "--model=SegmentationModule", *DATA, "--data.root=clips", "--data.select.label_every=3", *plugin]
     with pytest.raises(pickle.UnpicklingError) if plugin else contextlib.nullcontext():
         assert main([*command, f"--ckpt_path={address}"]) == 2
         assert f"{address} cannot be read as a checkpoint: " in capsys.readouterr().err
@@ -200,10 +203,8 @@ def test_a_configuration_cannot_ask_for_more_than_weights(tmp_path: Path, monkey
 def network(path: Path, **settings: object) -> Path:
     """The checkpoint of a network of whatever hyper-parameters."""
     content = {"state_dict": {}, "hyper_parameters": {"num_classes": 3, **settings}}
-    torch.save(
-        content | {"wrp_class": "wrp.modules.segmentation.SegmentationModule", "pytorch-lightning_version": "2.6.6"},
-        path,
-    )
+    about = {CLASS_KEY: "wrp.segmentation.module.SegmentationModule", FORMAT_KEY: FORMAT}
+    torch.save(content | about | {"pytorch-lightning_version": "2.6.6"}, path)
     return path
 
 
@@ -220,16 +221,19 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-HUBS = [{"encoder": "tu-hf-hub:evil/net"}, {"encoder": "tu-local-dir:/evil"}, {"encoder": "tu-hf_hub:evil/net"}]
+HUBS = [{"encoder_name": f"tu-{name}"} for name in ("hf-hub:evil/net", "local-dir:/evil", "hf_hub:evil/net")]
 
 
 @pytest.mark.parametrize("settings", HUBS)
 def test_a_teacher_asks_no_hub(settings: dict[str, object], made: list[str], tmp_path: Path) -> None:
-    teacher = str(network(tmp_path / "teacher.ckpt", **settings))
+    teacher = str(network(tmp_path / "teacher.ckpt", network=settings))
+    root = str(make_folder(tmp_path / "clips", {"walk": 4}))
+    examples = RefinementData(3, CycleExamples(teacher), root)
     for make in (
         lambda: load_segmenter(teacher, 3),
         lambda: PropagationModule(3, ["semantic"], teacher),
-        lambda: RefinementModule(3, teacher),
+        lambda: next(iter(examples.train_dataloader())),
+        lambda: RefinementModule(3, RefinerArgs(decoder="FPN", encoder_from=teacher)),
         lambda: SegmentationModule(3, guesser=teacher),
     ):
         with pytest.raises(WrpError, match=r"teacher\.ckpt: the hyper-parameters name the encoder 'tu-.*a hub would"):
@@ -237,7 +241,7 @@ def test_a_teacher_asks_no_hub(settings: dict[str, object], made: list[str], tmp
     assert not made
 
 
-@pytest.mark.parametrize("settings", [*HUBS, {"weights": "imagenet"}])
+@pytest.mark.parametrize("settings", [*HUBS, {"encoder_weights": "imagenet"}])
 @pytest.mark.parametrize("safe", ["", "1"])
 def test_a_checkpoint_that_is_resumed_asks_no_hub(
     safe: str,
@@ -249,13 +253,13 @@ def test_a_checkpoint_that_is_resumed_asks_no_hub(
 ) -> None:
     monkeypatch.setenv("WRP_SAFE", safe)
     monkeypatch.chdir(tmp_path)
-    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", **settings)
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", network=settings)
     command = ["fit", "--model=SegmentationModule", *DATA, "--ckpt_path=x.ckpt"]
     assert main(command) == 2
     assert not made
     assert "a hub would be asked for" in capsys.readouterr().err
     [(name, value)] = settings.items()
-    assert main([*command, f"--model.{name}={value}"]) == 2  # the configuration names it as well
+    assert main([*command, f"--model.network.{name}={value}"]) == 2  # the configuration names it as well
     assert made
     assert "a hub is asked" in capsys.readouterr().err
 
@@ -263,8 +267,10 @@ def test_a_checkpoint_that_is_resumed_asks_no_hub(
 def test_the_weights_of_flow_are_not_asked_of_a_hub_for_a_checkpoint(tmp_path: Path) -> None:
     flow = {"class_path": "wrp.flow.raft.RAFT", "init_args": {"weights": "DEFAULT"}}
     path = network(tmp_path / "x.ckpt", flow=flow, _instantiator="pytorch_lightning.cli.instantiate_module")
+    content = torch.load(path, weights_only=True) | {CLASS_KEY: "wrp.propagation.module.PropagationModule"}
+    torch.save(content, path)
     with pytest.raises(WrpError, match="the weights of RAFT small 'DEFAULT', which a hub"):
-        load_segmenter(str(path), 3)
+        load_module(PropagationModule, path)
 
 
 def test_hyper_parameters_call_nothing(tmp_path: Path) -> None:
@@ -276,9 +282,9 @@ def test_hyper_parameters_call_nothing(tmp_path: Path) -> None:
 def test_no_file_of_weights_is_named_among_the_options(tmp_path: Path) -> None:
     """Some releases of timm unpickle it."""
     torch.save(Bomb(), tmp_path / "evil.pth")
-    settings = {"encoder": "tu-regnetx_002", "options": {"checkpoint_path": str(tmp_path / "evil.pth")}}
+    settings = {"encoder_name": "tu-regnetx_002", "options": {"checkpoint_path": str(tmp_path / "evil.pth")}}
     with pytest.raises(WrpError, match="checkpoint_path is not read"):
-        load_segmenter(str(network(tmp_path / "x.ckpt", **settings)), 3)
+        load_segmenter(str(network(tmp_path / "x.ckpt", network=settings)), 3)
 
 
 def test_only_classes_of_the_configuration_may_be_named_again(
@@ -310,7 +316,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("settings", [*({"options": options} for options in OPTIONS), {"encoder": "resnet34"}])
+@pytest.mark.parametrize("settings", [*({"options": options} for options in OPTIONS), {"encoder_name": "resnet34"}])
 @pytest.mark.parametrize("safe", ["", "1"])
 def test_weights_that_the_configuration_asks_for_are_those_that_it_names(
     safe: str,
@@ -322,8 +328,10 @@ def test_weights_that_the_configuration_asks_for_are_those_that_it_names(
 ) -> None:
     monkeypatch.setenv("WRP_SAFE", safe)
     monkeypatch.chdir(tmp_path)
-    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", **{"encoder": "tu-regnetx_002", **settings})
-    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--model.weights=imagenet"]
+    named = {"encoder_name": "tu-regnetx_002", "encoder_weights": "imagenet", **settings}
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", network=named)
+    asked_for = ["--model.network.encoder_name=tu-regnetx_002", "--model.network.encoder_weights=imagenet"]
+    command = ["fit", "--model=SegmentationModule", *asked_for]
     assert main([*command, *DATA, "--ckpt_path=x.ckpt"]) == 2
     assert "a hub would be asked for" in capsys.readouterr().err
     assert not made
@@ -335,12 +343,12 @@ def test_what_reads_checkpoints_in_a_way_of_its_own_is_given_none(
     """Lightning's strategies for sharded models unpickle."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.ckpt").mkdir()
-    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", *DATA]
+    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002", *DATA]
     assert main([*command, "--ckpt_path=folder.ckpt"]) == 2
     assert "is a folder" in capsys.readouterr().err
     root = make_folder(tmp_path / "clips", {"walk": 4})
     monkeypatch.setattr(SingleDeviceStrategy, "load_checkpoint", lambda *_, **__: Path("ran").touch(), raising=False)
-    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", encoder="tu-regnetx_002")
+    network(tmp_path / "x.ckpt", _class_path="wrp.SegmentationModule", network={"encoder_name": "tu-regnetx_002"})
     assert main([*command, f"--data.root={root}", "--ckpt_path=x.ckpt"]) == 2
     assert "reads checkpoints in a way of its own" in capsys.readouterr().err
     assert not Path("ran").exists()
@@ -348,14 +356,14 @@ def test_what_reads_checkpoints_in_a_way_of_its_own_is_given_none(
 
 def test_weights_of_a_module_with_objects_as_arguments_come_back(tmp_path: Path) -> None:
     """As `wrp fit` writes them."""
-    flow = {"class_path": "wrp.flow.dis.DIS", "init_args": {"preset": "fine"}}
-    made = SegmentationModule(3, encoder="tu-regnetx_002")
-    settings = {"num_classes": 3, "encoder": "tu-regnetx_002", "flow": flow}
+    loss = {"class_path": "wrp.losses.segmentation.SegmentationLoss", "init_args": {"weights": {"dice": 2.0}}}
+    made = SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002"))
+    settings = {"num_classes": 3, "network": {"encoder_name": "tu-regnetx_002"}, "loss": loss}
     named = {"_class_path": "wrp.SegmentationModule", "_instantiator": "pytorch_lightning.cli.instantiate_module"}
     content = {"state_dict": made.state_dict(), "hyper_parameters": settings | named}
     made.on_save_checkpoint(content)
     torch.save(content, tmp_path / "x.ckpt")
     assert main(["weights", str(tmp_path / "x.ckpt")]) == 0
     loaded = load_segmenter(str(tmp_path / "x.safetensors"), 3)
-    assert loaded.flow.estimator.preset == "fine"
+    assert loaded.criterion.weights == {"dice": 2.0}
     assert torch.equal(next(loaded.parameters()), next(made.parameters()))

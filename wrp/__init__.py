@@ -10,33 +10,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wrp.callbacks.writer import LabelWriter
-    from wrp.data.datamodule import VideoDataModule
-    from wrp.data.imagemodule import ImageDataModule
-    from wrp.modules.refinement import RefinementModule
-    from wrp.modules.segmentation import SegmentationModule
+    from wrp.data.images import ImageData
+    from wrp.data.propagation import PropagationData
+    from wrp.data.refinement import RefinementData
+    from wrp.data.segmentation import SegmentationData
+    from wrp.data.semisupervised import SemiSupervisedData
     from wrp.pipeline.autolabel import autolabel
-    from wrp.pipeline.settings import Settings
+    from wrp.pipeline.config import Settings
     from wrp.propagation.module import PropagationModule
+    from wrp.refinement.module import RefinementModule
+    from wrp.refinement.sampler import CycleExamples
+    from wrp.segmentation.module import SegmentationModule
 
 _HOME = {
-    "ImageDataModule": "wrp.data.imagemodule",
+    "CycleExamples": "wrp.refinement.sampler",
+    "ImageData": "wrp.data.images",
     "LabelWriter": "wrp.callbacks.writer",
+    "PropagationData": "wrp.data.propagation",
     "PropagationModule": "wrp.propagation.module",
-    "RefinementModule": "wrp.modules.refinement",
-    "SegmentationModule": "wrp.modules.segmentation",
-    "Settings": "wrp.pipeline.settings",
-    "VideoDataModule": "wrp.data.datamodule",
+    "RefinementData": "wrp.data.refinement",
+    "RefinementModule": "wrp.refinement.module",
+    "SegmentationData": "wrp.data.segmentation",
+    "SegmentationModule": "wrp.segmentation.module",
+    "SemiSupervisedData": "wrp.data.semisupervised",
+    "Settings": "wrp.pipeline.config",
     "autolabel": "wrp.pipeline.autolabel",
 }
 
 __all__ = [
-    "ImageDataModule",
+    "CycleExamples",
+    "ImageData",
     "LabelWriter",
+    "PropagationData",
     "PropagationModule",
+    "RefinementData",
     "RefinementModule",
+    "SegmentationData",
     "SegmentationModule",
+    "SemiSupervisedData",
     "Settings",
-    "VideoDataModule",
     "autolabel",
 ]
 

@@ -60,6 +60,8 @@ def main(args: Sequence[str] | None = None) -> int:
             if given and given[0] in LIGHTNING_VERBS:
                 _lightning(given if args is not None else None)
                 return 0
+            if given and given[0] == "autolabel":
+                return autolabel.run(given[1:])
             options = _parser().parse_args(given or ["--help"])
             return options.run(options) or 0
     except WrpError as error:

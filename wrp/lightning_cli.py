@@ -11,29 +11,32 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import Strategy
 
-# Imported so that their short names resolve: `--model RefinementModule`, `class_path: VideoDataModule`.
+# Imported so that their short names resolve: `--model RefinementModule`, `class_path: SegmentationData`.
 from wrp.callbacks.config import SaveConfig
 from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.callbacks.writer import LabelWriter
 from wrp.checkpoints import WholeCheckpointIO
-from wrp.data.datamodule import VideoDataModule
-from wrp.data.imagemodule import ImageDataModule
-from wrp.data.semi import SemiDataModule
+from wrp.data.images import ImageData
+from wrp.data.propagation import PropagationData
+from wrp.data.refinement import RefinementData
+from wrp.data.segmentation import SegmentationData
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import WrpError
 from wrp.hubs import hubs_limited, texts_in
-from wrp.modules.base import BaseModule
-from wrp.modules.loading import SAFE, check_class, imports_limited, read_checkpoint, trusted_packages
-from wrp.modules.refinement import RefinementModule
-from wrp.modules.segmentation import SegmentationModule
+from wrp.loading import SAFE, WEIGHTS, check_class, class_name, imports_limited, read_checkpoint, trusted_packages
+from wrp.module import BaseModule
 from wrp.propagation.module import PropagationModule
+from wrp.refinement.module import RefinementModule
+from wrp.refinement.sampler import CycleExamples
+from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
@@ -48,7 +51,8 @@ MODULES = (
     ThreeStageModule,
     UniMatchModule,
 )
-DATA_MODULES = (VideoDataModule, ImageDataModule, SemiDataModule)
+DATA_MODULES = (SegmentationData, RefinementData, PropagationData, ImageData, SemiSupervisedData)
+EXAMPLES = (CycleExamples,)
 CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels)
 
 # Loggers whose package is an extra of this one.
@@ -95,6 +99,8 @@ class WrpCLI(LightningCLI):
         remote = "://" in path or (path.startswith("registry") and not Path(path).exists())
         if Path(path).is_dir():
             raise WrpError(f"ckpt_path {path} is a folder, of which Lightning would run what it holds; expected a file")
+        if path.endswith(WEIGHTS):
+            raise WrpError(f"ckpt_path {path} holds weights alone; expected the checkpoint that they are from")
         if safe and remote:
             raise WrpError(f"ckpt_path {path} is no local file, and others are not read with --safe: download it first")
         if Path(path).is_file() and config.get("model"):
@@ -138,6 +144,10 @@ def run(args: list[str] | None) -> WrpCLI:
     """
     if os.environ.get("WRP_SAFE"):
         set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
+    if args is None:  # in place: the processes of a strategy are started with the same ones
+        sys.argv[1:] = with_nulls(sys.argv[1:])
+    else:
+        args = with_nulls(args)
     return WrpCLI(
         pl.LightningModule,
         pl.LightningDataModule,
@@ -151,6 +161,25 @@ def run(args: list[str] | None) -> WrpCLI:
     )
 
 
+# Groups of arguments, in models, data modules and sources of examples.
+GROUPS = ("network", "optimizer", "inference", "select", "val", "sampling", "cycles", "keep", "propagated")
+
+
+def with_nulls(args: list[str]) -> list[str]:
+    """The arguments of a command with ``--model.network.arch=null`` as ``--model.network={arch: null}``.
+
+    jsonargparse takes the null of an argument in a group for the text None.
+    """
+    found: list[str] = []
+    for arg in args:
+        if arg == "null" and found and found[-1].startswith("--") and "=" not in found[-1]:
+            arg = f"{found.pop()}=null"
+        group, _, name = arg.removesuffix("=null").rpartition(".")
+        in_group = arg.startswith("--") and arg.endswith("=null") and group.rpartition(".")[2] in GROUPS
+        found.append(f"{group}={{{name}: null}}" if in_group else arg)
+    return found
+
+
 def _files(args: list[str]) -> list[Path]:
     """The files among the arguments of a command."""
     named = [Path(arg.rpartition("=")[2]) for arg in args]
@@ -162,12 +191,15 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _import_paths(value: Any) -> Iterator[str]:
-    """The classes that a configuration names."""
+    """The classes that a configuration names, by these names and by those of where they lie."""
     if isinstance(value, dict):
         path = value.get("class_path")
         parts = path.split(".") if isinstance(path, str) else []
         if parts and all(part.isidentifier() for part in parts) and parts[0] != "jsonargparse":
             yield ".".join(parts)
+            found = getattr(sys.modules.get(".".join(parts[:-1])), parts[-1], None)  # imported, if it is a class
+            if isinstance(found, type):
+                yield class_name(found)
         for part in value.values():
             yield from _import_paths(part)
     elif isinstance(value, list | tuple):
@@ -186,8 +218,17 @@ def _compare(path: Path, model: Any) -> None:
     if issubclass(wanted, BaseModule):
         check_class(checkpoint, wanted, path)
     given = model.get("init_args") or {}
+    for name, value, theirs in _replaced(saved, given):
+        warnings.warn(
+            f"{name}={value!r} of {path} replaces the {theirs!r} of the configuration", UserWarning, stacklevel=2
+        )
+
+
+def _replaced(saved: dict[str, Any], given: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, saved value and given value of the arguments that differ; of groups, those of their arguments."""
     for key, value in saved.items():
-        if key in given and given[key] != value and not isinstance(value, list | dict):
-            warnings.warn(
-                f"{key}={value!r} of {path} replaces the {given[key]!r} of the configuration", UserWarning, stacklevel=2
-            )
+        if isinstance(value, dict) and key in given and isinstance(given[key], Namespace):
+            yield from ((f"{key}.{name}", *both) for name, *both in _replaced(value, given[key]))
+        # Weights of the encoder are those of the checkpoint.
+        elif key in given and key != "encoder_weights" and given[key] != value and not isinstance(value, list | dict):
+            yield key, value, given[key]

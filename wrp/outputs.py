@@ -11,8 +11,9 @@ from pathlib import Path
 from wrp.errors import WrpError
 from wrp.writing import MARKER, follow_links, names_in, require_writable, write_json
 
-RUN, LABELS, SELFTRAIN, SEARCH, FLOW, SCENE = "run", "labels", "selftrain", "search", "flow", "scene"
-"""Kinds of folders: of autolabel, LabelWriter, selftrain and search, of a flow cache, and of generated clips."""
+RUN, LABELS, SELFTRAIN, SEARCH = "run", "labels", "selftrain", "search"
+FLOW, EXAMPLES, SCENE = "flow", "examples", "scene"
+"""Kinds of folders: of autolabel, LabelWriter, selftrain and search, of kept flow and examples, of generated clips."""
 
 WRITTEN = ("labels", "methods", "confidence", "source", "manifest.parts", "report")
 """Folders of a run, each with files of one kind."""
@@ -41,7 +42,9 @@ def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: st
     if folder.exists() and not folder.is_dir():
         raise WrpError(f"{option} {given} is a file, expected a folder")
     _refuse_reads(folder.resolve(), reads, f"{option} {given}")
-    if kind not in (FLOW, LABELS) and any(owner_of(parent) == TEMPORARY for parent in folder.absolute().parents):
+    if kind not in (FLOW, EXAMPLES, LABELS) and any(
+        owner_of(parent) == TEMPORARY for parent in folder.absolute().parents
+    ):
         raise WrpError(f"{option} {given} is in a folder of temporary data, which is deleted; choose another folder")
     require_writable(folder)
     if folder.is_dir() and owner_of(folder) != kind:

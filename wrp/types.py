@@ -320,3 +320,8 @@ class Prediction:
     def distance(self) -> int | None:
         """Frames to the nearest of the keyframes; None where there is none."""
         return min(self.distances, default=None)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
+        """The same on a device, as Lightning asks for where it returns predictions."""
+        names = [name for name in ("labels", "confidence", "provenance") if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})

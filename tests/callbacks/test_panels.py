@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 
 from tests.clips import make_folder
-from wrp import SegmentationModule, VideoDataModule
+from wrp import SegmentationData, SegmentationModule
 from wrp.callbacks.panels import SegmentationPanels
+from wrp.options import SamplingArgs, SelectArgs
 
 
 class Shown(WandbLogger):
@@ -44,12 +45,13 @@ class Shown(WandbLogger):
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> VideoDataModule:
+def data(tmp_path: Path) -> SegmentationData:
     root = make_folder(tmp_path / "data", {"walk": 9}, labelled=range(9))
-    return VideoDataModule(3, str(root), label_every=4, crop_size=(32, 32), batch_size=2, epoch_length=4)
+    sampling = SamplingArgs(crop_size=(32, 32), batch_size=2, epoch_length=4)
+    return SegmentationData(3, str(root), select=SelectArgs(label_every=4), sampling=sampling)
 
 
-def run(logger: Any, data: VideoDataModule, verb: str) -> SegmentationModule:
+def run(logger: Any, data: SegmentationData, verb: str) -> SegmentationModule:
     module = SegmentationModule(3)
     flags = {"enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
     trainer = pl.Trainer(accelerator="cpu", logger=logger, callbacks=[SegmentationPanels(3)], **flags)
@@ -57,7 +59,7 @@ def run(logger: Any, data: VideoDataModule, verb: str) -> SegmentationModule:
     return module
 
 
-def test_wandb_gets_frames_with_masks(data: VideoDataModule) -> None:
+def test_wandb_gets_frames_with_masks(data: SegmentationData) -> None:
     logger = Shown()
     module = run(logger, data, "validate")
     assert len(logger.images) == 3
@@ -73,7 +75,7 @@ def test_wandb_gets_frames_with_masks(data: VideoDataModule) -> None:
     assert given["caption"] == [f"walk {batch.stems[0]}"]
 
 
-def test_wandb_gets_the_classes_by_name_after_a_test(data: VideoDataModule) -> None:
+def test_wandb_gets_the_classes_by_name_after_a_test(data: SegmentationData) -> None:
     logger = Shown()
     run(logger, data, "test")
     [(key, columns, rows)] = logger.tables
@@ -82,7 +84,7 @@ def test_wandb_gets_the_classes_by_name_after_a_test(data: VideoDataModule) -> N
     assert all(0 <= iou <= 100 for _, iou in rows)
 
 
-def test_tensorboard_gets_panels(data: VideoDataModule, tmp_path: Path) -> None:
+def test_tensorboard_gets_panels(data: SegmentationData, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -98,5 +100,5 @@ def test_tensorboard_gets_panels(data: VideoDataModule, tmp_path: Path) -> None:
     assert "test/classes/text_summary" in events.Tags()["tensors"]
 
 
-def test_other_loggers_are_left_alone(data: VideoDataModule, tmp_path: Path) -> None:
+def test_other_loggers_are_left_alone(data: SegmentationData, tmp_path: Path) -> None:
     run(CSVLogger(str(tmp_path)), data, "validate")

@@ -7,6 +7,7 @@ from tests.clips import LABEL_MAP, bare_clip, make_folder, picture, save
 from wrp.data.clips import ClipIndex, hide_labels, intervals, label_beside, list_images, make_clip, select_clips
 from wrp.data.datasets import open_index
 from wrp.errors import DataError
+from wrp.options import SelectArgs
 from wrp.types import Clip, Frame
 
 
@@ -100,21 +101,22 @@ def test_hidden_labels_are_in_the_intervals_of_the_anchors_left() -> None:
 
 def test_clips_are_chosen_by_name_in_the_order_of_the_data_set() -> None:
     index = index_of(*(bare_clip(3, (0,), name=name) for name in "abc"))
-    assert [clip.name for clip in select_clips(index, ["c", "a"], None).clips] == ["a", "c"]
-    assert select_clips(index, None, None) == index
+    assert [clip.name for clip in select_clips(index, SelectArgs(["c", "a"])).clips] == ["a", "c"]
+    assert select_clips(index, SelectArgs(clips="c, a")) == select_clips(index, SelectArgs(["a", "c"]))
+    assert select_clips(index, SelectArgs()) == index
 
 
 def test_a_clip_without_labels_does_no_harm_unless_it_is_chosen() -> None:
     index = index_of(bare_clip(3, (0,), name="a"), bare_clip(4, (), name="b"))
-    assert len(select_clips(index, ["a"], None).clips) == 1
+    assert len(select_clips(index, SelectArgs(["a"])).clips) == 1
     with pytest.raises(DataError, match="clip b of somewhere has no labelled frame; label at least one of its 4"):
-        select_clips(index, None, None)
+        select_clips(index, SelectArgs())
 
 
 def test_an_unknown_clip_is_named_beside_the_known_ones() -> None:
     index = index_of(*(bare_clip(2, (0,), name=f"clip{i}") for i in range(11)))
     with pytest.raises(DataError, match="no clip 'clop'; its clips are clip0, .*clip7 and 3 more"):
-        select_clips(index, ["clip1", "clop"], None)
+        select_clips(index, SelectArgs(["clip1", "clop"]))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,7 @@ def test_an_unknown_clip_is_named_beside_the_known_ones() -> None:
 )
 def test_numbers_out_of_range_are_refused(every: int | None, offset: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        select_clips(index_of(bare_clip(8, range(5))), None, every, offset)
+        select_clips(index_of(bare_clip(8, range(5))), SelectArgs(label_every=every, label_offset=offset))
 
 
 def test_images_are_listed_by_name_and_nothing_else_is(tmp_path: Path) -> None:
@@ -164,11 +166,11 @@ def test_a_list_says_which_labels_are_kept(tmp_path: Path, caplog: pytest.LogCap
     listed = tmp_path / "anchors.txt"
     listed.write_text("# by hand\nrun/00001\n\nwalk/00000\nwalk/00004\n")
     with caplog.at_level("INFO", "wrp"):
-        run, walk = select_clips(index, None, None, anchors=listed).clips
+        run, walk = select_clips(index, SelectArgs(keyframes=str(listed))).clips
     assert (run.anchors, run.hidden) == ((1,), (0, 2))
     assert (walk.anchors, walk.hidden) == ((0, 4), (1, 2, 3))
     assert "3 entries, sha256 " in caplog.text
-    (walk,) = select_clips(index, ["walk"], None, anchors=listed).clips
+    (walk,) = select_clips(index, SelectArgs(["walk"], keyframes=str(listed))).clips
     assert walk.anchors == (0, 4)
 
 
@@ -187,11 +189,11 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, match: str
     listed = tmp_path / "anchors.txt"
     listed.write_text(text)
     with pytest.raises(DataError, match=match):
-        select_clips(index, None, None, anchors=listed)
+        select_clips(index, SelectArgs(keyframes=str(listed)))
     with pytest.raises(DataError, match="exclude one another"):
-        select_clips(index, None, 2, anchors=listed)
+        select_clips(index, SelectArgs(label_every=2, keyframes=str(listed)))
     with pytest.raises(DataError, match="cannot be read as a list"):
-        select_clips(index, None, None, anchors=tmp_path / "none.txt")
+        select_clips(index, SelectArgs(keyframes=str(tmp_path / "none.txt")))
 
 
 def test_a_split_of_a_folder_is_a_list_of_clips(tmp_path: Path) -> None:

@@ -1,34 +1,17 @@
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from tests.clips import id_picture, make_davis, make_folder, save
-from wrp.data.datamodule import VideoDataModule
+from tests.clips import make_davis, make_folder
+from tests.data.small import intervals, make_run, process, sample, single
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.sampling import TrainSampler
+from wrp.data.segmentation import SegmentationData
 from wrp.errors import DataError
-from wrp.writing import checksum
-
-
-def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, value: int = 7) -> str:
-    """What a run writes: one label for each frame, of one id, and a confidence that falls with the distance."""
-    lines = []
-    for i in range(count):
-        anchors = [i] if i % every == 0 else [a for a in (i // every * every, i // every * every + every) if a < count]
-        stem = f"{i:05d}"
-        away = min(abs(i - a) for a in anchors)
-        save(out / "labels" / clip / f"{stem}.png", id_picture(0, (value,)))
-        save(out / "confidence" / clip / f"{stem}.png", id_picture(0, (255 - 100 * away,)))
-        entry = {"clip": clip, "frame": stem, "index": i, "anchors": anchors, "label": f"labels/{clip}/{stem}.png"}
-        entry |= {"method": "motion", "distance": away, "mean_confidence": 1 - 0.4 * away}
-        files = {kind: out / kind / clip / f"{stem}.png" for kind in ("labels", "confidence")}
-        entry["checksums"] = {kind: checksum(path.read_bytes()) for kind, path in files.items()}
-        lines.append(json.dumps(entry))
-    (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
-    return str(out)
+from wrp.options import ValArgs
 
 
 @pytest.fixture
@@ -36,9 +19,8 @@ def root(tmp_path: Path) -> str:
     return str(make_folder(tmp_path / "data", {"walk": 9}))
 
 
-def serve(root: str, labels: PropagatedLabels, **changes: object) -> VideoDataModule:
-    arguments = {"num_classes": 3, "root": root, "label_every": 4, "crop_size": (16, 24), "batch_size": 1} | changes
-    return VideoDataModule(propagated=labels, **arguments)  # type: ignore[arg-type]
+def serve(root: str, labels: PropagatedLabels, num_classes: int = 3, **changes: Any) -> SegmentationData:
+    return single(root, sample(**{"batch_size": 1, **changes}), num_classes=num_classes, propagated=labels)
 
 
 def test_training_mixes_truth_and_propagated_labels_by_their_share(root: str, tmp_path: Path) -> None:
@@ -84,7 +66,7 @@ def test_batches_of_both_kinds_give_truth_its_full_weight(root: str, tmp_path: P
 
 def test_groups_have_other_shares_in_later_epochs() -> None:
     items: Dataset = range(10)  # type: ignore[assignment]
-    sampler = TrainSampler(items, 8, 1, 0, 0, [(4, 0.5), (6, 0.5)], later=[(1, [0.25, 0.75]), (3, [1.0, 0.0])])
+    sampler = TrainSampler(items, 8, 0, [(4, 0.5), (6, 0.5)], later=[(1, [0.25, 0.75]), (3, [1.0, 0.0])])
     for epoch, expected in enumerate([4, 6, 6, 0, 0]):
         sampler.set_epoch(epoch)
         assert sum(draw.index >= 4 for draw in sampler) == expected
@@ -133,8 +115,10 @@ def test_labels_kept_apart_have_no_last_epochs() -> None:
 
 def test_groups_are_drawn_without_repeats_and_each_draw_is_its_own() -> None:
     items: Dataset = range(10)  # type: ignore[assignment]
-    ranks = [TrainSampler(items, 20, 2, rank, 5, [(2, 0.3), (8, 0.7)]) for rank in (0, 1)]
-    draws = [draw for sampler in ranks for draw in sampler]
+    sampler, draws = TrainSampler(items, 20, 5, [(2, 0.3), (8, 0.7)]), []
+    for rank in (0, 1):
+        with process(rank, 2):
+            draws += list(sampler)
     counts = torch.bincount(torch.tensor([draw.index for draw in draws]), minlength=10).tolist()
     assert sum(counts[:2]) == 6
     assert max(counts[:2]) - min(counts[:2]) <= 1
@@ -156,19 +140,16 @@ def test_255_is_unlabelled_in_what_was_propagated_though_the_data_set_means_its_
         assert (batch.labels == 255).all()
 
 
-@pytest.mark.parametrize(
-    ("label", "match"),
-    [("../labels/x.png", "names the label"), ("/etc/passwd", "names the label"), ("x/labels.png", "names the label")],
-)
-def test_a_manifest_may_not_lead_out_of_its_folder(tmp_path: Path, label: str, match: str) -> None:
+@pytest.mark.parametrize("label", ["../labels/x.png", "labels/../../x.png", "/etc/passwd", "x/labels.png"])
+def test_a_manifest_may_not_lead_out_of_its_folder(tmp_path: Path, label: str) -> None:
     manifest = Path(make_run(tmp_path)) / "manifest.jsonl"
     manifest.write_text(manifest.read_text().replace("labels/walk/00003.png", label))
-    with pytest.raises(DataError, match=match):
+    with pytest.raises(DataError, match=f"line 4 has the label '{label}', expected one below labels/"):
         PropagatedLabels(str(tmp_path)).frames([])
 
 
 def test_what_is_missing_or_damaged_is_told(root: str, tmp_path: Path) -> None:
-    clips = VideoDataModule(3, root, label_every=4).index.clips
+    clips = single(root).index.clips
     with pytest.raises(DataError, match=r"there is no .*manifest.jsonl"):
         PropagatedLabels(str(tmp_path)).frames(clips)
     (tmp_path / "manifest.jsonl").write_text("{")
@@ -191,3 +172,15 @@ def test_one_frame_may_be_served_with_a_label_and_without(root: str, tmp_path: P
         kinds.setdefault(batch.indices[0], set()).add("guess" if guess else "label")
     assert all(kinds[index] == {"guess", "label"} for index in (1, 2, 3, 5, 6, 7))
     assert all(kinds[index] == {"label"} for index in (0, 4, 8))
+
+
+@pytest.mark.parametrize("val", [ValArgs(ratio=0.3), ValArgs(clips=["ride"]), None])
+def test_labels_for_the_validation_of_a_student_are_not_propagated(tmp_path: Path, val: ValArgs | None) -> None:
+    root = make_folder(tmp_path / "data", {"walk": 9, "ride": 9})
+    data, student = intervals(root, val=val), single(root, val=val)
+    propagated = {(batch.clip, anchor) for batch in data.predict_dataloader() for anchor in batch.labels}
+    scored = {(batch.clips[0], batch.indices[0]) for batch in student.val_dataloader()}
+    assert scored
+    assert not propagated & scored
+    assert propagated == {(clip, index) for clip, index, _ in student.training_frames()}
+    assert data.labels_seen == student.labels_seen

@@ -2,6 +2,7 @@ from collections import Counter
 
 import pytest
 
+from tests.data.small import process
 from wrp.data.sampling import ShardSampler, TrainSampler, share_out
 from wrp.data.transforms import Draw
 
@@ -9,10 +10,11 @@ from wrp.data.transforms import Draw
 def train(items: int, length: int, world: int = 1, epoch: int = 0, seed: int = 0) -> list[list[Draw]]:
     ranks = []
     for rank in range(world):
-        sampler = TrainSampler(range(items), length, world, rank, seed)
+        sampler = TrainSampler(range(items), length, seed)  # type: ignore[arg-type]
         sampler.set_epoch(epoch)
-        drawn = list(sampler)
-        assert len(drawn) == len(sampler)
+        with process(rank, world):
+            drawn = list(sampler)
+            assert len(drawn) == len(sampler)
         ranks.append(drawn)
     return ranks
 
@@ -20,9 +22,13 @@ def train(items: int, length: int, world: int = 1, epoch: int = 0, seed: int = 0
 @pytest.mark.parametrize("items", [0, 1, 2, 5, 17])
 @pytest.mark.parametrize("world", [1, 2, 3, 8])
 def test_shards_lose_and_double_nothing(items: int, world: int) -> None:
-    shards = [list(ShardSampler(range(items), world, rank)) for rank in range(world)]
+    sampler = ShardSampler(range(items))  # type: ignore[arg-type]
+    shards = []
+    for rank in range(world):
+        with process(rank, world):
+            shards.append(list(sampler))
+            assert len(sampler) == len(shards[-1])
     assert sorted(index for shard in shards for index in shard) == list(range(items))
-    assert [len(ShardSampler(range(items), world, rank)) for rank in range(world)] == [len(s) for s in shards]
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
     assert all(shard == sorted(shard) for shard in shards)
 
@@ -65,7 +71,7 @@ def test_work_is_shared_out_evenly_and_whole(shares: int) -> None:
 
 
 def test_costly_items_are_drawn_often_and_others_the_next_time() -> None:
-    sampler = TrainSampler(range(100), 40, 1, 0, 0, least=8)  # type: ignore[arg-type]
+    sampler = TrainSampler(range(100), 40, 0, least=8)  # type: ignore[arg-type]
     seen = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -73,5 +79,5 @@ def test_costly_items_are_drawn_often_and_others_the_next_time() -> None:
         assert list(counts.values()) == [8] * 5
         seen.append(set(counts))
     assert seen[0] != seen[1]
-    few = TrainSampler(range(3), 40, 1, 0, 0, least=8)  # type: ignore[arg-type]
+    few = TrainSampler(range(3), 40, 0, least=8)  # type: ignore[arg-type]
     assert len({draw.index for draw in few}) == 3

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tests.clips import LABEL_MAP, make_folder, picture, save
+from tests.data.small import sample, single
 from wrp.data import tiles as tiles_module
-from wrp.data.datamodule import VideoDataModule
 from wrp.data.sampling import TrainSampler
 from wrp.data.tiles import TILE, class_tiles
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.errors import DataError
+from wrp.errors import WrpError
 from wrp.types import Frame
 
 
@@ -54,7 +54,7 @@ def test_the_index_is_kept_until_a_label_changes(
 
 def test_rare_classes_are_drawn_as_often_as_frequent_ones(frames: list[Frame], tmp_path: Path) -> None:
     index = class_tiles(frames, LABEL_MAP, tmp_path / "cache")
-    sampler = TrainSampler(range(2), 400, 1, 0, 0, tiles=index, uniform=0.5)  # type: ignore[arg-type]
+    sampler = TrainSampler(range(2), 400, 0, tiles=index, uniform=0.5)  # type: ignore[arg-type]
     draws = list(sampler)
     around = [draw for draw in draws if draw.center is not None]
     assert 160 < len(around) < 240
@@ -66,7 +66,7 @@ def test_rare_classes_are_drawn_as_often_as_frequent_ones(frames: list[Frame], t
 
 def test_groups_keep_their_shares(frames: list[Frame], tmp_path: Path) -> None:
     index = class_tiles(frames, LABEL_MAP, tmp_path / "cache")
-    sampler = TrainSampler(range(2), 200, 1, 0, 0, [(1, 0.8), (1, 0.2)], tiles=index, uniform=1.0)  # type: ignore[arg-type]
+    sampler = TrainSampler(range(2), 200, 0, [(1, 0.8), (1, 0.2)], tiles=index, uniform=1.0)  # type: ignore[arg-type]
     assert sum(draw.index == 0 for draw in sampler) == 160
 
 
@@ -85,8 +85,8 @@ def test_a_crop_around_a_pixel_shows_it(center: tuple[int, int]) -> None:
 def test_a_training_crops_classes_uniformly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles_module, "CACHE", tmp_path / "cache")
     root = make_folder(tmp_path / "clips", {"walk": 5})
-    module = VideoDataModule(3, str(root), class_uniform=1.0, crop_size=(16, 16), batch_size=1)
+    module = single(root, sample(class_uniform=1.0, crop_size=(16, 16), batch_size=1), select=None)
     assert sum(len(set(batch.labels.unique().tolist()) - {255}) >= 1 for batch in module.train_dataloader()) == 5
     assert list((tmp_path / "cache").glob("*.npy"))
-    with pytest.raises(DataError, match="class_uniform"):
-        VideoDataModule(3, str(root), class_uniform=2.0)
+    with pytest.raises(WrpError, match="class_uniform"):
+        sample(class_uniform=2.0)

@@ -1,5 +1,4 @@
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tests.clips import id_picture, make_folder, picture
-from wrp.data.datamodule import VideoDataModule
+from tests.data.small import sample, single
 from wrp.data.datasets.synthetic import SyntheticClip, render_clip
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.ops.warp import warp
@@ -174,9 +173,9 @@ def test_colours_may_change_by_frame() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_do_not_change_the_draws(tmp_path: Path, workers: int) -> None:
     root = make_folder(tmp_path, {"walk": 6})
-    arguments: dict[str, Any] = {"crop_size": (16, 16), "batch_size": 2, "epoch_length": 12, "seed": 3}
-    module = VideoDataModule(3, str(root), workers=workers, **arguments)
-    alone = VideoDataModule(3, str(root), **arguments)
+    sampling = sample(crop_size=(16, 16), epoch_length=12, seed=3)
+    module = single(root, sampling, select=None, workers=workers)
+    alone = single(root, sampling, select=None)
     pairs = list(zip(module.train_dataloader(), alone.train_dataloader(), strict=True))
     assert all(torch.equal(one.images, other.images) for one, other in pairs)
     assert len({one.images.numpy().tobytes() for one, _ in pairs}) == len(pairs)

@@ -15,12 +15,19 @@ from torch import nn
 from tests.fuzz.damage import altered, damaged, plain
 from wrp import SegmentationModule
 from wrp.errors import WrpError
-from wrp.modules.loading import load_module
+from wrp.loading import FORMAT, load_module
 
 CHECKPOINT: dict[str, Any] = {
     "state_dict": {"net.weight": torch.arange(6.0).reshape(2, 3, 1, 1), "net.bias": torch.ones(2)},
-    "hyper_parameters": {"num_classes": 2, "losses": {"cross_entropy": 1.0}, "scale": 1.0, "options": None},
-    "wrp_class": "wrp.modules.segmentation.SegmentationModule",
+    "hyper_parameters": {
+        "num_classes": 2,
+        "network": {"arch": "FPN", "options": {"decoder_pyramid_channels": 64}, "scale": 1.0, "test_scales": None},
+        "optimizer": {"name": "adamw", "lr": 0.5},
+        "auxiliary": 0.4,
+    },
+    "wrp_class": "wrp.segmentation.module.SegmentationModule",
+    "wrp_format": FORMAT,
+    "wrp_labels_seen": ["0123456789abcdef"],
     "pytorch-lightning_version": "2.6.6",
 }
 
@@ -36,6 +43,16 @@ def load(path: Path) -> SegmentationModule | None:
     except WrpError:
         return None
     return module
+
+
+def test_the_whole_checkpoint_is_read(folder: Path) -> None:
+    path = folder / "whole.ckpt"
+    torch.save(CHECKPOINT, path)
+    module = load(path)
+    assert module is not None
+    assert torch.equal(module.state_dict()["net.weight"], CHECKPOINT["state_dict"]["net.weight"])
+    assert module.labels_seen == {"0123456789abcdef"}
+    assert (module.optimizer.lr, module.network.options) == (0.5, {"decoder_pyramid_channels": 64})
 
 
 @given(data=st.data())
@@ -56,6 +73,11 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(folder: Path, data: st.Data
 @example({**CHECKPOINT, "state_dict": {}})
 @example({**CHECKPOINT, "state_dict": {"net.weight": torch.zeros(3, 3, 1, 1), "net.bias": torch.ones(2)}})
 @example({**CHECKPOINT, "hyper_parameters": {"num_classes": "many"}})
+@example({**CHECKPOINT, "hyper_parameters": {"num_classes": 2, "network": {"archer": "FPN"}}})
+@example({**CHECKPOINT, "hyper_parameters": {"num_classes": 2, "optimizer": [3]}})
+@example({**CHECKPOINT, "wrp_format": "2"})
+@example({**CHECKPOINT, "wrp_labels_seen": 3})
+@example({**CHECKPOINT, "wrp_labels_seen": [[3]]})
 @example({**CHECKPOINT, "wrp_class": "wrp..base.X"})
 @example({**CHECKPOINT, "wrp_class": "wrp.__main__.X"})
 def test_a_checkpoint_of_something_else_is_refused(folder: Path, content: Any) -> None:
@@ -64,6 +86,8 @@ def test_a_checkpoint_of_something_else_is_refused(folder: Path, content: Any) -
     module = load(path)
     if module is not None:
         assert torch.equal(module.state_dict()["net.bias"], content["state_dict"]["net.bias"])
+        assert content["wrp_format"] == FORMAT
+        assert module.labels_seen == set(content.get("wrp_labels_seen", []))
 
 
 @given(st.binary(max_size=200))
@@ -75,7 +99,7 @@ def test_what_is_no_checkpoint_is_refused(folder: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("net", ["evil.Net", {"class_path": "evil.Net"}])
-@pytest.mark.parametrize("argument", ["net", "flow"])
+@pytest.mark.parametrize("argument", ["net", "loss", "guesser"])
 def test_a_checkpoint_imports_nothing_that_it_names(
     folder: Path, argument: str, net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +109,8 @@ def test_a_checkpoint_imports_nothing_that_it_names(
     path = folder / "evil.ckpt"
     named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", argument: net}
     torch.save({**CHECKPOINT, "hyper_parameters": CHECKPOINT["hyper_parameters"] | named}, path)
-    with pytest.raises(WrpError, match="not allowed"):
+    is_path = argument == "guesser" and isinstance(net, str)
+    with pytest.raises(WrpError, match="no checkpoint evil.Net" if is_path else "not allowed"):
         load_module(SegmentationModule, path)
     assert "evil" not in sys.modules
     assert not (folder / "ran").exists()
@@ -93,10 +118,10 @@ def test_a_checkpoint_imports_nothing_that_it_names(
 
 def test_a_checkpoint_may_name_classes_of_the_package(folder: Path) -> None:
     path = folder / "named.ckpt"
-    flow = {"class_path": "wrp.flow.dis.DIS", "init_args": {"preset": "fine"}}
-    named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", "flow": flow}
+    loss = {"class_path": "wrp.losses.segmentation.SegmentationLoss", "init_args": {"weights": {"dice": 2.0}}}
+    named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", "loss": loss}
     net = {"class_path": "torch.nn.Conv2d", "init_args": {"in_channels": 3, "out_channels": 2, "kernel_size": 1}}
     torch.save({**CHECKPOINT, "hyper_parameters": CHECKPOINT["hyper_parameters"] | named | {"net": net}}, path)
     module = load_module(SegmentationModule, path)
-    assert module.flow.estimator.preset == "fine"
+    assert module.criterion.weights == {"dice": 2.0}
     assert torch.equal(module.net.bias, torch.ones(2))

@@ -4,7 +4,7 @@ from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 from torch.nn import functional
 
 from wrp.errors import WrpError
-from wrp.losses.segmentation import LOSSES, check_losses, cross_entropy, dice, lovasz, ohem, relaxation, sum_losses
+from wrp.losses.segmentation import LOSSES, SegmentationLoss, cross_entropy, dice, lovasz, ohem, relaxation
 
 
 def random_case(seed: int, ignore_index: int = 255) -> tuple[torch.Tensor, torch.Tensor]:
@@ -221,16 +221,18 @@ def test_inside_of_a_region_relaxation_is_cross_entropy() -> None:
 
 def test_unknown_losses_are_refused_by_name() -> None:
     with pytest.raises(WrpError, match=r"relaxation.*got entropy"):
-        check_losses({"entropy": 1.0})
+        SegmentationLoss({"entropy": 1.0})
     with pytest.raises(WrpError, match="got none"):
-        check_losses({})
-    assert check_losses({"rmi": 0.5}) == {"rmi": 0.5}
+        SegmentationLoss({})
+    assert SegmentationLoss({"rmi": 0.5}).weights == {"rmi": 0.5}
+    assert SegmentationLoss().weights == {"cross_entropy": 1.0}
 
 
 def test_losses_add_up_by_their_weights() -> None:
     logits, labels, weights = weighted_case(8)
     expected = 0.5 * cross_entropy(logits, labels, weights, balance=0.5) + 2 * dice(logits, labels, weights)
-    found = sum_losses(logits, labels, {"cross_entropy": 0.5, "dice": 2.0}, weights, balance=0.5)
+    loss = SegmentationLoss({"cross_entropy": 0.5, "dice": 2.0}, {"balance": 0.5})
+    found = loss(logits, labels, weights)
     torch.testing.assert_close(found, expected)
 
 

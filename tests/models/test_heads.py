@@ -8,6 +8,7 @@ from wrp.errors import WrpError
 from wrp.models.multiscale import MultiScale
 from wrp.models.ocr import OCRHead
 from wrp.models.segmenter import create_segmenter
+from wrp.options import NetworkArgs
 
 ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "Segformer"]
 
@@ -15,7 +16,7 @@ ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "Segformer"]
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("scales", [None, [0.5, 1.0]], ids=["one scale", "two scales"])
 def test_any_encoder_decoder_takes_an_ocr_head(architecture: str, scales: list[float] | None) -> None:
-    net = create_segmenter(architecture, "resnet18", 5, ocr=True, attention_scales=scales)
+    net = create_segmenter(5, NetworkArgs(architecture, ocr=True, attention_scales=scales))
     images = torch.rand(2, 3, 70, 100)
     main, auxiliary = net(images)
     assert main.shape == auxiliary.shape == (2, 5, 70, 100)
@@ -28,7 +29,8 @@ def test_any_encoder_decoder_takes_an_ocr_head(architecture: str, scales: list[f
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_any_encoder_decoder_takes_attention_over_scales(architecture: str) -> None:
-    net = create_segmenter(architecture, "resnet18", 4, attention_scales=[0.5, 1.0], test_scales=[0.5, 1.0, 2.0])
+    scales = NetworkArgs(architecture, attention_scales=[0.5, 1.0], test_scales=[0.5, 1.0, 2.0])
+    net = create_segmenter(4, scales)
     logits = net(torch.rand(2, 3, 64, 96))
     assert logits.shape == (2, 4, 64, 96)
     logits.square().mean().backward()
@@ -85,4 +87,4 @@ def test_a_pixels_context_is_that_of_the_class_it_resembles() -> None:
 
 def test_a_network_without_a_head_is_refused_by_name() -> None:
     with pytest.raises(WrpError, match="'HeadlessNet'|cannot make architecture 'HeadlessNet'"):
-        create_segmenter("HeadlessNet", "resnet18", 3, ocr=True)
+        create_segmenter(3, NetworkArgs("HeadlessNet", ocr=True))

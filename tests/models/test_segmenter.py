@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from wrp.errors import WrpError
 from wrp.models.segmenter import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
-from wrp.pipeline.settings import Settings
+from wrp.options import NetworkArgs
+from wrp.pipeline.config import Settings
 
 
 class Recorder(nn.Module):
@@ -47,7 +48,7 @@ def test_statistics_are_not_part_of_the_checkpoint() -> None:
 
 @pytest.mark.parametrize(("architecture", "encoder"), [("Unet", "resnet18"), ("FPN", "tu-resnet10t")])
 def test_networks_are_made_by_name_for_any_size(architecture: str, encoder: str) -> None:
-    segmenter = create_segmenter(architecture, encoder, num_classes=5).eval()
+    segmenter = create_segmenter(5, NetworkArgs(architecture, encoder)).eval()
     with torch.no_grad():
         logits = segmenter(torch.rand(1, 3, 33, 47))
     assert logits.shape == (1, 5, 33, 47)
@@ -60,7 +61,7 @@ def test_networks_are_made_by_name_for_any_size(architecture: str, encoder: str)
         ("Unett", "resnet18", None, "Unett"),
         ("Unet", "resnet17", None, "resnet17"),
         ("Unet", "tu-no_such_encoder", None, "tu-no_such_encoder"),
-        ("Unet", "resnet18", "no-such-weights", "weights=null starts from scratch"),
+        ("Unet", "resnet18", "no-such-weights", "encoder_weights=null starts from scratch"),
         ("Unet", "tu-regnetx_002", "swsl", "tu-regnetx_002.TAG"),
     ],
 )
@@ -68,13 +69,14 @@ def test_unknown_names_are_refused_in_one_line(
     architecture: str, encoder: str, weights: str | None, named: str
 ) -> None:
     with pytest.raises(WrpError, match=named) as error:
-        create_segmenter(architecture, encoder, 3, weights)
+        create_segmenter(3, NetworkArgs(architecture, encoder, weights))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
 
 
 def test_the_smallest_images_go_through_the_default_teacher() -> None:
-    settings = Settings("clips", "out")
-    net = create_segmenter(settings.architecture, settings.encoder, 3, None, 0.5, settings.teacher_options).eval()
+    network = Settings("clips", "out").train_teacher.network
+    assert network.scale == 0.5
+    net = create_segmenter(3, network).eval()
     with torch.inference_mode():
         assert net(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)

@@ -15,7 +15,7 @@ from tests.clips import make_folder
 
 def predict(root: Path, out: Path, processes: int) -> None:
     command = [sys.executable, "-m", "wrp", "predict", "--model=PropagationModule", "--model.methods=[motion]"]
-    command += ["--data=VideoDataModule", "--data.num_classes=3", f"--data.root={root}", "--data.serve=intervals"]
+    command += ["--data=PropagationData", "--data.num_classes=3", f"--data.root={root}"]
     command += ["--trainer.accelerator=cpu", f"--trainer.devices={processes}", "--trainer.logger=false"]
     command += [f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}", "--return_predictions=false"]
     command += ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={out}"]
@@ -49,15 +49,18 @@ def test_more_processes_than_intervals(tmp_path: Path) -> None:
 FIT = """
 import sys, torch, pytorch_lightning as pl
 from torch import nn
-from wrp import SegmentationModule, VideoDataModule
+from wrp import SegmentationData, SegmentationModule
+from wrp.losses.segmentation import SegmentationLoss
+from wrp.options import OptimizerArgs, SamplingArgs, SelectArgs
 
 root, out, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.manual_seed(0)
 losses = {"cross_entropy": 1.0, "ohem": 0.0, "relaxation": 0.5, "focal": 0.2}
-module = SegmentationModule(3, net=nn.Conv2d(3, 3, 3, padding=1), losses=losses, cross_entropy={"balance": 0.5},
-                            optimizer="sgd", lr=0.5)
+module = SegmentationModule(3, net=nn.Conv2d(3, 3, 3, padding=1), loss=SegmentationLoss(losses, {"balance": 0.5}),
+                            optimizer=OptimizerArgs("sgd", lr=0.5))
 # Crops larger than the frames: each has another number of labelled pixels.
-data = VideoDataModule(3, root, label_every=2, crop_size=(48, 64), batch_size=4 // processes, epoch_length=16)
+data = SegmentationData(3, root, select=SelectArgs(label_every=2),
+                        sampling=SamplingArgs((48, 64), batch_size=4 // processes, epoch_length=16))
 trainer = pl.Trainer(max_steps=4, accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto",
                      logger=False, enable_checkpointing=False, limit_val_batches=0, enable_progress_bar=False)
 trainer.fit(module, data)

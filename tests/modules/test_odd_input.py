@@ -16,7 +16,7 @@ from tests.clips import make_folder
 from tests.flow.test_walk import stretch
 from tests.modules.test_refinement import Constant, window
 from tests.propagation.test_methods import CLASSES, Believer, Teacher
-from wrp import PropagationModule, RefinementModule
+from wrp import CycleExamples, PropagationModule
 from wrp.data.datasets import open_index
 from wrp.data.items import WindowItems
 from wrp.errors import DataError, WrpError
@@ -57,7 +57,7 @@ def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, t
 
 def test_flow_of_the_training_is_not_held_against_aninterval() -> None:
     flow = FlowCache(Lost(False))
-    RefinementModule(3, channels=(4, 8), flow=flow).walk(window())
+    CycleExamples(flow=flow).walk(window(), 3)
     module = PropagationModule(CLASSES, flow=flow)
     batch = interval()
     flow.estimator = Constant(False)
@@ -98,11 +98,17 @@ def test_confidence_is_calibrated_at_the_distance_of_the_anchors_that_were_asked
 
 
 def test_corrected_labels_are_learned_from() -> None:
-    module, batch = RefinementModule(3, channels=(4, 8)), window()
+    source, batch = CycleExamples(flow=Constant(False)), window()
     corrected = replace(batch, labels={1: (batch.labels[1] + 1) % 3})
-    for one in (batch, corrected, replace(batch, clip="other")):
-        assert torch.equal(module._walk_of(one).label, one.labels[1])
-    assert len(module.walks) == 3
+    windows = [batch, corrected, replace(batch, clip="other")]
+    items = source.validation(windows, 3)
+    made = []
+    walk = source.walk
+    source.walk = lambda *given: made.append(1) or walk(*given)  # type: ignore[method-assign, func-returns-value]
+    for _ in range(2):
+        for number, one in enumerate(windows):
+            assert torch.equal(items[number].labels[0], one.labels[1])
+    assert len(made) == 3
 
 
 def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path) -> None:

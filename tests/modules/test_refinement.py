@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
@@ -18,12 +17,16 @@ from torch import Tensor
 
 from tests.clips import make_folder
 from tests.flow.base import texture
-from wrp import RefinementModule, SegmentationModule
+from wrp import CycleExamples, RefinementModule, SegmentationModule
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.modules.examples import Walk, WalkCache, draw_sources
-from wrp.modules.loading import load_module
-from wrp.ops.fusion import gather
+from wrp.loading import load_module
+from wrp.models.refiner import refiner_input
+from wrp.ops.consistency import to_unit
+from wrp.ops.fusion import Evidence, gather
+from wrp.options import CycleArgs, NetworkArgs, RefinerArgs
+from wrp.refinement import sampler
+from wrp.refinement.walks import Walk, draw_sources
 from wrp.types import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (24, 40)
@@ -72,7 +75,7 @@ def window() -> ClipBatch:
 
 
 def walk(direct: bool) -> Walk:
-    return RefinementModule(3, channels=(4, 8), flow=Constant(direct)).walk(window())
+    return CycleExamples(flow=Constant(direct)).walk(window(), 3)
 
 
 def test_a_cycle_over_one_flow_returns_however_wrong_it_is() -> None:
@@ -100,34 +103,46 @@ def test_two_cycles_of_two_sources_each_are_two_anchors() -> None:
     assert met == {(0, 0, 1, 1), (0, 1, 1), (0, 0, 1)}
 
 
-def test_sources_are_disturbed_and_the_truth_is_not() -> None:
+def test_sources_are_disturbed_and_the_truth_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    quiet = RefinementModule(3, channels=(4, 8), flow=Constant(True))
-    noisy = RefinementModule(3, channels=(4, 8), flow=Constant(True), displacement=3.0)
-    batch = window()
-    evidence = quiet.walk(batch).cycles[1]
-    assert torch.equal(quiet._disturbed(evidence).labels, evidence.labels)
-    disturbed = [noisy._disturbed(evidence) for _ in range(10)]
-    assert any(not torch.equal(given.labels, evidence.labels) for given in disturbed)
-    assert all(torch.equal(given.photometric, evidence.photometric) for given in disturbed)
-    assert torch.isfinite(noisy.training_step(batch, 0))
+    shown: list[Evidence] = []
+    monkeypatch.setattr(sampler, "refiner_input", lambda *given: shown.append(given[1]) or refiner_input(*given))
+    batch, whole = window(), (slice(None), slice(None))
+    image = to_unit(batch.frame(1))
+    quiet = CycleExamples(flow=Constant(True), crop_size=SIZE)
+    noisy = CycleExamples(flow=Constant(True), crop_size=SIZE, cycles=CycleArgs(displacement=3.0))
+    made = quiet.walk(batch, 3)
+    evidence = made.cycles[1]
+    quiet.example(made, image, [evidence], whole)
+    assert torch.equal(shown.pop().labels, evidence.labels)
+    for _ in range(10):
+        noisy.example(made, image, [evidence], whole)
+    assert any(not torch.equal(given.labels, evidence.labels) for given in shown)
+    assert all(torch.equal(given.photometric, evidence.photometric) for given in shown)
+    for truth in (noisy.draw(made, image)[1] for _ in range(10)):
+        assert torch.equal(truth, batch.labels[1]) or torch.equal(truth, batch.labels[1].flip(-1))
+    examples = noisy.training([batch], 3, 0)[0]
+    assert torch.isfinite(RefinementModule(3, RefinerArgs((4, 8))).training_step(examples, 0))
 
 
 @pytest.mark.slow
 def test_two_processes_fit_a_refiner(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "clips", {"walk": 7}, labelled=(0, 3, 6))
-    command = [sys.executable, "-m", "wrp", "fit", "--model=RefinementModule", "--model.channels=[4,8,8]"]
-    command += ["--model.crop_size=[16,32]", "--model.crops=2", "--data=VideoDataModule", "--data.num_classes=3"]
-    command += [f"--data.root={root}", "--data.serve=windows", "--trainer.accelerator=cpu", "--trainer.devices=2"]
-    command += ["--trainer.strategy=ddp", "--trainer.max_steps=2", "--trainer.logger=false"]
+    command = [sys.executable, "-m", "wrp", "fit", "--model=RefinementModule"]
+    command += ["--model.network.channels=[4,8,8]", "--data=RefinementData", "--data.num_classes=3"]
+    command += [f"--data.root={root}", "--data.examples=CycleExamples", "--data.examples.crop_size=[16,32]"]
+    command += ["--data.examples.crops=2", "--data.examples.keep.folder=kept", "--data.val.overlap=true"]
+    command += ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command += ["--trainer.max_steps=2", "--trainer.logger=false"]
     command += ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "out").glob("*.ckpt"))) == 1
+    assert len(list((tmp_path / "kept").glob("*.walk"))) == 3
 
 
-def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it() -> None:
+def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Says(torch.nn.Module):
         """Class ``c``, everywhere."""
 
@@ -140,50 +155,33 @@ def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it() -> None
             probs[:, self.c] = 1
             return probs
 
-    module = RefinementModule(3, channels=(4, 8), flow=Constant(False))
-    module.fold_teachers = torch.nn.ModuleList([Says(1), Says(2)])
+    monkeypatch.setattr(sampler, "load_segmenter", lambda path, _: Says(int(path)))
+    source = CycleExamples(fold_teachers=["1", "2"], flow=Constant(False))
     for number, c in ((0, 1), (1, 2), (2, 1)):
-        assert (module.walk(replace(window(), number=number)).semantic[c] == 1).all()
+        assert (source.walk(replace(window(), number=number), 3).teacher_probs[c] == 1).all()
 
 
 def test_crossed_ways_keep_cycles_from_cancelling() -> None:
     label = window().labels[1]
 
     def shifts(**options: Any) -> set[bool]:
-        module = RefinementModule(3, channels=(4, 8), flow=Constant(True), **options)
-        said = module.walk(window()).cycles[1].labels[:, :, 4:-4]
+        source = CycleExamples(flow=Constant(True), cycles=CycleArgs(**options))
+        said = source.walk(window(), 3).cycles[1].labels[:, :, 4:-4]
         return {torch.equal(labels, label[:, 4:-4]) for labels in said}
 
     assert shifts() == {False}
     assert shifts(crossed=False) == {True}
 
 
-def test_walks_come_back_from_their_files_and_the_oldest_goes() -> None:
-    first = walk(direct=True)
-    cache = WalkCache(2 * first.nbytes())
-    made: list[str] = []
-
-    def get(key: str) -> Walk:
-        return cache.get(key, lambda: made.append(key) or walk(direct=True))  # type: ignore[func-returns-value]
-
-    for key in ("a", "b", "a", "c", "a", "b"):  # b goes for c: a was used after it
-        found = get(key)
-        assert torch.equal(found.label, first.label)
-        assert torch.equal(found.semantic, first.semantic)
-        assert found.cycles.keys() == first.cycles.keys()
-        for offset, evidence in first.cycles.items():
-            for kept, wanted in zip(vars(found.cycles[offset]).values(), vars(evidence).values(), strict=True):
-                assert torch.equal(kept, wanted)
-    assert made == ["a", "b", "c", "b"]
-    assert len(cache) == 2
-    assert cache._folder is not None
-    folder = Path(cache._folder.name)
-    assert len(list(folder.iterdir())) == 2
-    assert len(copy.deepcopy(cache)) == 0
-
-
 def small_teacher() -> SegmentationModule:
-    return SegmentationModule(3, "FPN", "tu-regnetx_002", options={"decoder_pyramid_channels": 16})
+    options = {"decoder_pyramid_channels": 16}
+    return SegmentationModule(3, NetworkArgs("FPN", "tu-regnetx_002", options=options))
+
+
+def save(module: pl.LightningModule, path: Path) -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
 
 
 @pytest.mark.parametrize("freeze", [True, False])
@@ -191,28 +189,30 @@ def small_teacher() -> SegmentationModule:
 def test_a_refiner_sees_through_the_encoder_of_its_teacher(decoder: str, freeze: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = small_teacher()
-    options = {"channels": (4, 8), "flow": Constant(True), "decoder": decoder, "freeze_encoder": freeze}
-    module = RefinementModule(3, teacher, crops=2, crop_size=(16, 16), **options)
+    save(teacher, tmp_path / "teacher.ckpt")
+    network = RefinerArgs((4, 8), decoder, encoder_from=str(tmp_path / "teacher.ckpt"), freeze_encoder=freeze)
+    module = RefinementModule(3, network)
+    source = CycleExamples(teacher, flow=Constant(True), crops=2, crop_size=(16, 16))
+    examples = source.training([window()], 3, 0)[0]
     plain = {name: tensor.clone() for name, tensor in teacher.backbone.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], 0.1)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     for _ in range(2):  # the head is zero at first, and nothing behind it learns
-        module.train().training_step(window(), 0).backward()
+        module.train().training_step(examples, 0).backward()
         optimizer.step()
         optimizer.zero_grad()
     seen = module.net.view.net.encoder.state_dict()
     assert all(torch.equal(seen[name], plain[name]) for name in plain) == freeze
     assert all(torch.equal(tensor, plain[name]) for name, tensor in teacher.backbone.state_dict().items())
 
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(module)
-    trainer.save_checkpoint(tmp_path / "refiner.ckpt")
-    loaded = load_module(RefinementModule, tmp_path / "refiner.ckpt", teacher=None)
-    inputs = module._longest(window())[0]
+    save(module, tmp_path / "refiner.ckpt")
+    (tmp_path / "teacher.ckpt").unlink()
+    loaded = load_module(RefinementModule, tmp_path / "refiner.ckpt")
+    inputs = source.validation([window()], 3)[0].inputs
     assert torch.equal(loaded(inputs), module.eval()(inputs))
 
 
 def test_a_decoder_needs_an_encoder() -> None:
-    with pytest.raises(WrpError, match="sees through an encoder, and its teacher, a NoneType, has none"):
-        RefinementModule(3, decoder="FPN", flow=Constant(True))
-    assert RefinementModule(3, decoder="FPN", encoder="resnet18", flow=Constant(True)).net.view is not None
+    with pytest.raises(WrpError, match="sees through an encoder: give network.encoder_name, or network.encoder_from"):
+        RefinementModule(3, RefinerArgs(decoder="FPN"))
+    assert RefinementModule(3, RefinerArgs(decoder="FPN", encoder_name="resnet18")).net.view is not None

@@ -13,29 +13,37 @@ from PIL import Image
 from torch import Tensor
 
 from tests.clips import make_folder
-from wrp import LabelWriter, PropagationModule, RefinementModule, SegmentationModule, VideoDataModule
+from wrp import CycleExamples, LabelWriter, PropagationData, PropagationModule, RefinementModule, SegmentationModule
 from wrp.cli import main
 from wrp.data import items
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.errors import WrpError
 from wrp.lightning_cli import run
-from wrp.modules.loading import load_module
+from wrp.loading import load_module
 from wrp.ops.fusion import anchor_weights, blend
 from wrp.ops.labels import decide_frame
+from wrp.options import KeepArgs, NetworkArgs
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 from wrp.propagation.methods.copy import Copy
+from wrp.refinement.walks import Walk
+from wrp.types import ClipBatch
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
 PREDICT = ["--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.devices=1", "--return_predictions=false"]
-SEGMENTER = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002"]
-REFINER = ["--model=RefinementModule", "--model.channels=[4,8,8]", "--model.crop_size=[16,32]", "--model.crops=2"]
+SEGMENTER = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+REFINER = ["--model=RefinementModule", "--model.network.channels=[4,8,8]"]
+CYCLES = ["--data.examples=CycleExamples", "--data.examples.crop_size=[16,32]", "--data.examples.crops=2"]
+OF_KIND = {  # all labels are trained on and scored
+    "SegmentationData": ["--data.sampling.crop_size=[32,64]", "--data.val.overlap=true"],
+    "RefinementData": [*CYCLES, "--data.val.overlap=true"],
+    "PropagationData": [],
+}
 
 
-def data(root: Path, serve: str) -> list[str]:
-    chosen = [f"--data.root={root}", f"--data.serve={serve}", "--data.crop_size=[32,64]"]
-    return ["--data=VideoDataModule", "--data.num_classes=3", *chosen]
+def data(root: Path, kind: str) -> list[str]:
+    return [f"--data={kind}", "--data.num_classes=3", f"--data.root={root}", *OF_KIND[kind]]
 
 
 def checkpoints(folder: str) -> list[str]:
@@ -55,8 +63,8 @@ def root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "clips", {"walk": 7}, labelled=(0, 3, 6))
 
 
-def fit(root: Path, serve: str, model: list[str], folder: str) -> str:
-    assert main(["fit", *model, *data(root, serve), *FIT, *checkpoints(folder)]) == 0
+def fit(root: Path, kind: str, model: list[str], folder: str, *more: str) -> str:
+    assert main(["fit", *model, *data(root, kind), *more, *FIT, *checkpoints(folder)]) == 0
     return f"{folder}/model.ckpt"
 
 
@@ -65,8 +73,15 @@ def written(folder: str) -> list[np.ndarray]:
 
 
 def test_segmentation(root: Path) -> None:
-    checkpoint = fit(root, "frames", SEGMENTER, "teacher")
-    command = ["predict", *SEGMENTER, *data(root, "frames"), *PREDICT, *writer("out"), f"--ckpt_path={checkpoint}"]
+    checkpoint = fit(root, "SegmentationData", SEGMENTER, "teacher")
+    command = [
+        "predict",
+        *SEGMENTER,
+        *data(root, "SegmentationData"),
+        *PREDICT,
+        *writer("out"),
+        f"--ckpt_path={checkpoint}",
+    ]
     assert main(command) == 0
     labels = written("out")
     assert len(labels) == 7
@@ -78,18 +93,18 @@ def test_segmentation(root: Path) -> None:
 
 
 def test_refinement_and_propagation(root: Path) -> None:
-    teacher = fit(root, "frames", SEGMENTER, "teacher")
-    refiner = fit(root, "windows", [*REFINER, f"--model.teacher={teacher}"], "refiner")
+    teacher = fit(root, "SegmentationData", SEGMENTER, "teacher")
+    refiner = fit(root, "RefinementData", REFINER, "refiner", f"--data.examples.teacher={teacher}")
     names = torch.load(refiner, weights_only=True)["state_dict"]
     assert names
-    assert not [name for name in names if name.startswith("teacher")]
-    again = ["predict", *REFINER, f"--model.teacher={teacher}", *data(root, "windows"), *PREDICT, *writer("anchors")]
-    assert main([*again, f"--ckpt_path={refiner}"]) == 0
+    assert all(name.startswith("net.") for name in names)
+    again = ["predict", *REFINER, *data(root, "RefinementData"), f"--data.examples.teacher={teacher}", *PREDICT]
+    assert main([*again, *writer("anchors"), f"--ckpt_path={refiner}"]) == 0
     assert len(written("anchors")) == 3
     methods = ["motion", "semantic", "inpaint", "refine"]
     model = ["--model=PropagationModule", f"--model.methods={methods}", f"--model.teacher={teacher}"]
     model.append(f"--model.refiner={refiner}")
-    assert main(["predict", *model, *data(root, "intervals"), *PREDICT, *writer("out")]) == 0
+    assert main(["predict", *model, *data(root, "PropagationData"), *PREDICT, *writer("out")]) == 0
     labels = written("out")
     assert len(labels) == 7
     for anchor in (0, 3, 6):
@@ -104,26 +119,32 @@ def test_refinement_and_propagation(root: Path) -> None:
 def test_propagation_scores_hidden_frames(root: Path) -> None:
     root = make_folder(root.parent / "full", {"walk": 7})
     model = ["--model=PropagationModule", "--model.methods=[motion,'motion:previous']"]
-    cli = run(["test", *model, *data(root, "intervals"), "--data.label_every=4", *PREDICT[:3]])
+    cli = run(["test", *model, *data(root, "PropagationData"), "--data.select.label_every=4", *PREDICT[:3]])
     scores = cli.trainer.callback_metrics
     assert {"test/motion/miou", "test/motion:previous/miou_1", "test/motion:previous/miou_2"} <= set(scores)
     assert 0 < scores["test/motion/miou"] <= 100
 
 
 def test_checkpoint_of_another_class_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    teacher = fit(root, "frames", SEGMENTER, "teacher")
+    teacher = fit(root, "SegmentationData", SEGMENTER, "teacher")
     with pytest.raises(WrpError, match="holds a .*SegmentationModule, expected a .*RefinementModule"):
         load_module(RefinementModule, teacher)
-    command = ["predict", *REFINER, *data(root, "windows"), *PREDICT, f"--ckpt_path={teacher}"]
+    command = ["predict", *REFINER, *data(root, "RefinementData"), *PREDICT, f"--ckpt_path={teacher}"]
     assert main(command) == 2
-    assert "holds a wrp.modules.segmentation.SegmentationModule" in capsys.readouterr().err
+    assert "holds a wrp.segmentation.module.SegmentationModule" in capsys.readouterr().err
 
 
 def test_settings_of_a_checkpoint_that_win_are_named(root: Path) -> None:
-    teacher = fit(root, "frames", SEGMENTER, "teacher")
-    command = ["fit", *SEGMENTER, "--model.lr=0.5", *data(root, "frames"), *FIT, f"--ckpt_path={teacher}"]
-    with pytest.warns(UserWarning, match=r"lr=0\.001 of .* replaces the 0\.5"):
-        main([*command, *checkpoints("again")])
+    teacher = fit(root, "SegmentationData", SEGMENTER, "teacher")
+    given = ["--model.optimizer.lr=0.5", "--model.network.encoder_weights=imagenet", "--model.auxiliary=0.2"]
+    command = ["fit", *SEGMENTER, *given, *data(root, "SegmentationData"), *FIT, f"--ckpt_path={teacher}"]
+    with pytest.warns(UserWarning, match="replaces the") as told:
+        assert main([*command, *checkpoints("again")]) == 0
+    messages = sorted(str(warning.message) for warning in told if "replaces the" in str(warning.message))
+    assert messages == [
+        f"auxiliary=0.4 of {teacher} replaces the 0.2 of the configuration",
+        f"optimizer.lr=0.001 of {teacher} replaces the 0.5 of the configuration",
+    ]
 
 
 def test_a_method_without_its_network_is_refused() -> None:
@@ -137,10 +158,28 @@ def test_a_method_without_its_network_is_refused() -> None:
         PropagationModule(3, ["motion", "motion"])
 
 
-@pytest.mark.parametrize("serve", ["windows", "intervals"])
-def test_wrong_batches_are_named(root: Path, serve: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", *SEGMENTER, *data(root, serve), *FIT]) == 2
-    assert "serve" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("verb", "model", "kind", "message"),
+    [
+        ("fit", SEGMENTER, "RefinementData", "SegmentationModule learns from single frames, got a RefinerExamples"),
+        ("fit", SEGMENTER, "PropagationData", "PropagationData serves nothing to train or validate: use another"),
+        ("validate", SEGMENTER, "PropagationData", "PropagationData serves nothing to train or validate: use another"),
+        ("test", SEGMENTER, "RefinementData", "RefinementData serves nothing to test: use another --data"),
+        ("fit", REFINER, "SegmentationData", "RefinementModule learns from examples, got a FrameBatch: use --data Ref"),
+        (
+            "predict",
+            ["--model=PropagationModule"],
+            "SegmentationData",
+            "labels intervals, got a FrameBatch: use --data",
+        ),
+    ],
+)
+def test_wrong_batches_are_named(
+    verb: str, model: list[str], kind: str, message: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [*FIT, "--trainer.limit_val_batches=0"] if verb == "fit" else PREDICT[: None if verb == "predict" else 3]
+    assert main([verb, *model, *data(root, kind), *flags]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_an_own_method_takes_five_lines(root: Path) -> None:
@@ -165,7 +204,7 @@ def test_an_own_method_takes_five_lines(root: Path) -> None:
 def test_wandb_offline(root: Path) -> None:
     logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.logger.save_dir=."]
     quick = [flag for flag in FIT if "logger" not in flag]
-    assert main(["fit", *REFINER, *data(root, "windows"), *quick, *logger, "--trainer.log_every_n_steps=1"]) == 0
+    assert main(["fit", *REFINER, *data(root, "RefinementData"), *quick, *logger, "--trainer.log_every_n_steps=1"]) == 0
     assert list(Path("wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -176,7 +215,7 @@ def test_a_flow_cache_is_shared_through_the_command_line(root: Path, caplog: pyt
     for folder, rate in (("first", "25 %"), ("second", "100 %")):
         caplog.clear()
         with caplog.at_level("INFO", "wrp"):
-            assert main(["predict", *model, *data(root, "intervals"), *PREDICT, *writer(folder)]) == 0
+            assert main(["predict", *model, *data(root, "PropagationData"), *PREDICT, *writer(folder)]) == 0
         assert f"{rate} found" in caplog.text
     assert all(np.array_equal(a, b) for a, b in zip(written("first"), written("second"), strict=True))
 
@@ -204,7 +243,7 @@ def test_a_long_stretch_comes_from_a_loader_process(root: Path, workers: int, mo
     monkeypatch.setattr(items, "STRETCH_BYTES", 0)
     loaders = [f"--data.workers={workers}"]
     model = ["--model=PropagationModule"]
-    assert main(["predict", *model, *data(root, "intervals"), *loaders, *PREDICT, *writer(f"out{workers}")]) == 0
+    assert main(["predict", *model, *data(root, "PropagationData"), *loaders, *PREDICT, *writer(f"out{workers}")]) == 0
     assert len(written(f"out{workers}")) == 7
 
 
@@ -220,7 +259,7 @@ def test_a_session_works_in_the_precision_of_the_trainer(collected: bool, root: 
     class Watched(PropagationModule):
         known_methods = {"copy": Watching}
 
-    module = VideoDataModule(3, str(root), serve="intervals")
+    module = PropagationData(3, str(root))
     trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=[LabelWriter("out")])
     sessions = trainer.predict(Watched(3, ["copy"]), module, return_predictions=collected)
     assert seen == [True] * 4
@@ -236,22 +275,32 @@ def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Pat
     other = make_folder(root.parent / "other", {"walk": 7}, labelled=(0, 3, 6))
     for path in (other / "frames/walk").iterdir():
         Image.fromarray(255 - np.array(Image.open(path))).save(path)
-    module = RefinementModule(3, channels=(4, 8))
     windows = [WindowItems(open_index(r).clips, open_index(r).label_map)[1] for r in (root, other, root)]
-    results = [module.predict_step(window, 0)[0].confidence for window in windows]
-    fresh = RefinementModule(3, channels=(4, 8)).predict_step(windows[1], 0)[0].confidence
-    assert torch.equal(results[0], results[2])
-    assert torch.equal(results[1], fresh)
-    assert len(module.walks) == 2
+    for keep in (KeepArgs(), KeepArgs("kept")):
+        made = []
+
+        class Counted(CycleExamples):
+            def walk(self, window: ClipBatch, num_classes: int) -> Walk:
+                made.append(window)  # noqa: B023, used in this turn
+                return super().walk(window, num_classes)
+
+        first, second, again = Counted(keep=keep).validation(windows, 3)
+        assert torch.equal(first.inputs.image, again.inputs.image)
+        assert torch.equal(first.inputs.cues, again.inputs.cues)
+        fresh = CycleExamples().validation(windows, 3)[1]
+        assert torch.equal(second.inputs.image, fresh.inputs.image)
+        assert torch.equal(second.inputs.cues, fresh.inputs.cues)
+        assert not torch.equal(second.inputs.cues, first.inputs.cues)
+        assert len(made) == 2
 
 
 def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -> None:
     options = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
-    checkpoint = fit(root, "frames", [*SEGMENTER, f"--model.options={json.dumps(options)}"], "slim")
+    checkpoint = fit(root, "SegmentationData", [*SEGMENTER, f"--model.network.options={json.dumps(options)}"], "slim")
     module = load_module(SegmentationModule, checkpoint)
-    assert dict(module.options) == options
+    assert module.network.options == options
     assert sum(p.numel() for p in module.parameters()) < sum(
-        p.numel() for p in SegmentationModule(3, encoder="tu-regnetx_002").parameters()
+        p.numel() for p in SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002")).parameters()
     )
 
 
@@ -272,37 +321,37 @@ def test_weights_are_exported_without_what_belongs_to_the_training(
     for path in sorted(Path("first/labels").rglob("*.png")):
         assert Path("second", path.relative_to("first")).read_bytes() == path.read_bytes()
     assert main(["autolabel", str(root), "--out=third", "--label-every=2", "--teacher=first/refiner.safetensors"]) == 2
-    assert "expected a wrp.modules.segmentation.SegmentationModule" in capsys.readouterr().err
+    assert "expected a wrp.segmentation.module.SegmentationModule" in capsys.readouterr().err
     assert main(["weights", "first/refiner.ckpt", "--out=refiner.pt"]) == 2
     assert "must end in .safetensors" in capsys.readouterr().err
 
 
 def test_a_network_learns_at_its_working_resolution_and_answers_at_full(root: Path) -> None:
-    module = SegmentationModule(3, encoder="tu-regnetx_002", scale=0.5)
+    module = SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002", scale=0.5))
     images = torch.rand(2, 3, 48, 64)
     assert module.train()(images).shape == (2, 3, 24, 32)
     assert module.eval()(images).shape == (2, 3, 48, 64)
 
 
 def test_a_refiner_learns_and_answers_in_bf16(root: Path) -> None:
-    checkpoint = fit(root, "windows", [*REFINER, "--trainer.precision=bf16-mixed"], "half")
+    checkpoint = fit(root, "RefinementData", [*REFINER, "--trainer.precision=bf16-mixed"], "half")
     model = ["--model=PropagationModule", "--model.methods=[refine]", f"--model.refiner={checkpoint}"]
-    teacher = fit(root, "frames", [*SEGMENTER, "--trainer.precision=bf16-mixed"], "half-teacher")
+    teacher = fit(root, "SegmentationData", [*SEGMENTER, "--trainer.precision=bf16-mixed"], "half-teacher")
     model.append(f"--model.teacher={teacher}")
     predict = [*PREDICT, "--trainer.precision=bf16-mixed", *writer("out")]
-    assert main(["predict", *model, *data(root, "intervals"), *predict]) == 0
+    assert main(["predict", *model, *data(root, "PropagationData"), *predict]) == 0
     assert len(written("out")) == 7
 
 
 def test_a_prediction_goes_on_where_it_stopped(root: Path) -> None:
-    command = ["predict", "--model=PropagationModule", *data(root, "intervals"), *PREDICT, *writer("out")]
+    command = ["predict", "--model=PropagationModule", *data(root, "PropagationData"), *PREDICT, *writer("out")]
     assert main(command) == 0
     everything = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
     parts = sorted(Path("out/manifest.parts").rglob("*.jsonl"))
     lost = [json.loads(line)["label"] for line in parts[-1].read_text().splitlines()]
     parts[-1].unlink()
     kept = {path: path.stat().st_mtime_ns for path in Path("out/labels").rglob("*.png")}
-    assert main([*command, "--trainer.callbacks.resume=true"]) == 0
+    assert main([*command, "--data.done=out"]) == 0
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == everything
     written_again = {str(path.relative_to("out")) for path, time in kept.items() if path.stat().st_mtime_ns != time}
     assert written_again == set(lost)

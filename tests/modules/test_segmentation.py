@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,21 @@ from torch import Tensor, nn
 
 from tests.clips import make_folder
 from tests.data.test_propagated import make_run
-from wrp import SegmentationModule, VideoDataModule
+from wrp import PropagationData, SegmentationData, SegmentationModule
 from wrp.callbacks.pictures import CELL, NAMES, ConfusionPicture, draw_confusion
 from wrp.data.propagated import PropagatedLabels
-from wrp.losses.segmentation import LOSSES
-from wrp.modules.loading import load_module
-from wrp.ops.tiling import Views
-from wrp.types import FrameBatch, LabelMap
+from wrp.flow.cache import FlowCache
+from wrp.flow.estimator import FlowEstimator
+from wrp.loading import load_module
+from wrp.losses.segmentation import LOSSES, SegmentationLoss
+from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
+from wrp.types import FrameBatch, FramePair, LabelMap
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
     "enable_model_summary": False,
 }  # fmt: skip
-SMALL: dict[str, Any] = {"num_classes": 3, "encoder": "tu-regnetx_002"}
+SMALL = NetworkArgs(encoder_name="tu-regnetx_002")
 
 
 @pytest.fixture
@@ -35,11 +41,12 @@ def root(tmp_path: Path) -> str:
     return str(make_folder(tmp_path / "clips", {"walk": 9}))
 
 
-def data(root: str, **changes: Any) -> VideoDataModule:
-    return VideoDataModule(3, root, label_every=4, crop_size=(32, 32), batch_size=2, **changes)
+def data(root: str, sampling: dict[str, Any] | None = None, **changes: Any) -> SegmentationData:
+    crops = SamplingArgs((32, 32), batch_size=2, **sampling or {})
+    return SegmentationData(3, root, select=SelectArgs(label_every=4), sampling=crops, **changes)
 
 
-def fit(module: SegmentationModule, loaders: VideoDataModule, **flags: Any) -> pl.Trainer:
+def fit(module: SegmentationModule, loaders: SegmentationData, **flags: Any) -> pl.Trainer:
     trainer = pl.Trainer(**{**QUIET, "max_steps": 2, "limit_val_batches": 0, **flags})
     trainer.fit(module, loaders)
     return trainer
@@ -65,25 +72,24 @@ class Linear(nn.Module):
 
 
 def test_every_part_of_the_network_and_loss_is_trained_by_a_real_run(root: str) -> None:
-    losses = dict.fromkeys(LOSSES, 0.5)
-    module = SegmentationModule(
-        **SMALL, ocr=True, attention_scales=[0.5, 1.0], losses=losses, cross_entropy={"label_smoothing": 0.1}
-    )
+    loss = SegmentationLoss(dict.fromkeys(LOSSES, 0.5), {"label_smoothing": 0.1})
+    module = SegmentationModule(3, replace(SMALL, ocr=True, attention_scales=[0.5, 1.0]), loss=loss)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
     trainer = fit(module, data(root))
     assert all((p != before[name]).any() for name, p in module.named_parameters())
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
 
-def test_a_checkpoint_remembers_heads_and_losses(root: str, tmp_path: Path) -> None:
-    scales: dict[str, Any] = {"attention_scales": [0.5, 1.0], "test_scales": [0.5, 1.0, 2.0]}
-    module = SegmentationModule(**SMALL, ocr=True, **scales, losses={"dice": 1.0})
+def test_a_checkpoint_remembers_heads(root: str, tmp_path: Path) -> None:
+    network = replace(SMALL, ocr=True, attention_scales=[0.5, 1.0], test_scales=[0.5, 1.0, 2.0])
+    module = SegmentationModule(3, network, auxiliary=0.3, loss=SegmentationLoss({"dice": 1.0}))
     fit(module, data(root), max_steps=1).save_checkpoint(tmp_path / "a.ckpt")
     loaded = load_module(SegmentationModule, tmp_path / "a.ckpt")
     images = frames().images
     with torch.no_grad():
         assert torch.equal(loaded.probabilities(images), module.eval().probabilities(images))
-    assert loaded.losses == {"dice": 1.0}
+    assert loaded.network == network
+    assert loaded.auxiliary == 0.3
 
 
 def test_weights_of_pixels_reach_the_loss() -> None:
@@ -121,13 +127,13 @@ def rates(module: SegmentationModule, processes: int = 1) -> dict[str, float]:
 
 
 def test_the_encoder_has_its_own_learning_rate() -> None:
-    found = rates(SegmentationModule(3, net=Linear(), lr=0.1, encoder_lr=0.2))
+    found = rates(SegmentationModule(3, net=Linear(), optimizer=OptimizerArgs(lr=0.1, encoder_lr=0.2)))
     assert found["net.head.weight"] == pytest.approx(0.1)
     assert found["net.encoder.0.weight"] == found["net.encoder.1.weight"] == pytest.approx(0.02)
 
 
 def test_earlier_layers_learn_slower() -> None:
-    found = rates(SegmentationModule(**SMALL, lr=0.1, layer_decay=0.5))
+    found = rates(SegmentationModule(3, SMALL, OptimizerArgs(lr=0.1, layer_decay=0.5)))
     assert found["net.net.segmentation_head.0.weight"] == pytest.approx(0.1)
     of_encoder = [rate for name, rate in found.items() if ".encoder." in name]
     assert of_encoder == sorted(of_encoder, reverse=True)  # groups begin with the last layer
@@ -137,12 +143,12 @@ def test_earlier_layers_learn_slower() -> None:
 @pytest.mark.parametrize("processes", [1, 4])
 def test_the_learning_rate_grows_with_the_global_batch_where_asked(processes: int) -> None:
     for scale_lr, expected in ((False, 0.1), (True, 0.1 * 2 * processes)):
-        module = SegmentationModule(3, net=Linear(), lr=0.1, scale_lr=scale_lr)
+        module = SegmentationModule(3, net=Linear(), optimizer=OptimizerArgs(lr=0.1, scale_lr=scale_lr))
         assert list(rates(module, processes).values()) == pytest.approx([expected] * 6)
 
 
 def test_an_encoder_without_a_learning_rate_is_frozen(root: str) -> None:
-    module = SegmentationModule(**SMALL, encoder_lr=0.0)
+    module = SegmentationModule(3, SMALL, OptimizerArgs(encoder_lr=0.0))
     before = [p.detach().clone() for p in module.backbone.parameters()]
     statistics = [b.clone() for b in module.backbone.buffers()]
     fit(module, data(root))
@@ -151,7 +157,7 @@ def test_an_encoder_without_a_learning_rate_is_frozen(root: str) -> None:
 
 
 def test_lightnings_callbacks_freeze_the_encoder_and_average_the_weights(root: str) -> None:
-    module = SegmentationModule(**SMALL)
+    module = SegmentationModule(3, SMALL)
     weights = module.net.net.segmentation_head[0].weight
     callbacks = [BackboneFinetuning(unfreeze_backbone_at_epoch=9), EMAWeightAveraging(decay=0.5)]
     # Lightning goes on to train what normalises batches.
@@ -163,10 +169,11 @@ def test_lightnings_callbacks_freeze_the_encoder_and_average_the_weights(root: s
     assert (weights != start).any()
 
 
-def test_views_decide_what_is_scored_and_predicted() -> None:
+def test_windows_scales_and_mirror_images_decide_what_is_scored_and_predicted() -> None:
     torch.manual_seed(0)
     plain = SegmentationModule(3, net=Linear()).eval()
-    several = SegmentationModule(3, net=plain.net, views=Views((16, 16), scales=[0.5, 1.0], flip=True)).eval()
+    inference = InferenceArgs((16, 16), scales=[0.5, 1.0], flip=True)
+    several = SegmentationModule(3, net=plain.net, inference=inference).eval()
     images = frames().images
     with torch.no_grad():
         assert not torch.allclose(plain.probabilities(images), several.probabilities(images))
@@ -183,12 +190,80 @@ def test_a_test_of_intervals_scores_hidden_frames_once_and_every_pair_of_neighbo
     update = module.consistency.update
     module.consistency.update = lambda *given: (pairs.append(1), update(*given))[1]  # type: ignore[method-assign]
     trainer = pl.Trainer(**QUIET)
-    [by_interval] = trainer.test(module, data(root, serve="intervals"), verbose=False)
+    intervals = PropagationData(3, root, select=SelectArgs(label_every=4))
+    [by_interval] = trainer.test(module, intervals, verbose=False)
     assert len(pairs) == 8
     assert 0 <= by_interval["test/temporal_consistency"] <= 1
     [by_frame] = trainer.test(module, data(root), verbose=False)
     for key in ("test/miou", "test/ece", "test/iou_0"):
         assert by_interval[key] == pytest.approx(by_frame[key], nan_ok=True)
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise AssertionError("flow is cached, or a temporary folder made")
+
+
+def test_nothing_but_a_test_of_intervals_has_a_use_for_flow(
+    root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with monkeypatch.context() as context:
+        for name in ("mkdtemp", "TemporaryDirectory", "NamedTemporaryFile"):
+            context.setattr(tempfile, name, refuse)
+        context.setattr("wrp.segmentation.module.cached", refuse)
+        context.setattr("wrp.segmentation.module.DIS", refuse)
+        module = SegmentationModule(3, net=Linear())
+        trainer = fit(module, data(root), limit_val_batches=1)
+        assert "val/miou" in trainer.callback_metrics
+        [scores] = trainer.test(module, data(root), verbose=False)
+        predicted = trainer.predict(module, data(root))
+        trainer.save_checkpoint(tmp_path / "network.ckpt")
+        copy.deepcopy(module)
+    assert [one.index for predictions in predicted or [] for one in predictions] == list(range(9))
+    assert module.flow is None
+    assert {"test/miou", "test/ece"} <= scores.keys()
+    assert "test/temporal_consistency" not in scores
+    assert not list(temporary.iterdir())
+    [scores] = trainer.test(module, PropagationData(3, root, select=SelectArgs(label_every=4)), verbose=False)
+    assert 0 <= scores["test/temporal_consistency"] <= 1
+    assert module.flow is not None
+    assert module.flow.misses == 8
+    [scores] = trainer.test(module, data(root), verbose=False)
+    assert "test/temporal_consistency" not in scores
+
+
+@pytest.mark.parametrize(("step", "consistent"), [(-2.0, True), (0.0, False)])
+def test_consistency_is_measured_along_a_flow_of_ones_own(step: float, consistent: bool, tmp_path: Path) -> None:
+    """What is at x in a frame was at x + 2 in the one before; the labels follow the picture."""
+
+    class Mine(FlowEstimator):
+        signature = "mine"
+
+        def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+            flow = torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
+            half = len(frames_s) // 2
+            flow[:half, 0], flow[half:, 0] = step, -step
+            return flow
+
+    class Striped(SegmentationModule):
+        def configure_flow(self) -> FlowEstimator:
+            return Mine()
+
+        def probabilities(self, images: Tensor) -> Tensor:
+            # Neighbouring stripes of the pictures differ in their class.
+            classes = (images[:, 0] > 127).long()
+            return nn.functional.one_hot(classes, 3).movedim(-1, 1).float()
+
+    root = make_folder(tmp_path / "moving", {"walk": 5}, labelled=(0, 2, 4))
+    module = Striped(3, net=Linear())
+    intervals = PropagationData(3, str(root), select=SelectArgs(label_every=2))
+    [scores] = pl.Trainer(**QUIET).test(module, intervals, verbose=False)
+    assert (scores["test/temporal_consistency"] > 0.98) == consistent
+    assert isinstance(module.flow, FlowCache)
+    assert isinstance(module.flow.estimator, Mine)
+    assert module.flow.misses == 4
 
 
 def test_labels_that_do_not_move_are_consistent_and_those_that_jump_are_not() -> None:
@@ -211,8 +286,8 @@ def test_a_student_learns_from_propagated_labels(root: str, tmp_path: Path) -> N
     """All of them say class 2: so does, after a few steps, the student."""
     torch.manual_seed(0)
     labels = PropagatedLabels(make_run(tmp_path / "run"), share=1.0, weighted=False)
-    module = SegmentationModule(3, net=Linear(), lr=0.05)
-    loaders = data(root, propagated=labels, epoch_length=80)
+    module = SegmentationModule(3, net=Linear(), optimizer=OptimizerArgs(lr=0.05))
+    loaders = data(root, {"epoch_length": 80}, propagated=labels)
     fit(module, loaders, max_steps=40)
     with torch.no_grad():
         assert (module.eval().probabilities(frames().images).argmax(1) == 2).float().mean() > 0.9
@@ -223,7 +298,8 @@ def test_every_precision_trains_and_tests(root: str, precision: str) -> None:
     if precision == "16-mixed" and not torch.cuda.is_available():
         pytest.skip("float16 needs a GPU")
     flags = {"accelerator": "gpu"} if precision == "16-mixed" else {}
-    module = SegmentationModule(**SMALL, ocr=True, losses={"cross_entropy": 1.0, "rmi": 0.1})
+    loss = SegmentationLoss({"cross_entropy": 1.0, "rmi": 0.1})
+    module = SegmentationModule(3, replace(SMALL, ocr=True), loss=loss)
     trainer = fit(module, data(root), precision=precision, **flags)
     [scores] = trainer.test(module, data(root), verbose=False)
     assert 0 <= scores["test/miou"] <= 1
@@ -261,14 +337,14 @@ def test_guesses_stand_in_where_a_frame_has_no_label() -> None:
 
 
 def test_frames_without_a_label_are_drawn_by_their_share(root: str) -> None:
-    loader = data(root, unlabelled=0.25, epoch_length=40).train_dataloader()
+    loader = data(root, {"unlabelled": 0.25, "epoch_length": 40}).train_dataloader()
     drawn = [index for batch in loader for index in batch.indices]
     assert sum(index in (0, 4, 8) for index in drawn) == 30
     for batch in loader:
         for i, index in enumerate(batch.indices):
             guessed = batch.weights is not None and bool(((batch.labels[i] == 255) & (batch.weights[i] > 0)).any())
             assert guessed == (index not in (0, 4, 8))
-    fit(SegmentationModule(**SMALL, guesser=SegmentationModule(**SMALL)), data(root, unlabelled=0.5))
+    fit(SegmentationModule(3, SMALL, guesser=SegmentationModule(3, SMALL)), data(root, {"unlabelled": 0.5}))
 
 
 def test_the_confusion_matrix_is_drawn(root: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from tests.clips import id_picture, make_camvid, make_davis, make_folder, save
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
 from wrp.errors import WrpError
-from wrp.modules.base import BaseModule
-from wrp.pipeline import networks, training
-from wrp.pipeline.settings import STUDENTS, Settings
+from wrp.module import BaseModule
+from wrp.pipeline import training
+from wrp.pipeline.config import STUDENTS, Settings, TeacherArgs
 from wrp.pipeline.students import WAYS
 from wrp.pipeline.training import find_weights
 
@@ -85,7 +86,7 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (out / "labels/street0/00001.png").stat().st_mtime_ns == kept
     # Other settings do not mix with what is there.
     assert main([*command, "--seed", "5"]) == 2
-    assert "holds a run with seed=0, got 5" in capsys.readouterr().err
+    assert "holds a run with run.seed=0, got 5" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -148,8 +149,8 @@ def test_weights_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(training, "create_segmenter", fail)
     assert find_weights(Settings("a", "b")) == (None, "no network")
-    assert find_weights(Settings("a", "b", weights="none")) == (None, None)
-    assert find_weights(Settings("a", "b", weights="imagenet")) == ("imagenet", None)
+    assert find_weights(Settings("a", "b", train_teacher=TeacherArgs(weights="none"))) == (None, None)
+    assert find_weights(Settings("a", "b", train_teacher=TeacherArgs(weights="imagenet"))) == ("imagenet", None)
 
 
 def broken(root: Path, what: str) -> str:
@@ -232,7 +233,9 @@ def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str, capsy
 def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from wrp.pipeline import autolabel
 
-    monkeypatch.setattr(autolabel, "DEMO", {**autolabel.DEMO, "teacher_steps": 1, "refiner_steps": 1})
+    short = {name: replace(training, steps=1) for name, training in autolabel.DEMO.items()}
+    assert set(short) == {"train_teacher", "train_refiner"}
+    monkeypatch.setattr(autolabel, "DEMO", short)
     assert main(["demo", "--seed", "1"]) == 0
     assert "| refine " in capsys.readouterr().out
     assert len(list(Path("wrp-demo/run/labels/street1").glob("*.png"))) == 49
@@ -280,15 +283,15 @@ def test_the_teacher_may_learn_from_frames_labelled_by_motion(
     scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, served = tmp_path / "out", []
-    train = training.train_teacher
+    fit = training.fit
 
-    def spy(settings: Settings, data: Any, weights: Any, propagated: Path | None, path: Path) -> None:
-        assert propagated is not None
-        assert len(list((propagated / "labels/street0").glob("*.png"))) == 9
-        train(settings, data, weights, propagated, path)
+    def spy(module: Any, data: Any, *how: Any) -> None:
+        assert data.propagated is not None
+        assert len(list((Path(data.propagated.folder) / "labels/street0").glob("*.png"))) == 9
+        fit(module, data, *how)
         served.append({index for batch in data.train_dataloader() for index in batch.indices})
 
-    monkeypatch.setattr(networks, "train_teacher", spy)
+    monkeypatch.setattr(training, "fit", spy)
     command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods=motion,semantic", *QUICK]
     assert main([*command, "--teacher-share", "0.75", "--teacher-steps=8"]) == 0
     (indices,) = served
@@ -362,7 +365,7 @@ def test_there_are_four_kinds_of_students(tmp_path: Path) -> None:
     with pytest.raises(WrpError, match=r"--student must be one of plain, cisc-r, three-stage, st\+\+, got 'best'"):
         Settings(**folders, student="best")
     with pytest.raises(WrpError, match="at least 3, got 2"):
-        Settings(**folders, student="st++", teacher_steps=2)
-    with pytest.raises(WrpError, match="--teacher-batch of at least 2, got 1"):
-        Settings(**folders, student="three-stage", teacher_batch=1)
+        Settings(**folders, student="st++", train_teacher=TeacherArgs(steps=2))
+    with pytest.raises(WrpError, match=r"train_teacher\.batch of at least 2, got 1"):
+        Settings(**folders, student="three-stage", train_teacher=TeacherArgs(batch=1))
     assert set(STUDENTS) == set(WAYS)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,18 @@ import torch
 from PIL import Image
 
 from tests.clips import make_folder, make_images
-from wrp import PropagationModule, SegmentationModule, VideoDataModule
+from wrp import (
+    CycleExamples,
+    PropagationData,
+    PropagationModule,
+    RefinementData,
+    SegmentationData,
+    SegmentationModule,
+)
 from wrp.callbacks import writer
 from wrp.cli import main
+from wrp.models.refiner import RefinerExamples
+from wrp.options import SamplingArgs, SelectArgs
 from wrp.pipeline import check, report, selftrain
 from wrp.types import ClipBatch, FrameBatch
 
@@ -111,9 +121,11 @@ def test_a_signal_that_nobody_hears_stops_the_verbs_of_lightning(
         return work(*args, **kwargs)
 
     monkeypatch.setattr(SegmentationModule, f"{step}_step", tell_and_work)
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]"]
-    more = ["--data.batch_size=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    assert main([verb, "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", *data, *more]) == 143
+    data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3", "--data.val.overlap=true"]
+    data += ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=1"]
+    more = ["--trainer.accelerator=cpu", "--trainer.logger=false"]
+    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    assert main([verb, *model, *data, *more]) == 143
     assert len(calls) == 1
 
 
@@ -260,7 +272,7 @@ def test_a_check_that_is_told_to_stop_reads_no_more_files(root: Path, monkeypatc
     assert len(read) < 10
 
 
-@pytest.mark.parametrize("name", ["calibration.json", "seconds.json", "weights.json"])
+@pytest.mark.parametrize("name", ["calibration.json", "stages.json", "weights.json"])
 def test_a_record_that_can_be_made_again_is(name: str, root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["autolabel", str(root), f"--out={out}", "--methods=semantic", "--label-every=4", "--weights=none"]
@@ -373,11 +385,18 @@ def test_loader_processes_need_no_shared_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("serve", ["frames", "windows", "intervals"])
-def test_batches_of_a_loader_process_are_those_of_none(serve: Any, root: Path) -> None:
+@pytest.mark.parametrize("task", ["segmentation", "refinement", "propagation"])
+def test_batches_of_a_loader_process_are_those_of_none(task: str, root: Path) -> None:
+    given: dict[str, Any] = {"num_classes": 3, "root": str(root), "select": SelectArgs(label_every=4)}
+
     def batches(workers: int) -> list[Any]:
-        data = VideoDataModule(3, str(root), label_every=4, serve=serve, workers=workers, crop_size=(16, 16))
-        return list(data.predict_dataloader() if serve == "intervals" else data.train_dataloader())
+        if task == "segmentation":
+            sampling = SamplingArgs((16, 16))
+            return list(SegmentationData(**given, sampling=sampling, workers=workers).train_dataloader())
+        if task == "refinement":
+            examples = CycleExamples(crop_size=(16, 16))
+            return list(RefinementData(**given, examples=examples, workers=workers).train_dataloader())
+        return list(PropagationData(**given, workers=workers).predict_dataloader())
 
     alone, others = batches(0), batches(1)
     assert len(alone) == len(others) > 0
@@ -388,6 +407,11 @@ def test_batches_of_a_loader_process_are_those_of_none(serve: Any, root: Path) -
             assert torch.equal(one.labels, other.labels)
             assert not other.images.is_shared()
             other.images += 1  # it may be written to
+        elif isinstance(one, RefinerExamples):
+            for part in fields(one.inputs):
+                assert torch.equal(getattr(one.inputs, part.name), getattr(other.inputs, part.name))
+            assert torch.equal(one.labels, other.labels)
+            assert (one.clip, one.stem) == (other.clip, other.stem)
         else:
             assert all(torch.equal(*pair) for pair in zip(one.frames, other.frames, strict=True))
             assert {k: v.tolist() for k, v in one.labels.items()} == {k: v.tolist() for k, v in other.labels.items()}
@@ -451,8 +475,9 @@ def test_a_group_of_processes_that_is_told_to_stop_does(
     number: signal.Signals, code: int, root: Path, tmp_path: Path
 ) -> None:
     """As by Ctrl-C: the loaders get the signal as well."""
-    model = ["--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--data=VideoDataModule"]
-    data = [f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]", "--data.batch_size=2"]
+    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3"]
+    data += ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=2", "--data.val.overlap=true"]
     trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     more = ["--data.workers=2", "--trainer.max_steps=100000", f"--trainer.default_root_dir={tmp_path / 'fit'}"]
     command = [sys.executable, "-m", "wrp", "fit", *model, *data, *trainer, *more]

@@ -17,6 +17,8 @@ from tests.exports import make_run
 from tests.fuzz.damage import png
 from wrp import SegmentationModule
 from wrp.cli import main
+from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY, class_name
+from wrp.options import NetworkArgs
 
 MOTION = ["--methods", "motion"]
 
@@ -245,7 +247,7 @@ def test_a_manifest_stays_inside(tmp_path: Path, label: str, capsys: pytest.Capt
     (run / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for command in (["export", str(run), "--format=voc", "--out=exported"], ["suggest", str(run)]):
         assert main(command) == 2
-        assert f"names the label {label!r}, expected one below labels/" in capsys.readouterr().err
+        assert f"line 2 has the label {label!r}, expected one below labels/" in capsys.readouterr().err
     assert not Path("exported").exists()
 
 
@@ -323,7 +325,7 @@ def test_a_flow_cache_that_is_not_what_it_was(tmp_path: Path, damage: str) -> No
 def test_a_flipped_bit_in_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """PyTorch writes checksums and does not look at them."""
     root = make_folder(tmp_path / "clips", {"walk": 3}, labelled=(0, 2))
-    network = SegmentationModule(3, encoder="tu-regnetx_002")
+    network = SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002"))
     content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(content)
     torch.save(content | {"pytorch-lightning_version": "2.6.6"}, "teacher.ckpt")
@@ -342,8 +344,8 @@ def test_a_checkpoint_that_is_resumed_imports_nothing(
     Path("evil.py").write_text("open('ran', 'w')\nfrom torch.nn import Identity as Net\n")
     named = {"_class_path": "wrp.SegmentationModule", "num_classes": 3, "net": {"class_path": "evil.Net"}}
     content = {"state_dict": {}, "hyper_parameters": named, "pytorch-lightning_version": "2.6.6"}
-    torch.save(content | {"wrp_class": "wrp.modules.segmentation.SegmentationModule"}, "evil.ckpt")
-    command = ["predict", "--model=SegmentationModule", "--data=VideoDataModule", "--data.num_classes=3"]
+    torch.save(content | {CLASS_KEY: class_name(SegmentationModule), FORMAT_KEY: FORMAT}, "evil.ckpt")
+    command = ["predict", "--model=SegmentationModule", "--data=SegmentationData", "--data.num_classes=3"]
     assert main([*command, "--ckpt_path=evil.ckpt"]) == 2
     assert "Importing 'evil.Net' is not allowed" in capsys.readouterr().err
     assert not Path("ran").exists()

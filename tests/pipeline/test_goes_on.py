@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from tests.clips import make_folder
-from wrp import RefinementModule, SegmentationModule, VideoDataModule
+from tests.data.small import process
+from wrp import CycleExamples, RefinementData, RefinementModule, SegmentationData, SegmentationModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.sampling import TrainSampler
 from wrp.flow.dis import DIS
+from wrp.options import CycleArgs, NetworkArgs, RefinerArgs, SamplingArgs, SelectArgs
 from wrp.pipeline import training
 from wrp.pipeline.autolabel import autolabel
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.config import Settings
 from wrp.selftraining.three_stage import ThreeStageModule
 
 STEPS = 6
+EVERY_FOURTH = SelectArgs(label_every=4)
 
 
 class Stopped(Exception):
@@ -36,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def propagated(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "out"
-    autolabel(Settings(str(root), str(out), label_every=4, methods=("motion",)))
+    autolabel(Settings(str(root), str(out), select=EVERY_FOURTH, methods=["motion"]))
     return out
 
 
@@ -53,19 +56,24 @@ def stop_at(step: int, monkeypatch: pytest.MonkeyPatch, module: type[pl.Lightnin
     return lambda: monkeypatch.setattr(module, "training_step", train)
 
 
-def frames(root: Path, workers: int, **kwargs: Any) -> VideoDataModule:
-    kwargs = {"crop_size": (32, 32), "batch_size": 2, "epoch_length": 2 * STEPS, **kwargs}
-    return VideoDataModule(3, str(root), label_every=4, workers=workers, **kwargs)
+def frames(root: Path, workers: int, epoch_length: int = 2 * STEPS, **kwargs: Any) -> SegmentationData:
+    sampling = SamplingArgs((32, 32), 2, epoch_length)
+    return SegmentationData(3, str(root), select=EVERY_FOURTH, sampling=sampling, workers=workers, **kwargs)
+
+
+def cycles(root: Path, workers: int) -> RefinementData:
+    examples = CycleExamples(flow=DIS("ultrafast"), cycles=CycleArgs(displacement=0.5), crops=2, crop_size=(32, 32))
+    return RefinementData(3, examples, str(root), select=EVERY_FOURTH, epoch_length=STEPS, workers=workers)
 
 
 def segmenter(kind: type[SegmentationModule] = SegmentationModule) -> SegmentationModule:
     pl.seed_everything(3, verbose=False)
-    return kind(3, encoder="tu-regnetx_002", weights=None)  # FPN: it has dropout
+    return kind(3, NetworkArgs(encoder_name="tu-regnetx_002"))  # FPN: it has dropout
 
 
 def refiner() -> RefinementModule:
     pl.seed_everything(3, verbose=False)
-    return RefinementModule(3, crops=2, crop_size=(32, 32), channels=(4, 8), flow=DIS("ultrafast"), displacement=0.5)
+    return RefinementModule(3, RefinerArgs(channels=(4, 8)))
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -78,14 +86,14 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(
     what: str, workers: int, root: Path, propagated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    make: dict[str, Callable[[], tuple[pl.LightningModule, VideoDataModule]]] = {
+    make: dict[str, Callable[[], tuple[pl.LightningModule, pl.LightningDataModule]]] = {
         "teacher": lambda: (segmenter(), frames(root, workers)),
         # Two loaders, and an epoch that ends on the way.
         "three-stage student": lambda: (
             segmenter(ThreeStageModule),
             frames(root, workers, epoch_length=8, propagated=PropagatedLabels(str(propagated), 0.5, apart=True)),
         ),
-        "refiner": lambda: (refiner(), frames(root, workers, serve="windows", epoch_length=STEPS, batch_size=1)),
+        "refiner": lambda: (refiner(), cycles(root, workers)),
     }
     module, data = make[what]()
     training.fit(module, data, STEPS, tmp_path / "whole.ckpt")
@@ -159,7 +167,9 @@ def test_a_damaged_unfinished_training_begins_anew(
 
 def test_each_process_leaves_out_what_it_has_served() -> None:
     for rank in range(2):
-        sampler = TrainSampler(range(7), 20, 2, rank, seed=0)  # type: ignore[arg-type]
-        whole = list(sampler)
-        sampler.start = 6
-        assert list(sampler) == whole[6:]
+        with process(rank, 2):
+            sampler = TrainSampler(range(7), 20, seed=0)  # type: ignore[arg-type]
+            whole = list(sampler)
+            assert len(whole) == 10
+            sampler.start = 6
+            assert list(sampler) == whole[6:]

@@ -190,7 +190,7 @@ def test_report_is_written_again(reported: Path, tmp_path: Path, capsys: pytest.
         ('metrics.json={"schema": 1}', "metrics.json cannot be used (it lacks settings)"),
         ("settings.json=[", "settings.json is damaged"),
         ("settings.json=[1]", "settings.json is damaged"),
-        ('settings.json={"root": 5}', "settings.json is damaged (settings: "),
+        ('settings.json={"root": 5}', "settings.json is damaged (root must be of type str, got 5)"),
         ("manifest.jsonl=", "manifest.jsonl lacks frame 00000 of clip"),
     ],
 )

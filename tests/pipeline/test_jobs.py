@@ -117,7 +117,7 @@ def test_wrong_shares_are_refused(
     root: Path, tmp_path: Path, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(autolabel(root, tmp_path / "out", *flags)) == 2
-    assert "must be" in capsys.readouterr().err
+    assert f"wrp: error: {flags[0]} must be" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from PIL import Image
 
 from tests.clips import make_folder, make_images
-from wrp import PropagationModule, SegmentationModule, VideoDataModule
+from wrp import PropagationData, PropagationModule, SegmentationModule
 from wrp.cli import main
+from wrp.options import NetworkArgs, SelectArgs
 
+SMALL = NetworkArgs(encoder_name="tu-regnetx_002")
 QUICK = ["--weights=none", "--teacher-steps=2", "--refiner-steps=2", "--label-every=4"]
 
 
@@ -82,7 +85,7 @@ def test_an_interval_without_a_class_in_a_clip_with_some_is_inpainted(root: Path
 
 
 def test_a_teacher_that_was_given_labels_what_has_no_label(root: Path, tmp_path: Path) -> None:
-    network = SegmentationModule(3, encoder="tu-regnetx_002")
+    network = SegmentationModule(3, SMALL)
     content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(content)
     torch.save(content | {"pytorch-lightning_version": "2.6.6"}, tmp_path / "teacher.ckpt")
@@ -96,8 +99,8 @@ def test_a_teacher_that_was_given_labels_what_has_no_label(root: Path, tmp_path:
 @pytest.mark.parametrize("verb", ["predict", "test"])
 def test_the_module_says_nothing_of_such_a_clip_by_itself(verb: str, root: Path) -> None:
     empty(*(root / "labels" / "ride").glob("0000[048].png"))
-    data = VideoDataModule(3, str(root), label_every=4, serve="intervals")
-    module = PropagationModule(3, ["inpaint"], SegmentationModule(3, encoder="tu-regnetx_002").eval())
+    data = PropagationData(3, str(root), select=SelectArgs(label_every=4))
+    module = PropagationModule(3, ["inpaint"], SegmentationModule(3, SMALL).eval())
     for batch in data.predict_dataloader() if verb == "predict" else data.test_dataloader():
         assert batch.unlabelled == (batch.clip == "ride")
         for labels, _ in module.at_hidden(batch):
@@ -105,22 +108,26 @@ def test_the_module_says_nothing_of_such_a_clip_by_itself(verb: str, root: Path)
             assert bool(labels["inpaint"][1].any()) != batch.unlabelled
 
 
-@pytest.mark.parametrize("serve", ["frames", "windows"])
-def test_fit_refuses_labels_without_a_class(serve: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+TASKS = {
+    "segmentation": ["--model=SegmentationModule", "--data=SegmentationData"],
+    "refinement": ["--model=RefinementModule", "--data=RefinementData", "--data.examples=CycleExamples"],
+}
+ONE_STEP = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_fit_refuses_labels_without_a_class(task: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty(*(root / "labels").rglob("0000[048].png"))
-    model = ["--model=RefinementModule"] if serve == "windows" else ["--model=SegmentationModule"]
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", f"--data.serve={serve}"]
-    trainer = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    assert main(["fit", *model, *data, "--data.label_every=4", *trainer]) == 2
+    data = [f"--data.root={root}", "--data.num_classes=3", "--data.select.label_every=4"]
+    assert main(["fit", *TASKS[task], *data, *ONE_STEP]) == 2
     assert "labels to learn from has a pixel with a class" in capsys.readouterr().err
 
 
 def test_image_data_without_a_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_images(tmp_path / "images", {"train": 3, "val": 1})
     empty(*(root / "labels/train").glob("*.png"))
-    trainer = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    model = ["--model=SegmentationModule", "--data=ImageDataModule", f"--data.root={root}", "--data.num_classes=3"]
-    assert main(["fit", *model, *trainer]) == 2
+    model = ["--model=SegmentationModule", "--data=ImageData", f"--data.root={root}", "--data.num_classes=3"]
+    assert main(["fit", *model, *ONE_STEP]) == 2
     assert "none of the 3 labels to learn from" in capsys.readouterr().err
     for name, view in (("labelled", 0), ("unlabelled", 1), ("val", 2)):
         (tmp_path / name).write_text(f"train/view{view}\n")
@@ -130,44 +137,51 @@ def test_image_data_without_a_class_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "out").exists()
 
 
-WARNING = "validation frames are trained on as well"
+BOTH = "validation labels are trained on as well"
+APART = "give data.init_args.val.split, .clips, .keyframes or .ratio"
 
 
+@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    ("serve", "more", "warned"),
+    ("more", "refused"),
     [
-        ("frames", [], "18 of the 18"),
-        ("frames", ["--data.label_every=4"], None),
-        ("windows", ["--data.label_every=4"], "6 of the 6"),
-        ("windows", ["--data.label_every=4", "--trainer.limit_val_batches=0"], None),
+        ([], "no label of .* is held back to validate on"),
+        (["--data.val.overlap=true"], None),
+        (["--trainer.limit_val_batches=0"], None),
+        (["--data.select.label_every=4"], None),
+        (["--data.val.ratio=0.25"], None),
+        (["--data.val.clips=[walk]"], None),
+        (["--data.val.split=mine"], f"18 of the 18 {BOTH}"),
+        (["--data.val.split=mine", "--data.select.clips=[walk]"], f"9 of the 18 {BOTH}"),
+        (["--data.val.split=mine", "--data.val.overlap=true"], None),
     ],
 )
-def test_validation_on_training_labels_is_warned_of(
-    serve: str, more: list[str], warned: str | None, root: Path, caplog: pytest.LogCaptureFixture
+def test_validation_on_training_labels_is_refused(
+    task: str, more: list[str], refused: str | None, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = ["--model=RefinementModule"] if serve == "windows" else ["--model=SegmentationModule"]
-    small = ["--data.crop_size=[32,32]", "--model.crop_size=[16,16]" if serve == "windows" else "--data.batch_size=2"]
-    data = ["--data=VideoDataModule", f"--data.root={root}", "--data.num_classes=3", f"--data.serve={serve}", *small]
-    trainer = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    assert main(["fit", *model, *data, *trainer, *more]) == 0
-    lines = [message for message in caplog.messages if WARNING in message]
-    assert len(lines) == (warned is not None)
-    assert all(str(warned) in line for line in lines)
+    (root / "splits").mkdir()
+    (root / "splits/mine.txt").write_text("ride\nwalk\n")
+    crop = "--data.sampling.crop_size" if task == "segmentation" else "--data.examples.crop_size"
+    data = [f"--data.root={root}", "--data.num_classes=3", f"{crop}=[16,16]"]
+    assert main(["fit", *TASKS[task], *data, *ONE_STEP, *more]) == (2 if refused is not None else 0)
+    said = capsys.readouterr().err
+    assert (APART in said) == (refused is not None)
+    assert refused is None or re.search(refused, said)
 
 
-@pytest.mark.parametrize(("val", "warned"), [("train", True), ("val", False)])
-def test_images_for_validation_that_are_trained_on_are_warned_of(
-    val: str, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("val", "refused"), [("train", True), ("val", False)])
+def test_images_for_validation_that_are_trained_on_are_refused(
+    val: str, refused: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = make_images(tmp_path / "images", {"train": 3, "val": 1})
-    trainer = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--trainer.logger=false"]
-    model = ["--model=SegmentationModule", "--data=ImageDataModule", f"--data.root={root}", "--data.num_classes=3"]
-    assert main(["fit", *model, f"--data.val_split={val}", "--data.crop_size=[32,32]", *trainer]) == 0
-    assert (WARNING in caplog.text) == warned
-    caplog.clear()
+    common = [f"--data.root={root}", "--data.num_classes=3", "--data.sampling.crop_size=[32,32]", *ONE_STEP]
+    command = ["fit", "--model=SegmentationModule", "--data=ImageData", *common]
+    code = 2 if refused else 0
+    assert main([*command, f"--data.val_split={val}"]) == code
+    assert (f"3 of the 3 {BOTH}" in capsys.readouterr().err) == refused
     (tmp_path / "labelled").write_text("train/view0\ntrain/view1\n")
-    (tmp_path / "val").write_text("train/view0\n" if warned else "val/view0\n")
-    lists = [f"--data.labelled={tmp_path / 'labelled'}", f"--data.val={tmp_path / 'val'}", "--data.crop_size=[32,32]"]
-    model[1] = "--data=SemiDataModule"
-    assert main(["fit", *model, *lists, *trainer]) == 0
-    assert ("1 of the 1 validation frames" in caplog.text) == warned
+    (tmp_path / "val").write_text("train/view0\n" if refused else "val/view0\n")
+    lists = [f"--data.labelled={tmp_path / 'labelled'}", f"--data.val={tmp_path / 'val'}"]
+    command[2] = "--data=SemiSupervisedData"
+    assert main([*command, *lists]) == code
+    assert (f"1 of the 1 {BOTH}" in capsys.readouterr().err) == refused

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.clips import make_folder
 from wrp.cli import main
-from wrp.errors import WrpError
-from wrp.pipeline.autolabel import dry_run
+from wrp.options import SelectArgs
+from wrp.pipeline.autolabel import dry_run, index_of
+from wrp.pipeline.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
 from wrp.pipeline.plan import Costs, duration, plan
-from wrp.pipeline.settings import Settings, read_settings
+from wrp.pipeline.settings import parse_arguments, read_settings
 
 
 @pytest.fixture
@@ -20,9 +23,11 @@ def root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "data", {"walk": 9, "ride": 5}, labelled=(0, 4, 8))
 
 
-def settings(root: Path, **changes: object) -> Settings:
-    quick = {"teacher_steps": 2, "refiner_steps": 2, "teacher_crop": (32, 64), "refiner_crop": (32, 64)}
-    return Settings(**{"root": str(root), "out": str(root.parent / "out"), "weights": "none", **quick, **changes})
+def settings(root: Path, folds: int = 0, **changes: Any) -> Settings:
+    teacher = TeacherArgs(weights="none", steps=2, crop=(32, 64), folds=folds)
+    refiner = RefinerTrainingArgs(steps=2, crop=(32, 64))
+    out = str(root.parent / "out")
+    return Settings(root=str(root), out=out, train_teacher=teacher, train_refiner=refiner, **changes)
 
 
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,11 +45,11 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(root: Path, capsys: 
 
 
 def test_what_is_there_or_given_costs_nothing(root: Path) -> None:
-    chosen = settings(root, refiner="some.ckpt", teacher_folds=2, student="plain")
+    chosen = settings(root, folds=2, refiner="some.ckpt", student="plain")
     out = Path(chosen.out)
     out.mkdir()
     (out / "teacher.ckpt").touch()
-    steps = {step.name: step for step in plan(chosen, data_of(chosen))}
+    steps = {step.name: step for step in plan(chosen, index_of(chosen))}
     assert list(steps) == ["flow", "teacher", "refiner", "propagate", "student (plain)"]
     assert steps["teacher"].what == f"{out / 'teacher.ckpt'}, which is there already"
     assert steps["refiner"].what == "some.ckpt"
@@ -56,14 +61,14 @@ def test_what_is_there_or_given_costs_nothing(root: Path) -> None:
 
 
 def test_a_refiner_with_folds_needs_their_teachers(root: Path) -> None:
-    steps = [step.name for step in plan(settings(root, teacher_folds=2), data_of(settings(root)))]
+    steps = [step.name for step in plan(settings(root, folds=2), index_of(settings(root)))]
     assert steps == ["flow", "teacher", "teacher of fold 1", "teacher of fold 2", "refiner", "propagate"]
 
 
 def test_costs_are_measured_once_and_add_up(root: Path) -> None:
     chosen = settings(root)
-    costs = Costs(chosen, data_of(chosen))
-    for step in plan(chosen, data_of(chosen)):
+    costs = Costs(chosen, index_of(chosen))
+    for step in plan(chosen, index_of(chosen)):
         seconds = costs.seconds(step)
         assert seconds > 0
         assert costs.seconds(step) == seconds
@@ -78,36 +83,55 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_settings_come_from_a_file_and_flags_win(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
-    path.write_text(f"root: {root}\nmethods: motion, vote\nteacher_crop: [64, 96]\nseed: 3\nclips: [walk]\n")
-    found = read_settings({"seed": 4, "out": "there"}, str(path))
+    path.write_text(
+        f"root: {root}\nmethods: motion, vote\ntrain_teacher: {{crop: [64, 96]}}\nrun: {{seed: 3, workers: 1}}\n"
+        "select: {clips: [walk]}\n"
+    )
+    found, dry = parse_arguments(["--seed=4", f"--config={path}", "--out", "there"])
+    assert not dry
     assert found == Settings(
-        str(root), "there", methods=("motion", "vote"), teacher_crop=(64, 96), seed=4, clips=("walk",)
+        str(root),
+        "there",
+        methods=["motion", "vote"],
+        train_teacher=TeacherArgs(crop=(64, 96)),
+        run=RunArgs(seed=4, workers=1),
+        select=SelectArgs(clips=["walk"]),
     )
 
 
 def test_the_settings_of_a_run_serve_another(root: Path, tmp_path: Path) -> None:
     first = settings(root)
     (tmp_path / "settings.json").write_text(json.dumps(first.as_json()))
-    assert read_settings({"out": first.out}, str(tmp_path / "settings.json")).as_json() == first.as_json()
+    found, _ = parse_arguments([f"--out={first.out}", f"--config={tmp_path / 'settings.json'}"])
+    assert found == first
+    assert read_settings(first.as_json() | {"out": first.out}) == first
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("teacher_stepz: 3", "there is no setting 'teacher_stepz'; known: anchors, architecture"),
-        ("teacher_steps: many", "teacher_steps"),
-        ("teacher_crop: [1, 2, 3]", "teacher_crop"),
-        ("seed: 1", "root must be given"),
+        ("teacher_stepz: 3", "there is no setting 'teacher_stepz'; did you mean train_teacher.steps?"),
+        ("train_teacher: {stepz: 3}", "there is no setting 'train_teacher.stepz'; did you mean train_teacher.steps?"),
+        ("train_teacher: {steps: many}", "train_teacher.steps must be of type int, got 'many'"),
+        ("train_teacher: {crop: [1, 2, 3]}", r"train_teacher.crop must be of type tuple\[int, int\], got \[1, 2, 3\]"),
+        ("train_teacher: 3", "train_teacher must be a group of settings, lines `name: value`, got 3"),
+        ("run: {seed: null}", "run.seed must be of type int, got None"),
+        ("train_teacher: {losses: {dice: much}}", "train_teacher.losses must be of type"),
+        ("run: {seed: 1}", "root must be given"),
         ("- seed", "must name settings"),
         ("a: [", "cannot be read"),
     ],
 )
-def test_files_that_are_no_settings_are_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_files_that_are_no_settings_are_refused(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "settings.yaml"
     path.write_text(text)
-    given = {"out": "there"} if "root" in said or "seed" in text else {"out": "there", "root": "here"}
-    with pytest.raises(WrpError, match=said.replace("'", ".")):
-        read_settings(given, str(path))
+    root = [] if said.startswith("root") else ["here"]
+    assert main(["autolabel", *root, "--out=there", f"--config={path}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    where = "" if said.startswith("root") else f"--config {path}:? "
+    assert re.match(f"wrp: error: {where}{said}", line), line
 
 
 def test_a_missing_file_of_settings_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,16 +141,14 @@ def test_a_missing_file_of_settings_is_named(capsys: pytest.CaptureFixture[str])
     assert "root and out must be given" in capsys.readouterr().err
 
 
-def data_of(chosen: Settings):  # type: ignore[no-untyped-def]
-    from wrp.pipeline.autolabel import _data, index_of
-
-    return _data(chosen, index_of(chosen))
-
-
 def test_a_root_below_the_data_folder_is_found_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRP_DATA", str(root.parent))
     monkeypatch.chdir(Path(__file__).parent)
-    assert Settings(root=root.name, out="out").as_json()["root"] == str(root.resolve())
+    command = ["autolabel", root.name, f"--out={root.parent / 'out'}", "--methods=copy"]
+    assert main(command) == 0
+    assert json.loads((root.parent / "out/settings.json").read_text())["root"] == str(root.resolve())
+    monkeypatch.delenv("WRP_DATA")
+    assert main([command[0], f"--config={root.parent / 'out/settings.json'}", *command[2:]]) == 0
 
 
 def test_labels_that_came_later_are_for_another_folder(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wrp import VideoDataModule
+from wrp import SegmentationData
 from wrp.cli import main
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.propagated import PropagatedLabels
 from wrp.opening import parse_json
+from wrp.options import SamplingArgs, SelectArgs
 
 
 @pytest.mark.slow
@@ -29,7 +30,8 @@ def test_labels_are_weighed_by_their_anchors(tmp_path: Path, capsys: pytest.Capt
     assert weights.shape == (64, 96)
     assert weights.std() > 0
     labels = PropagatedLabels(str(out), 1.0, weights="rectified")
-    data = VideoDataModule(8, str(scene), label_every=4, propagated=labels, crop_size=(32, 32), epoch_length=8)
+    sampling = SamplingArgs((32, 32), epoch_length=8)
+    data = SegmentationData(8, str(scene), select=SelectArgs(label_every=4), propagated=labels, sampling=sampling)
     assert all(batch.weights is not None for batch in data.train_dataloader())
     # A frame without any class of its anchor says nothing of the drift, which stays a number.
     nothing = np.full((64, 96), 255, np.uint8)

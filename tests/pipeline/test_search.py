@@ -17,10 +17,10 @@ SWEEP: dict[str, Any] = {
     "method": "random",
     "metric": {"name": "val/miou", "goal": "maximize"},
     "parameters": {
-        "model.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1},
-        "model.crops": {"distribution": "int_uniform", "min": 1, "max": 4},
-        "model.crossed": {"values": [True, False]},
-        "model.jitter": {"value": 0.3},
+        "model.optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1},
+        "data.examples.crops": {"distribution": "int_uniform", "min": 1, "max": 4},
+        "data.examples.cycles.crossed": {"values": [True, False]},
+        "data.examples.cycles.jitter": {"value": 0.3},
     },
     "command": ["wrp", "fit", "--config=a.yaml", "--trainer.logger=WandbLogger", "${args}"],
 }
@@ -38,7 +38,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
         made.append(command)
-        [crops] = [a.split("=")[1] for a in command if a.startswith("--model.crops")]
+        [crops] = [a.split("=")[1] for a in command if a.startswith("--data.examples.crops")]
         [folder] = [a.split("=")[1] for a in command if a.startswith("--trainer.logger.save_dir")]
         log = Path(folder, "version_0", "metrics.csv")
         log.parent.mkdir(parents=True)
@@ -50,8 +50,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_arguments_are_those_of_an_agent() -> None:
-    values = {"model.lr": 0.01, "model.crossed": True}
-    expected = ["fit", "--config=a.yaml", "--trainer.logger=WandbLogger", "--model.lr=0.01", "--model.crossed=true"]
+    values = {"model.optimizer.lr": 0.01, "data.examples.cycles.crossed": True}
+    expected = [
+        "fit",
+        "--config=a.yaml",
+        "--trainer.logger=WandbLogger",
+        "--model.optimizer.lr=0.01",
+        "--data.examples.cycles.crossed=true",
+    ]
     assert command_line(SWEEP, values) == expected
 
 
@@ -65,12 +71,14 @@ def test_a_search_runs_its_trials_and_goes_on(
         assert command[1:5] == ["-m", "wrp", "fit", "--config=a.yaml"]
         assert "--trainer.logger=CSVLogger" in command
         assert "--trainer.logger=WandbLogger" not in command
-        assert "--model.jitter=0.3" in command
-        [rate] = [float(a.split("=")[1]) for a in command if a.startswith("--model.lr")]
+        assert "--data.examples.cycles.jitter=0.3" in command
+        [rate] = [float(a.split("=")[1]) for a in command if a.startswith("--model.optimizer.lr")]
         assert 1e-4 <= rate <= 1e-1
     study = search(path, 5, out)
     assert len(runs) == 5
-    assert study.best_value == max(int(a.split("=")[1]) for c in runs for a in c if a.startswith("--model.crops"))
+    assert study.best_value == max(
+        int(a.split("=")[1]) for c in runs for a in c if a.startswith("--data.examples.crops")
+    )
     capsys.readouterr()
     assert main(["search", str(path), "--trials", "5", "--out", str(out)]) == 0
     assert len(runs) == 5
@@ -94,7 +102,7 @@ def test_the_trial_that_was_interrupted_is_made_again(
     assert main(["search", str(path), "--trials", "1", "--out", str(out)]) == 130
     monkeypatch.setattr(subprocess, "run", works)
     search(path, 1, out)
-    values = [[a for a in command if a.startswith("--model.")] for command in runs]
+    values = [[a for a in command if a.startswith(("--model.", "--data."))] for command in runs]
     assert values[0] == values[1]
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor
 
 from tests.clips import make_folder
-from wrp import RefinementModule, SegmentationModule, VideoDataModule
+from wrp import CycleExamples, RefinementData, RefinementModule, SegmentationData, SegmentationModule
 from wrp.cli import main
 from wrp.errors import WrpError
+from wrp.options import RefinerArgs, SamplingArgs, SelectArgs
 from wrp.writing import replacing, write_json
 
 MOTION = ["--label-every", "4", "--methods=motion"]
@@ -126,8 +126,8 @@ def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "a.json").is_symlink()
 
 
-@pytest.mark.parametrize("serve", ["frames", "windows"])
-def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_frames(root: Path, serve: Any) -> None:
+@pytest.mark.parametrize("task", ["segmentation", "refinement"])
+def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_frames(root: Path, task: str) -> None:
     class Segmentation(SegmentationModule):
         def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
             return super().loss(logits, labels, weights) * torch.nan
@@ -136,8 +136,15 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_frames(root:
         def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
             return super().loss(logits, labels) * torch.inf
 
-    data = VideoDataModule(3, str(root), label_every=4, serve=serve, crop_size=(32, 32), batch_size=2, epoch_length=4)
-    module = Segmentation(3) if serve == "frames" else Refinement(3, channels=(4, 8))
+    data: pl.LightningDataModule
+    module: pl.LightningModule
+    select = SelectArgs(label_every=4)
+    if task == "segmentation":
+        data = SegmentationData(3, str(root), select=select, sampling=SamplingArgs((32, 32), 2))
+        module = Segmentation(3)
+    else:
+        data = RefinementData(3, CycleExamples(crops=2, crop_size=(32, 32)), str(root), select=select)
+        module = Refinement(3, RefinerArgs(channels=(4, 8)))
     weights = [parameter.detach().clone() for parameter in module.parameters()]
     trainer = pl.Trainer(max_steps=4, accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.raises(WrpError, match=r"the loss is (nan|inf) at step 0, frames (ride|walk)/000\d"):

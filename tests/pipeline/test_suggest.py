@@ -20,6 +20,7 @@ from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.errors import WrpError
 from wrp.flow.dis import DIS
+from wrp.options import SelectArgs
 from wrp.outputs import RUN, claim
 from wrp.pipeline.oracle import Replay, curve_table, curves, spread
 from wrp.pipeline.suggest import Gap, choose, doubt, drift_length, gaps_of, ranked
@@ -224,7 +225,7 @@ def test_the_oracle_scores_the_same_frames_whoever_chooses(tmp_path: Path, capsy
 def test_a_replay_is_a_run_with_these_anchors(tmp_path: Path) -> None:
     """Nothing that is remembered of another set of anchors gets in."""
     root = generate_folder(tmp_path / "scene", num_classes=8, num_frames=9, height=64, width=96)
-    index = select_clips(open_index(root), None, 4)
+    index = select_clips(open_index(root), SelectArgs(label_every=4))
     replay = Replay(index, PropagationModule(8, ["motion"], flow=DIS("ultrafast")))
     replay.score([])
     replay.score([(0, 2)])
@@ -241,7 +242,7 @@ def test_suggestions_go_where_the_hard_clip_is(tmp_path: Path) -> None:
         (folder / "still").mkdir()
         for i in range(13):
             shutil.copyfile(folder / "street0/00000.png", folder / "still" / f"{i:05d}.png")
-    index = select_clips(open_index(root), None, 12)
+    index = select_clips(open_index(root), SelectArgs(label_every=12))
     replay = Replay(index, PropagationModule(8, ["motion"], flow=DIS("medium", 1.0)))
     first = replay.suggested([], 1)
     assert [index.clips[number].name for number, _ in first] == ["street0"]

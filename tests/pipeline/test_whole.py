@@ -126,9 +126,10 @@ def test_a_checkpoint_is_replaced_when_the_next_is_whole(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_training_of_lightnings_writes_its_checkpoints_whole(root: Path, tmp_path: Path) -> None:
-    command = ["fit", "--model=SegmentationModule", "--model.encoder=tu-regnetx_002", "--data=VideoDataModule"]
-    command += [f"--data.root={root}", "--data.num_classes=3", "--data.crop_size=[32,32]", "--trainer.max_steps=1"]
-    command += [f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false", "--data.label_every=4"]
+    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    command += ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3"]
+    command += ["--data.sampling.crop_size=[32,32]", "--data.select.label_every=4", "--trainer.max_steps=1"]
+    command += [f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
     stopped = run(FULL.format(2**20), *command)
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from wrp.options import NetworkArgs
 from wrp.types import FrameBatch
 
-SMALL: dict[str, Any] = {"num_classes": 3, "encoder": "tu-regnetx_002"}
+NETWORK = NetworkArgs(encoder_name="tu-regnetx_002")
+SMALL: dict[str, Any] = {"num_classes": 3, "network": NETWORK}
 
 
 def batch(count: int = 2, labelled: bool = True, seed: int = 0) -> FrameBatch:

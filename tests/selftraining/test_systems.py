@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 
 from tests.clips import make_camvid, picture, save
-from tests.selftraining.small import SMALL, batch, command
+from tests.selftraining.small import NETWORK, SMALL, batch, command
 from wrp.cli import main
-from wrp.data.semi import SemiDataModule, find_images
+from wrp.data.semisupervised import SemiSupervisedData, find_images
 from wrp.errors import DataError, WrpError
 from wrp.models.segmenter import Segmenter, create_segmenter, with_features
-from wrp.modules.segmentation import SegmentationModule, load_segmenter
+from wrp.options import OptimizerArgs, SamplingArgs
 from wrp.pipeline.selftrain import SYSTEM_NAMES
+from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule, second_head
@@ -62,9 +64,8 @@ def test_an_unknown_system_is_refused(
 
 def test_both_kinds_of_images_come_in_one_batch(lists: dict[str, str]) -> None:
     paths = {which: lists[which] for which in ("labelled", "unlabelled", "val")}
-    module = SemiDataModule(
-        3, lists["root"], **paths, crop_size=(16, 16), batch_size=2, unlabelled_size=3, epoch_length=8
-    )
+    sampling = SamplingArgs((16, 16), batch_size=2, epoch_length=8)
+    module = SemiSupervisedData(3, lists["root"], **paths, sampling=sampling, unlabelled_size=3)
     found = [given for given, _, _ in module.train_dataloader()]
     assert len(found) == 4
     for given in found:
@@ -81,9 +82,9 @@ def test_images_and_labels_that_are_missing_are_named(lists: dict[str, str]) -> 
     with pytest.raises(DataError, match="there is no label .*view2"):
         find_images(root, "folder", ["train/view2"], labelled=True)
     with pytest.raises(DataError, match="unknown layout 'x'"):
-        SemiDataModule(3, lists["root"], lists["labelled"], layout="x").images("labelled")
+        SemiSupervisedData(3, lists["root"], lists["labelled"], layout="x").images("labelled")
     with pytest.raises(DataError, match="nothing to score"):
-        SemiDataModule(3, lists["root"], lists["labelled"]).val_dataloader()
+        SemiSupervisedData(3, lists["root"], lists["labelled"]).val_dataloader()
 
 
 def test_layouts_of_images(tmp_path: Path) -> None:
@@ -126,15 +127,15 @@ def test_every_module_learns_from_both_kinds(kind: type[StudentModule]) -> None:
     loss = module.training_step({"labelled": batch(), "unlabelled": batch(seed=1)}, 0)
     assert torch.isfinite(loss)
     loss.backward()
-    with pytest.raises(WrpError, match="SemiDataModule"):
+    with pytest.raises(WrpError, match="SemiSupervisedData"):
         module.training_step({"labelled": batch()}, 0)
 
 
 def test_the_second_head_learns_like_the_first_and_the_average_is_deployed() -> None:
-    module = ThreeStageModule(**SMALL, encoder_lr=0.1, lr=1.0)
+    module = ThreeStageModule(**SMALL, optimizer=OptimizerArgs(encoder_lr=0.1, lr=1.0))
     rate = {id(p): group["lr"] for group in module.parameter_groups() for p in group["params"] if "lr" in group}
     assert {rate[id(p)] for p in (*module.backbone.parameters(), *module.second.encoder.parameters())} == {0.1}
-    frozen = ThreeStageModule(**SMALL, encoder_lr=0.0).train()
+    frozen = ThreeStageModule(**SMALL, optimizer=OptimizerArgs(encoder_lr=0.0)).train()
     assert not any(part.training for part in frozen.second.encoder.modules())
     assert frozen.second.net.decoder.training
     assert module.deployed is module.average
@@ -142,7 +143,7 @@ def test_the_second_head_learns_like_the_first_and_the_average_is_deployed() -> 
 
 
 def test_the_second_head_may_have_auxiliary_logits() -> None:
-    module = ThreeStageModule(**SMALL, ocr=True).train()
+    module = ThreeStageModule(3, replace(NETWORK, ocr=True)).train()
     assert torch.isfinite(module.semi_loss(batch(), batch(seed=1)))
 
 
@@ -160,7 +161,7 @@ def test_pseudo_labels_alone_do_not_reach_the_first_head_but_its_trunk() -> None
 
 
 def test_in_the_third_stage_all_but_the_classifier_is_shared() -> None:
-    net = create_segmenter("FPN", "tu-regnetx_002", 3)
+    net = create_segmenter(3, NETWORK)
     second: Any = second_head(net, None)
     first: Any = net
     assert second.net.decoder is first.net.decoder
@@ -171,7 +172,7 @@ def test_in_the_third_stage_all_but_the_classifier_is_shared() -> None:
 
 
 def test_features_are_those_in_front_of_the_head() -> None:
-    net = create_segmenter("FPN", "tu-regnetx_002", 3).eval()
+    net = create_segmenter(3, NETWORK).eval()
     assert isinstance(net, Segmenter)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -183,7 +184,7 @@ def test_features_are_those_in_front_of_the_head() -> None:
 def test_rectified_weights_follow_the_features() -> None:
     """A guesser whose features are the colours: red pixels that are called road though road is green count little."""
     torch.manual_seed(0)
-    module = CiscModule(3, net=create_segmenter("FPN", "tu-regnetx_002", 3), guesser=CiscModule(**SMALL))
+    module = CiscModule(3, net=create_segmenter(3, NETWORK), guesser=CiscModule(**SMALL))
     labelled, unlabelled = batch(), batch(seed=1)
     weights = module.rectify(unlabelled.images, unlabelled.labels, labelled)
     assert weights.shape == (2, 64, 64)
@@ -206,11 +207,11 @@ def test_images_that_share_no_class_have_no_consistency_term() -> None:
 
 def test_features_leave_the_padding_out() -> None:
     """40 of 64 rows and 70 of 96 columns are image: so are 10 of 16 and, rounded, 18 of 24 of the features."""
-    net = create_segmenter("FPN", "tu-regnetx_002", 3).eval()
+    net = create_segmenter(3, NETWORK).eval()
     with torch.no_grad():
         _, features = with_features(net, torch.rand(1, 3, 40, 70))
     assert features.shape[-2:] == (10, 18)
-    half = create_segmenter("FPN", "tu-regnetx_002", 3, scale=0.5).eval()
+    half = create_segmenter(3, replace(NETWORK, scale=0.5)).eval()
     with torch.no_grad():
         _, features = with_features(half, torch.rand(1, 3, 192, 288))
     assert features.shape[-2:] == (24, 36)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tests.clips import picture, save
 from tests.selftraining.small import SMALL, batch, command
 from wrp.cli import main
-from wrp.data.semi import SemiDataModule
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import DataError, WrpError
-from wrp.modules.segmentation import SegmentationModule
+from wrp.options import SamplingArgs
+from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
@@ -26,7 +28,18 @@ def test_the_command_line_takes_every_argument_of_every_module(
 ) -> None:
     assert main(["fit", "--model.help", f"{kind.__module__}.{kind.__name__}"]) == 0
     printed = capsys.readouterr().out
-    assert all(f"--model.{name}" in printed for name in ("num_classes", "encoder", "losses", "cutout"))
+    names = ("num_classes", "network", "optimizer", "inference", "loss", "auxiliary", "guesser", "cutout")
+    assert all(f"--model.{name} " in printed for name in names)
+    given = {"network": {"encoder_name": "tu-resnet10t"}, "optimizer": {"lr": 0.5}, "inference": {"flip": True}}
+    flags = [f"--model.{group}.{name}={value}" for group, some in given.items() for name, value in some.items()]
+    loss = ["--model.loss=wrp.losses.segmentation.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
+    data = ["--data=SemiSupervisedData", "--data.num_classes=3", "--data.root=clips", "--data.labelled=list"]
+    command = ["fit", f"--model={kind.__name__}", "--model.cutout=true", *flags, *loss, *data]
+    assert main([*command, "--print_config"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert config["cutout"] is True
+    assert config["loss"]["init_args"]["weights"] == {"dice": 1.0}
+    assert all(config[group].items() >= some.items() for group, some in given.items())
 
 
 @pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule])
@@ -66,7 +79,7 @@ def test_pseudo_labels_of_other_images_are_refused(lists: dict[str, str], tmp_pa
     save(tmp_path / "pseudo" / "elsewhere.png", picture(0)[..., 0])
     paths = {which: lists[which] for which in ("labelled", "unlabelled")}
     with pytest.raises(DataError, match="no pseudo-label of the 3 unlabelled images"):
-        SemiDataModule(3, lists["root"], **paths, pseudo=str(tmp_path / "pseudo")).train_dataloader()
+        SemiSupervisedData(3, lists["root"], **paths, pseudo=str(tmp_path / "pseudo")).train_dataloader()
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -75,7 +88,7 @@ def test_every_labelled_image_comes_in_an_epoch(lists: dict[str, str], size: int
     Path(lists["labelled"]).write_text("train/view0\ntrain/view1\nval/view0\n")
     Path(lists["unlabelled"]).write_text("train/view2\ntrain/view3\n")
     paths = {which: lists[which] for which in ("labelled", "unlabelled")}
-    module = SemiDataModule(3, lists["root"], **paths, crop_size=(16, 16), batch_size=size)
+    module = SemiSupervisedData(3, lists["root"], **paths, sampling=SamplingArgs((16, 16), batch_size=size))
     found = [given for given, _, _ in module.train_dataloader()]
     assert sum(len(given["labelled"].stems) for given in found) == 3
     assert [len(given["unlabelled"].stems) for given in found] == [size] * len(found)

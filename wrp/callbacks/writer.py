@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,11 +15,21 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wrp.callbacks.parts import BEGUN, PARTS, is_image, join_manifest, noted_checksums, written_parts
+from wrp.manifest import (
+    BEGUN,
+    Entry,
+    is_image,
+    join_manifest,
+    note_seen,
+    noted_checksums,
+    part_of,
+    write_part,
+    written_parts,
+)
 from wrp.outputs import LABELS, check_output, claim
 from wrp.stopping import check_stop
 from wrp.types import LabelMap, Prediction
-from wrp.writing import checksum, encode_image, encode_label, sync_folder, write_content, write_text
+from wrp.writing import checksum, encode_image, encode_label, sync_folder, write_content
 
 logger = logging.getLogger("wrp")
 
@@ -44,23 +54,24 @@ class LabelWriter(BasePredictionWriter):
 
     Args:
         out: Folder to write to, empty or written by this callback before, and apart from what the data module reads.
-        resume: Leave out the intervals that are written there already. Of this run's settings only the networks are
-            compared with theirs.
         threads: Threads that write.
     """
 
     kind: ClassVar[str] = LABELS
     """What the folder is claimed as, see :mod:`wrp.outputs`."""
 
-    def __init__(self, out: str, resume: bool = False, threads: int = 2) -> None:
+    def __init__(self, out: str, threads: int = 2) -> None:
         super().__init__("batch")
         self.out = Path(out)
-        self.resume = resume
         self.threads = threads
         self.noted: dict[Path, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder this callback's, and tell the data module what is there already."""
+        """Make the folder this callback's, and note what the labels in it have seen.
+
+        Raises:
+            WrpError: If the folder is somebody else's, or holds labels of other networks that are not made anew.
+        """
         readers = trainer.datamodule, getattr(pl_module, "flow", None)  # type: ignore[attr-defined]
         claimed = self.kind, {read for reader in readers for read in getattr(reader, "reads", ())}, "LabelWriter.out"
         self.out = check_output(self.out, *claimed)
@@ -70,9 +81,12 @@ class LabelWriter(BasePredictionWriter):
             claim(self.out, *claimed)
         trainer.strategy.barrier("claim")
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if self.resume:
-            data.done = written_parts(self.out, getattr(pl_module, "made_with", {}))
-        self.noted = noted_checksums(self.out, getattr(data, "done", frozenset()))
+        done: frozenset[tuple[str, int, int]] = getattr(data, "done", frozenset())
+        if done:
+            written_parts(self.out, getattr(pl_module, "made_with", {}))
+        self.noted = noted_checksums(self.out, done)
+        if trainer.is_global_zero:
+            note_seen(self.out, {*getattr(data, "labels_seen", ()), *getattr(pl_module, "labels_seen", ())})
 
     def write_on_batch_end(
         self,
@@ -88,14 +102,14 @@ class LabelWriter(BasePredictionWriter):
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
         made_with = getattr(pl_module, "made_with", {})
-        entries: list[tuple[dict[str, Any], dict[str, Future[str]]]] = []
+        entries: list[tuple[Entry, dict[str, Future[str]]]] = []
         written: dict[str, Future[str]] = {}
         part = None
         with _Threads(self.threads, self.noted) as threads:
             for result in prediction:  # may be an iterator that works as it goes
                 check_stop()
                 if part is None:
-                    part = self.out / PARTS / result.clip / f"{result.index:06d}.jsonl"
+                    part = part_of(self.out, result.clip, result.index)
                     threads.begin(part.with_suffix(BEGUN))
                 labels = result.labels.cpu().numpy()
                 name = Path(result.clip, f"{result.stem}.png")
@@ -112,18 +126,15 @@ class LabelWriter(BasePredictionWriter):
                     picture = Image.fromarray(result.provenance.cpu().numpy())
                     picture.putpalette(SOURCE_PALETTE)
                     written["source"] = threads.do(self.out / "source" / name, encode_image, picture)
-                entries.append((_entry(result, float(confidence.mean()) / 255) | made_with, written))
+                entries.append((_entry(result, float(confidence.mean()) / 255, made_with), written))
                 written = {}
-        lines = [
-            json.dumps(entry | {"checksums": {kind: file.result() for kind, file in written.items()}})
-            for entry, written in entries
-        ]
+        files = [{kind: file.result() for kind, file in written.items()} for _, written in entries]
         for folder in threads.folders:
             sync_folder(folder)
         # The note that a batch is complete comes last, when all else is on the disk.
         if part is not None:
-            write_text(part, "\n".join(lines) + "\n")
-            part.with_suffix(BEGUN).unlink(missing_ok=True)
+            noted = zip(entries, files, strict=True)
+            write_part(part, (replace(entry, checksums=checksums) for (entry, _), checksums in noted))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Join the parts of the manifest once every process has written its own.
@@ -196,14 +207,15 @@ def method_folder(out: Path, method: str) -> Path:
     return out / "methods" / method.replace(":", "-")
 
 
-def _entry(result: Prediction, mean_confidence: float) -> dict[str, Any]:
-    return {
-        "clip": result.clip,
-        "frame": result.stem,
-        "index": result.index,
-        "method": result.method,
-        "anchors": list(result.keyframes),
-        "distance": result.distance,
-        "mean_confidence": round(mean_confidence, 4),
-        "label": f"labels/{result.clip}/{result.stem}.png",
-    }
+def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str]) -> Entry:
+    return Entry(
+        result.clip,
+        result.stem,
+        result.index,
+        result.method,
+        result.keyframes,
+        result.distance,
+        round(mean_confidence, 4),
+        f"labels/{result.clip}/{result.stem}.png",
+        networks=networks,
+    )

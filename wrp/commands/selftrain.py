@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,25 @@ def add(verbs: Any) -> None:
 
 
 def _selftrain(options: argparse.Namespace) -> None:
-    from wrp.pipeline.selftrain import SelfTraining, selftrain
+    from wrp.pipeline.selftrain import Lists, SelfTraining, selftrain
     from wrp.writing import follow_links
 
     given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
-    if "crop_size" in given:
-        given["crop_size"] = tuple(given["crop_size"])
-    if "architecture" in given:
-        given["options"] = {}
-    given["out"] = str(follow_links(Path(options.out)))
-    metrics = selftrain(SelfTraining(**given))
+
+    def take(**names: str) -> dict[str, Any]:
+        """Arguments by the names of their settings, of those that were given."""
+        return {setting: given.pop(flag) for flag, setting in names.items() if flag in given}
+
+    lists = Lists(**{name: given.pop(name) for name in ("labelled", "unlabelled", "val")})
+    sampling = take(crop_size="crop_size", batch_size="batch_size")
+    if "crop_size" in sampling:
+        sampling["crop_size"] = tuple(sampling["crop_size"])
+    network = take(architecture="arch", encoder="encoder_name", weights="encoder_weights", scale="scale")
+    if "arch" in network:
+        network["options"] = {}
+    defaults: dict[str, Any] = {"sampling": SelfTraining.sampling, "network": SelfTraining.network}
+    groups = {"sampling": replace(defaults["sampling"], **sampling), "network": replace(defaults["network"], **network)}
+    out = follow_links(Path(options.out))
+    metrics = selftrain(SelfTraining(lists=lists, **given | groups | {"out": str(out)}))
     print(f"mIoU {100 * metrics['scores']['miou']:.2f}")
-    print(f"network: {Path(given['out']) / metrics['network']}")
+    print(f"network: {out / metrics['network']}")

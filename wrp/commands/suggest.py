@@ -36,13 +36,12 @@ def add(verbs: Any) -> None:
 
 def _suggest(options: argparse.Namespace) -> None:
     from wrp.data.clips import select_clips
+    from wrp.options import SelectArgs
     from wrp.outputs import require_run
     from wrp.pipeline.autolabel import open_run
-    from wrp.pipeline.settings import split_names
 
     out = require_run(Path(options.out))
-    names = split_names(options.clips) if options.clips is not None else None
-    index = select_clips(open_run(out), names, None)
+    index = select_clips(open_run(out), SelectArgs(clips=options.clips))
     if options.oracle:
         _oracle(index, out, options.n, options.flow_cache)
     else:

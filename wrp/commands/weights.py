@@ -24,8 +24,8 @@ def add(verbs: Any) -> None:
 
 
 def _weights(options: argparse.Namespace) -> None:
-    from wrp.modules.base import BaseModule
-    from wrp.modules.loading import WEIGHTS, read_checkpoint, save_weights
+    from wrp.loading import WEIGHTS, read_checkpoint, save_weights
+    from wrp.module import BaseModule
     from wrp.outputs import check_file
     from wrp.writing import replacing
 
@@ -43,8 +43,8 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    from wrp.modules.base import BaseModule
-    from wrp.modules.loading import read_checkpoint
+    from wrp.loading import read_checkpoint
+    from wrp.module import BaseModule
 
     with contextlib.suppress(WrpError):
         return read_checkpoint(path).get(BaseModule.CLASS_KEY) is not None

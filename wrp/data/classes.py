@@ -20,11 +20,13 @@ def has_class(label: Tensor) -> bool:
 def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
     """Raise DataError if no label has a pixel with a class; reads no more of them than it takes to find one."""
     labels = [frame for frame in frames if frame.label is not None]
+    if not labels:
+        raise DataError("no labelled frame is left to train on: hold fewer of them back, or label some")
     for frame in labels:
         assert frame.label is not None
         if has_class(read_label(frame.label, map_of(frame, label_map))):
             return
-    raise nothing_to_learn(len(labels), labels[0].label if labels else None)
+    raise nothing_to_learn(len(labels), labels[0].label)
 
 
 def nothing_to_learn(labels: int, first: Path | None, which: str = "") -> DataError:

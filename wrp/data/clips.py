@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wrp.data.reading import IMAGE_SUFFIXES
 from wrp.errors import DataError
+from wrp.options import SelectArgs
 from wrp.types import Clip, Frame, Interval, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
@@ -40,6 +41,16 @@ class ClipIndex:
     def reads(self) -> set[Path]:
         """The folders that its frames and labels are read from, without links: nothing is ever written there."""
         return folders_of(files_of([*self.images, *(frame for clip in self.clips for frame in clip.frames)]), self.root)
+
+    @property
+    def training_frames(self) -> list[Frame]:
+        """The further images and the anchors."""
+        return [*self.images, *(clip.frames[anchor] for clip in self.clips for anchor in clip.anchors)]
+
+    def hidden_throughout(self) -> ClipIndex:
+        """The same clips, all of whose labels are hidden as well; they may still be used as anchors."""
+        clips = (replace(clip, hidden=tuple(sorted({*clip.anchors, *clip.hidden}))) for clip in self.clips)
+        return replace(self, clips=tuple(clips))
 
 
 def files_of(frames: Iterable[Frame]) -> Iterator[Path]:
@@ -111,21 +122,18 @@ def read_list(path: Path) -> list[str]:
     return lines
 
 
-def select_clips(
-    index: ClipIndex, names: Sequence[str] | None, every: int | None, offset: int = 0, anchors: Path | None = None
-) -> ClipIndex:
-    """Choose clips by name and hide labels.
+def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
+    """Choose clips by name and hold labels back.
 
     Args:
         index: The data set.
-        names: Names of clips; None: all.
-        every: Keep every K-th label and hide the others; None: none is hidden.
-        offset: Number of the first label that is kept.
-        anchors: A list of the labels to keep, lines ``<clip>/<frame>``, instead.
+        select: Which clips, and which labels are kept.
 
     Raises:
         DataError: If a name is unknown, a number is out of range, or a clip has no anchor.
     """
+    names, every, offset = select.clips, select.label_every, select.label_offset
+    anchors = Path(select.keyframes) if select.keyframes is not None else None
     if anchors is not None and every is not None:
         raise DataError(f"label-every {every} and a list of anchors, {anchors}, exclude one another")
     if every is not None and every < 1:

@@ -200,16 +200,19 @@ class WindowItems(ClipItems):
     Args:
         clips: The clips.
         label_map: Classes of the labels.
+        hidden: Whether to serve the hidden frames instead, each with its own label and the anchors around it.
         radius: Neighbours on each side; None: up to the next anchor on either side, or to the ends of the clip.
 
     Raises:
         DataError: If no clip has a neighbour to offer.
     """
 
-    def __init__(self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None, hidden: bool = False
+    ) -> None:
         super().__init__(label_map)
         self.radius = radius
-        every = [(clip, anchor) for clip in clips for anchor in clip.anchors]
+        every = [(clip, index) for clip in clips for index in (clip.hidden if hidden else clip.anchors)]
         # Numbered among all anchors, as the folds of teachers are.
         self.numbers = [i for i, (clip, _) in enumerate(every) if len(clip.frames) > 1]
         self.windows = [every[i] for i in self.numbers]
@@ -226,7 +229,7 @@ class WindowItems(ClipItems):
         place = key.index if isinstance(key, Draw) else key
         clip, target = self.windows[place]
         first, last = self.span(clip, target)
-        labels = [anchor for anchor in clip.anchors if first <= anchor <= last]
+        labels = sorted({target, *(anchor for anchor in clip.anchors if first <= anchor <= last)})
         return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=self.numbers[place])
 
     def span(self, clip: Clip, target: int) -> tuple[int, int]:

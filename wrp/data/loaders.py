@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import pickle
 import signal
@@ -21,9 +20,15 @@ from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
 from wrp.errors import DataError
+from wrp.options import SamplingArgs
 from wrp.types import Frame, LabelMap
 
-logger = logging.getLogger("wrp")
+SERVED_BY = {
+    "train or validate": "SegmentationData, or RefinementData for a refiner",
+    "test": "SegmentationData, or PropagationData for whole intervals",
+    "predict": "SegmentationData, or PropagationData for whole intervals",
+}
+"""Data modules for each verb."""
 
 
 class Packing:
@@ -111,51 +116,46 @@ class TrainLoader(DataLoader[Any]):
 
 
 class BaseDataModule(pl.LightningDataModule):
-    """Loaders that shard without loss and draw without regard to the number of workers."""
+    """Loaders that shard without loss over any launcher's processes, and draw without regard to workers.
 
-    def __init__(self, num_classes: int, batch_size: int, workers: int, seed: int, class_uniform: float) -> None:
+    Subclasses say what they read, and which labels they give to training.
+    """
+
+    def __init__(self, num_classes: int, workers: int = 0) -> None:
         super().__init__()
-        # Prediction may have fewer intervals than processes; scoring may not, see _eval_loader.
+        # Prediction may have fewer intervals than processes; scoring may not, see ShardSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if not isinstance(num_classes, int):
             raise DataError(f"num_classes must be a whole number, got {num_classes!r}; root is the next argument")
         self.num_classes = num_classes
-        self.batch_size = batch_size
         self.workers = workers
-        self.seed = seed
-        if not 0 <= class_uniform <= 1:
-            raise DataError(f"class_uniform must be in 0 … 1, got {class_uniform}")
-        self.class_uniform = class_uniform
 
     @property
     def reads(self) -> set[Path]:
         """The folders that files are read from, without links: what is written goes elsewhere."""
         return set()
 
-    def setup(self, stage: str) -> None:
-        """Warn where frames are validated on whose labels are trained on: such a score says little."""
-        trainer = self.trainer
-        if stage != "fit" or trainer is None or not trainer.limit_val_batches or not trainer.is_global_zero:
-            return
-        trained = {frame.label.resolve() for frame in self.trained_on() if frame.label is not None}
-        scored = self.validated_on()
-        both = [frame.label for frame in scored if frame.label is not None and frame.label.resolve() in trained]
-        if both:
-            logger.warning(
-                "%d of the %d validation frames are trained on as well, the first is %s: val/ scores say little; keep "
-                "labels back (label_every, anchors), or name another split, clip or list",
-                len(both),
-                len(scored),
-                both[0],
-            )
+    @property
+    def labels_seen(self) -> frozenset[str]:
+        """The hashes of the labels that training is given, see :func:`~wrp.manifest.label_hash`."""
+        return frozenset()
 
-    def trained_on(self) -> list[Frame]:
-        """The frames whose labels are given to training."""
-        return []
+    # Not for validation as well: Lightning leaves it out where nobody has written its method.
+    def train_dataloader(self) -> Any:
+        """Raise DataError, where a subclass has nothing to train on."""
+        raise self._not_served("train or validate")
 
-    def validated_on(self) -> list[Frame]:
-        """The frames whose labels are scored against in validation."""
-        return []
+    def test_dataloader(self) -> Any:
+        """Raise DataError, where a subclass has nothing to test on."""
+        raise self._not_served("test")
+
+    def predict_dataloader(self) -> Any:
+        """Raise DataError, where a subclass has nothing to predict."""
+        raise self._not_served("predict")
+
+    def _not_served(self, verb: str) -> DataError:
+        name = type(self).__name__
+        return DataError(f"{name} serves nothing to {verb}: use another --data, such as {SERVED_BY[verb]}")
 
     def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
         if label_map.num_classes != self.num_classes:
@@ -164,45 +164,43 @@ class BaseDataModule(pl.LightningDataModule):
                 f"num_classes={self.num_classes}"
             )
 
-    def _processes(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
-    def _train_loader(
-        self,
-        dataset: Dataset[Any],
-        length: int,
-        batch_size: int | None,
-        groups: Sequence[tuple[int, float]] | None = None,
-        later: Sequence[tuple[int, Sequence[float]]] = (),
-        least: int = 1,
-    ) -> DataLoader[Any]:
-        tiles = None
-        if self.class_uniform and isinstance(dataset, FrameItems):
-            tiles = class_tiles([frame for _, _, frame in dataset.frames], dataset.label_map)
-        sampler = TrainSampler(
-            dataset, length, *self._processes(), self.seed, groups, later, tiles, self.class_uniform, least
-        )
-        collate = Packing(collate_frames if batch_size is not None else None)
+    def _train_loader(self, sampler: TrainSampler, batch_size: int | None) -> DataLoader[Any]:
+        """A loader of batches of crops, or (None) of items that are batches."""
         return TrainLoader(
-            dataset,
+            sampler.dataset,
             batch_size=batch_size,
             sampler=sampler,
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=Packing(collate_frames if batch_size is not None else None),
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _eval_loader(self, dataset: Dataset[Any], frames: bool) -> DataLoader[Any]:
-        processes, rank = self._processes()
-        sampler = ShardSampler(dataset, processes, rank, getattr(dataset, "costs", None))
-        scoring = self.trainer is not None and not self.trainer.predicting
-        if scoring and len(dataset) < processes:  # type: ignore[arg-type]
-            # A process without items would leave the others waiting for its part of the score.
-            raise DataError(
-                f"{len(dataset)} items to score are fewer than {processes} processes: use "  # type: ignore[arg-type]
-                f"--trainer.devices {len(dataset)} or less"  # type: ignore[arg-type]
-            )
-        # Frames of one data set may differ in size, so they are evaluated one by one.
-        batch_size, collate = (1, Packing(collate_frames)) if frames else (None, Packing())
-        return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=self.workers, collate_fn=collate)
+    def _crop_loader(
+        self,
+        items: FrameItems,
+        length: int,
+        sampling: SamplingArgs,
+        batch_size: int,
+        groups: Sequence[tuple[int, float]] | None = None,
+        later: Sequence[tuple[int, Sequence[float]]] = (),
+    ) -> DataLoader[Any]:
+        """A loader of crops, so many in an epoch over all processes."""
+        tiles = None
+        if sampling.class_uniform:
+            tiles = class_tiles([frame for _, _, frame in items.frames], items.label_map)
+        sampler = TrainSampler(items, length, sampling.seed, groups, later, tiles, sampling.class_uniform)
+        return self._train_loader(sampler, batch_size)
+
+    def _frame_loader(self, frames: Sequence[tuple[str, int, Frame]], label_map: LabelMap, scored: bool) -> Any:
+        """A loader of whole frames one by one, as frames of one data set may differ in size."""
+        items = FrameItems(frames, label_map)
+        sampler = ShardSampler(items, scored=scored)
+        return DataLoader(
+            items, batch_size=1, sampler=sampler, num_workers=self.workers, collate_fn=Packing(collate_frames)
+        )
+
+    def _item_loader(self, items: Dataset[Any], scored: bool) -> DataLoader[Any]:
+        """A loader of items that are batches, each of which one process gets."""
+        sampler = ShardSampler(items, getattr(items, "costs", None), scored)
+        return DataLoader(items, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=Packing())

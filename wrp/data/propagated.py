@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 from torch import Tensor
 
 from wrp.data.clips import read_list
 from wrp.errors import DataError
-from wrp.opening import parse_json
+from wrp.manifest import Entry, read_manifest
 from wrp.types import Clip, Frame
 
 # In the folder of a run: lines <clip>/<frame>
@@ -68,13 +67,13 @@ class PropagatedLabels:
             DataError: If the folder holds no manifest, or nothing of these clips that is asked for.
         """
         folder = Path(self.folder)
-        written = {(entry["clip"], entry["frame"]): entry for entry in read_manifest(folder)}
+        written = {(entry.clip, entry.frame): entry for entry in read_manifest(folder)}
         found = []
         for clip in clips:
             for index, frame in enumerate(clip.frames):
                 entry = written.get((clip.name, frame.stem))
                 if entry is not None and self._wants(entry):
-                    label = Path(entry["label"])
+                    label = Path(entry.label)
                     confidence = folder / self.weights / label.relative_to("labels")
                     found.append((clip.name, index, Frame(frame.stem, frame.image, folder / label, confidence)))
         if not found:
@@ -101,52 +100,8 @@ class PropagatedLabels:
         kept = (confidence >= self.min_confidence) & (confidence > 0)
         return confidence * kept if self.weighted else kept.float()
 
-    def _wants(self, entry: dict[str, Any]) -> bool:
-        if not entry["anchors"] or entry["index"] in entry["anchors"]:
+    def _wants(self, entry: Entry) -> bool:
+        if not entry.anchors or entry.is_given:
             return False
-        offset = min((entry["index"] - anchor for anchor in entry["anchors"]), key=abs)
-        near = self.max_distance is None or abs(offset) <= self.max_distance
-        return near and (self.offsets is None or offset in self.offsets)
-
-
-def read_manifest(folder: Path) -> list[dict[str, Any]]:
-    """The frames that a run wrote, one dictionary each; DataError if there is no manifest, or it is damaged."""
-    path = folder / "manifest.jsonl"
-    if not path.is_file():
-        raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
-    try:
-        entries = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for number, entry in enumerate(entries, 1):
-            _check_entry(entry, number)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); make the labels again") from error
-    return entries
-
-
-# What the line of a frame holds, beside what its run has noted.
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "clip": str,
-    "frame": str,
-    "label": str,
-    "method": str,
-    "index": int,
-    "anchors": list,
-    "distance": (int, type(None)),
-    "mean_confidence": (int, float),
-}
-
-
-def _check_entry(entry: Any, number: int) -> None:
-    """Raise ValueError unless a line of a manifest is that of a frame, and its label lies below labels/."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"line {number} holds a {type(entry).__name__}")
-    for name, kind in _FIELDS.items():
-        if name not in entry or isinstance(entry[name], bool) or not isinstance(entry[name], kind):
-            raise ValueError(f"line {number} has the {name} {entry.get(name)!r}")
-    if entry["index"] < 0 or any(type(anchor) is not int or anchor < 0 for anchor in entry["anchors"]):
-        raise ValueError(f"line {number} has the index {entry['index']} and the anchors {entry['anchors']}")
-    if not 0 <= entry["mean_confidence"] <= 1:
-        raise ValueError(f"line {number} has the mean_confidence {entry['mean_confidence']}")
-    label = PurePosixPath(entry["label"])
-    if ".." in label.parts or label.parts[:1] != ("labels",) or "\0" in entry["label"]:
-        raise ValueError(f"line {number} names the label {entry['label']!r}, expected one below labels/")
+        near = self.max_distance is None or abs(entry.offset) <= self.max_distance
+        return near and (self.offsets is None or entry.offset in self.offsets)

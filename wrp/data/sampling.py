@@ -12,18 +12,35 @@ from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 from wrp.data.transforms import Draw
+from wrp.errors import DataError
 
 
-class TrainSampler(DistributedSampler):
+def processes() -> tuple[int, int]:
+    """How many processes share the work, and the number of this one, by whatever launcher they were started."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return 1, 0
+
+
+class _Shared(DistributedSampler):
+    """A sampler that looks at the processes when it is asked, as loaders may be made before these are started.
+
+    Lightning and Fabric leave subclasses of DistributedSampler alone and call their ``set_epoch``.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int = 0) -> None:
+        # Not the base's, which asks how many processes there are.
+        self.dataset = dataset
+        self.seed = seed
+        self.epoch = 0
+
+
+class TrainSampler(_Shared):
     """A fresh order in each epoch; every process gets the same number of items, each as a :class:`Draw`.
-
-    Lightning leaves subclasses of DistributedSampler alone and calls their ``set_epoch``.
 
     Args:
         dataset: What to draw from.
         length: Items per epoch over all processes; longer than the data set repeats it.
-        num_replicas: Number of processes.
-        rank: This process.
         seed: Seed of the run.
         groups: Number of items and share of the draws of each group, where the data set is made of several in a row;
             shares add up to 1. None: every item alike.
@@ -38,8 +55,6 @@ class TrainSampler(DistributedSampler):
         self,
         dataset: Dataset[Any],
         length: int,
-        num_replicas: int,
-        rank: int,
         seed: int,
         groups: Sequence[tuple[int, float]] | None = None,
         later: Sequence[tuple[int, Sequence[float]]] = (),
@@ -47,23 +62,24 @@ class TrainSampler(DistributedSampler):
         uniform: float = 0.0,
         least: int = 1,
     ) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed)
+        super().__init__(dataset, seed)
+        self.length = length
         self.tiles = tiles
         self.uniform = uniform if tiles is not None else 0.0
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.later = later
         self.least = least
-        self.num_samples = max(1, length // num_replicas)
         self.start = 0  # items of the epoch that this process leaves out, where a training goes on
 
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        wanted = self.num_samples * self.num_replicas
+        count, rank = processes()
+        wanted = len(self) * count
         order = self._order(wanted, generator)
         rng = np.random.default_rng((self.seed, self.epoch))
         by_class = rng.random(wanted) < self.uniform
         choices = rng.random((wanted, 2))
-        for position in range(self.rank + self.start * self.num_replicas, wanted, self.num_replicas):
+        for position in range(rank + self.start * count, wanted, count):
             # The number of draws so far, so that an item repeated within an epoch is augmented anew.
             draw = Draw(self.epoch * wanted + position, int(order[position]))
             yield self._of_a_class(draw, *choices[position]) if by_class[position] else draw
@@ -112,22 +128,36 @@ class TrainSampler(DistributedSampler):
         return order[torch.randperm(wanted, generator=generator)] if len(self.groups) > 1 else order
 
     def __len__(self) -> int:
-        return self.num_samples
+        return max(1, self.length // processes()[0])
 
 
-class ShardSampler(DistributedSampler):
+class ShardSampler(_Shared):
     """Every item exactly once over all processes, in order; some processes may get less work, or none.
 
     Args:
         dataset: What to draw from.
-        num_replicas: Number of processes.
-        rank: This process.
         costs: Work of each item, to be shared out evenly; None: all cost the same.
+        scored: Whether the items are scored: then each process needs one, or the others would wait for its part.
+
+    Raises:
+        DataError: When it is used, if there are fewer items to score than processes.
     """
 
-    def __init__(self, dataset: Dataset[Any], num_replicas: int, rank: int, costs: Sequence[int] | None = None) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)
-        self.indices = share_out(costs or [1] * len(dataset), num_replicas)[rank]  # type: ignore[arg-type]
+    def __init__(self, dataset: Dataset[Any], costs: Sequence[int] | None = None, scored: bool = False) -> None:
+        super().__init__(dataset)
+        self.costs = costs
+        self.scored = scored
+
+    @property
+    def indices(self) -> list[int]:
+        """The items of this process."""
+        count, rank = processes()
+        items = len(self.dataset)  # type: ignore[arg-type]
+        if self.scored and items < count:
+            raise DataError(
+                f"{items} items to score are fewer than {count} processes: use --trainer.devices {items} or less"
+            )
+        return share_out(self.costs or [1] * items, count)[rank]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)

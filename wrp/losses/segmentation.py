@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from wrp.errors import WrpError
@@ -211,38 +211,47 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def check_losses(losses: Mapping[str, float]) -> dict[str, float]:
-    """The weight of each loss; WrpError if one is unknown or none is left."""
-    if not losses or (unknown := [name for name in losses if name not in LOSSES]):
-        got = unknown[0] if losses else "none"
-        raise WrpError(f"losses must be some of {', '.join(LOSSES)}, each with its weight; got {got}")
-    return dict(losses)
-
-
-def sum_losses(
-    logits: Tensor,
-    labels: Tensor,
-    losses: Mapping[str, float],
-    weights: Tensor | None = None,
-    **of_cross_entropy: Any,
-) -> Tensor:
-    """Weighted sum of losses.
+class SegmentationLoss(nn.Module):
+    """A weighted sum of losses.
 
     Args:
-        logits: (B, C, H, W).
-        labels: (B, H, W) integer, 0 … C-1 and 255.
-        losses: Weight of each loss by its name in :data:`LOSSES`.
-        weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
-        of_cross_entropy: Further arguments of :func:`cross_entropy`.
+        weights: Weight of each loss by its name in :data:`LOSSES`; None: cross-entropy alone.
+        cross_entropy: Further arguments of :func:`cross_entropy`, e.g. ``label_smoothing``.
 
-    Returns:
-        Scalar float32.
+    Raises:
+        WrpError: If a loss is unknown or none is left.
+
+    Example:
+        >>> logits, labels = torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.uint8)
+        >>> round(SegmentationLoss({"cross_entropy": 2.0})(logits, labels).item(), 4)
+        2.1972
     """
-    total = logits.new_zeros((), dtype=torch.float32)
-    for name, weight in losses.items():
-        extra = of_cross_entropy if name == "cross_entropy" else {}
-        total = total + weight * LOSSES[name](logits, labels, weights, **extra)
-    return total
+
+    def __init__(self, weights: dict[str, float] | None = None, cross_entropy: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        weights = {"cross_entropy": 1.0} if weights is None else dict(weights)
+        if not weights or (unknown := [name for name in weights if name not in LOSSES]):
+            got = unknown[0] if weights else "none"
+            raise WrpError(f"losses must be some of {', '.join(LOSSES)}, each with its weight; got {got}")
+        self.weights = weights
+        self.cross_entropy = dict(cross_entropy or {})
+
+    def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Add the losses up.
+
+        Args:
+            logits: (B, C, H, W).
+            labels: (B, H, W) integer, 0 … C-1 and 255.
+            weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
+
+        Returns:
+            Scalar float32.
+        """
+        total = logits.new_zeros((), dtype=torch.float32)
+        for name, weight in self.weights.items():
+            extra = self.cross_entropy if name == "cross_entropy" else {}
+            total = total + weight * LOSSES[name](logits, labels, weights, **extra)
+        return total
 
 
 def count_pixels(labels: Tensor, weights: Tensor | None) -> Tensor:

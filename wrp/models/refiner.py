@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,30 @@ class RefinerInput:
     def flip(self) -> RefinerInput:
         """The same of the mirrored frames."""
         return RefinerInput(*(values.flip(-1) for values in vars(self).values()))
+
+
+@dataclass
+class RefinerExamples:
+    """B examples from one frame whose truth is known.
+
+    Attributes:
+        inputs: What the refiner sees.
+        labels: The truth, (B, H, W) uint8, class indices and 255.
+        clip: Name of the clip.
+        stem: Name of the frame.
+        index: Index of the frame in the clip.
+    """
+
+    inputs: RefinerInput
+    labels: Tensor
+    clip: str
+    stem: str
+    index: int
+
+    def pin_memory(self) -> RefinerExamples:
+        """The same in page-locked memory, as a loader asks for where there is a GPU."""
+        inputs = RefinerInput(*(values.pin_memory() for values in vars(self.inputs).values()))
+        return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> RefinerInput:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +11,7 @@ from wrp.errors import WrpError
 from wrp.hubs import check_hub, texts_in
 from wrp.models.multiscale import AttentionHead, MultiScale
 from wrp.models.ocr import OCRHead
+from wrp.options import NetworkArgs
 
 # Statistics of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
 MEAN = (0.485, 0.456, 0.406)
@@ -85,7 +83,7 @@ class EncoderView(nn.Module):
 
     def __init__(self, architecture: str, encoder: str, channels: int, frozen: bool = True) -> None:
         super().__init__()
-        self.net = create_segmenter(architecture, encoder, channels)
+        self.net = create_segmenter(channels, NetworkArgs(architecture, encoder))
         self.frozen = frozen
         if frozen:
             self.net.encoder.requires_grad_(False).eval()  # now, as Lightning's fit switches nothing to training
@@ -101,17 +99,6 @@ class EncoderView(nn.Module):
         """Features (B, D, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
         features: Tensor = self.net(images)
         return features
-
-
-def encoder_name(teacher: Any) -> str:
-    """Name of a teacher's encoder; WrpError if it has none with a name."""
-    name = getattr(teacher, "encoder", None)
-    if not isinstance(name, str):
-        raise WrpError(
-            f"a refiner with a decoder sees through an encoder, and its teacher, a {type(teacher).__name__}, has none "
-            "with a name: give a SegmentationModule's checkpoint as teacher, or encoder"
-        )
-    return name
 
 
 def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,30 +129,12 @@ def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return logits, features[..., :height, :width]
 
 
-def create_segmenter(
-    architecture: str,
-    encoder: str,
-    num_classes: int,
-    weights: str | None = None,
-    scale: float = 1.0,
-    options: dict[str, Any] | None = None,
-    ocr: bool = False,
-    attention_scales: Sequence[float] | None = None,
-    test_scales: Sequence[float] | None = None,
-) -> Segmenter:
+def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
     """Make a segmentation network by name.
 
     Args:
-        architecture: Name in segmentation-models-pytorch, e.g. ``Unet``, ``FPN``, ``DeepLabV3Plus``.
-        encoder: Name of an encoder there, e.g. ``resnet18``, or ``tu-`` and the name of one of timm's.
         num_classes: C.
-        weights: ``imagenet``, another name the encoder knows, or None to start from scratch; of timm's encoders other
-            weights are named by a tag of the encoder, ``tu-NAME.TAG``.
-        scale: Working resolution, see :class:`Segmenter`.
-        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
-        ocr: Whether to replace the architecture's head by an :class:`~wrp.models.ocr.OCRHead`.
-        attention_scales: Scales that are blended by attention, see :class:`~wrp.models.multiscale.MultiScale`.
-        test_scales: Scales in evaluation, where they differ.
+        network: Which one.
 
     Raises:
         WrpError: If a name or option is unknown, the weights cannot be downloaded, or the architecture has no head that
@@ -174,6 +143,12 @@ def create_segmenter(
     # Here, as it loads all of timm, half a second of which labelling by motion has no need.
     import segmentation_models_pytorch as smp
 
+    architecture, encoder, weights, options = (
+        network.arch,
+        network.encoder_name,
+        network.encoder_weights,
+        network.options,
+    )
     timm = encoder.startswith("tu-")
     if weights is not None:
         check_hub(weights, "the encoder weights")
@@ -181,9 +156,9 @@ def create_segmenter(
     if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm asks for the architecture as well
         check_hub(encoder, "the encoder")
     for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # where timm finds weights
-        for text in texts_in((options or {}).get(key)):
+        for text in texts_in(options.get(key)):
             check_hub(text, f"as options.{key}")
-    if "checkpoint_path" in (options or {}):  # timm's releases have differed in what they unpickle
+    if "checkpoint_path" in options:  # timm's releases have differed in what they unpickle
         raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
     if timm and weights not in (None, "imagenet"):
         raise WrpError(
@@ -197,20 +172,21 @@ def create_segmenter(
             encoder_weights=True if timm and weights else weights,
             in_channels=3,
             classes=num_classes,
-            **(options or {}),
+            **options,
         )
     except Exception as error:  # smp, timm and the hub raise all sorts, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "; weights=null starts from scratch" if weights else ""
+        hint = "; encoder_weights=null starts from scratch" if weights else ""
         raise WrpError(
             f"cannot make architecture {architecture!r} with encoder {encoder!r} and weights {weights!r}: "
             f"{reason[0][:300]}{hint}"
         ) from error
-    if ocr or attention_scales:
-        _change_head(net, architecture, num_classes, ocr, attention=bool(attention_scales))
-    if attention_scales:
-        net = MultiScale(net, attention_scales, test_scales)
-    return Segmenter(net.to(memory_format=torch.channels_last), scale)
+    scales = network.attention_scales
+    if network.ocr or scales:
+        _change_head(net, architecture, num_classes, network.ocr, attention=bool(scales))
+    if scales:
+        net = MultiScale(net, scales, network.test_scales)
+    return Segmenter(net.to(memory_format=torch.channels_last), network.scale)
 
 
 def _change_head(net: nn.Module, architecture: str, num_classes: int, ocr: bool, attention: bool) -> None:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
-from wrp.data.datamodule import VideoDataModule
+from wrp.data.clips import ClipIndex
 from wrp.data.items import HeldOutItems
 from wrp.errors import DataError, WrpError
 from wrp.opening import read_json
@@ -20,12 +20,12 @@ logger = logging.getLogger("wrp")
 CALIBRATION = "calibration.json"
 
 
-def calibrate(module: PropagationModule, data: VideoDataModule, path: Path) -> None:
+def calibrate(module: PropagationModule, index: ClipIndex, path: Path) -> None:
     """Calibrate the confidence where a clip has three labels or more, or as a run before has done it.
 
     What is counted at each held-out label is kept until all are done: a run that is stopped goes on from there.
     """
-    held_out = HeldOutItems(data.index.clips, data.label_map)
+    held_out = HeldOutItems(index.clips, index.label_map)
     if path.is_file():
         try:
             module.calibration = read_calibration(str(path))

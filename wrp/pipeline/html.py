@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from wrp.callbacks.writer import SOURCE_PALETTE
 from wrp.data.clips import ClipIndex
-from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.errors import DataError
+from wrp.manifest import read_manifest
 from wrp.metrics.segmentation import confusion, mean_iou
+from wrp.pipeline.config import flat
 from wrp.pipeline.report import (
     DOUBT,
     FLOW_IS_PART,
@@ -139,7 +140,7 @@ def _evenly(items: Sequence[int], most: int) -> list[int]:
 
 def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
     """The frames of each clip in order, with the mIoU of the hidden ones."""
-    entries = {(entry["clip"], entry["frame"]): entry for entry in read_manifest(out)}
+    entries = {(entry.clip, entry.frame): entry for entry in read_manifest(out)}
     rows: dict[str, list[FrameRow]] = {}
     hidden = sum(len(clip.hidden) for clip in index.clips)
     with tqdm(desc="Scoring frames", unit="frame", total=hidden, disable=not hidden) as progress:
@@ -153,8 +154,8 @@ def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
                 miou = _frame_miou(clip, i, index.label_map, out) if i in scored else None
                 check_stop()
                 progress.update(i in scored)
-                distance, confidence = entry["distance"], entry["mean_confidence"]
-                rows[clip.name].append(FrameRow(i, frame.stem, entry["method"], distance, confidence, miou))
+                distance, confidence = entry.distance, entry.mean_confidence
+                rows[clip.name].append(FrameRow(i, frame.stem, entry.method, distance, confidence, miou))
     return rows
 
 
@@ -240,7 +241,7 @@ def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str
         lstrip_blocks=True,
     )
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    settings = dict(metrics["settings"])
+    settings = dict(flat(metrics["settings"]))
     return environment.get_template("report.html.j2").render(
         name=out.resolve().name,
         summary=summary(index, metrics).replace("`", ""),
@@ -250,7 +251,7 @@ def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str
         result=metrics["overall"][settings["methods"][-1]],
         method=settings["methods"][-1],
         student=metrics.get("student"),
-        versions=settings.pop("versions", {}),
+        versions=metrics["settings"].get("versions", {}),
         settings=settings,
         seconds=metrics["seconds"],
         flow_is_part=FLOW_IS_PART,

@@ -1,26 +1,26 @@
-"""The networks of an autolabel run: trained where they are not there yet, each once."""
+"""The networks of an autolabel run, and its student, as stages."""
 
 from __future__ import annotations
 
 import logging
 import math
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.callbacks.parts import join_manifest, written_parts
 from wrp.callbacks.writer import LabelWriter
-from wrp.data.datamodule import VideoDataModule
-from wrp.data.items import IntervalItems, WindowItems
-from wrp.errors import DataError, WrpError
+from wrp.data.clips import ClipIndex
+from wrp.data.items import WindowItems
+from wrp.data.propagation import PropagationData
+from wrp.data.segmentation import SegmentationData
 from wrp.flow.cache import FlowCache
-from wrp.modules.loading import load_module, read_checkpoint
-from wrp.modules.segmentation import SegmentationModule
-from wrp.opening import read_json
+from wrp.loading import load_module
+from wrp.manifest import join_manifest
 from wrp.outputs import TEMPORARY
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.config import Settings
+from wrp.pipeline.stage import Stage
 from wrp.pipeline.students import student_path, train_student
 from wrp.pipeline.training import (
     find_weights,
@@ -29,124 +29,110 @@ from wrp.pipeline.training import (
     train_refiner,
     train_teacher,
 )
+from wrp.propagation.methods import make_methods
+from wrp.propagation.methods.base import Needs
 from wrp.propagation.module import PropagationModule
+from wrp.segmentation.module import SegmentationModule
 from wrp.writing import write_json
 
 logger = logging.getLogger("wrp")
 
 
-class Stopwatch:
-    """Seconds of each step, kept in a file so that a resumed run knows those of the steps it skips."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.seconds: dict[str, float] = {}
-        self._read()
-
-    def _read(self) -> None:
-        if self.path.is_file():
-            try:
-                self.seconds = read_json(self.path, "the times of the steps so far are lost")
-            except DataError as error:
-                logger.warning("%s", error)
-
-    def add(self, step: str, seconds: float) -> None:
-        """Add to the time of a step, by whichever job."""
-        self._read()
-        self.seconds[step] = round(self.seconds.get(step, 0.0) + seconds, 2)
-        write_json(self.path, self.seconds)
+def needs(settings: Settings) -> Needs:
+    """What the methods of a run, and its student, need; WrpError if there is no such method."""
+    methods = [method.needs for method in make_methods(settings.methods).values()]
+    teacher = settings.student == "cisc-r" or any(method.teacher for method in methods)
+    return Needs(teacher=teacher, refiner=any(method.refiner for method in methods))
 
 
-def networks(
-    settings: Settings, data: VideoDataModule, flow: FlowCache, watch: Stopwatch, out: Path
-) -> tuple[str | None, str | None]:
-    """Checkpoints of the networks that the methods need, trained if they are not there."""
-    teacher = refiner = None
-    if settings.needs_teacher:
-        teacher = settings.teacher or str(out / "teacher.ckpt")
-        if settings.teacher is None and not _is_trained(Path(teacher)):
-            started = time.perf_counter()
-            weights, problem = find_weights(settings)
-            if problem is not None:
-                logger.warning(
-                    "The teacher starts from scratch, ImageNet weights cannot be downloaded (%s); --weights none "
-                    "does not ask for them",
-                    problem,
-                )
-            write_json(out / "weights.json", {"encoder": weights})
-            propagated = label_by_motion(data, flow, out / TEMPORARY / "motion") if settings.teacher_share else None
-            logger.info("Training the teacher on %d labelled frames", len(data.training_frames()))
-            train_teacher(settings, data, weights, propagated, Path(teacher))
-            watch.add("teacher", time.perf_counter() - started)
-    if settings.needs_refiner:
-        refiner = settings.refiner or str(out / "refiner.ckpt")
-        if settings.refiner is None and not _is_trained(Path(refiner)):
-            started = time.perf_counter()
-            assert teacher is not None
-            folds = fold_teachers(settings, data, out)
-            windows = WindowItems(data.index.clips, data.label_map)
-            logger.info("Training the refiner on %d labelled frames", len(windows))
-            train_refiner(settings, data, Path(teacher), folds, flow, Path(refiner))
-            watch.add("refiner", time.perf_counter() - started)
-    return teacher, refiner
+def network_paths(settings: Settings) -> dict[str, Path]:
+    """The checkpoints of the networks that the methods need, given or to be trained."""
+    needed, out = needs(settings), Path(settings.out)
+    return {
+        name: Path(given) if given is not None else out / f"{name}.ckpt"
+        for name, given in (("teacher", settings.teacher), ("refiner", settings.refiner))
+        if getattr(needed, name)
+    }
 
 
-def _is_trained(path: Path) -> bool:
-    """Whether a network of this run is there; one that is damaged stops the run, as what came of it would be lost."""
-    if not path.is_file():
-        return False
-    try:
-        read_checkpoint(path, mmap=True)
-    except WrpError as error:
-        raise WrpError(f"{error}; put a copy in its place, or delete it to have it trained anew") from error
-    return True
+def network_stages(settings: Settings, index: ClipIndex, flow: FlowCache) -> list[Stage]:
+    """The trainings of the networks that the methods need and that were not given."""
+    out, paths, stages = Path(settings.out), network_paths(settings), list[Stage]()
+    if "teacher" in paths and settings.teacher is None:
+        what = f"Training the teacher on {len(index.training_frames)} labelled frames"
+        stages.append(Stage("teacher", (), (paths["teacher"],), lambda: _teacher(settings, index, flow, what)))
+    if "refiner" in paths and settings.refiner is None:
+        folds = settings.train_teacher.folds
+        of_folds = [out / f"teacher-{number}-of-{folds}.ckpt" for number in range(1, folds + 1)]
+        for number, path in enumerate(of_folds, 1):
+            what = f"Training a teacher for the labels of fold {number} of {folds}"
+            train = partial(_fold, settings, index, path, f"{number}/{folds}")
+            stages.append(Stage(f"teacher of fold {number}", (), (path,), train, what))
+        inputs = (paths["teacher"], *of_folds)
+        stages.append(
+            Stage(
+                "refiner",
+                inputs,
+                (paths["refiner"],),
+                lambda: train_refiner(settings, index, paths["teacher"], of_folds, flow, paths["refiner"]),
+                f"Training the refiner on {len(WindowItems(index.clips, index.label_map))} labelled frames",
+            )
+        )
+    return stages
 
 
-def fold_teachers(settings: Settings, data: VideoDataModule, out: Path) -> list[Path]:
-    """Teachers that have each seen all labels but a share, trained where they are not there."""
-    folds = settings.teacher_folds
-    paths = [out / f"teacher-{number}-of-{folds}.ckpt" for number in range(1, folds + 1)]
-    # Asked for once: where they cannot be had, that takes ten seconds.
-    weights = None if all(path.is_file() for path in paths) else find_weights(settings)[0]
-    for number, path in enumerate(paths):
-        if not _is_trained(path):
-            data.leave_out = (number, folds)
-            logger.info("Training a teacher for the labels of fold %d of %d", number + 1, folds)
-            train_teacher(settings, data, weights, None, path)
-    data.leave_out = None
-    return paths
+def _teacher(settings: Settings, index: ClipIndex, flow: FlowCache, what: str) -> None:
+    out = Path(settings.out)
+    weights, problem = find_weights(settings)
+    if problem is not None:
+        logger.warning(
+            "The teacher starts from scratch, ImageNet weights cannot be downloaded (%s); --weights none does not ask "
+            "for them",
+            problem,
+        )
+    write_json(out / "weights.json", {"encoder": weights})
+    motion = out / TEMPORARY / "motion"
+    propagated = label_by_motion(index, flow, motion) if settings.train_teacher.share else None
+    logger.info("%s", what)
+    train_teacher(settings, index, weights, propagated, network_paths(settings)["teacher"])
 
 
-def label_by_motion(data: VideoDataModule, flow: FlowCache, out: Path) -> Path | None:
+def _fold(settings: Settings, index: ClipIndex, path: Path, fold: str) -> None:
+    train_teacher(settings, index, find_weights(settings)[0], None, path, leave_out=fold)
+
+
+def label_by_motion(index: ClipIndex, flow: FlowCache, out: Path) -> Path | None:
     """Label the clips by motion alone, for the teacher to learn from; None where every frame has a label."""
-    if all(len(clip.anchors) == len(clip.frames) for clip in data.index.clips):
+    if all(len(clip.anchors) == len(clip.frames) for clip in index.clips):
         return None
-    data.serve, data.done, shard = "intervals", written_parts(out), data.shard
-    data.shard = (0, 1)
-    if len(IntervalItems(data.index.clips, data.label_map, done=data.done)):
+    data = PropagationData.over(index, done=str(out))
+    if len(data.intervals()):
         logger.info("Labelling frames by motion for the teacher to learn from")
         with quiet_lightning():
             trainer = pl.Trainer(**plain_trainer(LabelWriter(str(out))))
             trainer.predict(PropagationModule(data.num_classes, flow=flow), data, return_predictions=False)
     join_manifest(out)
-    data.done, data.shard = frozenset(), shard
     return out
 
 
-def student(settings: Settings, data: VideoDataModule, watch: Stopwatch, out: Path) -> dict[str, Any]:
-    """Train the student where it is not there, and score it on hidden frames where there are any, by itself."""
-    path = student_path(settings)
-    if not _is_trained(path):
-        started = time.perf_counter()
-        weights, _ = find_weights(settings)
-        logger.info("Training the student on all frames")
-        train_student(settings, data, weights, out)
-        watch.add("student", time.perf_counter() - started)
-    if not any(clip.hidden for clip in data.index.clips):
+def student_stages(settings: Settings, index: ClipIndex) -> list[Stage]:
+    """The training of the student, if there is to be one."""
+    if settings.student is None:
+        return []
+
+    def train() -> None:
+        train_student(settings, index, find_weights(settings)[0], Path(settings.out))
+
+    return [Stage("student", (), (student_path(settings),), train, "Training the student on all frames")]
+
+
+def score_student(settings: Settings, index: ClipIndex) -> dict[str, Any]:
+    """Scores of the student by itself, on hidden frames where there are any."""
+    if settings.student is None or not any(clip.hidden for clip in index.clips):
         return {}
-    data.serve = "frames"
+    data, module = SegmentationData.over(index, workers=settings.run.workers), student_path(settings)
     with quiet_lightning():
-        [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, path), data, verbose=False)
+        [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, module), data, verbose=False)
     # Neither is a number where no hidden label has a class.
     found = {key: scale * scores.get(f"test/{key}", math.nan) for key, scale in (("miou", 100), ("ece", 1))}
     return {"student": {key: None if math.isnan(value) else round(value, 6) for key, value in found.items()}}

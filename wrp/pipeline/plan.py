@@ -10,18 +10,19 @@ from pathlib import Path
 
 import torch
 
-from wrp.callbacks.parts import written_parts
-from wrp.data.clips import intervals
-from wrp.data.datamodule import WINDOW_DRAWS, VideoDataModule
+from wrp.data.clips import ClipIndex, intervals
 from wrp.data.items import WindowItems
 from wrp.data.reading import read_image
+from wrp.data.refinement import LEAST_DRAWS
 from wrp.flow.dis import DIS
+from wrp.manifest import written_parts
 from wrp.models.refiner import CUES, Refiner, RefinerInput, refined
-from wrp.modules.refinement import semantic_probabilities
-from wrp.modules.segmentation import load_segmenter
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.config import Settings
+from wrp.pipeline.networks import needs
 from wrp.pipeline.students import student_path
 from wrp.pipeline.training import make_segmenter
+from wrp.refinement.module import semantic_probabilities
+from wrp.segmentation.module import load_segmenter
 from wrp.types import Clip
 
 # Steps that are timed; the first one, which makes what the others find made, is not.
@@ -43,26 +44,26 @@ class Step:
     work: dict[str, float]
 
 
-def plan(settings: Settings, data: VideoDataModule) -> list[Step]:
+def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     """The steps of a run; those that are done already, or not needed as a network is given, have no work left."""
-    out, clips = Path(settings.out), data.index.clips
+    out, clips = Path(settings.out), index.clips
     pairs = sum(len(clip.frames) - 1 for clip in clips)
-    labelled = len(data.training_frames())
+    labelled = len(index.training_frames)
     steps = [Step("flow", f"DIS between {pairs} pairs of neighbours", {"flow": 2.0 * pairs})]
     refiner = settings.refiner or _done(out / "refiner.ckpt")
-    if settings.needs_teacher:
+    if needs(settings).teacher:
         steps.append(_network("teacher", settings, labelled, settings.teacher or _done(out / "teacher.ckpt")))
-    if settings.needs_refiner:
-        for fold in range(settings.teacher_folds if refiner is None else 0):
+    if needs(settings).refiner:
+        for fold in range(settings.train_teacher.folds if refiner is None else 0):
             steps.append(_network(f"teacher of fold {fold + 1}", settings, labelled, None))
-        steps.append(_refiner(settings, data, refiner))
+        steps.append(_refiner(settings, index, refiner))
     done = written_parts(out)
     left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
     targets = sum(i.stop - i.start for i in left)
     # Direct flow to each anchor, and a look by each network.
     work = {"flow": float(sum(len(i.anchors) * (i.stop - i.start) for i in left))}
-    work |= {"teacher": float(targets)} if settings.needs_teacher else {}
-    work |= {"refine": float(targets)} if settings.needs_refiner else {}
+    work |= {"teacher": float(targets)} if needs(settings).teacher else {}
+    work |= {"refine": float(targets)} if needs(settings).refiner else {}
     methods = ", ".join(settings.methods)
     steps.append(Step("propagate", f"{targets} frames in {len(left)} intervals, by {methods}", work))
     if settings.student is not None:
@@ -79,21 +80,23 @@ def _done(path: Path) -> str | None:
 def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
     if there is not None:
         return Step(name, there, {})
-    shape = "×".join(map(str, settings.teacher_crop))
-    what = f"{settings.teacher_steps} steps of {settings.teacher_batch} crops of {shape} from {frames} frames"
-    return Step(name, what, {"teacher_step": float(settings.teacher_steps)})
+    shape = "×".join(map(str, settings.train_teacher.crop))
+    what = (
+        f"{settings.train_teacher.steps} steps of {settings.train_teacher.batch} crops of {shape} from {frames} frames"
+    )
+    return Step(name, what, {"teacher_step": float(settings.train_teacher.steps)})
 
 
-def _refiner(settings: Settings, data: VideoDataModule, there: str | None) -> Step:
+def _refiner(settings: Settings, index: ClipIndex, there: str | None) -> Step:
     if there is not None:
         return Step("refiner", there, {})
-    windows = WindowItems(data.index.clips, data.label_map)
+    windows = WindowItems(index.clips, index.label_map)
     spans = [windows.span(clip, target) for clip, target in windows.windows]
-    walked = min(1.0, max(1, settings.refiner_steps // WINDOW_DRAWS) / max(1, len(spans)))
+    walked = min(1.0, max(1, settings.train_refiner.steps // LEAST_DRAWS) / max(1, len(spans)))
     # Direct flow from a labelled frame to each frame of its window, and back.
     flows = 2 * walked * sum(last - first for first, last in spans)
-    what = f"{settings.refiner_steps} steps on {len(windows)} labelled frames and the flow around them"
-    return Step("refiner", what, {"refiner_step": float(settings.refiner_steps), "flow": flows})
+    what = f"{settings.train_refiner.steps} steps on {len(windows)} labelled frames and the flow around them"
+    return Step("refiner", what, {"refiner_step": float(settings.train_refiner.steps), "flow": flows})
 
 
 class Costs:
@@ -101,14 +104,14 @@ class Costs:
 
     Args:
         settings: Those of the run.
-        data: Its data; sizes and frames are those of the first clip.
+        index: Its data; sizes and frames are those of the first clip.
     """
 
-    def __init__(self, settings: Settings, data: VideoDataModule) -> None:
+    def __init__(self, settings: Settings, index: ClipIndex) -> None:
         self.settings = settings
-        self.num_classes = data.num_classes
+        self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        clip: Clip = data.index.clips[0]
+        clip: Clip = index.clips[0]
         frames = [read_image(frame.image) for frame in clip.frames[: DIS().pairs_per_call + 1]]
         self.frames = torch.stack(frames).to(self.device)
         self._known: dict[str, float] = {}
@@ -130,7 +133,7 @@ class Costs:
     def _teacher_step(self) -> float:
         settings = self.settings
         module = make_segmenter(settings, self.num_classes, None).to(self.device)
-        size = settings.teacher_batch, *settings.teacher_crop
+        size = settings.train_teacher.batch, *settings.train_teacher.crop
         images = torch.rand(size[0], 3, *size[1:], device=self.device)
         return _time(lambda: module(images).mean().backward())
 
@@ -142,7 +145,7 @@ class Costs:
 
     def _refiner_step(self) -> float:
         refiner = Refiner(self.num_classes).to(self.device)
-        inputs = self._refiner_input(self.settings.refiner_batch, self.settings.refiner_crop)
+        inputs = self._refiner_input(self.settings.train_refiner.batch, self.settings.train_refiner.crop)
         return _time(lambda: refiner(inputs).mean().backward())
 
     def _refine(self) -> float:
@@ -174,17 +177,17 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def describe(settings: Settings, data: VideoDataModule, steps: list[Step], costs: Costs | None = None) -> str:
+def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Costs | None = None) -> str:
     """What is there and what will be done, one line each; with costs, how long each step takes."""
-    clips = data.index.clips
+    clips = index.clips
     frames, anchors = sum(len(clip.frames) for clip in clips), sum(len(clip.anchors) for clip in clips)
     longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     lines = [
-        f"{settings.root} ({data.index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
+        f"{settings.root} ({index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
         f"{anchors} of them labelled, "
-        f"intervals of up to {longest} frames, {data.num_classes} classes",
-        f"device: {device}; seed {settings.seed}",
+        f"intervals of up to {longest} frames, {index.label_map.num_classes} classes",
+        f"device: {device}; seed {settings.run.seed}",
     ]
     seconds = [costs.seconds(step) if costs is not None else None for step in steps]
     lines += [

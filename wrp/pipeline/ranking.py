@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from wrp.data.clips import ClipIndex
-from wrp.data.propagated import RELIABLE, read_manifest
+from wrp.data.propagated import RELIABLE
 from wrp.data.reading import read_image, read_label
 from wrp.errors import DataError
-from wrp.modules.segmentation import SegmentationModule, load_segmenter
+from wrp.manifest import read_manifest
 from wrp.ops.labels import decide
 from wrp.progress import progress
+from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.selftraining.st_plus_plus import split_reliable_by_clip, stability, video_reliability
 from wrp.types import Frame
 from wrp.writing import write_json, write_text
@@ -43,10 +44,10 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
     frames = {(clip.name, frame.stem): frame for clip in index.clips for frame in clip.frames}
     scores = {}
     for entry in progress(read_manifest(out), desc="Ranking", unit="frame"):
-        key = (entry["clip"], entry["frame"])
-        if key in frames and entry["anchors"] and entry["index"] not in entry["anchors"]:
+        key = (entry.clip, entry.frame)
+        if key in frames and entry.anchors and not entry.is_given:
             predictions = [predict(module, frames[key]) for module in modules]
-            propagated = read_label(out / entry["label"], index.label_map.written)
+            propagated = read_label(out / entry.label, index.label_map.written)
             steadiness = stability(predictions, num_classes)
             scores[key] = video_reliability(steadiness, predictions[-1], propagated, num_classes)
     if not scores:

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from wrp.data.clips import ClipIndex
-from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_image, read_label
 from wrp.errors import DataError, WrpError
+from wrp.manifest import read_manifest
 from wrp.models.segmenter import with_features
-from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.ops.consistency import to_unit
 from wrp.progress import progress
+from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.selftraining.cisc_r import classes_shown, image_reliability, masked_pool, rectify_by_anchor
 from wrp.types import Clip
 from wrp.writing import write_image, write_json
@@ -54,20 +54,20 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
     prototypes: dict[tuple[str, int], dict[int, Tensor]] = {}
     drift: dict[int, list[float]] = defaultdict(list)
     for entry in progress(read_manifest(out), desc="Rectifying", unit="frame"):
-        clip = clips.get(entry["clip"])
-        if clip is None or not entry["anchors"] or entry["index"] in entry["anchors"]:
+        clip = clips.get(entry.clip)
+        if clip is None or not entry.anchors or entry.is_given:
             continue
-        anchor = min(entry["anchors"], key=lambda a: abs(a - entry["index"]))
+        anchor = min(entry.anchors, key=lambda a: abs(a - entry.index))
         key = (clip.name, anchor)
         if key not in prototypes:
             prototypes[key] = _prototypes(module, clip, anchor, index)
-        features = _features(module, clip, entry["index"])
-        labels = read_label(out / entry["label"], index.label_map.written)
+        features = _features(module, clip, entry.index)
+        labels = read_label(out / entry.label, index.label_map.written)
         weights = rectify_by_anchor(labels, features, prototypes[key])
         picture = Image.fromarray((weights.numpy() * 255).round().astype(np.uint8))
-        write_image(out / WEIGHTS / Path(entry["label"]).relative_to("labels"), picture)
+        write_image(out / WEIGHTS / Path(entry.label).relative_to("labels"), picture)
         anchors = _anchor_matrix(prototypes[key], index.label_map.num_classes)
-        drift[abs(anchor - entry["index"])].append(image_reliability(features, labels, anchors))
+        drift[abs(anchor - entry.index)].append(image_reliability(features, labels, anchors))
     if not drift:
         raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
     # A frame none of whose classes the anchor shows tells nothing of the drift.

@@ -14,6 +14,7 @@ from wrp.data.reading import read_image, read_label
 from wrp.errors import WrpError
 from wrp.metrics.propagation import REGIONS, TRIMAP
 from wrp.opening import read_json
+from wrp.pipeline.config import flat
 from wrp.pipeline.scoring import prediction_path
 from wrp.types import Clip
 from wrp.writing import write_image, write_text
@@ -110,7 +111,7 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
         position = pictured_frame(clip)
         write_image(out / picture, draw_panel(index, clip, position, methods, out))
         parts += [f"### {clip.name}, frame {clip.frames[position].stem}", f"![{clip.name}]({picture})"]
-    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in metrics["settings"].items())]
+    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in flat(metrics["settings"]))]
     parts += ["## Seconds", FLOW_IS_PART, *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
     write_text(out / "report.md", "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n")
 

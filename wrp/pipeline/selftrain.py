@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,19 @@ import torch
 from wrp.data.classes import require_classes
 from wrp.data.datasets import find_folder
 from wrp.data.reading import read_label
-from wrp.data.semi import SemiDataModule, label_map_of
+from wrp.data.semisupervised import SemiSupervisedData, label_map_of
 from wrp.errors import DataError, WrpError
 from wrp.locking import locked
-from wrp.modules.segmentation import SegmentationModule, load_segmenter
 from wrp.opening import read_json
-from wrp.ops.tiling import Views
+from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs
 from wrp.outputs import SELFTRAIN, check_output, claim
+from wrp.pipeline.config import SLIM_FPN
 from wrp.pipeline.ranking import predict
-from wrp.pipeline.settings import SLIM_FPN, recorded
+from wrp.pipeline.settings import recorded
+from wrp.pipeline.stage import Runner, Stage
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.progress import progress
+from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.types import Frame
 from wrp.writing import make_folder, write_json, write_label
 
@@ -37,46 +39,47 @@ SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Files with the names of images.
+
+    Attributes:
+        labelled: Those whose labels are learned from.
+        unlabelled: Those whose labels are not looked at.
+        val: Those that are scored.
+    """
+
+    labelled: str
+    unlabelled: str
+    val: str
+
+
+@dataclass(frozen=True)
 class SelfTraining:
     """What a run of a semi-supervised system is asked to do.
 
     Attributes:
         system: A name in :data:`SYSTEM_NAMES`.
         root: The data set's folder.
-        labelled: List of the labelled images.
-        unlabelled: List of the others.
-        val: List of the images to score on.
+        lists: Which images have labels, which have none, and which are scored.
         out: Where everything is written.
-        layout: See :class:`~wrp.data.semi.SemiDataModule`.
+        layout: See :class:`~wrp.data.semisupervised.SemiSupervisedData`.
         supervised: Checkpoint of the first stage's network to use instead of training it.
         steps: Training steps of each stage.
-        crop_size: Height and width of its crops in pixels.
-        batch_size: Labelled crops per step, and unlabelled ones.
-        architecture: The network's architecture.
-        encoder: The network's encoder.
-        weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
-        options: Further arguments of the architecture.
-        scale: Working resolution.
+        sampling: How labelled crops are drawn, and as many unlabelled ones.
+        network: The network.
         lr: Learning rate at the start.
         seed: Seed of everything that is random.
     """
 
     system: str
     root: str
-    labelled: str
-    unlabelled: str
-    val: str
+    lists: Lists
     out: str
     layout: str = "folder"
     supervised: str | None = None
     steps: int = 2000
-    crop_size: tuple[int, int] = (192, 288)
-    batch_size: int = 4
-    architecture: str = "FPN"
-    encoder: str = "tu-regnetx_002"
-    weights: str | None = None
-    options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
-    scale: float = 1.0
+    sampling: SamplingArgs = SamplingArgs((192, 288), 4)
+    network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
     lr: float = 5e-3
     seed: int = 0
 
@@ -86,13 +89,8 @@ class SelfTraining:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
         if self.steps < 3:
             raise WrpError(f"--steps must be at least 3, got {self.steps}")
-        if self.batch_size < 1 or min(self.crop_size) < 1:
-            raise WrpError(
-                "--batch-size and both sides of --crop-size must be at least 1, got "
-                f"{self.batch_size} and {' '.join(map(str, self.crop_size))}"
-            )
-        if self.lr <= 0 or self.scale <= 0:
-            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.scale}")
+        if self.lr <= 0 or self.network.scale <= 0:
+            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
 
 
 class Run:
@@ -114,12 +112,11 @@ class Run:
         """Refuse lists that no system can learn from."""
         for option, found in (("labelled", self.labelled), ("unlabelled", self.unlabelled)):
             if not found:
-                raise WrpError(f"{getattr(self.settings, option)} names no images; pass a list with at least one")
+                raise WrpError(f"{getattr(self.settings.lists, option)} names no images; pass a list with at least one")
         require_classes(self.labelled, self.label_map)
         if both := {frame.stem for frame in self.labelled} & {frame.stem for frame in self.unlabelled}:
-            raise WrpError(
-                f"{min(both)} is in both {self.settings.labelled} and {self.settings.unlabelled}; leave it out of one"
-            )
+            lists = self.settings.lists
+            raise WrpError(f"{min(both)} is in both {lists.labelled} and {lists.unlabelled}; leave it out of one")
 
     def _check_first(self, network: Path) -> None:
         """Refuse a network of another run that does not fit, before anything is done."""
@@ -147,62 +144,86 @@ class Run:
             )
         write_json(path, mine)
 
-    def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiDataModule:
+    def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiSupervisedData:
         """The data of a stage: labelled images alone, or with those that have a pseudo-label in a folder."""
         s = self.settings
-        return SemiDataModule(
+        return SemiSupervisedData(
             self.label_map.num_classes,
             s.root,
-            s.labelled,
-            None if alone else str(names or s.unlabelled),
-            s.val,
+            s.lists.labelled,
+            None if alone else str(names or s.lists.unlabelled),
+            s.lists.val,
             s.layout,
             str(pseudo) if pseudo is not None else None,
-            s.crop_size,
-            batch_size=s.batch_size,
-            epoch_length=s.steps * s.batch_size,
-            seed=s.seed,
+            replace(s.sampling, epoch_length=s.steps * s.sampling.batch_size, seed=s.seed),
         )
 
-    def train(
-        self, stage: str, kind: type[SegmentationModule], data: SemiDataModule, thirds: bool = False, **changes: Any
-    ) -> Path:
-        """Train a fresh network and save it; with ``thirds``, also as it was after one and two thirds."""
-        path = self.out / f"{stage}.ckpt"
-        if path.is_file():
-            logger.info("%s is done", stage)
-            return path
+    def path(self, stage: str) -> Path:
+        """Where the network of a stage is kept."""
+        return self.out / f"{stage}.ckpt"
+
+    def training(
+        self,
+        stage: str,
+        kind: type[SegmentationModule],
+        data: Callable[[], SemiSupervisedData],
+        inputs: Sequence[Path] = (),
+        draw: Callable[[], Any] | None = None,
+        thirds: bool = False,
+        **changes: Any,
+    ) -> Stage:
+        """The training of a fresh network, with ``thirds`` also kept as it was after one and two thirds.
+
+        Args:
+            stage: Name of the stage.
+            kind: Class of the module.
+            data: Makes its data.
+            inputs: Networks of earlier stages that it depends on.
+            draw: Makes what draws its queries; each stage draws anew, whatever was done before.
+            thirds: Whether to keep the thirds.
+            changes: Further arguments of the class.
+        """
         s = self.settings
-        logger.info("Training %s", stage)
-        pl.seed_everything(s.seed, verbose=False)
-        queries = changes.pop("draw", None)
-        # By name, as Lightning finds the arguments of subclasses to save them.
-        module = kind(
-            num_classes=self.label_map.num_classes,
-            architecture=s.architecture,
-            encoder=s.encoder,
-            weights=s.weights,
-            scale=s.scale,
-            options=s.options,
-            lr=s.lr,
-            **changes,
-        )
-        if queries is not None:
-            module.draw = queries()  # each stage draws anew, whatever was done before
-        fit(module, data, s.steps, path, thirds)
-        return path
 
-    def label(self, stage: str, network: Path, frames: list[Frame], views: Views | None = None) -> Path:
-        """Write the predictions of a network as pseudo-labels, those that are not there yet."""
-        folder = self.out / "pseudo" / stage
-        make_folder(folder)
-        left = [frame for frame in frames if not self._is_labelled(folder / f"{frame.stem}.png")]
-        if left:
-            module = self.load(network)
-            module.views = views or Views()
-            for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
-                write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
-        return folder
+        def run() -> None:
+            pl.seed_everything(s.seed, verbose=False)
+            # By name, as Lightning finds the arguments of subclasses to save them.
+            module = kind(
+                num_classes=self.label_map.num_classes,
+                network=s.network,
+                optimizer=OptimizerArgs(lr=s.lr),
+                **changes,
+            )
+            if draw is not None:
+                module.draw = draw()
+            fit(module, data(), s.steps, self.path(stage), thirds)
+
+        return Stage(stage, tuple(inputs), (self.path(stage),), run, f"Training {stage}")
+
+    def folder(self, stage: str) -> Path:
+        """Where the pseudo-labels of a stage are written."""
+        return self.out / "pseudo" / stage
+
+    def labelling(
+        self,
+        stage: str,
+        network: Path,
+        frames: Callable[[], list[Frame]],
+        inference: InferenceArgs | None = None,
+    ) -> Stage:
+        """The predictions of a network as pseudo-labels, those that are not there yet."""
+
+        def run() -> None:
+            folder = self.folder(stage)
+            make_folder(folder)
+            left = [frame for frame in frames() if not self._is_labelled(folder / f"{frame.stem}.png")]
+            if left:
+                module = self.load(network)
+                module.inference = inference or InferenceArgs()
+                for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
+                    write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
+
+        return Stage(f"labels for {stage} by {network.stem}", (), (), run)
 
     def _is_labelled(self, path: Path) -> bool:
         """Whether a pseudo-label is there and can be read."""
@@ -220,18 +241,27 @@ class Run:
         module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
         return module.to(self.device)
 
-    def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> Path:
+    @property
+    def first(self) -> Path:
         """The network trained on labelled images alone, or the one that was given."""
-        if self.settings.supervised is not None:
-            return Path(self.settings.supervised)
-        return self.train("supervised", kind, self.data(alone=True), thirds=self.settings.system == "st++")
+        given = self.settings.supervised
+        return Path(given) if given is not None else self.path("supervised")
 
-    def scores(self, name: str, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> list[Stage]:
+        """The training on labelled images alone, unless its network was given."""
+        if self.settings.supervised is not None:
+            return []
+        thirds = self.settings.system == "st++"
+        return [self.training("supervised", kind, lambda: self.data(alone=True), thirds=thirds)]
+
+    def scoring(self, name: str, network: Path, compute: Callable[[], dict[str, float]]) -> Stage:
         """Scores of images, computed once and kept as a list that is ranked."""
         path = self.out / f"{name}.json"
-        if not path.is_file():
-            write_json(path, compute())
-        return read_json(path, "delete it, to have it made again")
+        return Stage(name, (network,), (path,), lambda: write_json(path, compute()))
+
+    def scores(self, name: str) -> dict[str, float]:
+        """The scores that a stage has computed."""
+        return read_json(self.out / f"{name}.json", "delete it, to have it made again")
 
     def test(self, network: Path) -> dict[str, float]:
         """Scores of the last network on the images for validation."""
@@ -254,7 +284,9 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
     run = Run(settings)
     with locked(claim(run.out, SELFTRAIN)):
         run.claim()
-        network = SYSTEMS[settings.system](run)
+        stages = SYSTEMS[settings.system](run)
+        Runner(run.out).run(stages)
+        network = stages[-1].outputs[0] if stages else run.first
         metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
         write_json(run.out / "metrics.json", metrics)
     return metrics

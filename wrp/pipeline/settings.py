@@ -1,176 +1,252 @@
-"""What an autolabel run is asked to do."""
+"""The settings of a run: read from flags and files, and kept beside what was made with them."""
 
 from __future__ import annotations
 
 import json
+import re
+from argparse import SUPPRESS
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from wrp.data.datasets import find_folder
-from wrp.errors import WrpError
+from jsonargparse import ArgumentParser
+
+from wrp.errors import WrpError, in_short
 from wrp.opening import parse_yaml, read_json
-from wrp.propagation.methods import make_methods
+from wrp.pipeline.config import SHORT, Settings, flat
 from wrp.writing import MARKER, checksum, make_folder, names_in, write_json
 
-# Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
-SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
-STUDENTS = ("plain", "cisc-r", "three-stage", "st++")
-METHODS = ("motion", "semantic", "inpaint", "refine")
+# What a run adds to its settings in settings.json.
+ADDED = ("labels", "networks", "frames")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of an autolabel run; those of the trainings are for two CPU cores, see experiments/README.md.
+def make_parser() -> ArgumentParser:
+    """The command line of a run: its settings, and the short flags of some of them."""
+    parser = ArgumentParser(
+        prog="wrp autolabel",
+        usage="wrp autolabel ROOT --out DIR [options]",
+        description="Label every frame: train a teacher and a refiner on the labelled frames, propagate their labels, "
+        "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
+        exit_on_error=False,
+        print_config=None,
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="settings by name, in YAML or JSON, such as settings.json of another run; flags win",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
+    )
+    parser.add_class_arguments(Settings)
+    known = _known(parser)
+    for action in parser._actions:  # argparse has no other way to show both names
+        if action.dest in known:
+            short = [f"--{flag}" for flag, setting in SHORT.items() if setting == action.dest]
+            action.option_strings = [*short, f"--{action.dest}"]
+            action.help = _ROLE.sub(r"\1", str(action.help)).replace("``", "")
+        elif any(name.startswith(f"{action.dest}.") for name in known):
+            action.help = SUPPRESS  # a group, whose settings are given one by one
+    return parser
 
-    Attributes:
-        root: Root of a data set or of a folder in the package's layout.
-        out: Where everything is written.
-        layout: ``auto`` or the name of a layout.
-        split: Split of the data set; None: the layout's default.
-        clips: Names of the clips; None: all.
-        label_every: Hide all labels but every K-th, for evaluation.
-        label_offset: Number of the first label that is kept.
-        anchors: File with the labels that are kept, lines ``<clip>/<frame>``, instead of every K-th.
-        methods: Propagation methods; the last one is the result.
-        teacher: Checkpoint to use instead of training one.
-        refiner: Checkpoint to use instead of training one.
-        weights: ``auto``: ImageNet encoder weights if they can be had, else from scratch; ``none`` or a name otherwise.
-        architecture: The teacher's architecture.
-        encoder: The teacher's encoder.
-        teacher_options: Further arguments of the architecture.
-        teacher_scale: The teacher's working resolution.
-        teacher_losses: Weight of each loss in its training.
-        teacher_share: Share of its crops that come from the clips' frames, labelled by motion alone. It makes the
-            teacher better and the refiner worse: the teacher's errors are then those of motion.
-        teacher_confidence: Pixels of those frames that are less confident do not count.
-        teacher_lr: The teacher's learning rate at the start.
-        teacher_steps: Training steps of the teacher.
-        teacher_crop: Height and width of its crops in pixels.
-        teacher_batch: Crops per step.
-        teacher_folds: Further teachers, each without a share of the labels, for the refiner to learn from; 0: none.
-        refiner_steps: Training steps of the refiner.
-        refiner_crop: Height and width of its crops in pixels.
-        refiner_batch: Crops per step.
-        student: How a network like the teacher is to learn from all frames in the end: ``plain``, ``cisc-r``,
-            ``three-stage`` or ``st++``; None: no such network.
-        on_error: What a clip with a broken file does: ``stop`` the run before it begins, or ``skip``: it is left out.
-        flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
-        seed: Seed of everything that is random.
-        workers: Loader processes.
+
+# A name in a docstring, as the documentation links it.
+_ROLE = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`")
+
+
+def _known(parser: ArgumentParser) -> dict[str, Any]:
+    """The settings by name, those of groups with dots, and their types."""
+    types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+    return {name: kind for name, kind in types.items() if kind is not None}
+
+
+def parse_arguments(args: Sequence[str]) -> tuple[Settings, bool]:
+    """Settings from the arguments of the command, and whether it is a dry run.
+
+    Raises:
+        WrpError: If a file cannot be read, or a setting is missing, unknown or of another kind.
     """
+    parser = make_parser()
+    if {"-h", "--help"} & set(args):
+        parser.parse_args(["--help"])
+    flags, config, dry = _take_apart(args, _known(parser))
+    content = _read_config(config) if config is not None else {}
+    return _parse(parser, content, flags, f"--config {config}: " if config is not None else ""), dry
 
-    root: str
-    out: str
-    layout: str = "auto"
-    split: str | None = None
-    clips: tuple[str, ...] | None = None
-    label_every: int | None = None
-    label_offset: int = 0
-    anchors: str | None = None
-    methods: tuple[str, ...] = METHODS
-    teacher: str | None = None
-    refiner: str | None = None
-    weights: str = "auto"
-    architecture: str = "FPN"
-    encoder: str = "tu-regnetx_002"
-    teacher_options: dict[str, Any] = field(default_factory=lambda: dict(SLIM_FPN))
-    teacher_scale: float = 0.5
-    teacher_losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    teacher_share: float = 0.0
-    teacher_confidence: float = 0.7
-    teacher_lr: float = 5e-3
-    teacher_steps: int = 2000
-    teacher_crop: tuple[int, int] = (256, 448)
-    teacher_batch: int = 8
-    teacher_folds: int = 0
-    refiner_steps: int = 1200
-    refiner_crop: tuple[int, int] = (192, 256)
-    refiner_batch: int = 6
-    student: str | None = None
-    on_error: str = "stop"
-    flow_cache: str | None = None
-    min_confidence: float = 0.0
-    shard: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    workers: int = 0
 
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work before anything is done."""
-        make_methods(list(self.methods))
-        for name in ("teacher_steps", "refiner_steps", "teacher_batch", "refiner_batch"):
-            if getattr(self, name) < 1:
-                raise WrpError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name in ("min_confidence", "teacher_share", "teacher_confidence"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise WrpError(f"--{name.replace('_', '-')} must be in 0 … 1, got {getattr(self, name)}")
-        if self.teacher_folds < 0 or self.teacher_folds == 1:
-            raise WrpError(f"--teacher-folds must be 0 or at least 2, got {self.teacher_folds}")
-        if self.student not in (None, *STUDENTS):
-            raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
-        if self.student == "st++" and self.teacher_steps < 3:
-            raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {self.teacher_steps}")
-        if self.student == "three-stage" and self.teacher_batch < 2:
-            raise WrpError(f"--student three-stage needs a --teacher-batch of at least 2, got {self.teacher_batch}")
-        if self.on_error not in ("stop", "skip"):
-            raise WrpError(f"--on-error must be stop or skip, got {self.on_error!r}")
-        if self.limit is not None and self.limit < 0:
-            raise WrpError(f"--limit must be at least 0, got {self.limit}")
-        if self.workers < 0:
-            raise WrpError(f"--workers must be at least 0, got {self.workers}")
+def read_settings(content: dict[str, Any]) -> Settings:
+    """Settings by name, groups as dictionaries; WrpError as for :func:`parse_arguments`."""
+    return _parse(make_parser(), content, [], "")
 
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether a listed method or the student needs the teacher."""
-        methods = make_methods(list(self.methods)).values()
-        return self.student == "cisc-r" or any(chosen.needs.teacher for chosen in methods)
 
-    @property
-    def needs_refiner(self) -> bool:
-        """Whether a listed method needs the refiner."""
-        return any(chosen.needs.refiner for chosen in make_methods(list(self.methods)).values())
+def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], where: str) -> Settings:
+    """The settings of a file's content and of flags, which win; ``where`` stands before what is wrong in the file."""
+    known, settings = _known(parser), dict(flat(content))
+    _check_names(settings, known, where)
+    given = {flag.setting: flag.value for flag in flags}
+    if missing := [name for name in ("root", "out") if not (settings | given).get(name)]:
+        raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
+    settings = {name: value for name, value in settings.items() if name not in given}
+    for name, value in settings.items():
+        if value is None and NoneType not in get_args(known[name]):
+            raise _wrong(f"{where}{name}", known[name], None)
+    file = [f"--config={json.dumps(settings, default=str)}"] if settings else []
+    try:
+        read = parser.parse_args([*file, *(f"--{flag.setting}={flag.value}" for flag in flags)])
+        made = parser.instantiate(read)
+        return Settings(**{one.name: made[one.name] for one in fields(Settings)})
+    except WrpError:
+        raise
+    except Exception as error:  # jsonargparse's own, and what the types and paths raise
+        named = _KEY.match(str(error))
+        if named is None or named[1] not in known:
+            raise WrpError(f"{where or 'settings: '}{in_short(error)}") from error
+        for flag in flags:
+            if f"{flag.setting}.".startswith(f"{named[1]}."):
+                raise _wrong(flag.name, known[named[1]], flag.value) from error
+        raise _wrong(where + named[1], known[named[1]], settings.get(named[1])) from error
 
-    def claim_folder(self, labels: str, frames: dict[str, str]) -> None:
-        """Make the output folder this run's; what other settings or labels made there is never mixed with it.
 
-        Args:
-            labels: Hash of the labels that the run learns from.
-            frames: Hash of the frames of each clip.
+# How jsonargparse names the setting whose value is wrong.
+_KEY = re.compile(r'Parser key "([^"]+)"')
 
-        Raises:
-            WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
-                link.
-        """
-        out = Path(self.out)
-        for folder in out.iterdir():
-            if folder.is_dir():
-                make_folder(folder)
-        path = out / "settings.json"
-        given = {name: getattr(self, name) for name in ("teacher", "refiner") if getattr(self, name) is not None}
-        networks = {name: checksum(Path(found).read_bytes()) for name, found in given.items() if Path(found).is_file()}
-        mine = self.as_json() | {"labels": labels}
-        theirs = recorded(path)
-        changed = (key for key in mine if key not in _FREE and theirs.get(key) != mine[key])
-        if path.is_file() and (key := next(changed, None)) is not None:
+
+def _check_names(settings: dict[str, Any], known: dict[str, Any], where: str) -> None:
+    """Raise WrpError where there is no such setting."""
+    for name, value in settings.items():
+        if name in known:
+            continue
+        if any(other.startswith(f"{name}.") for other in known):
+            raise WrpError(f"{where}{name} must be a group of settings, lines `name: value`, got {value!r:.200}")
+        # It may be the name of a flag.
+        names = {flag.replace("-", "_"): setting for flag, setting in SHORT.items()} | {one: one for one in known}
+        near = [names[one] for one in get_close_matches(name, names, 1, _NEAR)]
+        raise WrpError(f"{where}there is no setting {name!r}{_hint(near)}")
+
+
+# How much alike two names are, of 1, of which one may be meant by the other.
+_NEAR = 0.75
+
+
+def _hint(near: list[str]) -> str:
+    meant = f"; did you mean {near[0]}?" if near else ";"
+    return f"{meant} `wrp autolabel --help` shows all"
+
+
+def _wrong(name: str, kind: Any, value: Any) -> WrpError:
+    return WrpError(f"{name} must be of type {_type_name(kind)}, got {value!r:.200}")
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_type_name, get_args(kind)))
+    return "None" if kind is NoneType else kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
+
+
+class _Flag(NamedTuple):
+    """A flag as it was written, the setting that it stands for, and its value."""
+
+    name: str
+    setting: str
+    value: str
+
+
+def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag], str | None, bool]:
+    """The flags, the file of settings, and whether it is a dry run; WrpError where a flag is none."""
+    flags: list[_Flag] = []
+    config, dry, left = None, False, list(args)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        setting = SHORT.get(name[2:], name[2:]) if name.startswith("--") else ""
+        if not _is_flag(word):
+            name, setting, value = "ROOT", "root", word
+        elif word == "--dry-run":
+            dry = True
+            continue
+        elif name == "--dry-run":
+            raise WrpError(f"--dry-run takes no value, got {value!r}")
+        elif name != "--config" and setting not in known and not setting.startswith(_VALUES):
+            near = get_close_matches(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "dry-run")], 1, _NEAR)
+            raise WrpError(f"unrecognized argument {name}{_hint(near)}")
+        elif not equals:
+            if left and not _is_flag(left[0]):
+                value = left.pop(0)
+            elif name == "--student":
+                value = "plain"
+            else:
+                raise WrpError(f"{name} needs a value")
+        if name == "--config":
+            config = value
+            continue
+        if setting == "root" and (roots := [flag.value for flag in flags if flag.setting == "root"]):
+            raise WrpError(f"unrecognized argument {value!r}: there is a root already, {roots[0]!r}")
+        flags.append(_Flag(name, setting, value))
+    return flags, config, dry
+
+
+# Settings that are dictionaries: what stands in them may be given by itself, `--train_teacher.losses.dice=2`.
+_VALUES = ("train_teacher.losses.", "train_teacher.network.options.")
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is no value: a negative number is one."""
+    return word.startswith("-") and word != "-" and re.match(r"-\.?\d", word) is None
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        read = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
+        raise WrpError(f"--config {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(read, dict):
+        raise WrpError(f"--config {path} must name settings, lines `name: value`, got a {type(read).__name__}")
+    return {str(name): value for name, value in read.items() if name not in ADDED}
+
+
+def claim_folder(settings: Settings, root: Path, labels: str, frames: dict[str, str]) -> None:
+    """Make the output folder this run's; what other settings or labels made there is never mixed with it.
+
+    Args:
+        settings: The settings.
+        root: The data set's folder, where it was found.
+        labels: Hash of the labels that the run learns from.
+        frames: Hash of the frames of each clip.
+
+    Raises:
+        WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
+            link.
+    """
+    out = Path(settings.out)
+    for folder in out.iterdir():
+        if folder.is_dir():
+            make_folder(folder)
+    path = out / "settings.json"
+    given = {"teacher": settings.teacher, "refiner": settings.refiner}
+    networks = {
+        name: checksum(Path(f).read_bytes()) for name, f in given.items() if f is not None and Path(f).is_file()
+    }
+    mine = settings.as_json() | {"root": str(root.resolve()), "labels": labels}
+    theirs = recorded(path)
+    if path.is_file():
+        before = dict(flat(theirs))
+        for key, value in flat(mine):
+            if key in _FREE or before.get(key) == value:
+                continue
             if key == "labels":
                 raise _taken(out, "a run that has learned from other labels than there are now")
-            raise _taken(out, f"a run with {key}={theirs.get(key)!r}, got {mine[key]!r}")
-        known, clip = _join(theirs.get("frames"), frames)
-        if clip is not None:
-            raise _taken(out, f"labels for other frames of clip {clip} than there are now")
-        used, network = _join(theirs.get("networks"), networks)
-        if network is not None:
-            raise _taken(out, f"a run with another {network} than {given[network]} is now")
-        write_json(path, mine | {"frames": known, "networks": used})
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON would return them."""
-        settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        settings["root"] = str(find_folder(self.root).resolve())
-        del settings["out"]
-        return settings
+            raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
+    known, clip = _join(theirs.get("frames"), frames)
+    if clip is not None:
+        raise _taken(out, f"labels for other frames of clip {clip} than there are now")
+    used, network = _join(theirs.get("networks"), networks)
+    if network is not None:
+        raise _taken(out, f"a run with another {network} than {given[network]} is now")
+    write_json(path, mine | {"frames": known, "networks": used})
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -200,51 +276,4 @@ def _join(recorded: Any, hashes: dict[str, str]) -> tuple[dict[str, str], str | 
 
 
 # May change between the runs of one folder: it does not change results.
-_FREE = ("on_error", "workers", "flow_cache", "shard", "limit", "student")
-
-
-def read_settings(given: dict[str, Any], config: str | None = None) -> Settings:
-    """Settings from those that were given, and the others from a file, YAML or JSON, that names them as here.
-
-    Args:
-        given: Settings by name; lists may be texts with commas.
-        config: The file, for example the ``settings.json`` of another run; None: none.
-
-    Raises:
-        WrpError: If the file cannot be read, or a setting is missing, unknown or of another kind.
-    """
-    from jsonargparse import ArgumentParser
-
-    read: Any = {}
-    if config is not None:
-        try:
-            read = parse_yaml(Path(config).read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError) as error:
-            raise WrpError(f"--config {config} cannot be read: {str(error).splitlines()[0]}") from error
-        if not isinstance(read, dict):
-            raise WrpError(f"--config {config} must name settings, lines `name: value`, got a {type(read).__name__}")
-        for added in ("labels", "networks", "frames"):  # by a run, see Settings.claim_folder
-            read.pop(added, None)
-    known = {setting.name for setting in fields(Settings)}
-    if unknown := [str(name) for name in read if name not in known]:
-        raise WrpError(f"--config {config}: there is no setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    settings = {**read, **given}
-    for name in ("methods", "clips"):
-        if isinstance(settings.get(name), str):
-            settings[name] = split_names(settings[name])
-    if missing := [name for name in ("root", "out") if name not in settings]:
-        raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Settings)
-    try:
-        return Settings(**parser.parse_object(settings).as_dict())
-    except WrpError:
-        raise
-    except Exception as error:  # jsonargparse's own, and what the types and paths raise
-        raise WrpError(f"settings{' of ' + config if config else ''}: {str(error).strip()}") from error
-
-
-def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Names from a comma-separated list."""
-    parts = text.split(",") if isinstance(text, str) else text
-    return tuple(part.strip() for part in parts if part.strip())
+_FREE = ("student", "run.on_error", "run.workers", "run.flow_cache", "run.shard", "run.limit")

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wrp.data.datamodule import VideoDataModule
+from wrp.data.clips import ClipIndex
 from wrp.data.propagated import RELIABLE, PropagatedLabels
-from wrp.modules.segmentation import SegmentationModule
+from wrp.pipeline.config import Settings
 from wrp.pipeline.ranking import rank
 from wrp.pipeline.rectify import DRIFT, WEIGHTS, rectify
-from wrp.pipeline.settings import Settings
 from wrp.pipeline.training import thirds_of, train_segmenter
+from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.three_stage import ThreeStageModule
 
 logger = logging.getLogger("wrp")
@@ -52,17 +52,17 @@ def student_path(settings: Settings) -> Path:
     return Path(settings.out, f"{name}.ckpt")
 
 
-def train_student(settings: Settings, data: VideoDataModule, weights: str | None, out: Path) -> None:
+def train_student(settings: Settings, index: ClipIndex, weights: str | None, out: Path) -> None:
     """Train a network like the teacher on labelled and propagated frames, as ``settings.student`` says, and save it."""
     assert settings.student is not None
     way = WAYS[settings.student]
     if settings.student == "cisc-r" and not (out / DRIFT).is_file():
-        rectify(data.index, out, settings.teacher or str(out / "teacher.ckpt"))
+        rectify(index, out, settings.teacher or str(out / "teacher.ckpt"))
     if settings.student == "st++" and not (out / RELIABLE).is_file():
         ranker = out / "ranker.ckpt"
         if not ranker.is_file():
             logger.info("Training a network on the labelled frames alone, to rank the others by")
-            train_segmenter(settings, data, weights, None, ranker, thirds=True)
-        rank(data.index, out, [*thirds_of(ranker), ranker])
+            train_segmenter(settings, index, weights, None, ranker, thirds=True)
+        rank(index, out, [*thirds_of(ranker), ranker])
     labels = PropagatedLabels(str(out), **way.labels)
-    train_segmenter(settings, data, weights, labels, student_path(settings), way.kind, way.epochs)
+    train_segmenter(settings, index, weights, labels, student_path(settings), way.kind, way.epochs)

@@ -6,15 +6,14 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from wrp.data.clips import ClipIndex, intervals
-from wrp.data.propagated import read_manifest
 from wrp.data.reading import read_confidence
 from wrp.errors import WrpError
+from wrp.manifest import Entry, read_manifest
 from wrp.pipeline.report import markdown_table
 from wrp.progress import progress
 from wrp.types import Clip, Interval
@@ -182,9 +181,9 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
     """
     if count < 1:
         raise WrpError(f"the number of frames to suggest, -n, must be at least 1, got {count}")
-    entries: dict[str, dict[int, dict[str, Any]]] = {clip.name: {} for clip in index.clips}
+    entries: dict[str, dict[int, Entry]] = {clip.name: {} for clip in index.clips}
     for entry in read_manifest(out):
-        entries.get(entry["clip"], {})[entry["index"]] = entry
+        entries.get(entry.clip, {})[entry.index] = entry
     gaps = []
     for clip in index.clips:
         _check_run(clip, entries[clip.name], out)
@@ -198,19 +197,19 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
     if free < count:
         logger.info("%d frames were asked for, but only %d have no label", count, free)
     return [
-        Suggestion(gap.interval.clip, i, entries[gap.interval.clip.name][i]["mean_confidence"], gain)
+        Suggestion(gap.interval.clip, i, entries[gap.interval.clip.name][i].mean_confidence, gain)
         for gap, i, gain in ranked(gaps, choose(gaps, count))
     ]
 
 
-def _check_run(clip: Clip, entries: dict[int, dict[str, Any]], out: Path) -> None:
+def _check_run(clip: Clip, entries: dict[int, Entry], out: Path) -> None:
     """Raise WrpError unless a run has labelled every frame of a clip, from the labels that there are now."""
     if missing := [frame.stem for i, frame in enumerate(clip.frames) if i not in entries]:
         raise WrpError(
             f"{out} has no label of {clip.name}/{missing[0]} ({len(missing)} frames are missing): run `wrp autolabel` "
             "to its end first"
         )
-    anchors = {i for i, entry in entries.items() if entry["method"] == "anchor"}
+    anchors = {i for i, entry in entries.items() if entry.method == "anchor"}
     if changed := sorted(anchors ^ set(clip.anchors)):
         raise WrpError(
             f"the label of {clip.name}/{clip.frames[changed[0]].stem} came or went after {out} was made: run `wrp "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from torch import Tensor
 
 from wrp.data.items import FrameItems
 from wrp.data.reading import read_image, read_label
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import WrpError
 from wrp.models.segmenter import with_features
-from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
-from wrp.ops.tiling import Views
+from wrp.options import InferenceArgs
 from wrp.pipeline.ranking import predict
 from wrp.pipeline.selftrain import Run
+from wrp.pipeline.stage import Stage
 from wrp.pipeline.training import thirds_of
 from wrp.progress import progress
+from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.cisc_r import (
     LEAST_SHARE,
     CiscModule,
@@ -42,24 +45,26 @@ from wrp.writing import write_text
 LEAST_RELIABLE = 1e3
 
 # ST++ decides its pseudo-labels from these.
-ST_VIEWS = Views(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
+ST_INFERENCE = InferenceArgs(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
 
 
-def supervised(run: Run) -> Path:
+def supervised(run: Run) -> list[Stage]:
     """Labelled images alone."""
     return run.first_stage()
 
 
-def self_training(run: Run) -> Path:
+def self_training(run: Run) -> list[Stage]:
     """ST: one round of pseudo-labels for all."""
-    first = run.first_stage()
-    return run.train("student", StudentModule, run.data(run.label("student", first, run.unlabelled)))
+    return [
+        *run.first_stage(),
+        run.labelling("student", run.first, lambda: run.unlabelled),
+        run.training("student", StudentModule, lambda: run.data(run.folder("student")), (run.first,)),
+    ]
 
 
-def st_plus_plus(run: Run) -> Path:
+def st_plus_plus(run: Run) -> list[Stage]:
     """ST++: the steady half first, then all."""
-    first = run.first_stage()
-    networks = [*thirds_of(first), first]
+    networks = [*thirds_of(run.first), run.first]
 
     def steadiness() -> dict[str, float]:
         modules = [run.load(network) for network in networks]
@@ -68,53 +73,67 @@ def st_plus_plus(run: Run) -> Path:
             for frame in progress(run.unlabelled, desc="Scoring", unit="image")
         }
 
-    reliable, rest = split_reliable(run.scores("stability", steadiness))
-    return _selective(run, first, reliable, rest, StudentModule, {}, ST_VIEWS)
+    scores = run.scoring("stability", run.first, steadiness)
+    return [*run.first_stage(), scores, *_selective(run, "stability", StudentModule, ST_INFERENCE)]
 
 
 def _selective(
     run: Run,
-    first: Path,
-    reliable: list[str],
-    rest: list[str],
+    ranking: str,
     kind: type[SegmentationModule],
-    changes: dict[str, Any],
-    views: Views | None = None,
-) -> Path:
+    inference: InferenceArgs | None = None,
+    draw: Callable[[], Any] | None = None,
+) -> list[Stage]:
     """Train on the reliable half, let that network label the rest, and train on all."""
     frames = {frame.stem: frame for frame in run.unlabelled}
-    folder = run.label("reliable", first, [frames[stem] for stem in reliable], views)
-    guesser: dict[str, Any] = {"guesser": str(first)} if issubclass(kind, CiscModule) else {}
-    second = run.train("reliable", kind, run.data(folder), **changes, **guesser)
-    everything = run.label("all", first, [frames[stem] for stem in reliable], views)
-    run.label("all", second, [frames[stem] for stem in rest], views)
-    guesser = {"guesser": str(second)} if guesser else {}
-    return run.train("all", kind, run.data(everything), **changes, **guesser)
+
+    def half(reliable: bool) -> list[Frame]:
+        return [frames[stem] for stem in split_reliable(run.scores(ranking))[0 if reliable else 1]]
+
+    def training(stage: str, network: Path) -> Stage:
+        guesser: dict[str, Any] = {"guesser": str(network)} if issubclass(kind, CiscModule) else {}
+        return run.training(stage, kind, lambda: run.data(run.folder(stage)), (network,), draw, **guesser)
+
+    second = run.path("reliable")
+    return [
+        run.labelling("reliable", run.first, lambda: half(True), inference),
+        training("reliable", run.first),
+        run.labelling("all", run.first, lambda: half(True), inference),
+        run.labelling("all", second, lambda: half(False), inference),
+        training("all", second),
+    ]
 
 
-def cisc_r(run: Run) -> Path:
+def cisc_r(run: Run) -> list[Stage]:
     """CISC-R: consistency with labelled images ranks images and weighs pixels."""
     truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
     if not any(classes_shown(truth, run.label_map.num_classes) for truth in truths):
         raise WrpError(
-            f"no image of {run.settings.labelled} shows a class on {LEAST_SHARE:.0%} of its pixels or more, and cisc-r "
-            "compares images by such classes; use another system"
+            f"no image of {run.settings.lists.labelled} shows a class on {LEAST_SHARE:.0%} of its pixels or more, and "
+            "cisc-r compares images by such classes; use another system"
         )
-    first = run.first_stage(CiscModule)
-    teacher = run.load(first)
-    anchors, index = anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
-    folder = run.label("first", first, run.unlabelled)
+
+    @cache
+    def compared() -> tuple[SegmentationModule, Tensor, QueryIndex]:
+        """The network of the first stage, the anchor vectors, and the images that stand for each class."""
+        teacher = run.load(run.first)
+        return teacher, *anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
 
     def reliability() -> dict[str, float]:
+        teacher, anchors, _ = compared()
         scores = {}
         for frame in progress(run.unlabelled, desc="Scoring", unit="image"):
-            pseudo = read_label(folder / f"{frame.stem}.png", run.label_map)
+            pseudo = read_label(run.folder("first") / f"{frame.stem}.png", run.label_map)
             # The greater, the better, as in the other lists; JSON has no infinity.
             scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)
         return scores
 
-    reliable, rest = split_reliable(run.scores("reliability", reliability))
-    return _selective(run, first, reliable, rest, CiscModule, {"draw": lambda: _Queries(run, index)})
+    return [
+        *run.first_stage(CiscModule),
+        run.labelling("first", run.first, lambda: run.unlabelled),
+        run.scoring("reliability", run.first, reliability),
+        *_selective(run, "reliability", CiscModule, draw=lambda: _Queries(run, compared()[2])),
+    ]
 
 
 def anchor_vectors(
@@ -149,7 +168,7 @@ class _Queries:
     """Draws labelled crops from a :class:`~wrp.selftraining.cisc_r.QueryIndex`."""
 
     def __init__(self, run: Run, index: QueryIndex) -> None:
-        transform = TrainTransform(run.settings.crop_size, (0.5, 2.0), run.settings.seed)
+        transform = TrainTransform(run.settings.sampling.crop_size, (0.5, 2.0), run.settings.seed)
         self.items = FrameItems([("", i, f) for i, f in enumerate(run.labelled)], run.label_map, transform)
         self.index = index
 
@@ -159,26 +178,35 @@ class _Queries:
         return batch.images[0], batch.labels[0]
 
 
-def three_stage(run: Run) -> Path:
+def three_stage(run: Run) -> list[Stage]:
     """Three-Stage: pseudo-labels are for a second head alone."""
-    first = run.first_stage()
-    everything = [*run.labelled, *run.unlabelled]
     names = run.out / "all.txt"
-    if not names.is_file():
-        lists = (run.settings.labelled, run.settings.unlabelled)
-        write_text(names, "\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
-    folder = run.label("stage-2", first, everything)
-    second = run.train("stage-2", ThreeStageModule, run.data(folder, names=names))
-    folder = run.label("stage-3", second, everything)
-    return run.train("stage-3", ThreeStageModule, run.data(folder, names=names), shared=None)
+
+    def everything() -> list[Frame]:
+        if not names.is_file():
+            lists = (run.settings.lists.labelled, run.settings.lists.unlabelled)
+            write_text(names, "\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
+        return [*run.labelled, *run.unlabelled]
+
+    def data(stage: str) -> SemiSupervisedData:
+        return run.data(run.folder(stage), names=names)
+
+    second = run.path("stage-2")
+    return [
+        *run.first_stage(),
+        run.labelling("stage-2", run.first, everything),
+        run.training("stage-2", ThreeStageModule, lambda: data("stage-2"), (run.first,)),
+        run.labelling("stage-3", second, everything),
+        run.training("stage-3", ThreeStageModule, lambda: data("stage-3"), (second,), shared=None),
+    ]
 
 
-def unimatch(run: Run) -> Path:
+def unimatch(run: Run) -> list[Stage]:
     """The network's own sure predictions, in one stage."""
-    return run.train("unimatch", UniMatchModule, run.data())
+    return [run.training("unimatch", UniMatchModule, run.data)]
 
 
-SYSTEMS: dict[str, Callable[[Run], Path]] = {
+SYSTEMS: dict[str, Callable[[Run], list[Stage]]] = {
     "supervised": supervised,
     "st": self_training,
     "st++": st_plus_plus,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,21 @@ import pytorch_lightning as pl
 
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.checkpoints import WholeCheckpointIO
-from wrp.data.datamodule import VideoDataModule
+from wrp.data.clips import ClipIndex
 from wrp.data.propagated import PropagatedLabels
+from wrp.data.refinement import RefinementData
+from wrp.data.segmentation import SegmentationData
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
+from wrp.loading import read_checkpoint
+from wrp.losses.segmentation import SegmentationLoss
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.loading import read_checkpoint
-from wrp.modules.refinement import RefinementModule
-from wrp.modules.segmentation import SegmentationModule
-from wrp.pipeline.settings import Settings
+from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
+from wrp.outputs import TEMPORARY
+from wrp.pipeline.config import Settings
+from wrp.refinement.module import RefinementModule
+from wrp.refinement.sampler import CycleExamples
+from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.st_plus_plus import checkpoint_epochs
 
 logger = logging.getLogger("wrp")
@@ -32,80 +40,93 @@ logger = logging.getLogger("wrp")
 WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
 
+# Disk space that the examples of the refiner may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
+EXAMPLE_BYTES = 2**35
+
 # Seconds between the checkpoints of a training that is not finished; to write one takes well under one.
 SAVE_EVERY = 60.0
 
 
 def train_teacher(
-    settings: Settings, data: VideoDataModule, weights: str | None, propagated: Path | None, path: Path
+    settings: Settings,
+    index: ClipIndex,
+    weights: str | None,
+    propagated: Path | None,
+    path: Path,
+    leave_out: str | None = None,
 ) -> None:
     """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
-    share, least = settings.teacher_share, settings.teacher_confidence
-    by_motion = PropagatedLabels(str(propagated), share, least, weighted=False) if propagated is not None else None
-    train_segmenter(settings, data, weights, by_motion, path)
+    args = settings.train_teacher
+    labels = None
+    if propagated is not None:
+        labels = PropagatedLabels(str(propagated), args.share, args.confidence, weighted=False)
+    train_segmenter(settings, index, weights, labels, path, leave_out=leave_out)
 
 
 def train_segmenter(
     settings: Settings,
-    data: VideoDataModule,
+    index: ClipIndex,
     weights: str | None,
     propagated: PropagatedLabels | None,
     path: Path,
     kind: type[SegmentationModule] = SegmentationModule,
     epochs: int = 1,
     thirds: bool = False,
+    leave_out: str | None = None,
 ) -> None:
     """Train a network like the teacher, from labelled frames and from propagated ones where given, and save it.
 
     Args:
         settings: Those of the teacher.
-        data: The clips.
+        index: The clips.
         weights: Encoder weights to start from.
         propagated: Propagated labels to learn from.
         path: The checkpoint.
         kind: Class of the module.
         epochs: Epochs into which the steps are divided.
         thirds: Whether to keep the network as it was after one and two thirds of its steps, see :func:`thirds_of`.
+        leave_out: A fold of the labels to leave out.
     """
-    pl.seed_everything(settings.seed, verbose=False)
-    data.serve, data.crop_size, data.batch_size = "frames", settings.teacher_crop, settings.teacher_batch
-    data.epoch_length = settings.teacher_steps * settings.teacher_batch // epochs
-    data.propagated = propagated
-    fit(make_segmenter(settings, data.num_classes, weights, kind), data, settings.teacher_steps, path, thirds)
+    args, run = settings.train_teacher, settings.run
+    pl.seed_everything(run.seed, verbose=False)
+    sampling = SamplingArgs(args.crop, args.batch, args.steps * args.batch // epochs, seed=run.seed)
+    data = SegmentationData.over(
+        index, sampling=sampling, propagated=propagated, leave_out=leave_out, workers=run.workers
+    )
+    fit(make_segmenter(settings, data.num_classes, weights, kind), data, args.steps, path, thirds)
 
 
 def make_segmenter(
     settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
 ) -> SegmentationModule:
     """A network like the teacher, untrained but for its encoder weights."""
+    args = settings.train_teacher
     # By name, as Lightning finds the arguments of subclasses to save them.
     return kind(
         num_classes=num_classes,
-        architecture=settings.architecture,
-        encoder=settings.encoder,
-        weights=weights,
-        scale=settings.teacher_scale,
-        options=settings.teacher_options,
-        losses=settings.teacher_losses,
-        lr=settings.teacher_lr,
+        network=replace(args.network, encoder_weights=weights),
+        optimizer=OptimizerArgs(lr=args.lr),
+        loss=SegmentationLoss(args.losses),
     )
 
 
 def train_refiner(
-    settings: Settings, data: VideoDataModule, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
+    settings: Settings, index: ClipIndex, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
 ) -> None:
-    """Train the refiner from the anchors, with the teachers of the folds where there are any, and save it."""
-    pl.seed_everything(settings.seed + 1, verbose=False)
-    data.serve, data.epoch_length = "windows", settings.refiner_steps
-    module = RefinementModule(
-        data.num_classes,
+    """Train the refiner from the keyframes, with the teachers of the folds where there are any, and save it."""
+    args, run, out = settings.train_refiner, settings.run, Path(settings.out)
+    pl.seed_everything(run.seed + 1, verbose=False)
+    room = min(EXAMPLE_BYTES, shutil.disk_usage(out).free // 2)
+    examples = CycleExamples(
         str(teacher),
-        [str(fold) for fold in folds] or None,
-        crops=settings.refiner_batch,
-        crop_size=settings.refiner_crop,
-        flow=flow,
+        [str(fold) for fold in folds],
+        flow,
+        crops=args.batch,
+        crop_size=args.crop,
+        keep=KeepArgs(str(out / TEMPORARY / "examples"), room),
     )
-    fit(module, data, settings.refiner_steps, path)
+    data = RefinementData.over(index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=run.workers)
+    fit(RefinementModule(data.num_classes), data, args.steps, path)
 
 
 def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
@@ -186,15 +207,15 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
 
     With ``auto``, weights that cannot be had within 10 seconds are done without.
     """
-    if settings.weights == "none":
+    if settings.train_teacher.weights == "none":
         return None, None
-    if settings.weights != "auto":
-        return settings.weights, None
+    if settings.train_teacher.weights != "auto":
+        return settings.train_teacher.weights, None
     problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
 
     def download() -> None:
         try:
-            create_segmenter(settings.architecture, settings.encoder, 2, WEIGHTS)
+            create_segmenter(2, replace(settings.train_teacher.network, encoder_weights=WEIGHTS))
             problem.clear()
         except WrpError as error:
             problem[:] = [str(error)]

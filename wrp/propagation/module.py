@@ -13,16 +13,16 @@ from wrp.errors import WrpError
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
+from wrp.loading import load_module
 from wrp.metrics.propagation import PropagationScore, Truth
-from wrp.modules.base import BaseModule, file_hash
-from wrp.modules.loading import load_module
-from wrp.modules.refinement import RefinementModule, semantic_probabilities
-from wrp.modules.segmentation import load_segmenter
+from wrp.module import BaseModule, file_hash
 from wrp.ops.fusion import motion_error
 from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
 from wrp.propagation.methods import METHODS, make_methods
 from wrp.propagation.methods.base import PropagationMethod, used_keyframes
 from wrp.propagation.session import Networks, PropagationSession
+from wrp.refinement.module import RefinementModule, semantic_probabilities
+from wrp.segmentation.module import load_segmenter
 from wrp.types import ClipBatch
 
 # Scores that are logged beside mIoU.
@@ -33,7 +33,7 @@ Frame = tuple[dict[str, tuple[Tensor, Tensor]], Truth]
 
 
 class PropagationModule(BaseModule):
-    """Label propagation from both keyframes of an interval (:class:`~wrp.types.ClipBatch`, ``serve: intervals``).
+    """Label propagation from both keyframes of an interval (:class:`~wrp.types.ClipBatch`).
 
     :meth:`session` labels an interval, frame by frame. ``trainer.predict`` gives a session for each interval, which
     labels when it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter` does that.
@@ -71,7 +71,7 @@ class PropagationModule(BaseModule):
         calibration: str | None = None,
         min_confidence: float = 0.0,
     ) -> None:
-        super().__init__("adamw", 0.0, 0.0)
+        super().__init__()
         if not 0 <= min_confidence <= 1:
             raise WrpError(f"min_confidence must be in [0, 1], got {min_confidence}")
         methods = [methods] if isinstance(methods, str) else list(methods)
@@ -93,6 +93,8 @@ class PropagationModule(BaseModule):
         self.min_confidence = min_confidence
         networks = {"teacher": teacher, "refiner": refiner}
         self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
+        for network in (self.teacher, self.refiner):
+            self.labels_seen |= getattr(network, "labels_seen", frozenset())
         self.test_score = PropagationScore(num_classes, methods)
 
     def session(self, interval: ClipBatch, only: Collection[int] | None = None) -> PropagationSession:
@@ -117,8 +119,7 @@ class PropagationModule(BaseModule):
     def _session(self, interval: ClipBatch, only: Collection[int] | None, least: float) -> PropagationSession:
         if not isinstance(interval, ClipBatch):
             raise WrpError(
-                f"PropagationModule labels intervals, got a {type(interval).__name__}: set "
-                "data.init_args.serve=intervals"
+                f"PropagationModule labels intervals, got a {type(interval).__name__}: use --data PropagationData"
             )
         networks = Networks(
             self.num_classes,
@@ -206,7 +207,7 @@ def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module
     """The refining network from a checkpoint of a RefinementModule, or of the module."""
     if refiner is None:
         return None
-    module = load_module(RefinementModule, refiner, teacher=None) if isinstance(refiner, str) else refiner
+    module = load_module(RefinementModule, refiner) if isinstance(refiner, str) else refiner
     if module.num_classes != num_classes:
         raise WrpError(f"the refiner {refiner} knows {module.num_classes} classes, expected {num_classes}")
     return module

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from wrp.errors import WrpError
-from wrp.modules.segmentation import SegmentationModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import resize_labels
+from wrp.segmentation.module import SegmentationModule
 from wrp.types import IGNORE_INDEX, FrameBatch
 
 
@@ -58,9 +58,9 @@ class StudentModule(SegmentationModule):
     """A segmentation network that learns from labelled images and from others, whose labels come from a source.
 
     A batch is a dictionary of two :class:`~wrp.types.FrameBatch`, ``labelled`` and ``unlabelled``, see
-    :class:`~wrp.data.semi.SemiDataModule`; the source is :meth:`label_source`: pseudo-labels that were written, or the
-    guesser's. The loss is that of the labelled images plus that of a strong view of the others, each divided by its
-    pixels. All other arguments are those of :class:`~wrp.modules.segmentation.SegmentationModule`.
+    :class:`~wrp.data.semisupervised.SemiSupervisedData`; the source is :meth:`label_source`: pseudo-labels that were
+    written, or the guesser's. The loss is that of the labelled images plus that of a strong view of the others, each
+    divided by its pixels. All other arguments are those of :class:`~wrp.segmentation.module.SegmentationModule`.
 
     Args:
         cutout: Whether strong views have rectangles cut out.
@@ -113,7 +113,8 @@ def split_batch(batch: FrameBatch | Mapping[str, FrameBatch]) -> tuple[FrameBatc
     if not isinstance(batch, Mapping) or set(batch) != {"labelled", "unlabelled"}:
         raise WrpError(
             f"a student learns from labelled and unlabelled images at once, got a {type(batch).__name__}: use "
-            "--data SemiDataModule with a list of unlabelled images, or data.init_args.propagated.init_args.apart=true"
+            "--data SemiSupervisedData with a list of unlabelled images, or "
+            "data.init_args.propagated.init_args.apart=true"
         )
     return batch["labelled"], batch["unlabelled"]
 

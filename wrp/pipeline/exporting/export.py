@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 from types import ModuleType
 
-from wrp.data.propagated import read_manifest
 from wrp.errors import WrpError
+from wrp.manifest import read_manifest
 from wrp.outputs import WRITTEN, check_output
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.exporting import camvid, cityscapes, coco, cvat, voc
@@ -47,7 +47,7 @@ def export_labels(run: Path, format_name: str, out: Path, min_confidence: float 
         raise WrpError(f"--min-confidence must be in 0 … 1, got {min_confidence}")
     index = open_run(run)
     check_output(out, "export", index.reads | {(run / folder).resolve() for folder in WRITTEN})
-    written = {(entry["clip"], entry["frame"]): run / entry["label"] for entry in read_manifest(run)}
+    written = {(entry.clip, entry.frame): run / entry.label for entry in read_manifest(run)}
     frames = tuple(
         RunFrame(
             clip.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch.utils.data import DataLoader
 from wrp.data.classes import require_classes
 from wrp.data.clips import files_of, folders_of, list_images, read_list
 from wrp.data.datasets import camvid, cityscapes, find_folder
+from wrp.data.holdout import check_disjoint
 from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.reading import IMAGE_SUFFIXES
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
+from wrp.manifest import label_hash
+from wrp.options import SamplingArgs, make_plain
 from wrp.types import Frame, LabelMap
 
 _VOC = (
@@ -112,7 +116,7 @@ def find_images(root: Path, layout: str, names: Sequence[str], labelled: bool) -
     return frames
 
 
-class SemiDataModule(BaseDataModule):
+class SemiSupervisedData(BaseDataModule):
     """Images of which some have labels: a batch is ``{"labelled": FrameBatch, "unlabelled": FrameBatch}``.
 
     Without a list of unlabelled images, a batch is one of labelled images alone. Labels of unlabelled images are never
@@ -128,16 +132,12 @@ class SemiDataModule(BaseDataModule):
             ``classes.yaml``), or ``camvid``.
         pseudo: Folder with a label ``<name>.png`` for each unlabelled image, ``/`` in names written as ``-``; images
             without one are left out. None: they are served without labels.
-        crop_size: Height and width of training crops in pixels.
-        class_uniform: Share of the training crops that show a class which is drawn uniformly.
-        batch_size: Labelled crops per batch.
-        unlabelled_size: Unlabelled crops per batch; None: as many.
-        epoch_length: Labelled crops per training epoch; None: each once.
+        sampling: How labelled training crops are drawn.
+        unlabelled_size: Unlabelled crops per batch; None: as many as labelled ones.
         workers: Loader processes.
-        seed: Seed of order and augmentation.
 
     Raises:
-        DataError: If a list, image or label is missing.
+        DataError: If a list, image or label is missing, or labels that are validated on are trained on.
     """
 
     def __init__(
@@ -149,32 +149,26 @@ class SemiDataModule(BaseDataModule):
         val: str | None = None,
         layout: str = "folder",
         pseudo: str | None = None,
-        crop_size: tuple[int, int] = (192, 256),
-        class_uniform: float = 0.0,
-        batch_size: int = 8,
+        sampling: SamplingArgs | None = None,
         unlabelled_size: int | None = None,
-        epoch_length: int | None = None,
         workers: int = 0,
-        seed: int = 0,
     ) -> None:
-        super().__init__(num_classes, batch_size, workers, seed, class_uniform)
+        super().__init__(num_classes, workers)
         self.save_hyperparameters(logger=False)
+        make_plain(self.hparams)
         self.root = find_folder(root)
         self.layout = layout
         self.lists = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
         self.pseudo = pseudo
-        self.crop_size = crop_size
-        self.unlabelled_size = unlabelled_size or batch_size
-        self.epoch_length = epoch_length
-        self._label_map: LabelMap | None = None
+        self.sampling = sampling or SamplingArgs()
+        self.unlabelled_size = unlabelled_size or self.sampling.batch_size
 
-    @property
+    @cached_property
     def label_map(self) -> LabelMap:
         """The classes."""
-        if self._label_map is None:
-            self._label_map = label_map_of(self.root, self.layout)
-            self._check_classes(self._label_map, self.root)
-        return self._label_map
+        found = label_map_of(self.root, self.layout)
+        self._check_classes(found, self.root)
+        return found
 
     def images(self, which: str) -> list[Frame]:
         """The images of the list ``labelled``, ``unlabelled`` or ``val``, the unlabelled ones without their labels."""
@@ -189,13 +183,10 @@ class SemiDataModule(BaseDataModule):
         folders = folders_of(files_of(frame for which in self.lists for frame in self.images(which)), self.root)
         return folders if self.pseudo is None else folders | {Path(self.pseudo).resolve()}
 
-    def trained_on(self) -> list[Frame]:
-        """The frames whose labels are given to training."""
-        return self.images("labelled")
-
-    def validated_on(self) -> list[Frame]:
-        """The frames whose labels are scored against in validation."""
-        return self.images("val")
+    @cached_property
+    def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
+        """The hashes of the labels that training is given."""
+        return frozenset(label_hash(frame) for frame in self.images("labelled"))
 
     def pseudo_labelled(self) -> list[Frame]:
         """The unlabelled images with the labels of ``pseudo``, where there are any."""
@@ -214,26 +205,26 @@ class SemiDataModule(BaseDataModule):
 
     def train_dataloader(self) -> Any:
         """Augmented labelled images, and unlabelled ones where there are any; DataError if no label holds a class."""
-        require_classes(self.trained_on(), self.label_map)
-        transform = TrainTransform(self.crop_size, seed=self.seed)
-        labelled = FrameItems(_numbered(self.images("labelled")), self.label_map, transform)
-        length = self.epoch_length or len(labelled)
-        loader = self._train_loader(labelled, length, self.batch_size)
-        frames = self.pseudo_labelled()
-        if not frames:
+        frames, sampling = self.images("labelled"), self.sampling
+        require_classes(frames, self.label_map)
+        transform = TrainTransform(sampling.crop_size, seed=sampling.seed)
+        labelled = FrameItems(_numbered(frames), self.label_map, transform)
+        length = sampling.epoch_length or len(labelled)
+        loader = self._crop_loader(labelled, length, sampling, sampling.batch_size)
+        if not (pseudo := self.pseudo_labelled()):
             return loader
-        others = FrameItems(_numbered(frames), self.label_map, transform)
-        wanted = -(-length // self.batch_size) * self.unlabelled_size
-        return CombinedLoader(
-            {"labelled": loader, "unlabelled": self._train_loader(others, wanted, self.unlabelled_size)}, "min_size"
-        )
+        others = FrameItems(_numbered(pseudo), self.label_map, transform)
+        wanted = -(-length // sampling.batch_size) * self.unlabelled_size
+        more = self._crop_loader(others, wanted, sampling, self.unlabelled_size)
+        return CombinedLoader({"labelled": loader, "unlabelled": more}, "min_size")
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The images for validation."""
         frames = self.images("val")
         if not frames:
             raise DataError("there is nothing to score: pass data.init_args.val, a list of labelled images")
-        return self._eval_loader(FrameItems(_numbered(frames), self.label_map), frames=True)
+        check_disjoint(self.images("labelled"), frames, "take them out of one of the lists")
+        return self._frame_loader(_numbered(frames), self.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The same as for validation."""
@@ -242,7 +233,7 @@ class SemiDataModule(BaseDataModule):
     def predict_dataloader(self) -> DataLoader[Any]:
         """The unlabelled images; those for validation where there are none."""
         frames = [Frame(f.stem, f.image) for f in self.images("unlabelled") or self.images("val")]
-        return self._eval_loader(FrameItems(_numbered(frames), self.label_map), frames=True)
+        return self._frame_loader(_numbered(frames), self.label_map, scored=False)
 
 
 def _numbered(frames: Sequence[Frame]) -> list[tuple[str, int, Frame]]:

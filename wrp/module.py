@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from wrp.errors import WrpError
-from wrp.modules.loading import CLASS_KEY, check_class, class_name
+from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, check_class, class_name, labels_seen_in
+from wrp.models.refiner import RefinerExamples
+from wrp.options import OptimizerArgs, as_options, make_plain
 from wrp.outputs import FLOW, check_output
 from wrp.types import ClipBatch, FrameBatch
 
 logger = logging.getLogger("wrp")
-
-OPTIMIZERS = ("adamw", "sgd")
 
 # Steps between looks at the loss on a GPU, where each waits for the step to end.
 LOOK_EVERY = 50
@@ -35,12 +37,11 @@ class BaseModule(pl.LightningModule):
     saved: they come from their own checkpoint.
 
     Args:
-        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
-        lr: Learning rate at the start; it falls to zero as (1 - step / steps)^0.9.
-        weight_decay: Weight decay.
+        optimizer: How it is optimised.
 
-    Raises:
-        ValueError: If the optimizer is unknown.
+    Attributes:
+        labels_seen: The hashes of the labels that its networks have learned from, see
+            :func:`~wrp.manifest.label_hash`, as far as that is known.
     """
 
     frozen: tuple[str, ...] = ()
@@ -48,26 +49,34 @@ class BaseModule(pl.LightningModule):
     CLASS_KEY = CLASS_KEY
     """Where a checkpoint says which class made it."""
 
-    def __init__(self, optimizer: str, lr: float, weight_decay: float) -> None:
+    def __init__(self, optimizer: OptimizerArgs | dict[str, Any] | None = None) -> None:
         super().__init__()
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}")
-        self.optimizer = optimizer
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.scale_lr = False  # whether the learning rate grows with processes and accumulated batches
+        self.optimizer = as_options(OptimizerArgs, optimizer)
+        self.labels_seen: frozenset[str] = frozenset()
+
+    def save_arguments(self, *ignore: str) -> None:
+        """Save the arguments of ``__init__`` as hyper-parameters; call it there.
+
+        Args:
+            ignore: Arguments that are not saved: objects, and what belongs to one training.
+        """
+        frame = inspect.currentframe()
+        assert frame is not None
+        self.save_hyperparameters(ignore=list(ignore), frame=frame.f_back)
+        self.save_hyperparameters({"optimizer": asdict(self.optimizer)})  # defaults may be others in a later version
+        make_plain(self.hparams)
 
     def configure_optimizers(self) -> Any:
         """The named optimizer with the "poly" schedule, stepped after every batch."""
-        groups = self.parameter_groups()
-        more = self.trainer.world_size * self.trainer.accumulate_grad_batches if self.scale_lr else 1
+        args, groups = self.optimizer, self.parameter_groups()
+        more = self.trainer.world_size * self.trainer.accumulate_grad_batches if args.scale_lr else 1
         for group in groups:
-            group["lr"] = more * group.get("lr", self.lr)
+            group["lr"] = more * group.get("lr", args.lr)
         optimizer: torch.optim.Optimizer
-        if self.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, self.lr, weight_decay=self.weight_decay)
+        if args.name == "adamw":
+            optimizer = torch.optim.AdamW(groups, args.lr, weight_decay=args.weight_decay)
         else:
-            optimizer = torch.optim.SGD(groups, self.lr, momentum=0.9, weight_decay=self.weight_decay)
+            optimizer = torch.optim.SGD(groups, args.lr, momentum=0.9, weight_decay=args.weight_decay)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = LambdaLR(optimizer, lambda step: (1 - min(step, steps - 1) / steps) ** 0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -144,12 +153,17 @@ class BaseModule(pl.LightningModule):
             logger.info("%s", flow.summary())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the class, so that a checkpoint is never loaded into another one."""
+        """Note the class, so that a checkpoint is never loaded into another one, the format, and the labels seen."""
+        if self._trainer is not None:
+            self.labels_seen |= getattr(self._trainer.datamodule, "labels_seen", frozenset())  # type: ignore[attr-defined]
         checkpoint[self.CLASS_KEY] = class_name(type(self))
+        checkpoint[FORMAT_KEY] = FORMAT
+        checkpoint[SEEN_KEY] = sorted(self.labels_seen)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another class."""
+        """Refuse the checkpoint of another class or format."""
         check_class(checkpoint, type(self))
+        self.labels_seen = labels_seen_in(checkpoint)
 
 
 def frame_names(batch: Any) -> str:
@@ -160,6 +174,8 @@ def frame_names(batch: Any) -> str:
         return ", ".join(f"{clip}/{stem}".lstrip("/") for clip, stem in zip(batch.clips, batch.stems, strict=True))
     if isinstance(batch, ClipBatch):
         return f"{batch.clip}/{batch.stems[batch.targets[0] - batch.first]}"
+    if isinstance(batch, RefinerExamples):
+        return f"{batch.clip}/{batch.stem}"
     return f"of a {type(batch).__name__}"
 
 

@@ -38,8 +38,7 @@ def walk_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cyc
     cycles, pairs = {}, {}
     for step, last in zip((-1, 1), window.ends, strict=True):
         back = start_chain(label)
-        for far, outs in _outward(window, flow, step, abs(last - target)):
-            onward, homeward = flow.between(window, [min(far, far - step)])[0].towards(step)
+        for far, outs, onward, homeward in _outward(window, flow, step, abs(last - target)):
             back = extend_near(back, homeward, onward)
             there, offset = window.frame(far), far - target
             image, distance = image_of(there), abs(offset)
@@ -52,8 +51,10 @@ def walk_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cyc
     return cycles, pairs
 
 
-def _outward(window: ClipBatch, flow: FlowSource, step: int, reach: int) -> Iterator[tuple[int, list[Chain]]]:
-    """Each frame from the target on, and the ways from the target to it."""
+def _outward(
+    window: ClipBatch, flow: FlowSource, step: int, reach: int
+) -> Iterator[tuple[int, list[Chain], Tensor, Tensor]]:
+    """Each frame from the target on, the ways from the target to it, and its flow from and to the frame before."""
     target = window.targets[0]
     frame = window.frame(target)
     out = start_chain(frame[0])
@@ -62,7 +63,7 @@ def _outward(window: ClipBatch, flow: FlowSource, step: int, reach: int) -> Iter
         out = extend_far(out, onward, homeward)
         there = window.frame(far)
         outs, out = _ways(out, frame, there, image_of(there), flow)
-        yield far, outs
+        yield far, outs, onward, homeward
 
 
 def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource) -> tuple[list[Chain], Chain]:

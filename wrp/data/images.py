@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ from torch.utils.data import DataLoader
 from wrp.data.classes import require_classes
 from wrp.data.clips import files_of, folders_of, label_beside, list_images
 from wrp.data.datasets import find_folder
+from wrp.data.holdout import check_disjoint
 from wrp.data.items import FrameItems
 from wrp.data.labelmaps import read_label_map
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
+from wrp.manifest import label_hash
+from wrp.options import SamplingArgs, make_plain
 from wrp.types import Frame, LabelMap
 
 
-class ImageDataModule(BaseDataModule):
+class ImageData(BaseDataModule):
     """Labelled images without video.
 
     Expected are ``images/<split>/<stem>.{png,jpg}``, ``labels/<split>/<stem>.png`` and ``classes.yaml``.
@@ -28,16 +32,11 @@ class ImageDataModule(BaseDataModule):
         root: Folder of the data set.
         train_split: Folder of the training images.
         val_split: Folder of the images for validation, test and prediction.
-        crop_size: Height and width of training crops in pixels.
-        class_uniform: Share of the training crops that show a class which is drawn uniformly, so that rare ones have
-            their part; the index of where classes are is kept in ``~/.cache/wrp/tiles``.
-        batch_size: Crops per batch.
-        epoch_length: Items per training epoch; None: each once.
+        sampling: How training crops are drawn.
         workers: Loader processes.
-        seed: Seed of order and augmentation.
 
     Raises:
-        DataError: If a folder or label is missing.
+        DataError: If a folder or label is missing, or labels that are validated on are trained on.
     """
 
     def __init__(
@@ -46,71 +45,71 @@ class ImageDataModule(BaseDataModule):
         root: str,
         train_split: str = "train",
         val_split: str = "val",
-        crop_size: tuple[int, int] = (192, 256),
-        class_uniform: float = 0.0,
-        batch_size: int = 8,
-        epoch_length: int | None = None,
+        sampling: SamplingArgs | None = None,
         workers: int = 0,
-        seed: int = 0,
     ) -> None:
-        super().__init__(num_classes, batch_size, workers, seed, class_uniform)
-        # Not for the logger: it refuses names such as crop_size that model and data give different values.
+        super().__init__(num_classes, workers)
+        # Not for the logger: it refuses names that model and data give different values.
         self.save_hyperparameters(logger=False)
-        self.root = Path(root)
+        make_plain(self.hparams)
+        self.root = root
         self.train_split = train_split
         self.val_split = val_split
-        self.crop_size = crop_size
-        self.epoch_length = epoch_length
-        self._label_map: LabelMap | None = None
+        self.sampling = sampling or SamplingArgs()
 
-    @property
+    @cached_property
+    def folder(self) -> Path:
+        """Where the data set is."""
+        return find_folder(self.root)
+
+    @cached_property
     def label_map(self) -> LabelMap:
         """The classes."""
-        if self._label_map is None:
-            self.root = find_folder(self.root)
-            self._label_map = read_label_map(self.root / "classes.yaml")
-            self._check_classes(self._label_map, self.root)
-        return self._label_map
+        found = read_label_map(self.folder / "classes.yaml")
+        self._check_classes(found, self.folder)
+        return found
 
     def frames(self, split: str, labelled: bool = True) -> list[tuple[str, int, Frame]]:
         """The images of a split; those without a label are left out where ``labelled``."""
-        self.root = find_folder(self.root)
-        images = list_images(self.root / "images" / split)
-        labels = self.root / "labels" / split
+        images = list_images(self.folder / "images" / split)
+        labels = self.folder / "labels" / split
         frames = [Frame(image.stem, image, label_beside(labels, image)) for image in images]
         if labelled:
             frames = [frame for frame in frames if frame.label is not None]
         if not frames:
             what = f"with a label in {labels}" if labelled else "at all"
-            raise DataError(f"{self.root / 'images' / split} holds no image {what}")
+            raise DataError(f"{self.folder / 'images' / split} holds no image {what}")
         return [(split, i, frame) for i, frame in enumerate(frames)]
 
     @property
     def reads(self) -> set[Path]:
         """The folders that files are read from, without links: what is written goes elsewhere."""
-        self.root = find_folder(self.root)
-        splits = [split for split in (self.train_split, self.val_split) if (self.root / "images" / split).is_dir()]
+        splits = [split for split in (self.train_split, self.val_split) if (self.folder / "images" / split).is_dir()]
         frames = [frame for split in splits for _, _, frame in self.frames(split, labelled=False)]
-        return folders_of(files_of(frames), self.root) | {(self.root / name).resolve() for name in ("images", "labels")}
+        folders = {(self.folder / name).resolve() for name in ("images", "labels")}
+        return folders_of(files_of(frames), self.folder) | folders
 
-    def trained_on(self) -> list[Frame]:
-        """The frames whose labels are given to training."""
-        return [frame for _, _, frame in self.frames(self.train_split)]
-
-    def validated_on(self) -> list[Frame]:
-        """The frames whose labels are scored against in validation."""
-        return [frame for _, _, frame in self.frames(self.val_split)]
+    @cached_property
+    def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
+        """The hashes of the labels that training is given."""
+        return frozenset(label_hash(frame) for _, _, frame in self.frames(self.train_split))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Augmented labelled images; DataError if their labels hold no class."""
-        require_classes(self.trained_on(), self.label_map)
-        transform = TrainTransform(self.crop_size, seed=self.seed)
-        items = FrameItems(self.frames(self.train_split), self.label_map, transform)
-        return self._train_loader(items, self.epoch_length or len(items), self.batch_size)
+        frames, sampling = self.frames(self.train_split), self.sampling
+        require_classes((frame for _, _, frame in frames), self.label_map)
+        items = FrameItems(frames, self.label_map, TrainTransform(sampling.crop_size, seed=sampling.seed))
+        return self._crop_loader(items, sampling.epoch_length or len(items), sampling, sampling.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Labelled images of the validation split."""
-        return self._eval_loader(FrameItems(self.frames(self.val_split), self.label_map), frames=True)
+        frames = self.frames(self.val_split)
+        # What is only scored on needs no split to train on.
+        trains = (self.folder / "images" / self.train_split).is_dir()
+        trained = self.frames(self.train_split, labelled=False) if trains else []
+        remedy = "name two splits that have no label in common"
+        check_disjoint((frame for _, _, frame in trained), [frame for _, _, frame in frames], remedy)
+        return self._frame_loader(frames, self.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The same as for validation."""
@@ -118,4 +117,4 @@ class ImageDataModule(BaseDataModule):
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """All images of the validation split, labelled or not."""
-        return self._eval_loader(FrameItems(self.frames(self.val_split, labelled=False), self.label_map), frames=True)
+        return self._frame_loader(self.frames(self.val_split, labelled=False), self.label_map, scored=False)

@@ -25,6 +25,13 @@ from wrp.opening import check_archive, parse_json
 # Where a checkpoint says which class made it.
 CLASS_KEY = "wrp_class"
 
+FORMAT_KEY = "wrp_format"
+FORMAT = 2
+"""The format of checkpoints; it grows when arguments are renamed or regrouped. Those of wrp 0.1 have none."""
+
+SEEN_KEY = "wrp_labels_seen"
+"""Where a checkpoint holds the hashes of the labels that its networks have learned from."""
+
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
 
@@ -44,8 +51,13 @@ def class_name(class_: type) -> str:
 
 
 def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "the checkpoint") -> None:
-    """Raise WrpError unless a checkpoint was made by ``wanted``, one of its subclasses or one of its bases."""
-    made_by = checkpoint.get(CLASS_KEY)
+    """Raise WrpError unless a checkpoint was made by ``wanted``, a subclass or a base of it, in today's format."""
+    made_by, found = checkpoint.get(CLASS_KEY), checkpoint.get(FORMAT_KEY)
+    if made_by is not None and found != FORMAT:  # first, as classes may have moved
+        raise WrpError(
+            f"{path} has the checkpoint format {found or 1}, this version of wrp reads {FORMAT}: use the version that "
+            "wrote it, or train anew"
+        )
     family = [class_name(c) for c in wanted.__mro__] + [class_name(c) for c in _subclasses(wanted)]
     if made_by not in family:
         raise WrpError(
@@ -80,8 +92,9 @@ def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
     # Parameters that two names share are written twice: the format has no such thing.
     tensors = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
     settings = json.dumps(checkpoint.get(SETTINGS_KEY, {}))
-    made_by = {CLASS_KEY: checkpoint[CLASS_KEY]}
-    path.write_bytes(save(tensors, {"format": "pt", **made_by, SETTINGS_KEY: settings}))
+    known = {CLASS_KEY: checkpoint[CLASS_KEY], FORMAT_KEY: str(FORMAT), SETTINGS_KEY: settings}
+    known[SEEN_KEY] = json.dumps(checkpoint.get(SEEN_KEY, []))
+    path.write_bytes(save(tensors, {"format": "pt", **known}))
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -110,12 +123,27 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
+def labels_seen_by(path: str | Path) -> frozenset[str]:
+    """The hashes of the labels that the networks of a checkpoint have learned from, as far as that is known."""
+    return labels_seen_in(read_checkpoint(Path(path), mmap=True), path)
+
+
+def labels_seen_in(checkpoint: dict[str, Any], path: Path | str = "the checkpoint") -> frozenset[str]:
+    """The same of what was read from ``path``; WrpError where it cannot be what this package wrote."""
+    seen = checkpoint.get(SEEN_KEY, [])
+    if not isinstance(seen, list) or not all(isinstance(label, str) for label in seen):
+        raise WrpError(f"{path} is damaged: it does not say which labels it has learned from; train anew")
+    return frozenset(seen)
+
+
 def _read_weights(path: Path) -> dict[str, Any]:
     with safe_open(path, "pt") as file:
         known = file.metadata() or {}
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
-    settings = parse_json(known.get(SETTINGS_KEY, "{}"))
-    return {"state_dict": state, SETTINGS_KEY: settings, CLASS_KEY: known.get(CLASS_KEY)}
+    settings, seen = parse_json(known.get(SETTINGS_KEY, "{}")), parse_json(known.get(SEEN_KEY, "[]"))
+    version = int(known[FORMAT_KEY]) if known.get(FORMAT_KEY, "").isdecimal() else None
+    about = {CLASS_KEY: known.get(CLASS_KEY), FORMAT_KEY: version, SEEN_KEY: seen}
+    return {"state_dict": state, SETTINGS_KEY: settings, **about}
 
 
 def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:

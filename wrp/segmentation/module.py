@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -10,19 +11,20 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from wrp.errors import WrpError
-from wrp.flow.cache import cached
+from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.losses.segmentation import check_losses, sum_losses
+from wrp.loading import load_module
+from wrp.losses.segmentation import SegmentationLoss
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
 from wrp.models.segmenter import create_segmenter
-from wrp.modules.base import BaseModule
-from wrp.modules.loading import load_module
+from wrp.module import BaseModule
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import decide, resize_labels
-from wrp.ops.tiling import Views, view_probabilities
+from wrp.ops.tiling import tiled_probabilities
+from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, as_options
 from wrp.types import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
 
 
@@ -32,35 +34,20 @@ class SegmentationModule(BaseModule):
     Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames;
     classes absent from truth and prediction are NaN and left out), the IoU of each class and, in tests, the expected
     calibration error ``test/ece``. Trained on a :class:`~wrp.types.FrameBatch`, as the data modules serve it with
-    ``serve: frames``; with ``serve: intervals`` a test scores whole clips, and ``test/temporal_consistency`` as well.
+    do; with :class:`~wrp.PropagationData` a test scores whole clips, and ``test/temporal_consistency`` as well.
 
     Args:
         num_classes: Number of classes C.
-        architecture: Name in segmentation-models-pytorch.
-        encoder: Name of an encoder there, or ``tu-`` and a name of timm's.
-        weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
-        scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
-        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
-        ocr: Whether the head is an :class:`~wrp.models.ocr.OCRHead`.
-        attention_scales: Scales that are blended by learned attention, see
-            :class:`~wrp.models.multiscale.MultiScale`; None: the image as it is.
-        test_scales: Scales that are blended in evaluation; None: those of training.
-        losses: Weight of each loss: ``cross_entropy``, ``ohem``, ``dice``, ``lovasz``, ``focal``, ``rmi`` and
-            ``relaxation``; None: cross-entropy alone.
-        cross_entropy: Further arguments of :func:`~wrp.losses.segmentation.cross_entropy`, e.g. ``label_smoothing``.
+        network: The network by name.
+        optimizer: How it is optimised.
+        inference: Windows, scales and mirror images from which labels are decided in evaluation.
+        loss: From logits (B, C, H, W), labels (B, H, W) uint8 and how much each pixel counts, (B, H, W) float32 or
+            None, to a scalar; None: :class:`~wrp.losses.segmentation.SegmentationLoss`, cross-entropy alone.
+        auxiliary: Weight of the losses of auxiliary logits, where the network has any.
         guesser: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while this
             one learns (data with ``unlabelled``); frozen.
         guess_confidence: Guesses that are less confident do not count; others count by their confidence.
-        auxiliary: Weight of the losses of auxiliary logits, where the network has any.
-        views: Windows, scales and mirror images from which labels are decided in evaluation.
-        optimizer: ``adamw`` or ``sgd``.
-        lr: Learning rate at the start of the "poly" schedule.
-        weight_decay: Weight decay.
-        encoder_lr: Learning rate of the encoder as a share of ``lr``; 0 freezes it.
-        layer_decay: The same for each further layer of the encoder, from its end to its beginning.
-        scale_lr: Whether the learning rate grows with the number of processes and of accumulated batches.
         compile_net: Whether to compile the network in place.
-        flow: Flow estimator, for temporal consistency; None: DIS.
         net: A network of your own instead: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), in training a
             tuple of them where there are auxiliary ones.
 
@@ -74,75 +61,47 @@ class SegmentationModule(BaseModule):
     def __init__(
         self,
         num_classes: int,
-        architecture: str = "FPN",
-        encoder: str = "resnet18",
-        weights: str | None = None,
-        scale: float = 1.0,
-        options: dict[str, Any] | None = None,
-        ocr: bool = False,
-        attention_scales: list[float] | None = None,
-        test_scales: list[float] | None = None,
-        losses: dict[str, float] | None = None,
-        cross_entropy: dict[str, Any] | None = None,
+        network: NetworkArgs | None = None,
+        optimizer: OptimizerArgs | None = None,
+        inference: InferenceArgs | None = None,
+        loss: nn.Module | None = None,
+        auxiliary: float = 0.4,
         guesser: str | nn.Module | None = None,
         guess_confidence: float = 0.8,
-        auxiliary: float = 0.4,
-        views: Views | None = None,
-        optimizer: str = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 1e-2,
-        encoder_lr: float = 1.0,
-        layer_decay: float = 1.0,
-        scale_lr: bool = False,
         compile_net: bool = False,
-        flow: FlowEstimator | None = None,
         net: nn.Module | None = None,
     ) -> None:
-        super().__init__(optimizer, lr, weight_decay)
-        self.save_hyperparameters(ignore=["net", "weights", "flow", "views", "compile_net", "guesser"])
+        super().__init__(optimizer)
+        self.network = as_options(NetworkArgs, network)
+        self.save_arguments("net", "loss", "inference", "compile_net", "guesser")
+        # Weights are those of the checkpoint; what was downloaded before it was trained is not asked for again.
+        self.save_hyperparameters({"network": asdict(replace(self.network, encoder_weights=None))})
         self.num_classes = num_classes
-        self.architecture = architecture
-        self.encoder = encoder
-        self.weights = weights
-        self.scale = scale
-        self.options = options
-        self.ocr = ocr
-        self.attention_scales = attention_scales
-        self.test_scales = test_scales
-        self.losses = check_losses(losses or {"cross_entropy": 1.0})
-        self.cross_entropy = cross_entropy or {}
+        self.inference = as_options(InferenceArgs, inference)
+        self.criterion = loss if loss is not None else SegmentationLoss()
+        self.auxiliary = auxiliary
         self.guesser: Any = load_segmenter(guesser, num_classes)
         if self.guesser is not None:
             self.freeze_part("guesser")
+            self.labels_seen |= getattr(self.guesser, "labels_seen", frozenset())
         self.guess_confidence = guess_confidence
-        self.auxiliary = auxiliary
-        self.views = views or Views()
-        self.encoder_lr = encoder_lr
-        self.layer_decay = layer_decay
-        self.scale_lr = scale_lr
-        self.flow = cached(flow if flow is not None else DIS())
         self.net = net if net is not None else self.configure_network()
-        if encoder_lr == 0:
+        if self.optimizer.encoder_lr == 0:
             self.backbone.requires_grad_(False).eval()
         if compile_net:
             self.net.compile()
         self.val_score, self.test_score = self.configure_score(), self.configure_score()
         self.calibration = CalibrationError(num_classes)
         self.consistency = TemporalConsistency(num_classes)
+        self.flow: FlowCache | None = None
 
     def configure_network(self) -> nn.Module:
         """Make the network; override it for one of your own."""
-        return create_segmenter(
-            self.architecture,
-            self.encoder,
-            self.num_classes,
-            self.weights,
-            self.scale,
-            self.options,
-            self.ocr,
-            self.attention_scales,
-            self.test_scales,
-        )
+        return create_segmenter(self.num_classes, self.network)
+
+    def configure_flow(self) -> FlowEstimator:
+        """Make the flow estimator by which tests find how consistent the labels of neighbouring frames are."""
+        return DIS()
 
     def configure_score(self) -> SegmentationScore:
         """Make the metric of validation and of test."""
@@ -165,9 +124,9 @@ class SegmentationModule(BaseModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The encoder's parameters with their own learning rates, and the others."""
-        if self.encoder_lr == self.layer_decay == 1.0:
+        if self.optimizer.encoder_lr == self.optimizer.layer_decay == 1.0:
             return super().parameter_groups()
-        groups: list[dict[str, Any]] = []
+        args, groups = self.optimizer, list[dict[str, Any]]()
         left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
         for encoder in self.encoders():
             # timm's encoders keep their layers in a network inside.
@@ -176,13 +135,13 @@ class SegmentationModule(BaseModule):
             # What belongs to no layer of the encoder, such as a class token, learns like its first one.
             for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
                 mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
-                groups.append({"params": mine, "lr": self.lr * self.encoder_lr * self.layer_decay**depth})
+                groups.append({"params": mine, "lr": args.lr * args.encoder_lr * args.layer_decay**depth})
         return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; a frozen encoder stays in evaluation mode, so that its statistics stay as well."""
         super().train(mode)
-        if self.encoder_lr == 0:
+        if self.optimizer.encoder_lr == 0:
             for encoder in self.encoders():
                 encoder.eval()
         return self
@@ -192,15 +151,16 @@ class SegmentationModule(BaseModule):
 
         ``weights`` (B, H, W) float32 say how much each pixel counts; None: all the same.
         """
-        return sum_losses(logits, labels, self.losses, weights, **self.cross_entropy)
+        loss: Tensor = self.criterion(logits, labels, weights)
+        return loss
 
     def forward(self, images: Tensor) -> Any:
         """Logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]; see ``net`` for training."""
         return self.net(images)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, from all views."""
-        return view_probabilities(self, to_unit(images), self.views)
+        """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, see ``inference``."""
+        return tiled_probabilities(self, to_unit(images), self.inference)
 
     @torch.no_grad()
     def label_source(self, batch: FrameBatch) -> tuple[Tensor, Tensor | None]:
@@ -250,6 +210,8 @@ class SegmentationModule(BaseModule):
             self._score(self.test_score, batch, self.calibration)
 
     def _test_interval(self, batch: ClipBatch) -> None:
+        if self.flow is None:  # no other use of the module needs any
+            self.flow = cached(self.configure_flow().to(self.device))
         start, stop = batch.targets
         last = batch.first + len(batch.frames) - 1
         previous: Tensor | None = None
@@ -310,7 +272,7 @@ def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
     """A teacher from its checkpoint, or the module as it is; WrpError if it knows another number of classes."""
     if teacher is None:
         return None
-    module: Any = load_module(SegmentationModule, teacher, weights=None) if isinstance(teacher, str) else teacher
+    module: Any = load_module(SegmentationModule, teacher) if isinstance(teacher, str) else teacher
     if module.num_classes != num_classes:
         raise WrpError(f"the teacher {teacher} knows {module.num_classes} classes, expected {num_classes}")
     return module
@@ -324,7 +286,6 @@ def _frames(batch: FrameBatch) -> FrameBatch:
         )
     if not isinstance(batch, FrameBatch):
         raise WrpError(
-            f"SegmentationModule learns from single frames, got a {type(batch).__name__}: set "
-            "data.init_args.serve=frames"
+            f"SegmentationModule learns from single frames, got a {type(batch).__name__}: use --data SegmentationData"
         )
     return batch

@@ -1,0 +1,141 @@
+"""Base of the data modules over the clips of a data set, of which a few frames have labels."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from wrp.data.clips import ClipIndex, select_clips
+from wrp.data.datasets import open_index
+from wrp.data.datasets.generated import cached_folder
+from wrp.data.holdout import Division, Labelled, check_disjoint, divide, numbered
+from wrp.data.loaders import BaseDataModule
+from wrp.errors import DataError
+from wrp.manifest import label_hash
+from wrp.options import SelectArgs, ValArgs, make_plain
+from wrp.types import LabelMap
+
+APART = (
+    "give data.init_args.val.split, .clips, .keyframes or .ratio, or hold labels back by data.init_args.select; "
+    "val.overlap=true scores on training labels all the same, --trainer.limit_val_batches=0 does without"
+)
+"""What to do where there is nothing to validate on but what was trained on."""
+
+
+class ClipData(BaseDataModule):
+    """Base of the data modules over the clips of a data set, of which a few frames have labels.
+
+    Args:
+        num_classes: Number of classes; checked against the data set's.
+        root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
+            ``~/.cache/wrp``.
+        layout: ``auto`` or the name of a layout, see :data:`wrp.data.datasets.LAYOUTS`.
+        split: Name of a split, where the layout has splits.
+        select: Which clips are used, and which of their labels.
+        workers: Loader processes.
+
+    Raises:
+        DataError: If the data set is not as its layout wants it.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        root: str | None = None,
+        layout: str = "auto",
+        split: str | None = None,
+        select: SelectArgs | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__(num_classes, workers)
+        # Not for the logger: it refuses names such as crop_size that model and data give different values.
+        self.save_hyperparameters(logger=False, ignore=["propagated", "examples"])
+        make_plain(self.hparams)
+        self.root = root
+        self.layout = layout
+        self.split = split
+        self.select = select or SelectArgs()
+        self._given: ClipIndex | None = None
+
+    @classmethod
+    def over(cls, index: ClipIndex, **options: Any) -> Self:
+        """Make a data module over clips that were opened before; the other arguments by name."""
+        data = cls(index.label_map.num_classes, root=str(index.root), layout=index.layout, **options)
+        data._given = index
+        return data
+
+    @cached_property
+    def index(self) -> ClipIndex:
+        """The clips, with labels held back as asked for."""
+        if self._given is not None:
+            return self._given
+        return select_clips(self._open(self.split), self.select)
+
+    def _open(self, split: str | None) -> ClipIndex:
+        if self.root is None and self.layout not in ("auto", "folder"):
+            raise DataError(f"layout {self.layout!r} needs the folder of its data set: pass data.init_args.root")
+        root = self.root if self.root is not None else cached_folder(self.num_classes, 0)
+        found = open_index(root, self.layout, split)
+        self._check_classes(found.label_map, found.root)
+        return found
+
+    @property
+    def label_map(self) -> LabelMap:
+        """The classes."""
+        return self.index.label_map
+
+    @property
+    def reads(self) -> set[Path]:
+        """The folders that files are read from, without links: what is written goes elsewhere."""
+        return self.index.reads
+
+    def prepare_data(self) -> None:
+        """Generate the clip, where none is given, and read the index before any work begins."""
+        _ = self.index
+
+
+class DividedData(ClipData):
+    """Base of the data modules that divide the labelled frames between training and validation."""
+
+    val: ValArgs
+
+    @cached_property
+    def divided(self) -> Division:
+        """The clips for training and for validation; DataError if they are the same ones."""
+        return divide(self.index, self.val, self._open)
+
+    @cached_property
+    def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
+        """The hashes of the labels that training is given, and that what it is given besides was made from."""
+        own = frozenset(label_hash(frame) for _, _, frame in self._trained())
+        return own.union(*(seen for _, seen in self._seen_before()))
+
+    def setup(self, stage: str) -> None:
+        """Refuse labels that are trained and validated on before any work is done."""
+        if stage == "fit" and self.trainer is not None and self.trainer.enable_validation:
+            self._validated()
+
+    def _trained(self) -> list[Labelled]:
+        return numbered(self.divided.train.clips)
+
+    def _validated(self) -> list[Labelled]:
+        """The frames to score; DataError where there are none, or some are trained on or were seen before."""
+        frames = numbered(self.divided.val.clips, hidden=True)
+        if not frames:
+            raise DataError(f"no label of {self.index.root} is held back to validate on: {APART}")
+        if not self.val.overlap:
+            check_disjoint((frame for _, _, frame in self._trained()), [frame for _, _, frame in frames], APART)
+            for what, seen in self._seen_before():
+                both = [frame.label for _, _, frame in frames if seen and label_hash(frame) in seen]
+                if both:
+                    raise DataError(
+                        f"{what} {len(both)} of the {len(frames)} validation labels, the first is {both[0]}: {APART}"
+                    )
+        return frames
+
+    def _seen_before(self) -> list[tuple[str, frozenset[str]]]:
+        """What training is given besides labels of its own, in words, and the hashes of the labels that it has seen."""
+        return []

@@ -1,0 +1,254 @@
+"""Examples of what propagation does to labels, made where the truth is known: cycles and pairs of keyframes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, get_worker_info
+from torchvision.transforms.v2 import ColorJitter
+
+from wrp.caching import BoundedCache
+from wrp.errors import WrpError
+from wrp.examples import ExampleSource, Windows
+from wrp.flow.dis import DIS
+from wrp.flow.estimator import FlowEstimator
+from wrp.flow.keys import frame_key
+from wrp.loading import labels_seen_by
+from wrp.models.refiner import RefinerExamples, RefinerInput, refiner_input, stack_inputs
+from wrp.ops.consistency import to_unit
+from wrp.ops.fusion import Evidence, gather
+from wrp.ops.noise import displace
+from wrp.options import CycleArgs, KeepArgs
+from wrp.outputs import EXAMPLES, claim
+from wrp.refinement.cycles import walk_cycles
+from wrp.refinement.module import semantic_probabilities
+from wrp.refinement.walks import Walk, draw_sources, kept_walk
+from wrp.segmentation.module import load_segmenter
+from wrp.types import ClipBatch
+
+Place = tuple[slice, slice]
+"""Rows and columns of a part of a frame."""
+
+
+class CycleExamples(ExampleSource):
+    """Examples from the sparse keyframes alone (cycle consistency).
+
+    The flow walks from a keyframe to both ends of its window once; of the cycles t → t±k → t and the labels of other
+    keyframes it met, random examples are drawn: two sources whose distances add up to that of two keyframes, as at
+    inference, seen through a crop.
+
+    Args:
+        teacher: Checkpoint of a SegmentationModule, or the module; frozen. None: no semantic input.
+        fold_teachers: Checkpoints of n teachers, of which number i has not learned from the keyframes number i, i + n,
+            …: each keyframe's semantic input comes from the one that does not know its label (cross-fitting). None:
+            from ``teacher``, who has seen all labels and seems better here than elsewhere.
+        flow: Flow estimator; None: DIS.
+        cycles: How examples are drawn from a walk.
+        crops: Examples per batch, all from one keyframe.
+        crop_size: Height and width of an example in pixels; smaller frames are used whole.
+        keep: Where walks are kept, so that each is made once.
+    """
+
+    def __init__(
+        self,
+        teacher: str | nn.Module | None = None,
+        fold_teachers: list[str] | None = None,
+        flow: FlowEstimator | None = None,
+        cycles: CycleArgs | None = None,
+        crops: int = 6,
+        crop_size: tuple[int, int] = (192, 256),
+        keep: KeepArgs | None = None,
+    ) -> None:
+        self.teacher = teacher
+        self.fold_teachers = fold_teachers or []
+        self.flow = flow if flow is not None else DIS()
+        self.cycles = cycles or CycleArgs()
+        self.crops = crops
+        self.crop_size = crop_size
+        self.keep = keep or KeepArgs()
+        self._teachers: dict[str | None, Any] = {}
+
+    @property
+    def labels_seen(self) -> frozenset[str]:
+        """The hashes of the labels that the teachers have learned from."""
+        seen: frozenset[str] = frozenset()
+        for given in (self.teacher, *self.fold_teachers):
+            seen |= labels_seen_by(given) if isinstance(given, str) else getattr(given, "labels_seen", frozenset())
+        return seen
+
+    def training(self, windows: Windows, num_classes: int, seed: int) -> Dataset[RefinerExamples]:
+        """Make the training set: random examples."""
+        return _Drawn(self, windows, num_classes, seed)
+
+    def validation(self, windows: Windows, num_classes: int) -> Dataset[RefinerExamples]:
+        """Make the validation set: of each frame as a whole, the longest cycles."""
+        return _Longest(self, windows, num_classes)
+
+    def walk(self, window: ClipBatch, num_classes: int) -> Walk:
+        """Follow the flow from a keyframe to both ends of its window, on the GPU where there is one."""
+        if len(window.frames) < 2:
+            raise WrpError(f"clip {window.clip}: a refiner needs at least two frames to learn from, got one")
+        device = _device()
+        window = window.to(device)
+        target = window.targets[0]
+        with torch.no_grad():
+            cycles, pairs = walk_cycles(window, self.flow.to(device), self.cycles.crossed)
+            probs = semantic_probabilities(
+                self._load_teacher(window.number, num_classes), window.frame(target), num_classes
+            )
+        cycles, pairs = ({k: one.to(torch.device("cpu")) for k, one in some.items()} for some in (cycles, pairs))
+        return Walk(window.labels[target].cpu(), probs.half().cpu(), cycles, pairs)
+
+    def teacher_of(self, number: int) -> str | nn.Module | None:
+        """The teacher that does not know the label of this keyframe, where there is one."""
+        folds = self.fold_teachers
+        return folds[number % len(folds)] if folds else self.teacher
+
+    def _load_teacher(self, number: int, num_classes: int) -> Any:
+        given = self.teacher_of(number)
+        if not isinstance(given, str):
+            return given if given is None else given.to(_device()).eval()
+        if given not in self._teachers:
+            self._teachers[given] = load_segmenter(given, num_classes).to(_device())
+        return self._teachers[given]
+
+    def draw(self, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
+        """Draw one example.
+
+        Args:
+            walk: What was met around the keyframe.
+            image: I_t, (3, H, W) float32 in [0, 1].
+
+        Returns:
+            Inputs with B = 1 and the truth (h, w) uint8.
+        """
+        place = self._draw_place(walk.label)
+        sources = draw_sources(walk, self.cycles.interval, self.cycles.pair_ratio)
+        # Cropped one by one: all else stays on the disk.
+        example = self.example(walk, image, [source.crop(*place) for source in sources], place)
+        truth = walk.label[place]
+        return (example.flip(), truth.flip(-1)) if torch.rand(()) < 0.5 else (example, truth)
+
+    def example(self, walk: Walk, image: Tensor, sources: list[Evidence], place: Place) -> RefinerInput:
+        """What the refiner sees of a part of a keyframe through some sources, disturbed."""
+        evidence = gather(sources)
+        if self.cycles.displacement:
+            evidence = replace(evidence, labels=displace(evidence.labels, self.cycles.displacement))
+        whole = (slice(None), *place)
+        example = refiner_input(image[whole], evidence, walk.teacher_probs[whole])
+        jitter = self.cycles.jitter
+        example.image = ColorJitter(jitter, jitter, jitter)(example.image)
+        return example
+
+    def _draw_place(self, label: Tensor) -> Place:
+        """Rows and columns of a random crop of a frame."""
+        sides = []
+        for wanted, size in zip(self.crop_size, label.shape, strict=True):
+            start = int(torch.randint(size - min(wanted, size) + 1, ()))
+            sides.append(slice(start, start + min(wanted, size)))
+        return sides[0], sides[1]
+
+
+class _Examples(Dataset[RefinerExamples]):
+    """Base of the data sets of a source: walks are made once and kept."""
+
+    def __init__(self, source: CycleExamples, windows: Windows, num_classes: int) -> None:
+        self.source = source
+        self.windows = windows
+        self.num_classes = num_classes
+        keep = source.keep
+        self._held: BoundedCache[str, Walk] = BoundedCache(keep.max_bytes if keep.folder is None else 0, Walk.nbytes)
+        self._folder: Path | None = None
+        if keep.folder is not None:
+            self._folder = claim(Path(keep.folder), EXAMPLES, option="examples.keep.folder")
+        self._frame_keys: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @cached_property
+    def _teacher_keys(self) -> list[str]:
+        """What tells the teachers from others; read once, as they do not change."""
+        folds = self.source.fold_teachers
+        return [_network_key(fold) for fold in folds] if folds else [_network_key(self.source.teacher)]
+
+    def _walk_of(self, number: int, window: ClipBatch) -> Walk:
+        key = self._key(number, window)
+        make = partial(self.source.walk, window, self.num_classes)
+        if self._folder is None:
+            return self._held.get(key, make)
+        return kept_walk(self._folder / f"{key}.walk", self.source.keep.max_bytes, make)
+
+    def _key(self, number: int, window: ClipBatch) -> str:
+        # Names do not tell: the same folder may see another data set, or labels that were corrected.
+        if number not in self._frame_keys:  # once, as the frames of a long window are read one by one
+            frames = b"".join(frame_key(window.frames[i]) for i in range(len(window.frames)))
+            self._frame_keys[number] = hashlib.sha256(frames).hexdigest()
+        labels = {index: frame_key(label).hex() for index, label in sorted(window.labels.items())}
+        names = (window.clip, window.targets[0], window.stems, self._frame_keys[number], labels)
+        teacher = self._teacher_keys[window.number % len(self._teacher_keys)]
+        made = (self.source.flow.signature, self.source.cycles.crossed, teacher, self.num_classes)
+        return hashlib.sha256(repr((names, made)).encode()).hexdigest()[:32]
+
+
+class _Drawn(_Examples):
+    """Random examples at each keyframe."""
+
+    def __init__(self, source: CycleExamples, windows: Windows, num_classes: int, seed: int) -> None:
+        super().__init__(source, windows, num_classes)
+        self.seed = seed
+
+    def __getitem__(self, key: Any) -> RefinerExamples:
+        number, place = (0, key) if isinstance(key, int) else (key.epoch, key.index)
+        window = self.windows[place]
+        walk = self._walk_of(place, window)
+        image = to_unit(window.frame(window.targets[0]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
+            inputs, labels = zip(*(self.source.draw(walk, image) for _ in range(self.source.crops)), strict=True)
+        return _batch(window, list(inputs), torch.stack(labels))
+
+
+class _Longest(_Examples):
+    """The longest cycles of each frame, as a whole."""
+
+    def __getitem__(self, key: int) -> RefinerExamples:
+        window = self.windows[key]
+        walk = self._walk_of(key, window)
+        ends = sorted({min(walk.cycles), max(walk.cycles)})
+        image = to_unit(window.frame(window.targets[0]))
+        inputs = refiner_input(image, gather([walk.cycles[offset] for offset in ends]), walk.teacher_probs)
+        return _batch(window, [inputs], walk.label[None])
+
+
+def _batch(window: ClipBatch, inputs: list[RefinerInput], labels: Tensor) -> RefinerExamples:
+    target = window.targets[0]
+    return RefinerExamples(stack_inputs(inputs), labels, window.clip, window.stems[target - window.first], target)
+
+
+def _device() -> torch.device:
+    """Where walks are made: a process of a loader cannot use the GPU of the one that started it."""
+    if torch.cuda.is_available() and get_worker_info() is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _network_key(network: str | nn.Module | None) -> str:
+    """What tells one network from another: its content, and how a module answers."""
+    if network is None:
+        return ""
+    digest = hashlib.sha256()
+    if isinstance(network, str):
+        digest.update(Path(network).read_bytes())
+    else:
+        digest.update(repr(getattr(network, "inference", None)).encode())
+        for tensor in network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
