@@ -25,7 +25,7 @@ def main() -> None:
         scores = [run["overall"][method]["miou"] for run in runs]
         spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
         rows.append([method, *(f"{score:.2f}" for score in scores), f"{statistics.mean(scores):.2f}", f"{spread:.2f}"])
-    names = [f"{_clips(run)} every {run['settings']['label_every']} seed {run['settings']['seed']}" for run in runs]
+    names = [_name(run["settings"]) for run in runs]
     print(markdown_table(["mIoU", *names, "mean", "stdev"], rows))
     for run in runs:
         if any(scores.get("j") is not None for scores in run["overall"].values()):
@@ -39,9 +39,10 @@ def main() -> None:
     print("; ".join(f"{package} {number}" for package, number in runs[0]["settings"]["versions"].items()))
 
 
-def _clips(run: dict[str, Any]) -> str:
-    clips = run["settings"]["clips"]
-    return str(clips[0]) if len(clips) == 1 else f"{len(clips)} clips"
+def _name(settings: dict[str, Any]) -> str:
+    clips = settings["clips"]
+    which = str(clips[0]) if len(clips) == 1 else f"{len(clips)} clips"
+    return f"{which} every {settings['select']['label_every']} seed {settings['run']['seed']}"
 
 
 def _masks(run: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from wrp.data.items import WindowItems
 from wrp.flow.estimator import FlowEstimator
 from wrp.ops.chain import NeighbourFlow
 from wrp.ops.labels import resize_labels
+from wrp.options import SelectArgs
 from wrp.types import ClipBatch
 
 CLASSES = 11
@@ -33,7 +34,7 @@ def interval(height: int, width: int, count: int) -> ClipBatch:
 
 def real_interval(root: str, count: int, size: tuple[int, int] | None = None) -> ClipBatch:
     """The first ``count`` frames of a data set's first clip, their ends as anchors; scaled to ``size`` if given."""
-    index = select_clips(open_index(root), None, count - 1, 0)
+    index = select_clips(open_index(root), SelectArgs(label_every=count - 1))
     batch = WindowItems(index.clips, index.label_map)[0]
     batch.targets = (0, count)
     if size is not None:
@@ -68,7 +69,7 @@ def rolling_interval(count: int, height: int, width: int, num_classes: int) -> C
     label = torch.from_numpy(((y * (width // 24 + 1) + x) % num_classes).astype(np.uint8))
     stems = [f"{i:05d}" for i in range(count)]
     frames = Rolling(count, height, width)
-    return ClipBatch("rolling", stems, 0, frames, {0: label, count - 1: label}, (0, count))  # type: ignore[arg-type]
+    return ClipBatch("rolling", stems, 0, frames, {0: label, count - 1: label}, (0, count))
 
 
 class Given(FlowEstimator):

@@ -19,7 +19,7 @@ from measuring import Rows, exponent, in_fresh_process, memory_of_this_process, 
 from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.pipeline.settings import Settings
+from wrp.pipeline.config import Settings
 
 LARGE = (1024, 2048)
 # Frames that are labelled before the clock starts.
@@ -40,10 +40,8 @@ class Case:
 
 def networks(num_classes: int) -> tuple[SegmentationModule, RefinementModule]:
     """Untrained ones, which take the same time and memory."""
-    defaults = Settings(root="clips", out="labels")
-    network = (defaults.architecture, defaults.encoder, None, defaults.teacher_scale, defaults.teacher_options)
-    teacher = SegmentationModule(num_classes, *network).eval()
-    return teacher, RefinementModule(num_classes, teacher).eval()
+    teacher = SegmentationModule(num_classes, Settings(root="clips", out="labels").train_teacher.network)
+    return teacher.eval(), RefinementModule(num_classes).eval()
 
 
 def measure_here(case: Case) -> dict[str, float]:

@@ -18,20 +18,21 @@ from pathlib import Path
 from measuring import Rows, table
 from torch.utils.data import DataLoader
 
-from wrp import VideoDataModule
+from wrp.data.clips import select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import FrameItems, IntervalItems, collate_frames
 from wrp.data.reading import read_image, read_label
-from wrp.types import Frame
+from wrp.options import SelectArgs
+from wrp.types import Frame, LabelMap
 
 
-def raw(frames: list[Frame], module: VideoDataModule) -> float:
+def raw(frames: list[Frame], label_map: LabelMap) -> float:
     """Frames and labels decoded per second."""
     started = time.perf_counter()
     for frame in frames:
         image = read_image(frame.image)
         if frame.label is not None:
-            read_label(frame.label, module.label_map, (image.shape[1], image.shape[2]))
+            read_label(frame.label, label_map, (image.shape[1], image.shape[2]))
     return len(frames) / (time.perf_counter() - started)
 
 
@@ -52,21 +53,21 @@ def measure(root: str, limit: int, repeats: int) -> Rows:
         repeats: Runs of each, of which the median counts.
     """
     index = open_index(root)
-    module = VideoDataModule(index.label_map.num_classes, root, label_every=10)
-    clip = index.clips[0]
+    clip, [sparse, *_] = index.clips[0], select_clips(index, SelectArgs(label_every=10)).clips
     frames = list(clip.frames[:limit])
     numbered = [(clip.name, i, frame) for i, frame in enumerate(frames)]
     rows = []
     for name, workers in (("frames", 1), ("frames", 2), ("intervals", 1), ("intervals", 2)):
         ratios, speeds = [], []
         for _ in range(repeats):
-            base = raw(frames if name == "frames" else [Frame(f.stem, f.image) for f in clip.frames], module)
+            read = frames if name == "frames" else [Frame(f.stem, f.image) for f in clip.frames]
+            base = raw(read, index.label_map)
             if name == "frames":
                 items = FrameItems(numbered, index.label_map)
                 loader = DataLoader(items, 4, num_workers=workers, collate_fn=collate_frames)
                 speed = loaded(loader, len(frames))
             else:
-                loader = DataLoader(IntervalItems(module.index.clips[:1], index.label_map), None, num_workers=workers)
+                loader = DataLoader(IntervalItems([sparse], index.label_map), None, num_workers=workers)
                 speed = loaded(loader, len(clip.frames))
             ratios.append(speed / base)
             speeds.append(speed)

@@ -17,6 +17,7 @@ from wrp.data.datasets import open_index
 from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.options import SelectArgs
 from wrp.pipeline.autolabel import open_run
 from wrp.pipeline.report import read_metrics
 
@@ -39,7 +40,7 @@ def by_motion(
             name = f"{Path(root).name} K={spacing}"
             found = []
             for seed in (seed for seed in seeds if seed < spacing):
-                index = select_clips(open_index(root), None, spacing, seed)
+                index = select_clips(open_index(root), SelectArgs(label_every=spacing, label_offset=seed))
                 found.append(score(index, list(methods), flow=flow, name=f"{name}, seed {seed}"))
             row = {"data": Path(root).name, "K": spacing}
             rows += [{**row, "score": name, **values} for name, values in _by_score(methods, index, found).items()]
@@ -55,7 +56,7 @@ def by_networks(runs: Sequence[str]) -> Rows:
     columns: dict[str, list[dict[str, Any]]] = {}
     for run in map(Path, runs):
         metrics = finished(run)
-        name = f"{Path(metrics['settings']['root']).name} K={metrics['settings']['label_every']}"
+        name = f"{Path(metrics['settings']['root']).name} K={metrics['settings']['select']['label_every']}"
         scores = metrics["overall"] | {key: metrics[key] for key in ("student",) if key in metrics}
         columns.setdefault(name, []).append(scores)
         if any(score.get("j") is not None for score in scores.values()):

@@ -17,12 +17,13 @@ from wrp.flow.dis import DIS
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.ops.chain import extend_near, start_chain
 from wrp.ops.warp import Sampler, coordinates, warp_labels
+from wrp.options import SelectArgs
 
 
 def composed(root: str) -> Rows:
     """Composed flow against sampling the label anew at every step: mIoU by distance, all start frames of the clip."""
     index = open_index(root)
-    batch = WindowItems(select_clips(index, None, 1, 0).clips, index.label_map, radius=10**6)[0]
+    batch = WindowItems(select_clips(index, SelectArgs(label_every=1)).clips, index.label_map, radius=10**6)[0]
     cache, rows = FlowCache(DIS("medium", 1)), []
     for distance in (5, 10, 20):
         counts = torch.zeros(3, index.label_map.num_classes, index.label_map.num_classes + 1, dtype=torch.long)

@@ -21,10 +21,11 @@ from measuring import Rows, table
 from torch.utils.data import DataLoader
 
 from wrp import SegmentationModule
-from wrp.losses.segmentation import sum_losses
+from wrp.losses.segmentation import SegmentationLoss
 from wrp.ops.consistency import to_unit
 from wrp.ops.labels import resize_labels
-from wrp.pipeline.settings import SLIM_FPN
+from wrp.options import NetworkArgs, OptimizerArgs
+from wrp.pipeline.config import SLIM_FPN
 from wrp.pipeline.training import plain_trainer, quiet_lightning
 from wrp.types import FrameBatch
 
@@ -46,7 +47,8 @@ def make_batches(steps: int, height: int, width: int) -> list[FrameBatch]:
 def make_module() -> SegmentationModule:
     """The teacher of `wrp autolabel`."""
     pl.seed_everything(0, verbose=False)
-    return SegmentationModule(11, "FPN", "tu-regnetx_002", options=dict(SLIM_FPN), losses=LOSSES, lr=5e-3)
+    network = NetworkArgs("FPN", "tu-regnetx_002", options=dict(SLIM_FPN))
+    return SegmentationModule(11, network, OptimizerArgs(lr=5e-3), loss=SegmentationLoss(LOSSES))
 
 
 def with_trainer(batches: list[FrameBatch]) -> list[float]:
@@ -66,6 +68,7 @@ def with_trainer(batches: list[FrameBatch]) -> list[float]:
 def plain(batches: list[FrameBatch]) -> list[float]:
     """Seconds of the same steps in a loop."""
     net = make_module().net.train()
+    criterion = SegmentationLoss(LOSSES)
     optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
     times = []
     for number, batch in enumerate(batches):
@@ -73,7 +76,7 @@ def plain(batches: list[FrameBatch]) -> list[float]:
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - number / len(batches)) ** 0.9
         logits = net(to_unit(batch.images))
         labels = resize_labels(batch.labels, (logits.shape[-2], logits.shape[-1]))
-        loss = sum_losses(logits, labels, LOSSES)
+        loss = criterion(logits, labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -25,6 +25,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.walk import WarpedLabels
 from wrp.ops.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, Evidence
+from wrp.options import SelectArgs
 from wrp.pipeline.report import markdown_table
 from wrp.types import IGNORE_INDEX, ClipBatch
 
@@ -64,7 +65,7 @@ def warped_at_hidden(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, E
 
 def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache) -> Pixels:
     """The pixels of hidden frames where some sources are right and others are not."""
-    index = select_clips(open_index(root), clips, every, 0)
+    index = select_clips(open_index(root), SelectArgs(clips, every))
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     generator = torch.Generator().manual_seed(0)
     share = PIXELS / max(1, sum(len(clip.hidden) for clip in index.clips))

@@ -24,6 +24,7 @@ from wrp.data.items import IntervalItems
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.ops import fusion
 from wrp.ops.labels import decide
+from wrp.options import SelectArgs
 from wrp.pipeline.report import markdown_table
 from wrp.propagation.methods.base import Known
 
@@ -98,7 +99,7 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
 
 def frames(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Known, Tensor]]:
     """Every hidden frame of a data set with its truth."""
-    index = select_clips(open_index(root), None, every, offset)
+    index = select_clips(open_index(root), SelectArgs(label_every=every, label_offset=offset))
     methods = ["inpaint"] if teacher else ["motion"]
     module = PropagationModule(index.label_map.num_classes, methods, teacher)
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)

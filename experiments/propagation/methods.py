@@ -25,6 +25,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.metrics.masks import boundary_accuracy, region_similarity
+from wrp.options import SelectArgs
 from wrp.pipeline.report import markdown_table
 
 BY_MOTION = [
@@ -106,7 +107,7 @@ def main() -> None:
     flow = FlowCache(DIS(), options.flow_cache)
     for root in options.roots:
         for every in options.every:
-            index = select_clips(open_index(root), options.clips, every, options.offset)
+            index = select_clips(open_index(root), SelectArgs(options.clips, every, options.offset))
             header.append(f"{Path(root).name} K={every}")
             found, masks = score(index, methods, options.teacher, options.refiner, flow, options.calibrate, header[-1])
             for method, one in found.items():

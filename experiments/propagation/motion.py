@@ -21,6 +21,7 @@ from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.options import SelectArgs
 from wrp.pipeline.report import markdown_table
 
 SETTINGS = ["ultrafast@1", "fast@1", "medium@1", "fine@1", "medium@2", "fine@2"]
@@ -29,7 +30,7 @@ METHODS = ["motion:previous", "motion"]
 
 def score(root: str, clips: list[str] | None, every: int, flow: FlowCache, direct: bool) -> list[str]:
     """Both methods: mIoU, and seconds."""
-    index = select_clips(open_index(root), clips, every, 0)
+    index = select_clips(open_index(root), SelectArgs(clips, every))
     flow.any_frames = direct
     module = PropagationModule(index.label_map.num_classes, METHODS, flow=flow).eval()
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)

@@ -17,6 +17,7 @@ import argparse
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import nn
 from wrp.data.datasets import find_folder
 from wrp.data.datasets.generated import generate_folder
 from wrp.pipeline.report import markdown_table
-from wrp.pipeline.selftrain import SYSTEM_NAMES, SelfTraining, selftrain
+from wrp.pipeline.selftrain import SYSTEM_NAMES, Lists, SelfTraining, selftrain
 from wrp.selftraining import student
 from wrp.selftraining.student import StrongView
 
@@ -69,7 +70,7 @@ def find_sequences(data: str, runs: Path) -> tuple[Path, dict[str, list[str]]]:
     return root, sequences
 
 
-def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) -> dict[str, str]:
+def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) -> Lists:
     """The three lists of images."""
     out.mkdir(parents=True, exist_ok=True)
     learned = [names for sequence, names in sequences.items() if sequence not in held_out]
@@ -81,7 +82,7 @@ def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) 
     paths = {which: out / f"{which}.txt" for which in lists}
     for which, path in paths.items():
         path.write_text("\n".join(lists[which]) + "\n", encoding="utf-8")
-    return {which: str(path) for which, path in paths.items()}
+    return Lists(**{which: str(path) for which, path in paths.items()})
 
 
 def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -97,14 +98,14 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         SelfTraining(
             system,
             str(root),
+            lists,
             out=str(runs / f"{named(system, options)}-{seed}".replace(", ", "-").replace(" ", "-")),
             layout=LAYOUT[data],
             supervised=str(shared) if shares else None,
             steps=options.steps,
-            crop_size=CROP[data],
-            scale=0.5,
+            sampling=replace(SelfTraining.sampling, crop_size=CROP[data]),
+            network=replace(SelfTraining.network, scale=0.5),
             seed=seed,
-            **lists,
         )
     )
     seconds = round(time.perf_counter() - started)

@@ -24,17 +24,19 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
-from wrp import LabelWriter, PropagationModule, VideoDataModule
-from wrp.callbacks.parts import join_manifest
+from wrp import LabelWriter, PropagationData, PropagationModule, SegmentationData
 from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.datasets.generated import generate_folder
 from wrp.data.items import FrameItems
 from wrp.data.propagated import PropagatedLabels
+from wrp.losses.segmentation import SegmentationLoss
+from wrp.manifest import join_manifest
+from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
+from wrp.pipeline.config import SLIM_FPN
 from wrp.pipeline.ranking import rank
 from wrp.pipeline.rectify import rectify
 from wrp.pipeline.report import markdown_table
-from wrp.pipeline.settings import SLIM_FPN
 from wrp.pipeline.students import WAYS, Way
 from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.types import Frame
@@ -62,7 +64,7 @@ STUDENTS: dict[str, Way] = {
 def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int, Frame]], str]:
     """The clips to learn from, the frames to score on, and the folder of propagated labels."""
     if options.data == "camvid":
-        index = select_clips(open_index("camvid"), None, options.every)
+        index = select_clips(open_index("camvid"), SelectArgs(label_every=options.every))
         drive = index.clips[0].name.split("_")[0]
         return index, [("", i, f) for i, f in enumerate(index.images) if f.stem.startswith(drive)], options.propagated
     clips, frames = GENERATED
@@ -70,15 +72,13 @@ def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int
     every = open_index(root)
     names = [clip.name for clip in every.clips]
     scored = [(c.name, i, f) for c in every.clips if c.name in names[:HELD_OUT] for i, f in enumerate(c.frames)]
-    index = select_clips(every, names[HELD_OUT:], options.every)
+    index = select_clips(every, SelectArgs(names[HELD_OUT:], options.every))
     run = Path(options.runs) / "motion"
     if not (run / "manifest.jsonl").is_file():
         module = PropagationModule(index.label_map.num_classes, ["motion"])
-        data = VideoDataModule(
-            index.label_map.num_classes, str(root), clips=names[HELD_OUT:], label_every=options.every, serve="intervals"
-        )
+        data = PropagationData.over(index, done=str(run))
         with quiet_lightning():
-            trainer = pl.Trainer(**plain_trainer(LabelWriter(str(run), resume=True)))
+            trainer = pl.Trainer(**plain_trainer(LabelWriter(str(run))))
             trainer.predict(module, data, return_predictions=False)
         join_manifest(run)
     return index, scored, str(run)
@@ -98,26 +98,18 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     if student == "ST++ scheduling":
         rank(index, Path(propagated), [*thirds_of(alone), alone])
     losses = {"relaxation" if student == "relaxation" else "cross_entropy": 1.0, "dice": 1.0}
-    data = VideoDataModule(
-        index.label_map.num_classes,
-        str(index.root),
-        clips=[clip.name for clip in index.clips],
-        label_every=options.every,
-        crop_size=(256, 448) if options.data == "camvid" else (192, 320),
-        batch_size=8,
-        epoch_length=8 * options.steps // way.epochs,
-        further_images=False,
+    crop = (256, 448) if options.data == "camvid" else (192, 320)
+    data = SegmentationData.over(
+        index,
+        sampling=SamplingArgs(crop, 8, 8 * options.steps // way.epochs, seed=seed),
         propagated=PropagatedLabels(propagated, 0.75, **way.labels) if student != "anchors alone" else None,
-        seed=seed,
+        further_images=False,
     )
     module = way.kind(
         num_classes=index.label_map.num_classes,
-        architecture="FPN",
-        encoder="tu-regnetx_002",
-        scale=0.5,
-        options=dict(SLIM_FPN),
-        losses=losses,
-        lr=5e-3,
+        network=NetworkArgs("FPN", "tu-regnetx_002", options=dict(SLIM_FPN), scale=0.5),
+        optimizer=OptimizerArgs(lr=5e-3),
+        loss=SegmentationLoss(losses),
     )
     started = time.perf_counter()
     path = alone if student == "anchors alone" else alone.with_name("student.ckpt")

@@ -23,6 +23,7 @@ from wrp.data.labelmaps import write_label_map
 from wrp.data.reading import read_image, read_label
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.options import SelectArgs
 from wrp.pipeline.oracle import Replay, curve_table, curves
 from wrp.writing import write_image, write_json, write_label
 
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
     parser.add_argument("--out", type=Path, help="JSON file for the curves")
     options = parser.parse_args()
-    index = select_clips(open_index(options.root), options.clips, None)
+    index = select_clips(open_index(options.root), SelectArgs(options.clips))
     with tempfile.TemporaryDirectory(prefix="wrp-suggest-") as folder:
         index = only_ends(halved(index, Path(folder)) if options.half else index)
         estimator = DIS() if options.fine else DIS("medium", 1.0)

@@ -18,16 +18,18 @@ import torch
 from readout import data_arguments, measure, network_arguments
 from torch import Tensor
 
-from wrp import PropagationModule, RefinementModule, VideoDataModule
+from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule
 from wrp.data.datasets import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input
 from wrp.ops.consistency import to_unit
+from wrp.options import SelectArgs
 from wrp.pipeline.training import fit
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
+from wrp.refinement.sampler import Walk
 from wrp.types import IGNORE_INDEX
 
 
@@ -43,11 +45,11 @@ def ask_for(inputs: RefinerInput, number: int) -> RefinerInput:
     return replace(inputs, **parts)
 
 
-class OneAgainstRest(RefinementModule):
+class OneAgainstRest(CycleExamples):
     """Each example asks for a class that is in it, drawn at random."""
 
-    def _example(self, *arguments: Any) -> tuple[RefinerInput, Tensor]:
-        example, truth = super()._example(*arguments)
+    def draw(self, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
+        example, truth = super().draw(walk, image)
         present = truth[truth != IGNORE_INDEX].unique()
         number = int(present[torch.randint(len(present), ())]) if len(present) else 0
         return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(
@@ -83,19 +85,16 @@ class WithAgnostic(PropagationModule):
 
 def train(options: argparse.Namespace) -> None:
     num_classes = open_index(options.root).label_map.num_classes
-    data = VideoDataModule(
+    data = RefinementData(
         num_classes,
+        OneAgainstRest(options.teacher, flow=FlowCache(DIS(), options.flow_cache)),
         options.root,
-        clips=options.clips,
-        label_every=options.every,
-        label_offset=options.offset,
-        serve="windows",
+        select=SelectArgs(options.clips, options.every, options.offset),
         epoch_length=options.steps,
         seed=options.seed,
     )
     pl.seed_everything(options.seed, verbose=False)
-    flow = FlowCache(DIS(), options.flow_cache)
-    module = OneAgainstRest(num_classes, options.teacher, flow=flow, net=Refiner(2))
+    module = RefinementModule(2, net=Refiner(2))
     fit(module, data, options.steps, Path(options.agnostic).with_suffix(".ckpt"))
     torch.save(module.net.state_dict(), options.agnostic)
 

@@ -21,6 +21,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.models.refiner import RefinerInput, refiner_input
 from wrp.ops.consistency import to_unit
+from wrp.options import SelectArgs
 from wrp.pipeline.report import markdown_table
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
@@ -84,7 +85,8 @@ def network_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(kind: type[PropagationModule], methods: list[str], options: argparse.Namespace) -> str:
     """A table of mIoU and calibration error of each method of a module."""
-    index = select_clips(open_index(options.root), options.clips, options.every, options.offset)
+    select = SelectArgs(options.clips, options.every, options.offset)
+    index = select_clips(open_index(options.root), select)
     flow = FlowCache(DIS(), options.flow_cache)
     module = kind(index.label_map.num_classes, methods, options.teacher, options.refiner, flow).eval()
     items = IntervalItems(index.clips, index.label_map, with_hidden=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, ClassVar
 
+import torch
 from readout import measure, network_arguments
 from torch import Tensor
 
@@ -45,8 +46,9 @@ class OnceAnswered(Refine):
 
     def answer(self, query: QueryFrame, context: Context) -> Tensor:
         if query.index not in self.known:
-            self.known[query.index] = super().answer(query, context).half()
-        return self.known[query.index].float()
+            answer = super().answer(query, context)
+            self.known[query.index] = (answer * 255).round().to(torch.uint8)  # as exact as Refine keeps it
+        return self.known[query.index].float() / 255
 
 
 def name(voters: tuple[int, ...], vote: float) -> str:

@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import sys
 from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from wrp import PropagationModule, RefinementModule, SegmentationModule, VideoDataModule
+from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule, SegmentationModule
+from wrp.data.clips import ClipIndex, select_clips
 from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems
 from wrp.data.labelmaps import write_label_map
@@ -36,11 +38,11 @@ from wrp.data.reading import read_image, read_label
 from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.modules.base import file_hash
-from wrp.modules.examples import WalkCache
-from wrp.modules.loading import load_module
-from wrp.modules.refinement import WALK_CACHE_BYTES
+from wrp.loading import load_module
+from wrp.losses.segmentation import SegmentationLoss
+from wrp.module import file_hash
 from wrp.ops.labels import resize_labels
+from wrp.options import CycleArgs, KeepArgs, OptimizerArgs, RefinerArgs, SelectArgs
 from wrp.pipeline.report import markdown_table
 from wrp.pipeline.training import fit
 from wrp.writing import new_folder, write_image, write_label
@@ -52,33 +54,54 @@ RESULTS = Results(Path(__file__).with_name("results.jsonl"))
 CACHE = Path("~/.cache/wrp/smaller")
 METHODS = ["motion", "semantic", "inpaint", "refine"]
 
-# What differs from the defaults of RefinementModule; of ``net``, the steps that it has learned from generated clips.
-ROWS: dict[str, dict[str, Any]] = {
-    "defaults": {},
-    "no colour jitter": {"jitter": 0.0},
-    "colour jitter 0.6": {"jitter": 0.6},
-    "plain cross-entropy": {"balance": 0.0},
-    "borders count three times": {"boundary": 2.0},
-    "cross-entropy and Dice": {"losses": {"cross_entropy": 1.0, "dice": 1.0}},
-    "cycles alone": {"pair_share": 0.0},
-    "anchor-to-anchor pairs, with a cycle where there is one anchor": {"pair_share": 1.0},
-    "displaced by 1 px": {"displacement": 1.0},
-    "displaced by 3 px": {"displacement": 3.0},
-    "learning rate 0.002": {"lr": 0.002},
-    "twice the width": {"channels": [32, 64, 96, 128, 192]},
-    "no teacher": {"teacher": None},
-    "FPN on the teacher's encoder": {"decoder": "FPN"},
-    "FPN on the teacher's encoder, which learns": {"decoder": "FPN", "freeze_encoder": False},
-    "Unet on the teacher's encoder": {"decoder": "Unet"},
-    "cycles back along the flow they came": {"crossed": False},
-    "cross-entropy and RMI": {"losses": {"cross_entropy": 1.0, "rmi": 0.1}},
-    "from 1000 steps on generated clips": {"net": 1000},
+
+@dataclass(frozen=True)
+class Row:
+    """What differs from the defaults.
+
+    Attributes:
+        cycles: How examples are drawn.
+        network: Arguments of the network, see :class:`~wrp.options.RefinerArgs`.
+        encoder: Whether the network sees the image through the teacher's encoder.
+        optimizer: How it is optimised; None: the default of RefinementModule.
+        loss: Arguments of :class:`~wrp.losses.segmentation.SegmentationLoss`; None: the default of RefinementModule.
+        teacher: Whether there is a teacher.
+        generated: Steps that the network has learned from generated clips before.
+    """
+
+    cycles: CycleArgs = CycleArgs()
+    network: dict[str, Any] = field(default_factory=dict)
+    encoder: bool = False
+    optimizer: OptimizerArgs | None = None
+    loss: dict[str, Any] | None = None
+    teacher: bool = True
+    generated: int = 0
+
+
+BALANCED = {"balance": 0.5}
+ROWS: dict[str, Row] = {
+    "defaults": Row(),
+    "no colour jitter": Row(CycleArgs(jitter=0.0)),
+    "colour jitter 0.6": Row(CycleArgs(jitter=0.6)),
+    "plain cross-entropy": Row(loss={"cross_entropy": {"balance": 0.0}}),
+    "borders count three times": Row(loss={"cross_entropy": {**BALANCED, "boundary": 2.0}}),
+    "cross-entropy and Dice": Row(loss={"weights": {"cross_entropy": 1.0, "dice": 1.0}, "cross_entropy": BALANCED}),
+    "cycles alone": Row(CycleArgs(pair_ratio=0.0)),
+    "anchor-to-anchor pairs, with a cycle where there is one anchor": Row(CycleArgs(pair_ratio=1.0)),
+    "displaced by 1 px": Row(CycleArgs(displacement=1.0)),
+    "displaced by 3 px": Row(CycleArgs(displacement=3.0)),
+    "learning rate 0.002": Row(optimizer=OptimizerArgs(lr=0.002)),
+    "twice the width": Row(network={"channels": (32, 64, 96, 128, 192)}),
+    "no teacher": Row(teacher=False),
+    "FPN on the teacher's encoder": Row(network={"decoder": "FPN"}, encoder=True),
+    "FPN on the teacher's encoder, which learns": Row(
+        network={"decoder": "FPN", "freeze_encoder": False}, encoder=True
+    ),
+    "Unet on the teacher's encoder": Row(network={"decoder": "Unet"}, encoder=True),
+    "cycles back along the flow they came": Row(CycleArgs(crossed=False)),
+    "cross-entropy and RMI": Row(loss={"weights": {"cross_entropy": 1.0, "rmi": 0.1}, "cross_entropy": BALANCED}),
+    "from 1000 steps on generated clips": Row(generated=1000),
 }
-
-
-# Walks of the rows that walk alike, by these choices.
-WALKS: dict[str, WalkCache] = defaultdict(lambda: WalkCache(WALK_CACHE_BYTES))
-WALKED = ("teacher", "crossed")
 
 
 class NoTeacher(torch.nn.Module):
@@ -93,18 +116,10 @@ class NoTeacher(torch.nn.Module):
         return torch.zeros(len(frames), self.num_classes, *frames.shape[2:])
 
 
-def data_of(options: argparse.Namespace, every: int) -> VideoDataModule:
+def index_of(options: argparse.Namespace, every: int) -> ClipIndex:
     """The clips with the labels of every K-th frame."""
     root = options.root if options.scale == 1 else str(smaller(options.root, options.scale))
-    return VideoDataModule(
-        open_index(root).label_map.num_classes,
-        root,
-        label_every=every,
-        label_offset=options.offset,
-        serve="windows",
-        epoch_length=options.steps,
-        seed=options.seed,
-    )
+    return select_clips(open_index(root), SelectArgs(label_every=every, label_offset=options.offset))
 
 
 def train(row: str, options: argparse.Namespace) -> Path:
@@ -114,17 +129,25 @@ def train(row: str, options: argparse.Namespace) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = data_of(options, options.every)
+    index, chosen = index_of(options, options.every), ROWS[row]
+    num_classes = index.label_map.num_classes
     crop = (round(192 * options.scale), round(256 * options.scale))
-    choices = {"teacher": find_teacher(options), **ROWS[row]}
-    if "net" in choices:
+    net = None
+    if chosen.generated:
         of_clips = path.with_stem(f"{name}-generated")
-        choices["net"] = pretrained(data.num_classes, choices["net"], crop, options.flow_cache, of_clips)
-    flow = FlowCache(DIS(), options.flow_cache)
+        net = pretrained(num_classes, chosen.generated, crop, options.flow_cache, of_clips)
+    examples = CycleExamples(
+        find_teacher(options) if chosen.teacher else None,
+        flow=FlowCache(DIS(), options.flow_cache),
+        cycles=chosen.cycles,
+        crop_size=crop,
+        keep=KeepArgs(str(options.networks / "examples")),  # for the rows that walk alike
+    )
+    data = RefinementData.over(index, examples=examples, epoch_length=options.steps, seed=options.seed)
     pl.seed_everything(options.seed + 1, verbose=False)
-    module = RefinementModule(data.num_classes, **{"flow": flow, "crop_size": crop, **choices})
-    walked = {key: getattr(ROWS[row][key], "signature", str(ROWS[row][key])) for key in WALKED if key in ROWS[row]}
-    module.walks = WALKS[str(walked)]
+    encoder = {"encoder_from": options.teacher} if chosen.encoder else {}
+    loss = None if chosen.loss is None else SegmentationLoss(**chosen.loss)
+    module = RefinementModule(num_classes, RefinerArgs(**chosen.network, **encoder), chosen.optimizer, loss, net)
     pl.seed_everything(options.seed + 1, verbose=False)  # again, as networks draw more or less
     fit(module, data, options.steps, path)
     return path
@@ -133,29 +156,35 @@ def train(row: str, options: argparse.Namespace) -> Path:
 def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
     """Train one row and score it with the labels of every K-th frame."""
     network = train(row, options)
-    data = data_of(options, every)
-    teacher = find_teacher(options) if ROWS[row].get("teacher", True) else NoTeacher(data.num_classes)
+    index = index_of(options, every)
+    num_classes = index.label_map.num_classes
+    teacher = find_teacher(options) if ROWS[row].teacher else NoTeacher(num_classes)
     flow = FlowCache(DIS(), options.flow_cache)
-    scorer = PropagationModule(data.num_classes, METHODS, teacher, str(network), flow)
-    items = IntervalItems(data.index.clips, data.label_map, with_hidden=True)
+    scorer = PropagationModule(num_classes, METHODS, teacher, str(network), flow)
+    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=f"{row}, K = {every}", unit="interval"):
             scorer.test_step(items[number], number)
     return {method: round(found["miou"], 2) for method, found in scorer.test_score.compute().items()}
 
 
-def find_teacher(options: argparse.Namespace) -> Any:
+def find_teacher(options: argparse.Namespace) -> SegmentationModule:
     """The teacher, which sees smaller frames at the size that it has learned from."""
-    scale = load_module(SegmentationModule, options.teacher, weights=None).scale / options.scale
+    network = load_module(SegmentationModule, options.teacher).network
+    scale = network.scale / options.scale
     if scale > 1:
         raise WrpError(f"{options.teacher} has learned from larger frames than --scale {options.scale} shows it")
-    return load_module(SegmentationModule, options.teacher, weights=None, scale=scale)
+    teacher: SegmentationModule = load_module(
+        SegmentationModule, options.teacher, network=replace(network, encoder_weights=None, scale=scale)
+    )
+    return teacher
 
 
 def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str | None, path: Path) -> torch.nn.Module:
     """A refiner that has learned from generated clips, without a teacher; its classes are others, as many."""
-    data = VideoDataModule(num_classes, label_every=24, serve="windows", epoch_length=steps)
-    module = RefinementModule(num_classes, flow=FlowCache(DIS(), cache), crop_size=crop)
+    examples = CycleExamples(flow=FlowCache(DIS(), cache), crop_size=crop)
+    data = RefinementData(num_classes, examples, select=SelectArgs(label_every=24), epoch_length=steps)
+    module = RefinementModule(num_classes)
     fit(module, data, steps, path)
     return module.net
 
