@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Collection, Generator, Iterator
+from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,31 +123,41 @@ def _next_round(
     if len(pinned) < len(known):
         last = min(last, known[1] - 1)  # the later anchor is not asked, wherever it stands
     with contextlib.closing(votes), tempfile.TemporaryFile(prefix="wrp-votes-") as file:
-        kept: np.memmap | None = None
+        shape: tuple[int, ...] = ()
         for index, soft in votes:
-            if kept is None:
-                kept = np.memmap(file, np.uint8, "w+", shape=(last - first + 1, *soft.shape))
+            shape = tuple(soft.shape)
             if first <= index <= last:
-                kept[index - first] = (soft * 255).round().to(torch.uint8).cpu().numpy()
-        assert kept is not None
+                _write(file, index - first, (soft * 255).round().to(torch.uint8))
         one = torch.ones(1, dtype=torch.float32)
         for anchor in pinned:
             label = batch.labels[anchor][None].cpu()
-            kept[anchor - first] = (soft_votes(label, one, kept.shape[1]) * 255).to(torch.uint8).numpy()
+            _write(file, anchor - first, (soft_votes(label, one, shape[0]) * 255).to(torch.uint8))
         for index in range(*batch.targets):
             if wanted is not None and index not in wanted:
                 continue
             if index in batch.labels:
                 label = batch.labels[index][None]
-                yield index, soft_votes(label, one.to(label.device), kept.shape[1])
+                yield index, soft_votes(label, one.to(label.device), shape[0])
                 continue
-            total = torch.from_numpy(kept[index - first]).to(batch.frame(index).device).float() / 255
+            total = _read(file, index - first, shape).to(batch.frame(index).device).float() / 255
             for step in (-1, 1):
                 ends = [min(max(index + step * offset, first), last) for offset in OFFSETS]
                 for end, way in _flows_to(batch, flow, index, ends).items():
-                    there = torch.from_numpy(kept[end - first]).to(total.device).float()[None] / 255
+                    there = _read(file, end - first, shape).to(total.device).float()[None] / 255
                     total = total + ends.count(end) * warp(there, way)[0][0]
             yield index, total / total.sum(0).clamp(min=1e-6)
+
+
+# Not mapped into memory: a mapping would count as memory of this process, frame after frame.
+def _write(file: IO[bytes], number: int, votes: Tensor) -> None:
+    file.seek(number * votes.numel())
+    file.write(votes.cpu().contiguous().numpy().data)
+
+
+def _read(file: IO[bytes], number: int, shape: tuple[int, ...]) -> Tensor:
+    size = math.prod(shape)
+    file.seek(number * size)
+    return torch.frombuffer(bytearray(file.read(size)), dtype=torch.uint8).view(shape)
 
 
 def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -> dict[int, Tensor]:

@@ -12,7 +12,7 @@ from wrp.options import InferenceArgs
 
 
 def tiled_probabilities(logits_of: Callable[[Tensor], Tensor], images: Tensor, inference: InferenceArgs) -> Tensor:
-    """Mean class probabilities over all inference.
+    """Mean class probabilities over all windows, scales and mirror images.
 
     Args:
         logits_of: Images (B, 3, h, w) to logits (B, C, h, w), for any size.

@@ -33,8 +33,9 @@ class SegmentationModule(BaseModule):
 
     Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames;
     classes absent from truth and prediction are NaN and left out), the IoU of each class and, in tests, the expected
-    calibration error ``test/ece``. Trained on a :class:`~wrp.types.FrameBatch`, as the data modules serve it with
-    do; with :class:`~wrp.PropagationData` a test scores whole clips, and ``test/temporal_consistency`` as well.
+    calibration error ``test/ece``. Trained on a :class:`~wrp.types.FrameBatch`, which
+    :class:`~wrp.SegmentationData` serves; with :class:`~wrp.PropagationData` a test scores whole clips, and
+    ``test/temporal_consistency`` as well.
 
     Args:
         num_classes: Number of classes C.
