@@ -173,27 +173,23 @@ def remove_temporaries(run: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def written_parts(run: Path, networks: dict[str, str] | None = None) -> frozenset[tuple[str, int, int]]:
-    """Clip, first frame and number of frames of each interval that was written completely and is still there.
-
-    Args:
-        run: Where it was written.
-        networks: Hashes of the networks that the others will be made with; None: any.
-
-    Raises:
-        WrpError: If what is there was made with other networks.
-    """
+def check_networks(run: Path, networks: dict[str, str]) -> None:
+    """Raise WrpError if what is there was made with other networks, by their hashes; the files are not looked at."""
     parts = _parts(run)
-    for network, made in (networks or {}).items():
+    for network, made in networks.items():
         for part, entries in parts:
             if any(entry.networks.get(network, made) != made for entry in entries):
                 raise WrpError(
                     f"{run} holds labels that were made with another {network} than there is now ({part}); choose "
                     "another --out, or delete it to start anew"
                 )
+
+
+def written_parts(run: Path) -> frozenset[tuple[str, int, int]]:
+    """Clip, first frame and number of frames of each interval that was written completely and is still there."""
     return frozenset(
         (part.parent.name, int(part.stem), len(entries))
-        for part, entries in parts
+        for part, entries in _parts(run)
         if entries and all(_is_written(run, entry) for entry in entries)
     )
 

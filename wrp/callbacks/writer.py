@@ -18,13 +18,13 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from wrp.manifest import (
     BEGUN,
     Entry,
+    check_networks,
     is_image,
     join_manifest,
     note_seen,
     noted_checksums,
     part_of,
     write_part,
-    written_parts,
 )
 from wrp.outputs import LABELS, check_output, claim
 from wrp.stopping import check_stop
@@ -83,7 +83,7 @@ class LabelWriter(BasePredictionWriter):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         done: frozenset[tuple[str, int, int]] = getattr(data, "done", frozenset())
         if done:
-            written_parts(self.out, getattr(pl_module, "made_with", {}))
+            check_networks(self.out, getattr(pl_module, "made_with", {}))
         self.noted = noted_checksums(self.out, done)
         if trainer.is_global_zero:
             note_seen(self.out, {*getattr(data, "labels_seen", ()), *getattr(pl_module, "labels_seen", ())})

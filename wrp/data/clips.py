@@ -122,6 +122,15 @@ def read_list(path: Path) -> list[str]:
     return lines
 
 
+def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
+    """Clip and name of the labelled frames in a list; DataError if one of them is none of the data set."""
+    wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(path))}
+    labelled = {(clip.name, clip.frames[i].stem) for clip in index.clips for i in (*clip.anchors, *clip.hidden)}
+    if lost := sorted(wanted - labelled):
+        raise DataError(f"{path} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
+    return wanted
+
+
 def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
     """Choose clips by name and hold labels back.
 
@@ -150,10 +159,7 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
     if every is not None:
         clips = tuple(hide_labels(clip, every, offset) for clip in clips)
     if anchors is not None:
-        wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(anchors))}
-        labelled = {(c.name, c.frames[i].stem) for c in index.clips for i in (*c.anchors, *c.hidden)}
-        if lost := sorted(wanted - labelled):
-            raise DataError(f"{anchors} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
+        wanted = listed_frames(index, anchors)
         clips = tuple(keep_labels(clip, {stem for name, stem in wanted if name == clip.name}) for clip in clips)
     for clip in clips:
         if not clip.anchors:

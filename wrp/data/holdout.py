@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from wrp.data.clips import ClipIndex, keep_labels, read_list
+from wrp.data.clips import ClipIndex, keep_labels, listed_frames
 from wrp.errors import DataError
 from wrp.options import ValArgs
 from wrp.types import Clip, Frame
@@ -56,7 +56,7 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
         theirs = tuple(clip for clip in index.clips if clip.name in val.clips)
         return Division(replace(index, clips=mine), replace(index, clips=theirs, images=()).hidden_throughout())
     if val.keyframes is not None:
-        return _without(index, _listed(index, Path(val.keyframes)))
+        return _without(index, listed_frames(index, Path(val.keyframes)))
     if val.ratio is not None:
         return _without(index, _drawn(index, val.ratio, val.seed))
     if val.overlap and not any(clip.hidden for clip in index.clips):
@@ -74,14 +74,6 @@ def _without(index: ClipIndex, chosen: set[tuple[str, str]]) -> Division:
         hidden = tuple(i for i, frame in enumerate(clip.frames) if frame.stem in mine)
         val.append(replace(train[-1], hidden=hidden))
     return Division(replace(index, clips=tuple(train)), replace(index, clips=tuple(val)))
-
-
-def _listed(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
-    wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(path))}
-    labelled = {(c.name, c.frames[i].stem) for c in index.clips for i in (*c.anchors, *c.hidden)}
-    if lost := sorted(wanted - labelled):
-        raise DataError(f"{path} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
-    return wanted
 
 
 def _drawn(index: ClipIndex, ratio: float, seed: int) -> set[tuple[str, str]]:

@@ -23,7 +23,7 @@ from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.locking import locked
-from wrp.manifest import join_manifest, remove_temporaries, written_parts
+from wrp.manifest import check_networks, join_manifest, remove_temporaries, written_parts
 from wrp.module import file_hash
 from wrp.opening import read_json
 from wrp.options import SelectArgs
@@ -227,7 +227,7 @@ def _propagate(settings: Settings, index: ClipIndex, flow: FlowCache) -> bool:
     """Label the intervals that are not written yet; whether none is left to others or to another time."""
     out, run = Path(settings.out), settings.run
     given = {name: str(path) for name, path in network_paths(settings).items()}
-    written_parts(out, {name: file_hash(path) for name, path in given.items()})
+    check_networks(out, {name: file_hash(path) for name, path in given.items()})
     data = PropagationData.over(index, shard=run.shard, done=str(out), workers=run.workers)
     units, left = len(IntervalItems(index.clips, index.label_map)), len(data.intervals((0, 1)))
     mine = len(data.intervals()) if run.limit is None else min(len(data.intervals()), run.limit)
