@@ -11,7 +11,7 @@ import argparse
 import csv
 from pathlib import Path
 
-from wrp.pipeline.report import markdown_table
+from wrp.io.tables import markdown_table
 
 
 def curve(run: Path, key: str) -> dict[int, float]:

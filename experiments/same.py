@@ -74,8 +74,8 @@ from wrp import CycleExamples, SegmentationData, SegmentationModule
 from wrp.data.items import WindowItems
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.losses.segmentation import SegmentationLoss
-from wrp.ops.consistency import to_unit
+from wrp.segmentation.losses import SegmentationLoss
+from wrp.geometry.consistency import to_unit
 from wrp.options import CycleArgs, NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
 data = SegmentationData(10, scene, select=SelectArgs(label_every=12), sampling=SamplingArgs((64, 96), 4, 80))
 network = NetworkArgs(encoder_name="tu-regnetx_002", scale=0.5, options=options)
@@ -101,7 +101,7 @@ REAL = {
 
 def wrp(tree: Path, shadow: Path, *arguments: str) -> None:
     """Run the command line of a source tree."""
-    run(tree, shadow, "import sys; from wrp.cli import main; sys.exit(main(sys.argv[1:]))", *arguments)
+    run(tree, shadow, "import runpy; runpy.run_module('wrp', run_name='__main__')", *arguments)
 
 
 def run(tree: Path, shadow: Path, code: str, *arguments: str) -> None:

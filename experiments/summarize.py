@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from wrp.pipeline.report import markdown_table
+from wrp.io.tables import markdown_table
 
 
 def main() -> None:

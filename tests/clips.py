@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wrp.types import Clip, Frame, LabelMap
+from wrp.structures import Clip, Frame, LabelMap
 
 HEIGHT, WIDTH = 24, 40
 

@@ -33,3 +33,11 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> No
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, made once; to be copied before it is changed."""
+    from tests.reports import make_run  # not before HOME is the tests' own
+
+    return make_run(tmp_path_factory.mktemp("reported"))

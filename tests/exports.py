@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from tests.clips import picture, save
-from wrp.cli import main
-from wrp.data.labelmaps import write_label_map
-from wrp.outputs import RUN, claim
-from wrp.pipeline.config import Settings
-from wrp.pipeline.settings import claim_folder
-from wrp.types import LabelMap
-from wrp.writing import write_label
+from wrp.cli.main import main
+from wrp.io.folders import RUN, claim
+from wrp.io.label_map import write_label_map
+from wrp.io.writing import write_label
+from wrp.runs.config import Settings
+from wrp.runs.settings import claim_folder
+from wrp.structures import LabelMap
 
 CLASSES = LabelMap(
     ids=(0, 7, 3, 200),

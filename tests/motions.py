@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wrp.ops.chain import Chain, NeighbourFlow, extend_far, extend_near, start_chain
+from wrp.geometry.composed import Chain, NeighbourFlow, extend_far, extend_near, start_chain
 
 HEIGHT, WIDTH = 40, 56
 

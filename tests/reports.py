@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tests.clips import CLASSES_YAML, id_picture, make_folder, save
-from wrp.cli import main
+from wrp.cli.main import main
 
 # No folder can be named </script>, but a class can.
 CLIP = "<img src=x onerror=alert(1)>"

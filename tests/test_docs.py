@@ -18,10 +18,10 @@ import yaml
 from PIL import Image
 
 from tests.clips import make_video
-from wrp.cli import COMMANDS, LIGHTNING_VERBS, _parser, main
+from wrp.cli.main import COMMANDS, LIGHTNING_VERBS, _parser, main
 from wrp.data import clipdata
-from wrp.data.datasets import generated
-from wrp.pipeline.settings import parse_arguments
+from wrp.data.synthetic import folder as generated
+from wrp.runs.settings import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -20,16 +20,16 @@ from jsonargparse import ArgumentParser
 from tests.clips import make_camvid, make_davis, make_images, picture, save
 from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
 from wrp import SegmentationModule
-from wrp.cli import main
+from wrp.cli.lightning import DATA_MODULES, EXAMPLES
+from wrp.cli.main import main
 from wrp.data import tiles
-from wrp.data.datasets import open_index
 from wrp.data.items import FrameItems, IntervalItems
-from wrp.data.reading import read_label
-from wrp.lightning_cli import DATA_MODULES, EXAMPLES
+from wrp.data.layouts.registry import open_index
+from wrp.io.images import read_label
+from wrp.io.versions import versions
 from wrp.options import NetworkArgs, SelectArgs
-from wrp.pipeline.search import command_line, draw, read_sweep
 from wrp.propagation.methods.refine import Refine
-from wrp.versions import versions
+from wrp.runs.search import command_line, draw, read_sweep
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # Data sets whose configurations are for GPUs, and what makes them run on a laptop without a network.

@@ -41,16 +41,16 @@ from wrp import (
 )
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.loading import load_module
-from wrp.losses.segmentation import SegmentationLoss
+from wrp.io.checkpoints import load_module
+from wrp.segmentation.losses import SegmentationLoss
 from wrp.metrics.segmentation import SegmentationScore
-from wrp.models.refiner import CUES, RefinerInput
-from wrp.ops.fusion import anchor_weights, blend
-from wrp.ops.labels import decide_frame
+from wrp.refinement.network import CUES, RefinerInput
+from wrp.geometry.fusion import anchor_weights, blend
+from wrp.geometry.labels import decide_frame
 from wrp.options import CycleArgs, InferenceArgs, KeepArgs, NetworkArgs, OptimizerArgs, RefinerArgs
 from wrp.options import SamplingArgs, SelectArgs, ValArgs
 from wrp.propagation.methods.base import Context, Labels, Needs, PropagationMethod, QueryFrame
-from wrp.types import ClipBatch, FrameBatch, FramePair, Prediction
+from wrp.structures import ClipBatch, FrameBatch, FramePair, Prediction
 
 
 class Network(nn.Module):

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from wrp.data.refinement import RefinementData
     from wrp.data.segmentation import SegmentationData
     from wrp.data.semisupervised import SemiSupervisedData
-    from wrp.pipeline.autolabel import autolabel
-    from wrp.pipeline.config import Settings
     from wrp.propagation.module import PropagationModule
     from wrp.refinement.module import RefinementModule
     from wrp.refinement.sampler import CycleExamples
+    from wrp.runs.autolabel import autolabel
+    from wrp.runs.config import Settings
     from wrp.segmentation.module import SegmentationModule
 
 _HOME = {
@@ -33,8 +33,8 @@ _HOME = {
     "SegmentationData": "wrp.data.segmentation",
     "SegmentationModule": "wrp.segmentation.module",
     "SemiSupervisedData": "wrp.data.semisupervised",
-    "Settings": "wrp.pipeline.config",
-    "autolabel": "wrp.pipeline.autolabel",
+    "Settings": "wrp.runs.config",
+    "autolabel": "wrp.runs.autolabel",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 
 def run() -> None:
     """Run the command line and exit with its code."""
-    from wrp.cli import main
+    from wrp.cli.main import main
 
     sys.exit(main())
 

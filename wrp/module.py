@@ -18,11 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import Self
 
 from wrp.errors import WrpError
-from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, check_class, class_name, labels_seen_in
-from wrp.models.refiner import RefinerExamples
+from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, check_class, class_name, labels_seen_in
+from wrp.io.folders import FLOW, check_output
 from wrp.options import OptimizerArgs, as_options, make_plain
-from wrp.outputs import FLOW, check_output
-from wrp.types import ClipBatch, FrameBatch
+from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 
 logger = logging.getLogger("wrp")
 
@@ -41,7 +40,7 @@ class BaseModule(pl.LightningModule):
 
     Attributes:
         labels_seen: The hashes of the labels that its networks have learned from, see
-            :func:`~wrp.manifest.label_hash`, as far as that is known.
+            :func:`~wrp.io.manifest.label_hash`, as far as that is known.
     """
 
     frozen: tuple[str, ...] = ()

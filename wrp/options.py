@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -107,7 +107,7 @@ class SamplingArgs:
 
 @dataclass(frozen=True)
 class NetworkArgs:
-    """A segmentation network by name, see :func:`~wrp.models.segmenter.create_segmenter`.
+    """A segmentation network by name, see :func:`~wrp.segmentation.network.create_segmenter`.
 
     Attributes:
         arch: Name in segmentation-models-pytorch.
@@ -115,9 +115,9 @@ class NetworkArgs:
         encoder_weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
         options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
         scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
-        ocr: Whether the head is an :class:`~wrp.models.ocr.OCRHead`.
+        ocr: Whether the head is an :class:`~wrp.segmentation.heads.OCRHead`.
         attention_scales: Scales that are blended by learned attention, see
-            :class:`~wrp.models.multiscale.MultiScale`; None: the image as it is.
+            :class:`~wrp.segmentation.multiscale.MultiScale`; None: the image as it is.
         test_scales: Scales that are blended in evaluation; None: those of training.
     """
 
@@ -133,7 +133,7 @@ class NetworkArgs:
 
 @dataclass(frozen=True)
 class RefinerArgs:
-    """The refiner's network, see :class:`~wrp.models.refiner.Refiner`.
+    """The refiner's network, see :class:`~wrp.refinement.network.Refiner`.
 
     Attributes:
         channels: Width of its levels, full resolution first.
@@ -268,6 +268,15 @@ def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> O
     if unknown := sorted(set(value) - {one.name for one in fields(kind)}):
         raise WrpError(f"{kind.__name__} has no argument {unknown[0]!r}")
     return kind(**value)
+
+
+def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings with those of groups by their dotted names; dictionaries that are values stay whole."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value and name not in ("losses", "options"):
+            yield from ((f"{name}.{inner}", found) for inner, found in flat(value))
+        else:
+            yield name, value
 
 
 def read_share(text: str, what: str) -> tuple[int, int]:

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
-from wrp.data.datasets.synthetic import render_clip
+from wrp.data.index import select_clips
 from wrp.data.items import WindowItems
+from wrp.data.layouts.registry import open_index
+from wrp.data.synthetic.scene import render_clip
 from wrp.flow.estimator import FlowEstimator
-from wrp.ops.chain import NeighbourFlow
-from wrp.ops.labels import resize_labels
+from wrp.geometry.composed import NeighbourFlow
+from wrp.geometry.labels import resize_labels
 from wrp.options import SelectArgs
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 CLASSES = 11
 CITYSCAPES = 19

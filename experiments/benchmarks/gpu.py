@@ -28,7 +28,7 @@ from wrp import PropagationModule
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.raft import RAFT
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 BACKEND = "inductor"  # of torch.compile
 NOT_YET = "not yet run on a GPU"
@@ -97,7 +97,7 @@ class Parts:
             return hook
 
         with ExitStack() as stack:
-            for module in ("wrp.flow.walk", "wrp.flow.estimator"):
+            for module in ("wrp.propagation.warping", "wrp.flow.estimator"):
                 stack.enter_context(patch(f"{module}.ahead", iter))
             for name, part in parts.items():
                 for handle in (part.register_forward_pre_hook(begin(name)), part.register_forward_hook(end(name))):

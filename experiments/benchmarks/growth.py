@@ -19,7 +19,7 @@ from measuring import Rows, exponent, in_fresh_process, memory_of_this_process, 
 from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.pipeline.config import Settings
+from wrp.runs.config import Settings
 
 LARGE = (1024, 2048)
 # Frames that are labelled before the clock starts.

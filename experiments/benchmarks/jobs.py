@@ -11,7 +11,7 @@ from pathlib import Path
 
 from measuring import Rows
 
-from wrp.data.datasets.generated import generate_folder
+from wrp.data.synthetic.folder import generate_folder
 
 
 def two_clips(folder: Path, frames: int, size: tuple[int, int]) -> Path:

@@ -18,12 +18,12 @@ from pathlib import Path
 from measuring import Rows, table
 from torch.utils.data import DataLoader
 
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import FrameItems, IntervalItems, collate_frames
-from wrp.data.reading import read_image, read_label
+from wrp.data.layouts.registry import open_index
+from wrp.io.images import read_image, read_label
 from wrp.options import SelectArgs
-from wrp.types import Frame, LabelMap
+from wrp.structures import Frame, LabelMap
 
 
 def raw(frames: list[Frame], label_map: LabelMap) -> float:

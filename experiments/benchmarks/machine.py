@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wrp.versions import versions
+from wrp.io.versions import versions
 
 
 def machine() -> dict[str, Any]:

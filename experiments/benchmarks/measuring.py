@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from wrp.pipeline.report import markdown_table
+from wrp.io.tables import markdown_table
 
 Rows = list[dict[str, Any]]
 """Rows of a table by the heads of their columns; a cell is a name, a number, several of them, or None."""

@@ -20,7 +20,7 @@ from propagating import propagation
 from sampling import composed, primitives
 from voting import voting
 
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 VOTES = (*((SIZES[0], every) for every in (10, 25, 50)), *((SIZES[1], every) for every in (10, 25)))
 

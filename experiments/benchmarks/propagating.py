@@ -13,7 +13,7 @@ from torch import Tensor
 from wrp import PropagationModule
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS, create_dis, grey_image
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 
 class Recorded(DIS):

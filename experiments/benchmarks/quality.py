@@ -12,14 +12,14 @@ from typing import Any
 
 from measuring import Rows
 
-from wrp.data.clips import ClipIndex, select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import ClipIndex, select_clips
+from wrp.data.layouts.registry import open_index
+from wrp.data.run import open_run
 from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.options import SelectArgs
-from wrp.pipeline.autolabel import open_run
-from wrp.pipeline.report import read_metrics
+from wrp.report.tables import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1] / "propagation"))
 from methods import BY_MOTION, Masks, score

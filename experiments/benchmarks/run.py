@@ -37,12 +37,12 @@ from quality import by_motion, by_networks, finished
 from tqdm import tqdm
 from voting import voting
 
-from wrp.data.datasets import open_index
-from wrp.data.datasets.generated import generate_folder
+from wrp.data.layouts.registry import open_index
+from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import WrpError
-from wrp.opening import read_json
-from wrp.types import ClipBatch
-from wrp.writing import write_json, write_text
+from wrp.io.opening import read_json
+from wrp.io.writing import write_json, write_text
+from wrp.structures import ClipBatch
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,14 +9,14 @@ from measuring import Rows, least, size_name
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import WindowItems
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.geometry.composed import extend_near, start_chain
+from wrp.geometry.warp import Sampler, coordinates, warp_labels
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.ops.chain import extend_near, start_chain
-from wrp.ops.warp import Sampler, coordinates, warp_labels
 from wrp.options import SelectArgs
 
 

@@ -21,13 +21,13 @@ from measuring import Rows, table
 from torch.utils.data import DataLoader
 
 from wrp import SegmentationModule
-from wrp.losses.segmentation import SegmentationLoss
-from wrp.ops.consistency import to_unit
-from wrp.ops.labels import resize_labels
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.labels import resize_labels
 from wrp.options import NetworkArgs, OptimizerArgs
-from wrp.pipeline.config import SLIM_FPN
-from wrp.pipeline.training import plain_trainer, quiet_lightning
-from wrp.types import FrameBatch
+from wrp.runs.config import SLIM_FPN
+from wrp.runs.training import plain_trainer, quiet_lightning
+from wrp.segmentation.losses import SegmentationLoss
+from wrp.structures import FrameBatch
 
 LOSSES = {"cross_entropy": 1.0, "dice": 1.0}
 

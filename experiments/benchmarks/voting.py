@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.flow.votes import vote_sources
-from wrp.flow.walk import WarpedLabels
-from wrp.ops.chain import NeighbourFlow
-from wrp.ops.fusion import anchor_weights, blend_labels, elect
-from wrp.ops.vote import source_weights
-from wrp.types import IGNORE_INDEX, ClipBatch
+from wrp.geometry.composed import NeighbourFlow
+from wrp.geometry.fusion import anchor_weights, blend_labels, elect
+from wrp.geometry.vote import source_weights
+from wrp.propagation.voting import vote_sources
+from wrp.propagation.warping import WarpedLabels
+from wrp.structures import IGNORE_INDEX, ClipBatch
 
 
 def traced(flows: list[Tensor]) -> Tensor:

@@ -16,10 +16,11 @@ from measuring import Rows, size_name, timed
 from PIL import Image
 
 from wrp import PropagationModule
-from wrp.callbacks.writer import SOURCE_PALETTE, LabelWriter
-from wrp.data.datasets.generated import label_map
+from wrp.callbacks.writer import LabelWriter
+from wrp.data.synthetic.folder import label_map
 from wrp.flow.dis import DIS
-from wrp.types import Prediction
+from wrp.io.palettes import SOURCE_PALETTE
+from wrp.structures import Prediction
 
 
 def encode(results: list[Prediction]) -> int:

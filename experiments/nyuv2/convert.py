@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from wrp.data.datasets.nyuv2 import LABEL_MAP
-from wrp.writing import write_label, write_text
+from wrp.data.layouts.nyuv2 import LABEL_MAP
+from wrp.io.writing import write_label, write_text
 
 
 def convert(labelled: Path, mapping: Path, splits: Path, out: Path) -> int:

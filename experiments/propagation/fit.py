@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import IntervalItems
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.flow.walk import WarpedLabels
-from wrp.ops.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, Evidence
+from wrp.geometry.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, Evidence
+from wrp.io.tables import markdown_table
 from wrp.options import SelectArgs
-from wrp.pipeline.report import markdown_table
-from wrp.types import IGNORE_INDEX, ClipBatch
+from wrp.propagation.warping import WarpedLabels
+from wrp.structures import IGNORE_INDEX, ClipBatch
 
 HEADER = [
     "fitted on",

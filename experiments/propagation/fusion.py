@@ -18,14 +18,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import IntervalItems
+from wrp.data.layouts.registry import open_index
+from wrp.geometry import fusion
+from wrp.geometry.labels import decide
+from wrp.io.tables import markdown_table
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.ops import fusion
-from wrp.ops.labels import decide
 from wrp.options import SelectArgs
-from wrp.pipeline.report import markdown_table
 from wrp.propagation.methods.base import Known
 
 Variant = Callable[[Known, int], Tensor]

@@ -18,15 +18,15 @@ import torch
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import ClipIndex, select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import ClipIndex, select_clips
 from wrp.data.items import HeldOutItems, IntervalItems
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
+from wrp.io.tables import markdown_table
 from wrp.metrics.masks import boundary_accuracy, region_similarity
 from wrp.options import SelectArgs
-from wrp.pipeline.report import markdown_table
 
 BY_MOTION = [
     *("copy:previous", "copy:nearest", "copy"),

@@ -16,13 +16,13 @@ import torch
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import IntervalItems
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.io.tables import markdown_table
 from wrp.options import SelectArgs
-from wrp.pipeline.report import markdown_table
 
 SETTINGS = ["ultrafast@1", "fast@1", "medium@1", "fine@1", "medium@2", "fine@2"]
 METHODS = ["motion:previous", "motion"]

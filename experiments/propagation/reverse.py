@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wrp.data.datasets import open_index
-from wrp.data.labelmaps import write_label_map
-from wrp.data.reading import read_label
-from wrp.writing import new_folder, write_label
+from wrp.data.layouts.registry import open_index
+from wrp.io.images import read_label
+from wrp.io.label_map import write_label_map
+from wrp.io.writing import new_folder, write_label
 
 
 def reverse(root: str, split: str | None, out: Path) -> None:

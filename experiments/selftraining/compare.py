@@ -24,10 +24,11 @@ from typing import Any
 
 from torch import nn
 
-from wrp.data.datasets import find_folder
-from wrp.data.datasets.generated import generate_folder
-from wrp.pipeline.report import markdown_table
-from wrp.pipeline.selftrain import SYSTEM_NAMES, Lists, SelfTraining, selftrain
+from wrp.data.layouts.registry import find_folder
+from wrp.data.synthetic.folder import generate_folder
+from wrp.io.tables import markdown_table
+from wrp.runs.selftrain.run import SYSTEM_NAMES, Lists, SelfTraining
+from wrp.runs.selftrain.selftrain import selftrain
 from wrp.selftraining import student
 from wrp.selftraining.student import StrongView
 

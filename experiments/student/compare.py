@@ -25,21 +25,21 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader
 
 from wrp import LabelWriter, PropagationData, PropagationModule, SegmentationData
-from wrp.data.clips import ClipIndex, select_clips
-from wrp.data.datasets import open_index
-from wrp.data.datasets.generated import generate_folder
+from wrp.data.index import ClipIndex, select_clips
 from wrp.data.items import FrameItems
+from wrp.data.layouts.registry import open_index
 from wrp.data.propagated import PropagatedLabels
-from wrp.losses.segmentation import SegmentationLoss
-from wrp.manifest import join_manifest
+from wrp.data.synthetic.folder import generate_folder
+from wrp.io.manifest import join_manifest
+from wrp.io.tables import markdown_table
 from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
-from wrp.pipeline.config import SLIM_FPN
-from wrp.pipeline.ranking import rank
-from wrp.pipeline.rectify import rectify
-from wrp.pipeline.report import markdown_table
-from wrp.pipeline.students import WAYS, Way
-from wrp.pipeline.training import fit, plain_trainer, quiet_lightning, thirds_of
-from wrp.types import Frame
+from wrp.runs.config import SLIM_FPN
+from wrp.runs.ranking import rank
+from wrp.runs.rectify import rectify
+from wrp.runs.students import WAYS, Way
+from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
+from wrp.segmentation.losses import SegmentationLoss
+from wrp.structures import Frame
 
 sys.path.append(str(Path(__file__).parents[1]))
 from results import Results, mean_and_spread

@@ -17,15 +17,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import ClipIndex, keep_labels, select_clips
-from wrp.data.datasets import open_index
-from wrp.data.labelmaps import write_label_map
-from wrp.data.reading import read_image, read_label
+from wrp.data.index import ClipIndex, keep_labels, select_clips
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
+from wrp.io.images import read_image, read_label
+from wrp.io.label_map import write_label_map
+from wrp.io.writing import write_image, write_json, write_label
 from wrp.options import SelectArgs
-from wrp.pipeline.oracle import Replay, curve_table, curves
-from wrp.writing import write_image, write_json, write_label
+from wrp.runs.simulate import Replay, curve_table, curves
 
 
 def halved(index: ClipIndex, folder: Path) -> ClipIndex:

@@ -18,9 +18,9 @@ from wrp.data.images import ImageData
 from wrp.data.propagation import PropagationData
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
-from wrp.examples import ExampleSource, Windows
+from wrp.io.writing import checksum
 from wrp.options import SamplingArgs, SelectArgs
-from wrp.writing import checksum
+from wrp.structures import ExampleSource, Windows
 
 CROP = (16, 24)
 

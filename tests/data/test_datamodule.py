@@ -9,10 +9,10 @@ from tests.clips import HEIGHT, LABEL_MAP, WIDTH, make_camvid, make_davis, make_
 from tests.data.small import CROP, images, intervals, process, sample, single, windows
 from wrp.data.segmentation import SegmentationData
 from wrp.errors import DataError
-from wrp.manifest import Entry, part_of, write_part
+from wrp.io.manifest import Entry, part_of, write_part
+from wrp.io.writing import checksum, write_label
 from wrp.options import SelectArgs, ValArgs
-from wrp.types import ClipBatch, FrameBatch
-from wrp.writing import checksum, write_label
+from wrp.structures import ClipBatch, FrameBatch
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from wrp import LabelWriter, PropagationModule, SemiSupervisedData
 from wrp.data.clipdata import DividedData
 from wrp.data.propagated import PropagatedLabels
 from wrp.errors import DataError, WrpError
-from wrp.manifest import label_hash, note_seen
+from wrp.io.manifest import label_hash, note_seen
 from wrp.options import SelectArgs, ValArgs, as_options
-from wrp.types import ClipBatch, FrameBatch
+from wrp.structures import ClipBatch, FrameBatch
 
 CLIPS = {"run": 4, "skip": 6, "walk": 9}
 

@@ -22,7 +22,7 @@ from wrp.data.loaders import BaseDataModule
 from wrp.data.propagated import PropagatedLabels
 from wrp.errors import DataError
 from wrp.options import ValArgs
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -38,7 +38,7 @@ import torch
 
 from tests.data.small import intervals, make_run, sample, single, windows
 from wrp.data.propagated import PropagatedLabels
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 root = sys.argv[1]
 TRAIN = {

@@ -10,7 +10,7 @@ from wrp.data.sampling import TrainSampler
 from wrp.data.tiles import TILE, class_tiles
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import WrpError
-from wrp.types import Frame
+from wrp.structures import Frame
 
 
 def frame(folder: Path, name: str, ids: np.ndarray) -> Frame:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from tests.clips import id_picture, make_folder, picture
 from tests.data.small import sample, single
-from wrp.data.datasets.synthetic import SyntheticClip, render_clip
+from wrp.data.synthetic.scene import SyntheticClip, render_clip
 from wrp.data.transforms import Draw, TrainTransform
-from wrp.ops.warp import warp
+from wrp.geometry.warp import warp
 
 IMAGE = torch.from_numpy(picture(0, 60, 90)).permute(2, 0, 1).contiguous()
 LABEL = torch.from_numpy(id_picture(0, (0, 1, 2), 60, 90))

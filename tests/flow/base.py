@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 
 def texture(height: int, width: int, x: float = 0.0, y: float = 0.0) -> Tensor:

@@ -20,7 +20,7 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.types import ClipBatch, FramePair
+from wrp.structures import ClipBatch, FramePair
 
 
 class Counting(FlowEstimator):

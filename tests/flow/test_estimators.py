@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.flow.base import FlowEstimatorTester, texture
-from wrp.data.datasets.synthetic import render_clip
+from wrp.data.synthetic.scene import render_clip
 from wrp.errors import DataError, WrpError
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
@@ -20,7 +20,7 @@ from wrp.flow.exact import Exact
 from wrp.flow.padding import Padding
 from wrp.flow.raft import RAFT
 from wrp.flow.stored import Stored, read_flow
-from wrp.types import ClipBatch, FramePair
+from wrp.structures import ClipBatch, FramePair
 
 
 class Shift(FlowEstimator):

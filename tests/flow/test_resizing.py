@@ -6,7 +6,7 @@ from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.resizing import KEPT, Resizer, resize_flow, resize_frames
 from wrp.propagation.module import PropagationModule
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 SIZE = (40, 60)
 

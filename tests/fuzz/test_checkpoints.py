@@ -15,7 +15,7 @@ from torch import nn
 from tests.fuzz.damage import altered, damaged, plain
 from wrp import SegmentationModule
 from wrp.errors import WrpError
-from wrp.loading import FORMAT, load_module
+from wrp.io.checkpoints import FORMAT, load_module
 
 CHECKPOINT: dict[str, Any] = {
     "state_dict": {"net.weight": torch.arange(6.0).reshape(2, 3, 1, 1), "net.bias": torch.ones(2)},
@@ -118,7 +118,7 @@ def test_a_checkpoint_imports_nothing_that_it_names(
 
 def test_a_checkpoint_may_name_classes_of_the_package(folder: Path) -> None:
     path = folder / "named.ckpt"
-    loss = {"class_path": "wrp.losses.segmentation.SegmentationLoss", "init_args": {"weights": {"dice": 2.0}}}
+    loss = {"class_path": "wrp.segmentation.losses.SegmentationLoss", "init_args": {"weights": {"dice": 2.0}}}
     named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", "loss": loss}
     net = {"class_path": "torch.nn.Conv2d", "init_args": {"in_channels": 3, "out_channels": 2, "kernel_size": 1}}
     torch.save({**CHECKPOINT, "hyper_parameters": CHECKPOINT["hyper_parameters"] | named | {"net": net}}, path)

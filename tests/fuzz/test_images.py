@@ -20,10 +20,10 @@ from torch import Tensor
 
 from tests.clips import LABEL_MAP, id_picture, picture, save
 from tests.fuzz.damage import chunk, damaged, png
-from wrp.data.labelmaps import map_from_palettes, read_ids
-from wrp.data.reading import read_confidence, read_image, read_label
 from wrp.errors import DataError
-from wrp.types import LabelMap
+from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.label_map import map_from_palettes, read_ids
+from wrp.structures import LabelMap
 
 HEIGHT, WIDTH = 12, 20
 PALETTE = [value % 256 for value in range(768)]

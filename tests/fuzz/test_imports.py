@@ -16,9 +16,9 @@ from pycocotools import mask as masks
 from tests.exports import CLASSES, SIZES, export, make_run
 from tests.fuzz.damage import altered, damaged
 from wrp.errors import WrpError
-from wrp.pipeline.exporting import coco
-from wrp.pipeline.exporting.export import find_format
-from wrp.pipeline.exporting.importing import unpacked
+from wrp.exchange import coco
+from wrp.exchange.export import find_format
+from wrp.exchange.importing import unpacked
 
 FILES = {
     "cvat": "annotations.xml",

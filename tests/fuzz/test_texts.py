@@ -17,18 +17,18 @@ from tests.clips import CLASSES_YAML, make_folder
 from tests.data.test_propagated import make_run
 from tests.exports import make_run as make_exported
 from tests.fuzz.damage import altered, damaged, plain
-from wrp.data.clips import read_list, select_clips
-from wrp.data.datasets import open_index
-from wrp.data.labelmaps import read_label_map
+from wrp.data.index import read_list, select_clips
+from wrp.data.layouts.registry import open_index
 from wrp.data.propagated import PropagatedLabels
+from wrp.data.run import open_run
 from wrp.errors import DataError, WrpError
-from wrp.manifest import join_manifest, read_manifest, written_parts
+from wrp.io.label_map import read_label_map
+from wrp.io.manifest import join_manifest, read_manifest, written_parts
 from wrp.options import SelectArgs
-from wrp.pipeline.autolabel import open_run
-from wrp.pipeline.config import Settings
-from wrp.pipeline.settings import parse_arguments
 from wrp.propagation.confidence import read_calibration
-from wrp.types import IGNORE_INDEX, LabelMap
+from wrp.runs.config import Settings
+from wrp.runs.settings import parse_arguments
+from wrp.structures import IGNORE_INDEX, LabelMap
 
 DEEP = "[" * 2000
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

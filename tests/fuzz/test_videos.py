@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.test_video import index_first, write_plainly, write_video
 from tests.fuzz.damage import damaged
-from wrp.data.video import Video
+from tests.io.test_video import index_first, write_plainly, write_video
 from wrp.errors import DataError
+from wrp.io.video import Video
 
 
 @pytest.fixture(scope="module")

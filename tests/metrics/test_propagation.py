@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from wrp.geometry.labels import near_border
 from wrp.metrics.propagation import PropagationScore, Truth
-from wrp.ops.labels import near_border
 
 NO_REGIONS = {"miou_trimap": None, "miou_inside_error": None, "miou_outside_error": None}
 

@@ -24,12 +24,11 @@ from wrp import (
     SegmentationData,
     SegmentationModule,
 )
-from wrp.cli import main
-from wrp.data.datasets import open_index
+from wrp.cli.main import main
+from wrp.data.layouts.registry import open_index
 from wrp.errors import WrpError
-from wrp.loading import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, load_module, read_checkpoint, save_weights
-from wrp.losses.segmentation import SegmentationLoss
-from wrp.manifest import label_hash
+from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, load_module, read_checkpoint, save_weights
+from wrp.io.manifest import label_hash
 from wrp.options import (
     CycleArgs,
     InferenceArgs,
@@ -41,6 +40,7 @@ from wrp.options import (
     ValArgs,
     as_options,
 )
+from wrp.segmentation.losses import SegmentationLoss
 
 QUIET: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
@@ -253,7 +253,7 @@ def test_a_segmentation_network_comes_back_with_all_its_arguments(how: str, root
         path = fit(module, segmentation(root, val=ValArgs(ratio=0.5)), "made.ckpt")
     else:
         model = [*flags("model.network", NETWORK), *flags("model.optimizer", OPTIMIZER), "--model.inference.flip=true"]
-        model += ["--model.loss=wrp.losses.segmentation.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
+        model += ["--model.loss=wrp.segmentation.losses.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
         model += ["--model.auxiliary=0.3", "--model.guess_confidence=0.7"]
         data = ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=2", "--data.val.ratio=0.5"]
         path = by_command("SegmentationModule", model, data, root)

@@ -50,7 +50,7 @@ FIT = """
 import sys, torch, pytorch_lightning as pl
 from torch import nn
 from wrp import SegmentationData, SegmentationModule
-from wrp.losses.segmentation import SegmentationLoss
+from wrp.segmentation.losses import SegmentationLoss
 from wrp.options import OptimizerArgs, SamplingArgs, SelectArgs
 
 root, out, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])

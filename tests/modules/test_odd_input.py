@@ -13,17 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.clips import make_folder
-from tests.flow.test_walk import stretch
-from tests.modules.test_refinement import Constant, window
 from tests.propagation.test_methods import CLASSES, Believer, Teacher
+from tests.propagation.test_warping import stretch
+from tests.refinement.test_module import Constant, window
 from wrp import CycleExamples, PropagationModule
-from wrp.data.datasets import open_index
 from wrp.data.items import WindowItems
+from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.counted import CountedFlow
-from wrp.ops.finite import NotFinite
-from wrp.types import IGNORE_INDEX, ClipBatch
+from wrp.geometry.finite import NotFinite
+from wrp.structures import IGNORE_INDEX, ClipBatch
 
 
 class Lost(Constant):

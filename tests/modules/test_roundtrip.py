@@ -14,20 +14,20 @@ from torch import Tensor
 
 from tests.clips import make_folder
 from wrp import CycleExamples, LabelWriter, PropagationData, PropagationModule, RefinementModule, SegmentationModule
-from wrp.cli import main
+from wrp.cli.lightning import run
+from wrp.cli.main import main
 from wrp.data import items
-from wrp.data.datasets import open_index
 from wrp.data.items import IntervalItems, WindowItems
+from wrp.data.layouts.registry import open_index
 from wrp.errors import WrpError
-from wrp.lightning_cli import run
-from wrp.loading import load_module
-from wrp.ops.fusion import anchor_weights, blend
-from wrp.ops.labels import decide_frame
+from wrp.geometry.fusion import anchor_weights, blend
+from wrp.geometry.labels import decide_frame
+from wrp.io.checkpoints import load_module
 from wrp.options import KeepArgs, NetworkArgs
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 from wrp.propagation.methods.copy import Copy
-from wrp.refinement.walks import Walk
-from wrp.types import ClipBatch
+from wrp.refinement.store import Walk
+from wrp.structures import ClipBatch
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]

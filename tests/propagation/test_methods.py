@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.flow.test_walk import INTERVALS, SIZE, stretch
+from tests.propagation.test_warping import INTERVALS, SIZE, stretch
 from wrp import PropagationModule
-from wrp.models.refiner import RefinerInput
 from wrp.propagation.methods import METHODS as KNOWN
-from wrp.types import IGNORE_INDEX, ClipBatch, Prediction
+from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
 
 CLASSES = 5
 METHODS = [*KNOWN, *(f"{name}:{which}" for name, kind in KNOWN.items() for which in sorted(kind.works_from))]

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.flow.base import texture
-from tests.modules.test_refinement import SIZE, Constant, Slow
 from tests.propagation.test_methods import CLASSES, Believer, Teacher
+from tests.refinement.test_module import SIZE, Constant, Slow
 from wrp import PropagationModule
 from wrp.flow.estimator import FlowEstimator
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Answers, Refine
-from wrp.types import ClipBatch, Prediction
+from wrp.structures import ClipBatch, Prediction
 
 COUNT = 19
 WRONG = 8

@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.flow.test_walk import INTERVALS, SIZE, stretch
-from tests.modules.test_refinement import Constant
 from tests.propagation.test_methods import CLASSES, METHODS, Believer, Teacher
+from tests.propagation.test_warping import INTERVALS, SIZE, stretch
+from tests.refinement.test_module import Constant
 from wrp import PropagationModule
 from wrp.errors import WrpError
 from wrp.flow import cache
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
-from wrp.types import Prediction
+from wrp.structures import Prediction
 
 EVERY = ["copy", "motion", "vote-once", "vote", "semantic", "inpaint", "refine"]
 
@@ -256,7 +256,7 @@ from tests.flow.base import texture
 from tests.propagation.test_methods import CLASSES, Believer, Teacher
 from wrp import PropagationModule
 from wrp.flow.dis import DIS
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 count, size = int(sys.argv[1]), (120, 160)
 some = [texture(*size, 1.5 * i, 0) for i in range(20)]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from wrp.options import NetworkArgs
-from wrp.types import FrameBatch
+from wrp.structures import FrameBatch
 
 NETWORK = NetworkArgs(encoder_name="tu-regnetx_002")
 SMALL: dict[str, Any] = {"num_classes": 3, "network": NETWORK}

@@ -13,13 +13,13 @@ import torch
 
 from tests.clips import make_camvid, picture, save
 from tests.selftraining.small import NETWORK, SMALL, batch, command
-from wrp.cli import main
+from wrp.cli.main import main
 from wrp.data.semisupervised import SemiSupervisedData, find_images
 from wrp.errors import DataError, WrpError
-from wrp.models.segmenter import Segmenter, create_segmenter, with_features
 from wrp.options import OptimizerArgs, SamplingArgs
-from wrp.pipeline.selftrain import SYSTEM_NAMES
+from wrp.runs.selftrain.run import SYSTEM_NAMES
 from wrp.segmentation.module import SegmentationModule, load_segmenter
+from wrp.segmentation.network import Segmenter, create_segmenter, with_features
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule, second_head

@@ -11,7 +11,7 @@ import yaml
 
 from tests.clips import picture, save
 from tests.selftraining.small import SMALL, batch, command
-from wrp.cli import main
+from wrp.cli.main import main
 from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import DataError, WrpError
 from wrp.options import SamplingArgs
@@ -32,7 +32,7 @@ def test_the_command_line_takes_every_argument_of_every_module(
     assert all(f"--model.{name} " in printed for name in names)
     given = {"network": {"encoder_name": "tu-resnet10t"}, "optimizer": {"lr": 0.5}, "inference": {"flip": True}}
     flags = [f"--model.{group}.{name}={value}" for group, some in given.items() for name, value in some.items()]
-    loss = ["--model.loss=wrp.losses.segmentation.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
+    loss = ["--model.loss=wrp.segmentation.losses.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
     data = ["--data=SemiSupervisedData", "--data.num_classes=3", "--data.root=clips", "--data.labelled=list"]
     command = ["fit", f"--model={kind.__name__}", "--model.cutout=true", *flags, *loss, *data]
     assert main([*command, "--print_config"]) == 0
@@ -131,7 +131,7 @@ def test_lists_that_cannot_work_are_refused_before_the_folder_is_claimed(
 def test_cisc_r_needs_classes_that_cover_something(
     lists: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("wrp.pipeline.systems.classes_shown", lambda *_: [])
+    monkeypatch.setattr("wrp.runs.selftrain.systems.classes_shown", lambda *_: [])
     assert main(command("cisc-r", lists, tmp_path / "out")) == 2
     assert "shows a class on 3% of its pixels" in capsys.readouterr().err
     assert not (tmp_path / "out" / "supervised.ckpt").exists()

@@ -12,8 +12,8 @@ import yaml
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 
-from wrp.outputs import check_file, check_place
-from wrp.writing import write_text
+from wrp.io.folders import check_file, check_place
+from wrp.io.writing import write_text
 
 # By which a copy that may be replaced is known.
 HEADER = "# The whole configuration of a run, written by `wrp`.\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
-from wrp.types import IGNORE_INDEX, FrameBatch, LabelMap, Prediction
+from wrp.structures import IGNORE_INDEX, FrameBatch, LabelMap, Prediction
 
 
 class SegmentationPanels(pl.Callback):

@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from wrp.outputs import check_file
-from wrp.types import LabelMap
-from wrp.writing import write_image
+from wrp.io.folders import check_file
+from wrp.io.writing import write_image
+from wrp.structures import LabelMap
 
 CELL = 34  # pixels
 NAMES = 130  # pixels

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.stopping import check_stop
+from wrp.io.stopping import check_stop
 
 
 class StopWhenTold(pl.Callback):
-    """Look at every batch whether a signal has come that nobody has heard, see :mod:`wrp.stopping`."""
+    """Look at every batch whether a signal has come that nobody has heard, see :mod:`wrp.io.stopping`."""
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Raise what a signal asks for."""

@@ -15,7 +15,8 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wrp.manifest import (
+from wrp.io.folders import LABELS, check_output, claim, method_folder
+from wrp.io.manifest import (
     BEGUN,
     Entry,
     check_networks,
@@ -26,16 +27,12 @@ from wrp.manifest import (
     part_of,
     write_part,
 )
-from wrp.outputs import LABELS, check_output, claim
-from wrp.stopping import check_stop
-from wrp.types import LabelMap, Prediction
-from wrp.writing import checksum, encode_image, encode_label, sync_folder, write_content
+from wrp.io.palettes import PROVENANCE_PALETTE
+from wrp.io.stopping import check_stop
+from wrp.io.writing import checksum, encode_image, encode_label, sync_folder, write_content
+from wrp.structures import LabelMap, Prediction
 
 logger = logging.getLogger("wrp")
-
-
-# Red: the earlier anchor, green: the later one, blue: the teacher; those who agree are mixed.
-SOURCE_PALETTE = [255 * (source >> bit & 1) for source in range(8) for bit in range(3)]
 
 
 class LabelWriter(BasePredictionWriter):
@@ -58,7 +55,7 @@ class LabelWriter(BasePredictionWriter):
     """
 
     kind: ClassVar[str] = LABELS
-    """What the folder is claimed as, see :mod:`wrp.outputs`."""
+    """What the folder is claimed as, see :mod:`wrp.io.folders`."""
 
     def __init__(self, out: str, threads: int = 2) -> None:
         super().__init__("batch")
@@ -124,7 +121,7 @@ class LabelWriter(BasePredictionWriter):
                 written["confidence"] = threads.do(self.out / "confidence" / name, encode_image, picture)
                 if result.provenance is not None:
                     picture = Image.fromarray(result.provenance.cpu().numpy())
-                    picture.putpalette(SOURCE_PALETTE)
+                    picture.putpalette(PROVENANCE_PALETTE)
                     written["source"] = threads.do(self.out / "source" / name, encode_image, picture)
                 entries.append((_entry(result, float(confidence.mean()) / 255, made_with), written))
                 written = {}
@@ -200,11 +197,6 @@ class _Threads:
         if kind is None:
             for future in self.waiting:
                 future.result()
-
-
-def method_folder(out: Path, method: str) -> Path:
-    """Where the labels of a method that is not the last one are written; ``motion:previous`` is no file name."""
-    return out / "methods" / method.replace(":", "-")
 
 
 def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str]) -> Entry:

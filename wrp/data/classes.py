@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wrp.data.reading import map_of, read_label
 from wrp.errors import DataError
-from wrp.types import IGNORE_INDEX, Frame, LabelMap
+from wrp.io.images import map_of, read_label
+from wrp.structures import IGNORE_INDEX, Frame, LabelMap
 
 
 def has_class(label: Tensor) -> bool:

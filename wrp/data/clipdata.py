@@ -8,15 +8,15 @@ from typing import Any
 
 from typing_extensions import Self
 
-from wrp.data.clips import ClipIndex, select_clips
-from wrp.data.datasets import open_index
-from wrp.data.datasets.generated import cached_folder
 from wrp.data.holdout import Division, Labelled, check_disjoint, divide, numbered
+from wrp.data.index import ClipIndex, select_clips
+from wrp.data.layouts.registry import open_index
 from wrp.data.loaders import BaseDataModule
+from wrp.data.synthetic.folder import cached_folder
 from wrp.errors import DataError
-from wrp.manifest import label_hash
+from wrp.io.manifest import label_hash
 from wrp.options import SelectArgs, ValArgs, make_plain
-from wrp.types import LabelMap
+from wrp.structures import LabelMap
 
 APART = (
     "give data.init_args.val.split, .clips, .keyframes or .ratio, or hold labels back by data.init_args.select; "
@@ -32,7 +32,7 @@ class ClipData(BaseDataModule):
         num_classes: Number of classes; checked against the data set's.
         root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
             ``~/.cache/wrp``.
-        layout: ``auto`` or the name of a layout, see :data:`wrp.data.datasets.LAYOUTS`.
+        layout: ``auto`` or the name of a layout, see :func:`wrp.data.layouts.registry.layouts`.
         split: Name of a split, where the layout has splits.
         select: Which clips are used, and which of their labels.
         workers: Loader processes.

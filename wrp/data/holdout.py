@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from wrp.data.clips import ClipIndex, keep_labels, listed_frames
+from wrp.data.index import ClipIndex, keep_labels, listed_frames
 from wrp.errors import DataError
 from wrp.options import ValArgs
-from wrp.types import Clip, Frame
+from wrp.structures import Clip, Frame
 
 logger = logging.getLogger("wrp")
 

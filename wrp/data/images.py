@@ -9,17 +9,17 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from wrp.data.classes import require_classes
-from wrp.data.clips import files_of, folders_of, label_beside, list_images
-from wrp.data.datasets import find_folder
 from wrp.data.holdout import check_disjoint
+from wrp.data.index import files_of, folders_of, label_beside, list_images
 from wrp.data.items import FrameItems
-from wrp.data.labelmaps import read_label_map
+from wrp.data.layouts.registry import find_folder
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
-from wrp.manifest import label_hash
+from wrp.io.label_map import read_label_map
+from wrp.io.manifest import label_hash
 from wrp.options import SamplingArgs, make_plain
-from wrp.types import Frame, LabelMap
+from wrp.structures import Frame, LabelMap
 
 
 class ImageData(BaseDataModule):

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wrp.caching import BoundedCache, count_bytes
 from wrp.data.classes import has_class
-from wrp.data.clips import intervals
-from wrp.data.reading import map_of, read_confidence, read_image, read_label
+from wrp.data.index import intervals
 from wrp.data.sampling import share_out
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import DataError
-from wrp.types import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Interval, LabelMap, VideoFrame
+from wrp.io.caching import BoundedCache, count_bytes
+from wrp.io.images import map_of, read_confidence, read_image, read_label
+from wrp.structures import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Interval, LabelMap, VideoFrame
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28

@@ -21,7 +21,7 @@ from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
 from wrp.errors import DataError
 from wrp.options import SamplingArgs
-from wrp.types import Frame, LabelMap
+from wrp.structures import Frame, LabelMap
 
 SERVED_BY = {
     "train or validate": "SegmentationData, or RefinementData for a refiner",
@@ -137,7 +137,7 @@ class BaseDataModule(pl.LightningDataModule):
 
     @property
     def labels_seen(self) -> frozenset[str]:
-        """The hashes of the labels that training is given, see :func:`~wrp.manifest.label_hash`."""
+        """The hashes of the labels that training is given, see :func:`~wrp.io.manifest.label_hash`."""
         return frozenset()
 
     # Not for validation as well: Lightning leaves it out where nobody has written its method.

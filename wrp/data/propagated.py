@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from wrp.data.clips import read_list
+from wrp.data.index import read_list
 from wrp.errors import DataError
-from wrp.manifest import Entry, read_manifest
-from wrp.types import Clip, Frame
+from wrp.io.manifest import Entry, read_manifest
+from wrp.structures import Clip, Frame
 
 # In the folder of a run: lines <clip>/<frame>
 RELIABLE = "reliable.txt"

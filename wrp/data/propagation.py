@@ -10,10 +10,10 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from wrp.data.clipdata import ClipData
-from wrp.data.clips import ClipIndex
 from wrp.data.holdout import divide, numbered
+from wrp.data.index import ClipIndex
 from wrp.data.items import IntervalItems
-from wrp.manifest import label_hash, written_parts
+from wrp.io.manifest import label_hash, written_parts
 from wrp.options import SelectArgs, ValArgs, read_share
 
 logger = logging.getLogger("wrp")

@@ -11,8 +11,8 @@ from wrp.data.clipdata import DividedData
 from wrp.data.holdout import numbered
 from wrp.data.items import WindowItems
 from wrp.data.sampling import TrainSampler
-from wrp.examples import ExampleSource
 from wrp.options import SelectArgs, ValArgs
+from wrp.structures import ExampleSource
 
 # A source follows the flow around a keyframe the first time it meets it, which takes as long as several steps.
 LEAST_DRAWS = 8

@@ -17,9 +17,9 @@ from wrp.data.items import FrameItems
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
-from wrp.manifest import SEEN, seen_labels
+from wrp.io.manifest import SEEN, seen_labels
 from wrp.options import SamplingArgs, SelectArgs, ValArgs, read_share
-from wrp.types import Frame
+from wrp.structures import Frame
 
 logger = logging.getLogger("wrp")
 

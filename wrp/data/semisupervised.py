@@ -12,18 +12,19 @@ from pytorch_lightning.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from wrp.data.classes import require_classes
-from wrp.data.clips import files_of, folders_of, list_images, read_list
-from wrp.data.datasets import camvid, cityscapes, find_folder
 from wrp.data.holdout import check_disjoint
+from wrp.data.index import files_of, folders_of, list_images, read_list
 from wrp.data.items import FrameItems
-from wrp.data.labelmaps import read_label_map
+from wrp.data.layouts import camvid, cityscapes
+from wrp.data.layouts.registry import find_folder
 from wrp.data.loaders import BaseDataModule
-from wrp.data.reading import IMAGE_SUFFIXES
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
-from wrp.manifest import label_hash
+from wrp.io.images import IMAGE_SUFFIXES
+from wrp.io.label_map import read_label_map
+from wrp.io.manifest import label_hash
 from wrp.options import SamplingArgs, make_plain
-from wrp.types import Frame, LabelMap
+from wrp.structures import Frame, LabelMap
 
 _VOC = (
     ("background", (0, 0, 0)), ("aeroplane", (128, 0, 0)), ("bicycle", (0, 128, 0)), ("bird", (128, 128, 0)),

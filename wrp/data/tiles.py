@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wrp.data.reading import map_of, read_label
-from wrp.progress import progress
-from wrp.types import Frame, LabelMap
-from wrp.writing import replacing
+from wrp.io.images import map_of, read_label
+from wrp.io.progress import progress
+from wrp.io.writing import replacing
+from wrp.structures import Frame, LabelMap
 
 logger = logging.getLogger("wrp")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.types import IGNORE_INDEX
+from wrp.structures import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wrp.caching import count_bytes
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.keys import frame_key
+from wrp.flow.hashing import frame_key
 from wrp.flow.records import FlowRecords
-from wrp.ops.chain import NeighbourFlow
-from wrp.ops.cpu import convert, join
-from wrp.outputs import FLOW, claim
-from wrp.types import ClipBatch, FramePair
+from wrp.geometry.backends.cpu import convert, join
+from wrp.geometry.composed import NeighbourFlow
+from wrp.io.caching import count_bytes
+from wrp.io.folders import FLOW, claim
+from wrp.structures import ClipBatch, FramePair
 
 logger = logging.getLogger("wrp")
 

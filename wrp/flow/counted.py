@@ -9,9 +9,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from wrp.flow.cache import FlowCache
-from wrp.ops.chain import NeighbourFlow
-from wrp.ops.finite import NotFinite
-from wrp.types import ClipBatch, FramePair
+from wrp.geometry.composed import NeighbourFlow
+from wrp.geometry.finite import NotFinite
+from wrp.structures import ClipBatch, FramePair
 
 
 class CountedFlow:

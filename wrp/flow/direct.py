@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wrp.flow.source import FlowSource
-from wrp.ops.chain import Chain, replace_flow
+from wrp.geometry.composed import Chain, replace_flow
 
 # By how much the direct flow's photometric error must be smaller for the chain to go on from it.
 GAIN = 0.01

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
-from wrp.ops.cpu import reused, workers
-from wrp.types import FramePair
+from wrp.geometry.backends.cpu import reused, workers
+from wrp.structures import FramePair
 
 PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,

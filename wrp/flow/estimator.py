@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from wrp.flow.ahead import ahead
 from wrp.flow.padding import Padding
+from wrp.flow.prefetch import ahead
 from wrp.flow.resizing import Resizer, resize_flow
-from wrp.ops.chain import NeighbourFlow
-from wrp.ops.cpu import join
-from wrp.ops.warp import Sampler, compose
-from wrp.types import ClipBatch, FramePair
+from wrp.geometry.backends.cpu import join
+from wrp.geometry.composed import NeighbourFlow
+from wrp.geometry.warp import Sampler, compose
+from wrp.structures import ClipBatch, FramePair
 
 
 class FlowEstimator(nn.Module, ABC):

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.keys import frame_key
-from wrp.types import FramePair
+from wrp.flow.hashing import frame_key
+from wrp.structures import FramePair
 
 
 class Exact(FlowEstimator):

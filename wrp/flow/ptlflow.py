@@ -13,8 +13,8 @@ from torch import Tensor
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.raft import fingerprint
-from wrp.hubs import check_hub
-from wrp.types import FramePair
+from wrp.io.hubs import check_hub
+from wrp.structures import FramePair
 
 _PTLFLOW = RequirementCache("ptlflow>=0.4")
 

@@ -14,9 +14,9 @@ from torchvision.models.optical_flow import raft_large, raft_small
 
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.hubs import check_hub
-from wrp.opening import check_archive
-from wrp.types import FramePair
+from wrp.io.hubs import check_hub
+from wrp.io.opening import check_archive
+from wrp.structures import FramePair
 
 VARIANTS = {"small": raft_small, "large": raft_large}
 

@@ -17,8 +17,8 @@ from uuid import uuid4
 import numpy as np
 
 from wrp.errors import WrpError
-from wrp.flow.keys import KEY_BYTES
-from wrp.writing import make_folder, refuse_link
+from wrp.flow.hashing import KEY_BYTES
+from wrp.io.writing import make_folder, refuse_link
 
 try:
     import fcntl

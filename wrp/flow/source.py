@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from wrp.ops.chain import NeighbourFlow
-from wrp.types import ClipBatch, FramePair
+from wrp.geometry.composed import NeighbourFlow
+from wrp.structures import ClipBatch, FramePair
 
 
 class FlowSource(Protocol):

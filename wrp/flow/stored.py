@@ -13,8 +13,8 @@ from torch import Tensor
 
 from wrp.errors import DataError, WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.opening import MAX_PIXELS, opened_image
-from wrp.types import FramePair
+from wrp.io.opening import MAX_PIXELS, opened_image
+from wrp.structures import FramePair
 
 # Of a compressed array, whose file may be small: two float64 for each pixel, and a header.
 MAX_BYTES = 16 * MAX_PIXELS + 4096

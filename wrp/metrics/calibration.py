@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from wrp.metrics.segmentation import mean_iou
-from wrp.types import IGNORE_INDEX
+from wrp.structures import IGNORE_INDEX
 
 BINS = 20
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from wrp.geometry.labels import near_border
 from wrp.metrics.calibration import (
     BINS,
     expected_calibration_error,
@@ -20,8 +21,7 @@ from wrp.metrics.calibration import (
     total_confidence,
 )
 from wrp.metrics.segmentation import class_iou, confusion, mean_iou
-from wrp.ops.labels import near_border
-from wrp.types import IGNORE_INDEX
+from wrp.structures import IGNORE_INDEX
 
 # Half the width of the band along the borders of the truth, in pixels.
 TRIMAP = 3

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from wrp.types import IGNORE_INDEX
+from wrp.structures import IGNORE_INDEX
 
 
 def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from wrp.geometry.warp import warp_labels
 from wrp.metrics.segmentation import ConfusionMetric, confusion
-from wrp.ops.warp import warp_labels
 
 
 class TemporalConsistency(ConfusionMetric):

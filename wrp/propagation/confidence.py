@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from wrp.errors import WrpError
+from wrp.io.opening import parse_json
 from wrp.metrics.calibration import BINS, pixels_by_confidence, total_confidence
 from wrp.metrics.propagation import PropagationScore
-from wrp.opening import parse_json
-from wrp.ops.calibration import Calibration, fit_calibration
+from wrp.propagation.calibration import Calibration, fit_calibration
 
 ConfidenceCounts = dict[str, dict[str, list[int]]]
 """By method the ``pixels``, those that are ``right`` and the ``confidence`` of each bin, as whole numbers of

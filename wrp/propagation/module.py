@@ -13,17 +13,17 @@ from wrp.errors import WrpError
 from wrp.flow.cache import cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.loading import load_module
+from wrp.geometry.fusion import motion_error
+from wrp.io.checkpoints import load_module
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.module import BaseModule, file_hash
-from wrp.ops.fusion import motion_error
 from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
 from wrp.propagation.methods import METHODS, make_methods
 from wrp.propagation.methods.base import PropagationMethod, used_keyframes
 from wrp.propagation.session import Networks, PropagationSession
 from wrp.refinement.module import RefinementModule, semantic_probabilities
 from wrp.segmentation.module import load_segmenter
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch
 
 # Scores that are logged beside mIoU.
 OTHER_SCORES = ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece")
@@ -33,7 +33,7 @@ Frame = tuple[dict[str, tuple[Tensor, Tensor]], Truth]
 
 
 class PropagationModule(BaseModule):
-    """Label propagation from both keyframes of an interval (:class:`~wrp.types.ClipBatch`).
+    """Label propagation from both keyframes of an interval (:class:`~wrp.structures.ClipBatch`).
 
     :meth:`session` labels an interval, frame by frame. ``trainer.predict`` gives a session for each interval, which
     labels when it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter` does that.
@@ -108,7 +108,7 @@ class PropagationModule(BaseModule):
 
         Example:
             >>> import torch
-            >>> from wrp.types import ClipBatch
+            >>> from wrp.structures import ClipBatch
             >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 3, torch.ones(8, 8, dtype=torch.uint8)
             >>> interval = ClipBatch("clip", ["a", "b", "c"], 0, frames, {0: label, 2: label}, (0, 3))
             >>> [prediction.method for prediction in PropagationModule(2, ["copy"]).session(interval)]

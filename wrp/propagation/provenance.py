@@ -8,9 +8,9 @@ from operator import or_
 import torch
 from torch import Tensor
 
-from wrp.ops.cpu import backend, tensor
+from wrp.geometry.backends.cpu import backend, tensor
 from wrp.propagation.methods.base import PropagationMethod, QueryFrame
-from wrp.types import IGNORE_INDEX
+from wrp.structures import IGNORE_INDEX
 
 TEACHER = 4
 """The teacher's bit; that of the earlier or only keyframe is 1, of the later one 2."""

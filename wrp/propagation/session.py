@@ -13,15 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wrp.caching import BoundedCache
 from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.counted import CountedFlow
-from wrp.flow.walk import WarpedLabels
-from wrp.models.refiner import RefinerInput, refined
-from wrp.ops.calibration import Calibration
-from wrp.ops.finite import NotFinite
-from wrp.ops.labels import decide_frame, hide_unsure
+from wrp.geometry.finite import NotFinite
+from wrp.geometry.labels import decide_frame, hide_unsure
+from wrp.io.caching import BoundedCache
+from wrp.propagation.calibration import Calibration
 from wrp.propagation.methods.base import (
     Context,
     Known,
@@ -32,7 +30,9 @@ from wrp.propagation.methods.base import (
     used_keyframes,
 )
 from wrp.propagation.provenance import provenance
-from wrp.types import IGNORE_INDEX, ClipBatch, Prediction
+from wrp.propagation.warping import WarpedLabels
+from wrp.refinement.network import refined
+from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
 
 logger = logging.getLogger("wrp")
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.source import FlowSource
-from wrp.ops.chain import Chain, extend_far, extend_near, start_chain
-from wrp.ops.consistency import photometric_error_along
-from wrp.ops.cycle import anchor_evidence, cycle_evidence, image_of
-from wrp.ops.fusion import Evidence, join_sources
-from wrp.ops.warp import Sampler
-from wrp.types import ClipBatch
+from wrp.geometry.composed import Chain, extend_far, extend_near, start_chain
+from wrp.geometry.consistency import photometric_error_along
+from wrp.geometry.cycle import anchor_evidence, cycle_evidence, image_of
+from wrp.geometry.fusion import Evidence, join_sources
+from wrp.geometry.warp import Sampler
+from wrp.structures import ClipBatch
 
 Cycles = dict[int, Evidence]
 """Evidence by the offset of the frame that it came over or from."""

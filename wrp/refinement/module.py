@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from wrp.errors import WrpError
-from wrp.loading import load_module
-from wrp.losses.segmentation import SegmentationLoss
+from wrp.geometry.labels import decide
+from wrp.io.checkpoints import load_module
 from wrp.metrics.segmentation import SegmentationScore
-from wrp.models.refiner import Refiner, RefinerExamples, RefinerInput, refined
-from wrp.models.segmenter import EncoderView
 from wrp.module import BaseModule
-from wrp.ops.labels import decide
 from wrp.options import OptimizerArgs, RefinerArgs, as_options
+from wrp.refinement.network import Refiner, refined
+from wrp.segmentation.losses import SegmentationLoss
 from wrp.segmentation.module import SegmentationModule
-from wrp.types import Prediction
+from wrp.segmentation.network import EncoderView
+from wrp.structures import Prediction, RefinerExamples, RefinerInput
 
 # Features of the image from a decoder.
 VIEW_CHANNELS = 16
@@ -28,7 +28,7 @@ VIEW_CHANNELS = 16
 class RefinementModule(BaseModule):
     """Training of the refiner on examples of what propagation does to labels.
 
-    A batch is a :class:`~wrp.models.refiner.RefinerExamples`; :class:`~wrp.RefinementData` serves those of
+    A batch is a :class:`~wrp.structures.RefinerExamples`; :class:`~wrp.RefinementData` serves those of
     :class:`~wrp.refinement.sampler.CycleExamples`, which are made from the sparse keyframes alone. Logs ``train/loss``,
     ``val/miou`` and, for comparison, ``val/prior_miou``.
 
@@ -37,8 +37,8 @@ class RefinementModule(BaseModule):
         network: The network.
         optimizer: How it is optimised; None: AdamW with a learning rate of 0.005.
         loss: From logits (B, C, H, W) and the truth (B, H, W) uint8 to a scalar; None: cross-entropy in which rare
-            classes weigh more (``balance`` 0.5), see :class:`~wrp.losses.segmentation.SegmentationLoss`.
-        net: A refiner of your own: :class:`~wrp.models.refiner.RefinerInput` to logits (B, C, H, W).
+            classes weigh more (``balance`` 0.5), see :class:`~wrp.segmentation.losses.SegmentationLoss`.
+        net: A refiner of your own: :class:`~wrp.structures.RefinerInput` to logits (B, C, H, W).
     """
 
     methods = ("refine",)

@@ -14,24 +14,23 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms.v2 import ColorJitter
 
-from wrp.caching import BoundedCache
 from wrp.errors import WrpError
-from wrp.examples import ExampleSource, Windows
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.keys import frame_key
-from wrp.loading import labels_seen_by
-from wrp.models.refiner import RefinerExamples, RefinerInput, refiner_input, stack_inputs
-from wrp.ops.consistency import to_unit
-from wrp.ops.fusion import Evidence, gather
-from wrp.ops.noise import displace
+from wrp.flow.hashing import frame_key
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.fusion import Evidence, gather
+from wrp.io.caching import BoundedCache
+from wrp.io.checkpoints import labels_seen_by
+from wrp.io.folders import EXAMPLES, claim
 from wrp.options import CycleArgs, KeepArgs
-from wrp.outputs import EXAMPLES, claim
 from wrp.refinement.cycles import walk_cycles
 from wrp.refinement.module import semantic_probabilities
-from wrp.refinement.walks import Walk, draw_sources, kept_walk
+from wrp.refinement.network import refiner_input, stack_inputs
+from wrp.refinement.noise import displace
+from wrp.refinement.store import Walk, draw_sources, kept_walk
 from wrp.segmentation.module import load_segmenter
-from wrp.types import ClipBatch
+from wrp.structures import ClipBatch, ExampleSource, RefinerExamples, RefinerInput, Windows
 
 Place = tuple[slice, slice]
 """Rows and columns of a part of a frame."""

@@ -14,18 +14,18 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.loading import load_module
-from wrp.losses.segmentation import SegmentationLoss
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.labels import decide, resize_labels
+from wrp.io.checkpoints import load_module
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
-from wrp.models.segmenter import create_segmenter
 from wrp.module import BaseModule
-from wrp.ops.consistency import to_unit
-from wrp.ops.labels import decide, resize_labels
-from wrp.ops.tiling import tiled_probabilities
 from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, as_options
-from wrp.types import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
+from wrp.segmentation.inference import tiled_probabilities
+from wrp.segmentation.losses import SegmentationLoss
+from wrp.segmentation.network import create_segmenter
+from wrp.structures import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
 
 
 class SegmentationModule(BaseModule):
@@ -33,7 +33,7 @@ class SegmentationModule(BaseModule):
 
     Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames;
     classes absent from truth and prediction are NaN and left out), the IoU of each class and, in tests, the expected
-    calibration error ``test/ece``. Trained on a :class:`~wrp.types.FrameBatch`, which
+    calibration error ``test/ece``. Trained on a :class:`~wrp.structures.FrameBatch`, which
     :class:`~wrp.SegmentationData` serves; with :class:`~wrp.PropagationData` a test scores whole clips, and
     ``test/temporal_consistency`` as well.
 
@@ -43,7 +43,7 @@ class SegmentationModule(BaseModule):
         optimizer: How it is optimised.
         inference: Windows, scales and mirror images from which labels are decided in evaluation.
         loss: From logits (B, C, H, W), labels (B, H, W) uint8 and how much each pixel counts, (B, H, W) float32 or
-            None, to a scalar; None: :class:`~wrp.losses.segmentation.SegmentationLoss`, cross-entropy alone.
+            None, to a scalar; None: :class:`~wrp.segmentation.losses.SegmentationLoss`, cross-entropy alone.
         auxiliary: Weight of the losses of auxiliary logits, where the network has any.
         guesser: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while this
             one learns (data with ``unlabelled``); frozen.

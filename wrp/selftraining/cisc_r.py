@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.losses.segmentation import weighted_mean
-from wrp.models.segmenter import with_features
-from wrp.ops.consistency import to_unit
+from wrp.geometry.consistency import to_unit
+from wrp.segmentation.losses import weighted_mean
+from wrp.segmentation.network import with_features
 from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch
-from wrp.types import IGNORE_INDEX, FrameBatch
+from wrp.structures import IGNORE_INDEX, FrameBatch
 
 # Share of an image's pixels from which on it counts as one that shows a class.
 LEAST_SHARE = 0.03
@@ -195,9 +195,9 @@ Draw = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
 class CiscModule(StudentModule):
     """CISC-R's network: stage 1 with a consistency term, later stages with rectified pseudo-labels.
 
-    Stage 1 is a fit on labelled images alone (:class:`~wrp.types.FrameBatch`): each image of a batch is compared with
-    the next one by a class they share. In later stages the guesser, the frozen network of the stage before, gives the
-    features by which a pseudo-label is compared with a labelled crop.
+    Stage 1 is a fit on labelled images alone (:class:`~wrp.structures.FrameBatch`): each image of a batch is compared
+    with the next one by a class they share. In later stages the guesser, the frozen network of the stage before, gives
+    the features by which a pseudo-label is compared with a labelled crop.
 
     Args:
         consistency: Weight of the consistency term of stage 1.

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from wrp.errors import WrpError
-from wrp.ops.consistency import to_unit
-from wrp.ops.labels import resize_labels
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.labels import resize_labels
 from wrp.segmentation.module import SegmentationModule
-from wrp.types import IGNORE_INDEX, FrameBatch
+from wrp.structures import IGNORE_INDEX, FrameBatch
 
 
 class StrongView(nn.Module):
@@ -57,7 +57,7 @@ class StrongView(nn.Module):
 class StudentModule(SegmentationModule):
     """A segmentation network that learns from labelled images and from others, whose labels come from a source.
 
-    A batch is a dictionary of two :class:`~wrp.types.FrameBatch`, ``labelled`` and ``unlabelled``, see
+    A batch is a dictionary of two :class:`~wrp.structures.FrameBatch`, ``labelled`` and ``unlabelled``, see
     :class:`~wrp.data.semisupervised.SemiSupervisedData`; the source is :meth:`label_source`: pseudo-labels that were
     written, or the guesser's. The loss is that of the labelled images plus that of a strong view of the others, each
     divided by its pixels. All other arguments are those of :class:`~wrp.segmentation.module.SegmentationModule`.

@@ -17,10 +17,10 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from wrp.errors import WrpError
-from wrp.models.segmenter import Segmenter
-from wrp.ops.consistency import to_unit
+from wrp.geometry.consistency import to_unit
+from wrp.segmentation.network import Segmenter
 from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch, without_auxiliary
-from wrp.types import IGNORE_INDEX, FrameBatch
+from wrp.structures import IGNORE_INDEX, FrameBatch
 
 # Names of an encoder's stages: layer1, s1, stages_0, block2 …
 _STAGE = re.compile(r"^(layer|stages?_?|s|blocks?_?)\d+$")

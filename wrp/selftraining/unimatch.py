@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.ops.consistency import to_unit
-from wrp.ops.labels import decide
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.labels import decide
 from wrp.selftraining.student import StudentModule, fit_labels
-from wrp.types import IGNORE_INDEX, FrameBatch
+from wrp.structures import IGNORE_INDEX, FrameBatch
 
 
 class UniMatchModule(StudentModule):

@@ -19,18 +19,18 @@ from readout import data_arguments, measure, network_arguments
 from torch import Tensor
 
 from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule
-from wrp.data.datasets import open_index
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.models.refiner import Refiner, RefinerInput, refined, refiner_input
-from wrp.ops.consistency import to_unit
+from wrp.geometry.consistency import to_unit
 from wrp.options import SelectArgs
-from wrp.pipeline.training import fit
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
+from wrp.refinement.network import Refiner, refined, refiner_input
 from wrp.refinement.sampler import Walk
-from wrp.types import IGNORE_INDEX
+from wrp.runs.training import fit
+from wrp.structures import IGNORE_INDEX, RefinerInput
 
 
 def against_rest(probs: Tensor, number: int) -> Tensor:

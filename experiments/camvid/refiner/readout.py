@@ -14,18 +14,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wrp import PropagationModule
-from wrp.data.clips import select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import select_clips
 from wrp.data.items import IntervalItems
+from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.models.refiner import RefinerInput, refiner_input
-from wrp.ops.consistency import to_unit
+from wrp.geometry.consistency import to_unit
+from wrp.io.tables import markdown_table
 from wrp.options import SelectArgs
-from wrp.pipeline.report import markdown_table
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
+from wrp.refinement.network import refiner_input
+from wrp.structures import RefinerInput
 
 Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
 

@@ -30,22 +30,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule, SegmentationModule
-from wrp.data.clips import ClipIndex, select_clips
-from wrp.data.datasets import open_index
+from wrp.data.index import ClipIndex, select_clips
 from wrp.data.items import IntervalItems
-from wrp.data.labelmaps import write_label_map
-from wrp.data.reading import read_image, read_label
+from wrp.data.layouts.registry import open_index
 from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.loading import load_module
-from wrp.losses.segmentation import SegmentationLoss
+from wrp.geometry.labels import resize_labels
+from wrp.io.checkpoints import load_module
+from wrp.io.images import read_image, read_label
+from wrp.io.label_map import write_label_map
+from wrp.io.tables import markdown_table
+from wrp.io.writing import new_folder, write_image, write_label
 from wrp.module import file_hash
-from wrp.ops.labels import resize_labels
 from wrp.options import CycleArgs, KeepArgs, OptimizerArgs, RefinerArgs, SelectArgs
-from wrp.pipeline.report import markdown_table
-from wrp.pipeline.training import fit
-from wrp.writing import new_folder, write_image, write_label
+from wrp.runs.training import fit
+from wrp.segmentation.losses import SegmentationLoss
 
 sys.path.append(str(Path(__file__).parents[2]))
 from results import Results, mean_and_spread
@@ -64,7 +64,7 @@ class Row:
         network: Arguments of the network, see :class:`~wrp.options.RefinerArgs`.
         encoder: Whether the network sees the image through the teacher's encoder.
         optimizer: How it is optimised; None: the default of RefinementModule.
-        loss: Arguments of :class:`~wrp.losses.segmentation.SegmentationLoss`; None: the default of RefinementModule.
+        loss: Arguments of :class:`~wrp.segmentation.losses.SegmentationLoss`; None: the default of RefinementModule.
         teacher: Whether there is a teacher.
         generated: Steps that the network has learned from generated clips before.
     """

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wrp.errors import WrpError
+from wrp.io.plugins import plugins
 from wrp.propagation.methods.base import KEYFRAMES, PropagationMethod
 from wrp.propagation.methods.copy import Copy
 from wrp.propagation.methods.inpaint import Inpaint
@@ -23,6 +24,22 @@ METHODS: dict[str, type[PropagationMethod[Any]]] = {
     "inpaint": Inpaint,
     "refine": Refine,
 }
+"""This package's own methods."""
+
+
+def known_methods() -> dict[str, type[PropagationMethod[Any]]]:
+    """Return all methods by name: this package's own, then those of the entry points ``wrp.methods``.
+
+    Raises:
+        WrpError: If a method of another package cannot be imported, or is no PropagationMethod.
+    """
+    added = plugins("wrp.methods", METHODS)
+    for name, kind in added.items():
+        if not (isinstance(kind, type) and issubclass(kind, PropagationMethod)):
+            raise WrpError(
+                f"the entry point {name!r} in wrp.methods is {kind!r}, expected a subclass of PropagationMethod"
+            )
+    return METHODS | added
 
 
 def make_methods(
@@ -33,6 +50,7 @@ def make_methods(
     Raises:
         WrpError: Unless there is one, each is named once, is known, and takes these keyframes.
     """
+    known = {**known_methods(), **known}
     if not names or len(set(names)) < len(names):
         raise WrpError(f"methods must be some of {', '.join(known)}, each once; got {', '.join(names) or 'none'}")
     return {name: _make_method(name, known) for name in names}

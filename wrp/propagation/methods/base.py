@@ -12,9 +12,8 @@ from typing_extensions import TypeVar
 
 from wrp.errors import WrpError
 from wrp.flow.source import FlowSource
-from wrp.models.refiner import RefinerInput
-from wrp.ops.fusion import Evidence, prefer_nearest
-from wrp.types import ClipBatch
+from wrp.geometry.fusion import Evidence, prefer_nearest
+from wrp.structures import ClipBatch, RefinerInput
 
 Keyframes = Literal["both", "previous", "nearest"]
 """Which keyframes a method uses: those on both sides, the earlier (or only) one, or at each pixel the nearest."""
@@ -58,8 +57,8 @@ class Context:
         wanted: Indices in the clip of the frames that will be labelled, in temporal order.
         flow: Flow between its frames; None unless the method needs it.
         refiner: From inputs to logits (B, C, H, W); None unless the method needs it.
-        refine: From inputs to the probabilities (B, C, H, W) of :func:`~wrp.models.refiner.refined`, zero where they
-            are not finite; None unless the method needs the refiner.
+        refine: From inputs to the probabilities (B, C, H, W) of :func:`~wrp.refinement.network.refined`, zero where
+            they are not finite; None unless the method needs the refiner.
     """
 
     num_classes: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wrp.ops.fusion import elect, hide_farther
+from wrp.geometry.fusion import elect, hide_farther
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 
 

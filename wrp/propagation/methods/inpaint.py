@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wrp.ops.fusion import motion_error
+from wrp.geometry.fusion import motion_error
 from wrp.propagation.methods.base import Context, Needs, QueryFrame
 from wrp.propagation.methods.motion import Motion
 

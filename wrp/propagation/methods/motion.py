@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wrp.ops.fusion import anchor_weights, blend_labels
+from wrp.geometry.fusion import anchor_weights, blend_labels
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.models.refiner import refiner_input
-from wrp.ops.chain import NeighbourFlow, extend_far, start_chain
-from wrp.ops.consistency import to_unit
-from wrp.ops.labels import decide_frame
-from wrp.ops.warp import warp
+from wrp.geometry.composed import NeighbourFlow, extend_far, start_chain
+from wrp.geometry.consistency import to_unit
+from wrp.geometry.labels import decide_frame
+from wrp.geometry.warp import warp
 from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame, used_keyframes
+from wrp.refinement.network import refiner_input
 
 
 @dataclass(frozen=True)

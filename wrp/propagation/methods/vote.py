@@ -6,10 +6,10 @@ from collections.abc import Generator
 
 from torch import Tensor
 
-from wrp.flow.votes import vote_interval, vote_sources
-from wrp.ops.fusion import elect
-from wrp.ops.labels import decide_frame
+from wrp.geometry.fusion import elect
+from wrp.geometry.labels import decide_frame
 from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame
+from wrp.propagation.voting import vote_interval, vote_sources
 
 Votes = Generator[tuple[int, Tensor], None, None]
 Sources = Generator[tuple[int, tuple[Tensor, Tensor]], None, None]

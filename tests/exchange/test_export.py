@@ -1,0 +1,320 @@
+"""Labels go out in other programs' formats and come back the same; other programs read them."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+from pycocotools.coco import COCO
+
+from tests.clips import picture, save
+from tests.exports import CLASSES, MASKS, SIZES, everything, export, ids, make_run, unlabelled
+from wrp.cli.main import main
+from wrp.errors import DataError
+from wrp.exchange import coco, cvat
+from wrp.exchange.export import FORMATS
+from wrp.exchange.frames import Export, RunFrame, decode_runs, encode_runs
+from wrp.io.images import read_image
+from wrp.io.label_map import read_label_map
+from wrp.io.writing import write_label
+from wrp.structures import LabelMap
+
+
+@pytest.mark.parametrize("label_map", [CLASSES, MASKS], ids=["classes", "masks"])
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_labels_come_back_byte_identical(
+    tmp_path: Path, format_name: str, label_map: LabelMap, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path, label_map)
+    assert export(folder, format_name) == 0
+    other = unlabelled(folder)
+    command = ["import", str(folder / "out"), "--format", format_name, "--into", str(other)]
+    capsys.readouterr()
+    assert main([*command, "--frames", str(everything(folder))]) == 0
+    printed = capsys.readouterr().out.split("\n")
+    assert sorted(printed[:-1]) == everything(folder).read_text().splitlines()
+    written = sorted((folder / "run/labels").rglob("*.png"))
+    assert len(written) == 6
+    for path in written:
+        came = other / "labels" / path.relative_to(folder / "run/labels")
+        assert ids(came).tobytes() == ids(path).tobytes()
+        assert came.read_bytes() == path.read_bytes()
+    assert not list(tmp_path.rglob(".*.tmp"))
+    # Nothing was changed: there is nothing to import, and once more is no conflict.
+    assert main([*command, "--changed-from", str(folder / "run")]) == 0
+    assert main([*command, "--frames", str(everything(folder))]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_classes_keep_their_order_names_and_colours(tmp_path: Path, format_name: str) -> None:
+    out = make_run(tmp_path) / "out"
+    assert export(tmp_path, format_name) == 0
+    if format_name == "coco":
+        categories = json.loads((out / "annotations/instances_train.json").read_text())["categories"]
+        found = [(category["name"], tuple(category["color"])) for category in categories]
+        assert [category["id"] for category in categories] == [1, 2, 3, 4]
+    elif format_name == "cvat":
+        labels = ElementTree.parse(out / "annotations.xml").findall("meta/task/labels/label")
+        pairs = [(label.findtext("name"), label.findtext("color")) for label in labels]
+        found = [(str(name), tuple(bytes.fromhex(str(color)[1:]))) for name, color in pairs]
+        raw = json.loads((out / "labels.json").read_text())
+        assert [(label["name"], label["color"]) for label in raw] == pairs
+    elif format_name == "cityscapes":
+        assert read_label_map(out / "classes.yaml") == CLASSES
+        return
+    elif format_name == "voc":
+        lines = (out / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "background:0,0,0::"
+        found = [(line[: line[:-2].rindex(":")], line[:-2].rpartition(":")[2].split(",")) for line in lines[1:]]
+        found = [(name, tuple(map(int, color))) for name, color in found]
+    else:
+        lines = (out / "label_colors.txt").read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "0 0 0 background"
+        found = [(line.split(" ", 3)[3], tuple(map(int, line.split(" ")[:3]))) for line in lines[1:]]
+    assert found == list(zip(CLASSES.names, CLASSES.colors, strict=True))
+
+
+def test_pycocotools_reads_coco(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "coco") == 0
+    data = COCO(str(tmp_path / "out/annotations/instances_train.json"))
+    assert len(data.imgs) == 6
+    for number, image in data.imgs.items():
+        name = image["file_name"]
+        assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / "root/frames" / name).read_bytes()
+        values = ids(tmp_path / "run/labels" / name)
+        assert (image["height"], image["width"]) == values.shape
+        found = np.full_like(values, 255)
+        for annotation in data.loadAnns(data.getAnnIds(imgIds=number)):
+            mask = data.annToMask(annotation) == 1
+            rows, columns = mask.nonzero()
+            box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+            assert annotation["bbox"] == box
+            assert annotation["area"] == mask.sum()
+            found[mask] = CLASSES.ids[CLASSES.names.index(data.cats[annotation["category_id"]]["name"])]
+        assert np.array_equal(found, values)
+
+
+def test_cvat_masks_are_the_runs_in_their_boxes(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "cvat") == 0
+    images = ElementTree.parse(tmp_path / "out/annotations.xml").findall("image")
+    assert [image.get("id") for image in images] == list("012345")
+    for image in images:
+        values = ids(tmp_path / "run/labels" / image.attrib["name"])
+        found = np.full_like(values, 255)
+        for mask in image:
+            left, top, width, height = (int(mask.attrib[key]) for key in ("left", "top", "width", "height"))
+            pixels = "".join("01"[i % 2] * int(run) for i, run in enumerate(mask.attrib["rle"].split(", ")))
+            assert len(pixels) == width * height
+            box = np.array(list(pixels)).reshape(height, width) == "1"
+            assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))
+            found[top : top + height, left : left + width][box] = CLASSES.ids[CLASSES.names.index(mask.attrib["label"])]
+        assert np.array_equal(found, values)
+
+
+def test_torchvision_reads_voc(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "voc") == 0
+    (tmp_path / "VOCdevkit").mkdir()
+    (tmp_path / "VOCdevkit/VOC2012").symlink_to(tmp_path / "out")
+    data = torchvision.datasets.VOCSegmentation(str(tmp_path), "2012", "train")
+    assert len(data) == 6
+    for i, (image, label) in enumerate(data):
+        name = list(SIZES)[::-1][i // 3] + f"/{i % 3:05d}.png"
+        values = ids(tmp_path / "run/labels" / name)
+        assert np.array_equal(np.array(label), values)
+        with Image.open(data.images[i]) as file:
+            assert file.format == "JPEG"
+        frame = read_image(tmp_path / "root/frames" / name).permute(1, 2, 0).numpy()
+        assert np.abs(np.asarray(image, int) - frame).mean() < 30
+        colors = CLASSES.colorize(CLASSES.encode(values))
+        assert np.array_equal(np.array(label.convert("RGB")), colors)
+
+
+def test_torchvision_reads_cityscapes(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "cityscapes") == 0
+    data = torchvision.datasets.Cityscapes(str(tmp_path / "out"), "train", "fine", ["semantic", "color"])
+    assert len(data) == 6
+    for path, (image, (semantic, color)) in zip(data.images, data, strict=True):
+        name = Path(path).parent.name + "/" + Path(path).name.replace("_leftImg8bit", "")
+        values = ids(tmp_path / "run/labels" / name)
+        assert np.array_equal(np.array(image), read_image(tmp_path / "root/frames" / name).permute(1, 2, 0))
+        assert np.array_equal(np.array(semantic), values)
+        assert np.array_equal(np.array(color), CLASSES.colorize(CLASSES.encode(values)))
+
+
+def test_camvid_lists_its_pairs(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "camvid") == 0
+    out = tmp_path / "out"
+    lines = (out / "train.txt").read_text().splitlines()
+    assert lines[0] == '"/train/ein Gang/00000.png" "trainannot/ein Gang/00000.png"'
+    assert lines[3] == "/train/walk/00000.png trainannot/walk/00000.png"
+    for line in lines:
+        image, label = (part.strip("/ ") for part in (line.split('"')[1::2] or line.split()))
+        name = image.removeprefix("train/")
+        assert (out / image).read_bytes() == (tmp_path / "root/frames" / name).read_bytes()
+        assert np.array_equal(ids(out / label), ids(tmp_path / "run/labels" / name))
+
+
+def test_unsure_pixels_go_out_unlabelled_and_that_is_no_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path)
+    assert export(tmp_path, "cityscapes", "--min-confidence", "0.5") == 0
+    path = tmp_path / "out/gtFine/train/walk/00001_gtFine_labelIds.png"
+    with Image.open(path) as image:
+        found = np.array(image)
+    sure = np.array(Image.open(tmp_path / "run/confidence/walk/00001.png")) / 255 >= 0.5
+    before = ids(tmp_path / "run/labels/walk/00001.png")
+    assert np.array_equal(found, np.where(sure, before, 255))
+    command = ["import", str(tmp_path / "out"), "--format", "cityscapes", "--into", str(tmp_path / "root")]
+    capsys.readouterr()
+    assert main([*command, "--changed-from", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == ""
+    found[np.unravel_index(np.argmax(found != 255), found.shape)] = 255  # one more pixel erased, by hand
+    save(path, found)
+    assert main([*command, "--changed-from", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == "walk/00001\n"
+
+
+def test_images_may_stay_away(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    for format_name in FORMATS:
+        out = tmp_path / format_name
+        command = ["export", str(tmp_path / "run"), "--format", format_name, "--images", "none"]
+        assert main([*command, "--out", str(out)]) == 0
+        assert not [
+            path for name in ("images", "JPEGImages", "leftImg8bit", "train") for path in (out / name).rglob("*")
+        ]
+
+
+def test_frames_of_a_video_become_files(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    make_run(tmp_path)
+    with av.open(str(tmp_path / "root/frames/film.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for i in range(3):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i, 16, 32), format="rgb24")))
+        file.mux(stream.encode(None))
+    labels = np.zeros((16, 32), np.uint8)
+    for name in ("root/labels/film/1.png", "run/labels/film/000001.png"):
+        write_label(tmp_path / name, labels, CLASSES)
+    with (tmp_path / "run/manifest.jsonl").open("a") as manifest:
+        entry = {"clip": "film", "frame": "000001", "index": 1, "label": "labels/film/000001.png", "method": "motion"}
+        manifest.write(json.dumps(entry | {"anchors": [1], "distance": 0, "mean_confidence": 1.0}) + "\n")
+    assert export(tmp_path, "cvat") == 0
+    assert Image.open(tmp_path / "out/images/film/000001.png").size == (32, 16)
+    # It comes back to the file that has its label already, however that writes the number.
+    path = tmp_path / "out/annotations.xml"
+    save(tmp_path / "run/confidence/film/000001.png", np.full((16, 32), 255, np.uint8))
+    write_label(tmp_path / "run/labels/film/000001.png", labels + 1, CLASSES)
+    write_label(tmp_path / "root/labels/film/1.png", labels + 2, CLASSES)
+    command = ["import", str(path), "--format", "cvat", "--into", str(tmp_path / "root")]
+    assert main([*command, "--changed-from", str(tmp_path / "run"), "--force"]) == 0
+    assert [p.name for p in (tmp_path / "root/labels/film").iterdir()] == ["1.png"]
+    assert (ids(tmp_path / "root/labels/film/1.png") == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("label_map", "format_name", "message"),
+    [
+        (replace(CLASSES, colors=((1, 1, 1), (1, 1, 1), (2, 2, 2), (3, 3, 3))), "voc", "share the colour (1, 1, 1)"),
+        (replace(CLASSES, names=("a", " b", "c", "d")), "camvid", "the class name ' b' cannot be written into"),
+        (replace(CLASSES, names=("a", "b", "#c", "d")), "voc", "the class name '#c' cannot be written into"),
+        (replace(CLASSES, names=("background", "void", "unlabelled", "d")), "voc", "needs one of the names background"),
+    ],
+)
+def test_classes_that_a_format_cannot_hold_are_refused(
+    tmp_path: Path, label_map: LabelMap, format_name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, label_map)
+    assert export(tmp_path, format_name) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
+    assert export(tmp_path, "coco") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "run", "--format", "yolo", "--out", "out"], "unknown format 'yolo', expected one of coco, cvat"),
+        (["export", "root", "--format", "voc", "--out", "out"], "expected the output of `wrp autolabel`"),
+        (["export", "run", "--format", "voc", "--out", "root"], "root is above"),
+        (["export", "run", "--format", "voc", "--out", "out", "--min-confidence", "2"], "must be in 0 … 1, got 2.0"),
+        (["import", "nothing", "--format", "voc", "--into", "root", "--changed-from", "run"], "there is no nothing"),
+        (
+            ["import", "root", "--format", "voc", "--into", "root", "--changed-from", "run"],
+            "no folder root/Seg",
+        ),
+        (["import", "root", "--format", "camvid", "--into", "root", "--changed-from", "run"], "no folder such as"),
+        (["import", "root", "--format", "cityscapes", "--into", "root", "--changed-from", "run"], "holds no labels"),
+        (["import", "root", "--format", "coco", "--into", "root", "--changed-from", "run"], "holds 0 JSON files"),
+        (["import", "root", "--format", "cvat", "--into", "root", "--changed-from", "run"], "cannot be read"),
+        (["import", "root", "--format", "cvat", "--into", "root"], "one of the arguments --frames --changed-from"),
+        (["import", "root", "--format", "cvat", "--into", "run", "--changed-from", "run"], "does not have the layout"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_not_finished_gives_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path)
+    manifest = tmp_path / "run/manifest.jsonl"
+    manifest.write_text("".join(manifest.read_text().splitlines(True)[:2]))
+    assert export(tmp_path, "coco") == 0
+    assert capsys.readouterr().out == f"2 labels: {tmp_path / 'out'}\n"
+    manifest.write_text("")
+    assert main(["export", str(tmp_path / "run"), "--format", "coco", "--out", "none"]) == 2
+    assert "holds no labels" in capsys.readouterr().err
+
+
+def test_a_failing_export_leaves_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    (tmp_path / "run/labels/walk/00002.png").write_bytes(b"")
+    assert export(tmp_path, "voc") == 2
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs(seed: int) -> None:
+    mask = np.random.default_rng(seed).random((7, 5)) < [0.5, 0.01, 0.99, 0, 1][seed]
+    runs = encode_runs(mask)
+    assert (runs[1:] > 0).all()
+    assert np.array_equal(decode_runs(runs, 7, 5), mask)
+    with pytest.raises(DataError, match="has runs of"):
+        decode_runs(runs, 7, 6)
+
+
+@pytest.mark.parametrize("chosen", [coco, cvat])
+def test_memory_does_not_grow_with_the_frames(tmp_path: Path, chosen: object) -> None:
+    folder = make_run(tmp_path)
+    label = folder / "run/labels/walk/00000.png"
+
+    def peak(count: int) -> int:
+        frames = tuple(RunFrame("walk", f"{i:05d}", folder, label, folder) for i in range(count))
+        out = tmp_path / f"out{count}"
+        out.mkdir()
+        tracemalloc.start()
+        chosen.write(Export(CLASSES, frames, images=False), out)  # type: ignore[attr-defined]
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(20)  # what is imported and cached once
+    assert peak(1000) - peak(200) < 50_000  # bytes, of some 600 kB that are written

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from wrp.errors import WrpError
+from wrp.options import NetworkArgs
+from wrp.runs.config import Settings
+from wrp.segmentation.network import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
+
+
+class Recorder(nn.Module):
+    """Remembers what it was given and returns its first two channels."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen = images
+        return images[:, :2]
+
+
+@pytest.mark.parametrize("size", [(32, 64), (33, 47), (1, 1), (64, 95)])
+def test_images_are_padded_to_the_stride_and_the_logits_cut_back(size: tuple[int, int]) -> None:
+    net = Recorder()
+    logits = Segmenter(net)(torch.rand(2, 3, *size))
+    assert logits.shape == (2, 2, *size)
+    height, width = net.seen.shape[-2:]
+    assert height % STRIDE == width % STRIDE == 0
+    for padded, side in ((height, size[0]), (width, size[1])):
+        assert padded == SMALLEST or 0 <= padded - side < STRIDE
+        assert padded >= max(side, SMALLEST)
+
+
+def test_images_are_normalised_with_the_statistics_of_the_encoders() -> None:
+    net, image = Recorder(), torch.rand(1, 3, 64, 64)
+    Segmenter(net)(image)
+    for channel in range(3):
+        torch.testing.assert_close(net.seen[0, channel], (image[0, channel] - MEAN[channel]) / STD[channel])
+
+
+def test_padding_is_the_mean_colour() -> None:
+    net = Recorder()
+    Segmenter(net)(torch.rand(1, 3, 30, 30))
+    assert not net.seen[..., 30:, :].any()
+    assert not net.seen[..., 30:].any()
+
+
+def test_statistics_are_not_part_of_the_checkpoint() -> None:
+    assert not Segmenter(Recorder()).state_dict()
+
+
+@pytest.mark.parametrize(("architecture", "encoder"), [("Unet", "resnet18"), ("FPN", "tu-resnet10t")])
+def test_networks_are_made_by_name_for_any_size(architecture: str, encoder: str) -> None:
+    segmenter = create_segmenter(5, NetworkArgs(architecture, encoder)).eval()
+    with torch.no_grad():
+        logits = segmenter(torch.rand(1, 3, 33, 47))
+    assert logits.shape == (1, 5, 33, 47)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "weights", "named"),
+    [
+        ("Unett", "resnet18", None, "Unett"),
+        ("Unet", "resnet17", None, "resnet17"),
+        ("Unet", "tu-no_such_encoder", None, "tu-no_such_encoder"),
+        ("Unet", "resnet18", "no-such-weights", "encoder_weights=null starts from scratch"),
+        ("Unet", "tu-regnetx_002", "swsl", "tu-regnetx_002.TAG"),
+    ],
+)
+def test_unknown_names_are_refused_in_one_line(
+    architecture: str, encoder: str, weights: str | None, named: str
+) -> None:
+    with pytest.raises(WrpError, match=named) as error:
+        create_segmenter(3, NetworkArgs(architecture, encoder, weights))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_the_smallest_images_go_through_the_default_teacher() -> None:
+    network = Settings("clips", "out").train_teacher.network
+    assert network.scale == 0.5
+    net = create_segmenter(3, network).eval()
+    with torch.inference_mode():
+        assert net(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)

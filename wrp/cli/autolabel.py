@@ -1,0 +1,71 @@
+"""`wrp autolabel` and `wrp demo`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# Done, but for the clips that were skipped.
+EXIT_PARTIAL = 3
+
+
+def add(verbs: Any) -> None:
+    """Name the command in the parser, which leaves its arguments to :func:`run`."""
+    verbs.add_parser("autolabel", help="label every frame of a data set's clips", add_help=False)
+
+
+def run(args: Sequence[str]) -> int:
+    """Run `wrp autolabel` with these arguments; its exit code."""
+    from wrp.io.writing import follow_links
+    from wrp.runs.settings import parse_arguments
+
+    settings, dry = parse_arguments(args)
+    settings = replace(settings, out=str(follow_links(Path(settings.out))))
+
+    from wrp.runs.autolabel import autolabel, dry_run
+
+    if dry:
+        print(dry_run(settings))
+    elif (metrics := autolabel(settings)) is None:
+        print(f"labels so far: {Path(settings.out) / 'labels'}")
+    else:
+        _print(metrics, Path(settings.out))
+        return EXIT_PARTIAL if metrics.get("skipped") else 0
+    return 0
+
+
+def add_demo(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "demo",
+        help="autolabel a generated street scene",
+        description="Generate a street scene with known truth, propagate every 12th label, and score the other frames.",
+    )
+    verb.add_argument("--out", default="wrp-demo", help="folder for scene/ and run/ (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
+    verb.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from wrp.io.writing import follow_links
+    from wrp.runs.autolabel import demo
+
+    out = follow_links(Path(options.out))
+    _print(demo(out, options.seed), out / "run")
+
+
+def _print(metrics: dict[str, Any], out: Path) -> None:
+    from wrp.io.tables import format_score
+    from wrp.report.tables import overall_table
+
+    if any(scores["frames"] for scores in metrics["overall"].values()):
+        print(overall_table(metrics))
+    if "student" in metrics:
+        print(f"student by itself: mIoU {format_score(metrics['student']['miou'])}")
+    for clip, problem in metrics.get("skipped", {}).items():
+        print(f"skipped {clip}: {problem}")
+    print(f"labels: {out / 'labels'}")
+    print(f"report: {out / 'report.html'}, its tables as text: {out / 'report.md'}")

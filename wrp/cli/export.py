@@ -1,0 +1,75 @@
+"""`wrp export` and `wrp import`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+FORMATS = "coco, cvat, cityscapes, voc or camvid"
+
+
+def add(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "export",
+        help="write a run's labels for annotators and trainers: COCO, CVAT, Cityscapes, VOC, CamVid",
+        description="Write the labels of a run, finished or not, in the format of another program.",
+    )
+    verb.add_argument("run_folder", metavar="DIR", help="folder of a run of autolabel")
+    verb.add_argument("--format", required=True, help=FORMATS)
+    verb.add_argument("--out", required=True, metavar="PATH", help="folder to write; nothing may be in it yet")
+    verb.add_argument(
+        "--min-confidence", type=float, default=0.0, metavar="P", help="leave pixels unlabelled that are less confident"
+    )
+    verb.add_argument(
+        "--images", choices=("none", "copy"), default="copy", help="whether to copy the frames (default: %(default)s)"
+    )
+    verb.set_defaults(run=_export)
+
+
+def add_import(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "import",
+        help="read corrected labels back as labels of a data set",
+        description="Read labels that were exported and corrected back into ROOT/labels, where the next run finds them "
+        "as anchors. Everything is checked first: either all is written or nothing.",
+    )
+    verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
+    verb.add_argument("--format", required=True, help=FORMATS)
+    verb.add_argument(
+        "--into",
+        required=True,
+        metavar="ROOT",
+        help="data set with frames/, and classes.yaml unless labels are indexed",
+    )
+    which = verb.add_mutually_exclusive_group(required=True)
+    which.add_argument("--frames", metavar="FILE", help="import the frames it lists, lines CLIP/FRAME")
+    which.add_argument("--changed-from", metavar="DIR", help="import what differs from the labels of this run")
+    verb.add_argument("--force", action="store_true", help="replace labels that are there already")
+    verb.set_defaults(run=_import)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from wrp.exchange.export import export_labels
+    from wrp.io.writing import follow_links
+
+    out, run = follow_links(Path(options.out)), Path(options.run_folder)
+    frames = export_labels(run, options.format, out, options.min_confidence, options.images == "copy")
+    print(f"{frames} labels: {out}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from wrp.exchange.importing import import_labels
+
+    imported = import_labels(
+        Path(options.source),
+        options.format,
+        Path(options.into),
+        Path(options.frames) if options.frames is not None else None,
+        Path(options.changed_from) if options.changed_from is not None else None,
+        options.force,
+    )
+    for name in imported:
+        print(name)

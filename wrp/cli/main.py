@@ -1,0 +1,129 @@
+"""The command line: LightningCLI's verbs and those of :mod:`wrp.cli`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from wrp.cli import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
+from wrp.errors import WrpError
+from wrp.io.stopping import Terminated, stoppable
+from wrp.io.versions import versions
+
+COMMANDS = (
+    autolabel.add,
+    autolabel.add_demo,
+    data.add,
+    selftrain.add,
+    rectify.add,
+    search.add,
+    export.add,
+    export.add_import,
+    report.add,
+    suggest.add,
+    weights.add,
+)
+
+LIGHTNING_VERBS = {
+    "fit": "train a module",
+    "validate": "score a module on the validation data",
+    "test": "score a module on the test data",
+    "predict": "write a module's labels",
+}
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Arguments; None: those of the process.
+
+    Returns:
+        Exit code: 0 done, 2 an error in usage or input, 3 done but for the clips that were skipped, 130 interrupted,
+        143 terminated.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if "--safe" in given[1:2]:  # of LightningCLI's verbs; the environment reaches the processes that it starts
+        os.environ["WRP_SAFE"] = os.environ.get("WRP_SAFE") or "1"  # an empty one would not be safe
+        (sys.argv if args is None else given).remove("--safe")
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("wrp").setLevel(logging.INFO)
+    try:
+        with stoppable():
+            if given and given[0] in LIGHTNING_VERBS:
+                _lightning(given if args is not None else None)
+                return 0
+            if given and given[0] == "autolabel":
+                return autolabel.run(given[1:])
+            options = _parser().parse_args(given or ["--help"])
+            return options.run(options) or 0
+    except WrpError as error:
+        print(f"wrp: error: {_message(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    except (IsADirectoryError, NotADirectoryError) as error:
+        print(f"wrp: error: {error}: move away what stands in the place of a file or a folder", file=sys.stderr)
+        return EXIT_ERROR
+    except OSError as error:  # a full disk, a folder that may not be written to
+        print(f"wrp: error: {error}; what is written so far is whole, the same command goes on", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return _stopped("interrupted", EXIT_INTERRUPTED)
+    except Terminated:
+        return _stopped("terminated", EXIT_TERMINATED)
+    except ValueError as error:  # jsonargparse makes it of what a class raises that it tries to make
+        if (mistake := _cause(error)) is None:
+            raise
+        print(f"wrp: error: {_message(mistake)}", file=sys.stderr)
+        return EXIT_ERROR
+    except SystemExit as exit_:  # argparse and jsonargparse have said why
+        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning makes this of it
+            return _stopped("interrupted", EXIT_INTERRUPTED)
+        return exit_.code if isinstance(exit_.code, int) else EXIT_ERROR
+
+
+def _stopped(how: str, code: int) -> int:
+    print(f"wrp: {how}; the same command goes on from there", file=sys.stderr)
+    return code
+
+
+def _cause(error: BaseException | None) -> WrpError | None:
+    """The user's mistake that an error was made of, if there is one."""
+    while error is not None and not isinstance(error, WrpError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _message(error: WrpError) -> str:
+    """The message; a loader's worker process wraps it into its traceback."""
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text
+
+
+def _lightning(args: list[str] | None) -> None:
+    from wrp.cli.lightning import run
+
+    run(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wrp",
+        description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
+        epilog="fit, validate, test and predict are LightningCLI's: `wrp fit --help`, `wrp fit --config FILE`.",
+    )
+    stack = ", ".join(f"{package} {version}" for package, version in versions().items())
+    parser.add_argument("--version", action="version", version=stack)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for verb, purpose in LIGHTNING_VERBS.items():
+        verbs.add_parser(verb, help=purpose, add_help=False)
+    for add in COMMANDS:
+        add(verbs)
+    return parser

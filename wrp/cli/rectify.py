@@ -1,0 +1,31 @@
+"""`wrp rectify`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "rectify",
+        help="weigh a run's labels by their consistency with the anchors (CISC-R)",
+        description="Write DIR/rectified: how far each pixel's label agrees with the features of the clip's own "
+        "anchors, for a student to learn from; and DIR/drift.json: how the disagreement grows with the distance.",
+    )
+    verb.add_argument("out", metavar="DIR", help="folder of a run of autolabel")
+    verb.add_argument("--teacher", metavar="CKPT", help="network whose features are compared (default: the run's)")
+    verb.set_defaults(run=_rectify)
+
+
+def _rectify(options: argparse.Namespace) -> None:
+    from wrp.data.run import open_run
+    from wrp.io.folders import require_run
+    from wrp.runs.rectify import rectify
+
+    out = require_run(Path(options.out))
+    curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
+    for distance, value in curve.items():
+        print(f"{distance}\t{value:.4f}")

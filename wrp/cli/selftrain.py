@@ -1,0 +1,63 @@
+"""`wrp selftrain`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Add the command to the parser."""
+    verb = verbs.add_parser(
+        "selftrain",
+        help="train on labelled and unlabelled images: ST, ST++, CISC-R, Three-Stage, UniMatch",
+        description="Run all stages of a semi-supervised system. Run it again to resume: stages that are done stay.",
+    )
+    verb.add_argument("system", help="supervised, st, st++, cisc-r, three-stage or unimatch")
+    verb.add_argument("root", help="data set, looked for below WRP_DATA as well")
+    verb.add_argument("--labelled", required=True, metavar="LIST", help="file with the names of the labelled images")
+    verb.add_argument("--unlabelled", required=True, metavar="LIST", help="file with the names of the others")
+    verb.add_argument("--val", required=True, metavar="LIST", help="file with the names of the images to score on")
+    verb.add_argument("--out", required=True, help="folder to write to")
+    verb.add_argument(
+        "--layout", default="folder", help="folder, voc, cityscapes, coco or camvid (default: %(default)s)"
+    )
+    verb.add_argument("--supervised", metavar="CKPT", help="network of the first stage, to be shared between systems")
+    verb.add_argument("--steps", type=int, metavar="N", help="training steps of each stage (default 2000)")
+    verb.add_argument("--crop-size", type=int, nargs=2, metavar=("H", "W"), help="pixels (default 192 288)")
+    verb.add_argument("--batch-size", type=int, metavar="N", help="labelled and unlabelled crops per step (default 4)")
+    verb.add_argument("--architecture", help="of segmentation-models-pytorch (default FPN)")
+    verb.add_argument("--encoder", help="of segmentation-models-pytorch or timm (default tu-regnetx_002)")
+    verb.add_argument("--weights", help="encoder weights, such as imagenet (default: from scratch)")
+    verb.add_argument("--scale", type=float, help="working resolution (default 1)")
+    verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
+    verb.set_defaults(run=_selftrain)
+
+
+def _selftrain(options: argparse.Namespace) -> None:
+    from wrp.io.writing import follow_links
+    from wrp.runs.selftrain.run import Lists, SelfTraining
+    from wrp.runs.selftrain.selftrain import selftrain
+
+    given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
+
+    def take(**names: str) -> dict[str, Any]:
+        """Arguments by the names of their settings, of those that were given."""
+        return {setting: given.pop(flag) for flag, setting in names.items() if flag in given}
+
+    lists = Lists(**{name: given.pop(name) for name in ("labelled", "unlabelled", "val")})
+    sampling = take(crop_size="crop_size", batch_size="batch_size")
+    if "crop_size" in sampling:
+        sampling["crop_size"] = tuple(sampling["crop_size"])
+    network = take(architecture="arch", encoder="encoder_name", weights="encoder_weights", scale="scale")
+    if "arch" in network:
+        network["options"] = {}
+    defaults: dict[str, Any] = {"sampling": SelfTraining.sampling, "network": SelfTraining.network}
+    groups = {"sampling": replace(defaults["sampling"], **sampling), "network": replace(defaults["network"], **network)}
+    out = follow_links(Path(options.out))
+    metrics = selftrain(SelfTraining(lists=lists, **given | groups | {"out": str(out)}))
+    print(f"mIoU {100 * metrics['scores']['miou']:.2f}")
+    print(f"network: {out / metrics['network']}")

@@ -1,0 +1,239 @@
+"""Reading every file of a data set once, to say what is there and what is broken."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from wrp.data.classes import has_class
+from wrp.data.index import ClipIndex, intervals
+from wrp.errors import DataError
+from wrp.io.images import read_image, read_label
+from wrp.io.progress import progress
+from wrp.io.tables import markdown_table
+from wrp.structures import IGNORE_INDEX, Clip, Frame, LabelMap, VideoFrame
+
+logger = logging.getLogger("wrp")
+
+
+@dataclass
+class Findings:
+    """What a check has found.
+
+    Attributes:
+        index: The data set.
+        sizes: Frames of each size (height, width), by clip; further images under "".
+        pixels: Labelled pixels of each class and, last, of none, by clip.
+        broken: What cannot be used, one message each.
+    """
+
+    index: ClipIndex
+    sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+def check_data(index: ClipIndex, threads: int = 2) -> Findings:
+    """Read every frame and label of a data set.
+
+    Args:
+        index: The data set.
+        threads: Files that are read at the same time.
+    """
+    found = Findings(index)
+    work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
+    with cancelling(threads) as pool:
+        results: Iterable[Any] = pool.map(lambda item: _read(item[1], index), work)
+        results = progress(results, desc="Reading", unit="frame", total=len(work))
+        for (clip, _), result in zip(work, results, strict=True):
+            if isinstance(result, str):
+                found.broken.append(result)
+                continue
+            size, counts = result
+            found.sizes[clip][size] += 1
+            if counts is not None:
+                found.pixels[clip] = found.pixels.get(clip, 0) + counts
+    found.broken += _odd_clips(found)
+    return found
+
+
+@contextmanager
+def cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """So many threads; where the block raises, what they have not begun is not done."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def _read(frame: Frame, index: ClipIndex) -> tuple[tuple[int, int], np.ndarray | None] | str:
+    """Size and pixels by class of a frame, or what is wrong with it."""
+    try:
+        height, width = read_image(frame.image).shape[1:]
+        if frame.label is None:
+            return (height, width), None
+        label = read_label(frame.label, index.label_map, (height, width)).numpy()
+    except DataError as error:
+        return str(error)
+    classes = index.label_map.num_classes
+    label = np.where(label == IGNORE_INDEX, classes, label)
+    return (height, width), np.bincount(label.ravel(), minlength=classes + 1)
+
+
+def _odd_clips(found: Findings) -> Iterator[str]:
+    for clip in found.index.clips:
+        if len(sizes := found.sizes[clip.name]) > 1:
+            text = ", ".join(f"{n} of {width}×{height}" for (height, width), n in sizes.items())
+            yield f"clip {clip.name}: all frames of a clip must have one size, got {text}"
+        if not clip.anchors:
+            yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
+
+
+@dataclass
+class Checked:
+    """What a look at every file of a run has found.
+
+    Attributes:
+        broken: What is wrong with each clip that is to be left out.
+        frames: A hash of the frames of each of the others.
+        shown: Clip and index of the anchors of the others that have a pixel with a class.
+        images: Whether a further labelled image has one.
+    """
+
+    broken: dict[str, str]
+    frames: dict[str, str]
+    shown: set[tuple[str, int]]
+    images: bool
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """The clips whose anchors have no pixel with a class."""
+        return sorted(set(self.frames) - {clip for clip, _ in self.shown})
+
+
+def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
+    """Read every file that will be needed, so that a damaged one is known before the work begins.
+
+    Args:
+        index: The clips.
+        teacher: Whether the data set's further labelled images are needed.
+        skip: Whether clips with a damaged file are to be left out.
+
+    Raises:
+        DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
+            out, if none remains.
+    """
+    broken: dict[str, str] = {}
+    images = index.images if teacher else ()
+    frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
+    sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
+    digests = {clip.name: hashlib.sha256() for clip in index.clips}
+    anchors = {(clip.name, clip.frames[anchor].stem): anchor for clip in index.clips for anchor in clip.anchors}
+    shown: set[tuple[str, int]] = set()
+    of_images = False
+    for clip, frame in progress(frames, desc="Checking files", unit="frame"):
+        if clip is not None and clip.name in broken:
+            continue
+        try:
+            image, label = _check_frame(clip, frame, sizes, index.label_map)
+            if clip is not None:
+                digests[clip.name].update(image.numpy().tobytes())
+            if label is None or not has_class(label):
+                continue
+            if clip is None:
+                of_images = True
+            elif (anchor := anchors.get((clip.name, frame.stem))) is not None:
+                shown.add((clip.name, anchor))
+        except DataError as error:
+            if not skip or clip is None:
+                raise
+            broken[clip.name] = str(error)
+            logger.warning("Skipping clip %s: %s", clip.name, error)
+    if len(broken) == len(index.clips):
+        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
+    frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
+    return Checked(broken, frames_of, {(clip, anchor) for clip, anchor in shown if clip not in broken}, of_images)
+
+
+def _check_frame(
+    clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
+) -> tuple[Tensor, Tensor | None]:
+    """Read a frame and its label, if it has one.
+
+    Raises:
+        DataError: If that fails, or the frame has another size than the first of its clip.
+    """
+    image = read_image(frame.image)
+    height, width = image.shape[1:]
+    if clip is not None:
+        expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
+        if (height, width) != expected:
+            raise DataError(
+                f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
+                "frames of a clip must have one size"
+            )
+    label = None if frame.label is None else read_label(frame.label, label_map, (height, width))
+    return image, label
+
+
+def describe(found: Findings) -> str:
+    """The findings as Markdown."""
+    index = found.index
+    parts = [f"{index.root}: layout {index.layout}, {index.label_map.num_classes} classes"]
+    if index.images:
+        parts[0] += f", {len(index.images)} labelled images outside of the clips"
+    rows = [_row(clip, found) for clip in index.clips]
+    parts.append(markdown_table(["clip", "frames", "labelled", "intervals", "longest", "size"], rows))
+    counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
+    if counts.any():
+        shares = 100 * counts / counts.sum()
+        cells = [[name, f"{share:.2f}"] for name, share in zip((*index.label_map.names, "(none)"), shares, strict=True)]
+        parts.append(markdown_table(["class", "% of the labelled frames' pixels"], cells))
+        if absent := [name for name, n in zip(index.label_map.names, counts, strict=False) if not n]:
+            parts.append(f"No label shows: {', '.join(absent)}")
+    if found.broken:
+        listed = "\n".join(f"- {message}" for message in found.broken)
+        parts.append(f"{problems(found)}:\n{listed}")
+    else:
+        parts.append("Everything can be used.")
+    return "\n\n".join(parts)
+
+
+def problems(found: Findings) -> str:
+    """How many there are, in words."""
+    return f"{len(found.broken)} problem{'s' if len(found.broken) > 1 else ''}"
+
+
+def _row(clip: Clip, found: Findings) -> list[str]:
+    spans = [interval.stop - interval.start for interval in intervals(clip)]
+    sizes = ", ".join(f"{width}×{height}" for height, width in found.sizes[clip.name])
+    counts = [str(n) for n in (len(clip.frames), len(clip.anchors), len(spans), max(spans, default=0))]
+    return [clip.name, *counts, sizes or "–"]
+
+
+def synthetic_size(text: str) -> tuple[int, int]:
+    """Height and width from ``WIDTHxHEIGHT``; DataError if it is no such thing."""
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise DataError(f"a size must be WIDTHxHEIGHT, such as 448x256; got {text!r}")
+    return int(height), int(width)
+
+
+def make_synthetic(out: Path, clips: int, frames: int, size: tuple[int, int], seed: int) -> None:
+    """Write generated clips in the folder layout; WrpError if the folder holds anything else."""
+    from wrp.data.synthetic.folder import generate_folder
+
+    generate_folder(out, seed=seed, num_frames=frames, height=size[0], width=size[1], clips=clips)

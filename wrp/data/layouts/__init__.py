@@ -1,0 +1,1 @@
+"""Layouts of data sets: how the files of each lie, one file a layout."""

@@ -1,0 +1,86 @@
+"""The layouts of data sets that are known: those of this package, and those that other packages register."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wrp.data.index import ClipIndex
+from wrp.data.layouts import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
+from wrp.data.layouts.base import Layout
+from wrp.errors import DataError
+from wrp.io.plugins import plugins
+
+LAYOUTS: dict[str, Layout] = {
+    "folder": folder,
+    "camvid": camvid,
+    "camvid32": camvid32,
+    "cityscapes": cityscapes,
+    "kitti": kitti,
+    "nyuv2": nyuv2,
+    "apolloscape": apolloscape,
+    "davis2017": davis2017,
+    "davis": davis,
+}
+"""This package's own, in the order in which they are tried."""
+
+
+def layouts() -> dict[str, Layout]:
+    """Return all layouts by name: this package's own, then those of the entry points ``wrp.layouts``.
+
+    Raises:
+        WrpError: If a layout of another package cannot be imported.
+    """
+    return LAYOUTS | plugins("wrp.layouts", LAYOUTS)
+
+
+def find_folder(root: str | Path) -> Path:
+    """A data set's folder: as given or, where there is none of this name, below the folder in ``WRP_DATA``.
+
+    Raises:
+        DataError: If there is neither.
+    """
+    places = [Path(root)]
+    if base := os.environ.get("WRP_DATA"):
+        places.append(Path(base) / root)
+    for place in places:
+        if place.is_dir():
+            return place
+    hint = "" if base else "; WRP_DATA, the folder of data sets, is not set"
+    raise DataError(f"there is no folder {' nor '.join(map(str, places))}{hint}")
+
+
+def summary(layout: Layout) -> str:
+    """Return the first sentence of what a layout says about itself."""
+    return (layout.__doc__ or "").split("\n")[0].rstrip(".")
+
+
+def open_index(root: str | Path, layout: str = "auto", split: str | None = None) -> ClipIndex:
+    """Index a data set.
+
+    Args:
+        root: Its folder, see :func:`find_folder`.
+        layout: ``auto``, which takes the first layout that matches, or a name in :func:`layouts`.
+        split: Name of a split, where the layout has splits.
+
+    Raises:
+        DataError: If the folder is missing or does not have the layout.
+    """
+    known = layouts()
+    try:
+        root = find_folder(root)
+    except DataError as error:
+        if layout not in known:
+            raise
+        raise DataError(f"{error}. Expected is {known[layout].__doc__ or ''}".rstrip()) from error
+    if layout == "auto":
+        found = [name for name, candidate in known.items() if candidate.matches(root)]
+        if not found:
+            listed = "\n".join(f"  {name}: {summary(candidate)}" for name, candidate in known.items())
+            raise DataError(f"{root} has no layout that is known. Expected one of\n{listed}")
+        layout = found[0]
+    if layout not in known:
+        raise DataError(f"unknown layout {layout!r}, expected auto, {', '.join(known)}")
+    if not known[layout].matches(root):
+        raise DataError(f"{root} does not have the layout {layout!r}. {known[layout].__doc__ or ''}".rstrip())
+    return known[layout].read_index(root, split)

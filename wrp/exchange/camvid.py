@@ -1,0 +1,57 @@
+"""CamVid as SegNet and datumaro have it: ``train/``, ``trainannot/``, ``train.txt``, and CamVid's ``label_colors.txt``.
+
+Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009; folders of
+Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017, with one below them for each clip. A line of the list of
+colours is ``red green blue name``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wrp.errors import DataError
+from wrp.exchange.colors import (
+    Entry,
+    color_entries,
+    read_color_labels,
+    read_entries,
+    write_color_label,
+    write_entries,
+)
+from wrp.exchange.frames import SPLIT, Export, Returned
+from wrp.io.progress import progress
+from wrp.io.writing import write_text
+from wrp.structures import LabelMap
+
+COLORS = "label_colors.txt"
+
+
+def write(export: Export, out: Path) -> None:
+    """Write a run's labels."""
+    entries = color_entries(export.label_map)
+    write_entries(out / COLORS, entries, "{red} {green} {blue} {name}", _parse)
+    lines = []
+    for frame in progress(export.frames, desc="Exporting", unit="frame"):
+        image, label = f"{SPLIT}/{frame.file_name}", f"{SPLIT}annot/{frame.name}.png"
+        export.copy_image(frame, out / image)
+        write_color_label(out / label, export.labels(frame), export.label_map, unlabelled=entries[0][1])
+        lines.append(f'"/{image}" "{label}"\n' if " " in image else f"/{image} {label}\n")
+    write_text(out / f"{SPLIT}.txt", "".join(lines))
+
+
+def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
+    """The labels in all folders ``<split>annot``."""
+    folders = sorted(folder for folder in path.glob("*annot") if folder.is_dir())
+    if not folders:
+        raise DataError(f"{path} holds no folder such as {SPLIT}annot")
+    entries = read_entries(path / COLORS, _parse)
+    for folder in folders:
+        yield from read_color_labels(folder, entries, label_map)
+
+
+def _parse(line: str) -> Entry | None:
+    if line.startswith("#"):
+        return None
+    red, green, blue, name = line.split(maxsplit=3)
+    return name, (int(red), int(green), int(blue))

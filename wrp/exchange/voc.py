@@ -1,0 +1,53 @@
+"""Pascal VOC: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/train.txt`` and ``labelmap.txt``.
+
+Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015; ``labelmap.txt``, lines
+``name:red,green,blue::``, is CVAT's addition ("Segmentation mask 1.1"). Frames become JPEGs, as the format wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wrp.exchange.colors import (
+    Entry,
+    color_entries,
+    label_folder,
+    read_color_labels,
+    read_entries,
+    write_color_label,
+    write_entries,
+)
+from wrp.exchange.frames import SPLIT, Export, Returned
+from wrp.io.progress import progress
+from wrp.io.writing import write_text
+from wrp.structures import LabelMap
+
+LABEL_MAP = "labelmap.txt"
+LABELS = "SegmentationClass"
+
+
+def write(export: Export, out: Path) -> None:
+    """Write a run's labels."""
+    entries = color_entries(export.label_map)
+    write_entries(out / LABEL_MAP, entries, "{name}:{red},{green},{blue}::", _parse)
+    names = "".join(f"{frame.name}\n" for frame in export.frames)
+    write_text(out / "ImageSets" / "Segmentation" / f"{SPLIT}.txt", names)
+    for frame in progress(export.frames, desc="Exporting", unit="frame"):
+        export.copy_image(frame, out / "JPEGImages" / f"{frame.name}.jpg")
+        write_color_label(
+            out / LABELS / f"{frame.name}.png", export.labels(frame), export.label_map, unlabelled=entries[0][1]
+        )
+
+
+def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
+    """The labels in ``SegmentationClass``."""
+    yield from read_color_labels(label_folder(path / LABELS), read_entries(path / LABEL_MAP, _parse), label_map)
+
+
+def _parse(line: str) -> Entry | None:
+    if line.startswith("#"):
+        return None
+    name, color, _parts, _actions = line.rsplit(":", 3)  # names may hold colons
+    red, green, blue = (int(channel) for channel in color.split(","))
+    return name, (red, green, blue)

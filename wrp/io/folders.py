@@ -1,0 +1,135 @@
+"""One rule for whatever is written: a folder is empty or ours, and nobody reads from it, around it or in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from wrp.errors import WrpError
+from wrp.io.writing import MARKER, follow_links, names_in, require_writable, write_json
+
+RUN, LABELS, SELFTRAIN, SEARCH = "run", "labels", "selftrain", "search"
+FLOW, EXAMPLES, SCENE = "flow", "examples", "scene"
+"""Kinds of folders: of autolabel, LabelWriter, selftrain and search, of kept flow and examples, of generated clips."""
+
+WRITTEN = ("labels", "methods", "confidence", "source", "manifest.parts", "report")
+"""Folders of a run, each with files of one kind."""
+
+TEMPORARY = "wrp-temporary"
+"""Below an output folder, what is deleted once it is not needed any more."""
+
+
+def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--out") -> Path:
+    """Refuse a folder to write to where that would harm what somebody else has put there; nothing is changed.
+
+    Args:
+        folder: The folder, there or not; links that lead to it are followed, once, and it is said where they lead.
+        kind: What writes there; a folder belongs to one kind.
+        reads: Folders that files are read from, without links.
+        option: How the user has named the folder, for the message.
+
+    Returns:
+        The folder, without links on the way to it.
+
+    Raises:
+        WrpError: If it is a file, may not be written to, holds what this kind has not written, or is at, in or above a
+            folder that is read from.
+    """
+    given, folder = folder, follow_links(folder)
+    if folder.exists() and not folder.is_dir():
+        raise WrpError(f"{option} {given} is a file, expected a folder")
+    _refuse_reads(folder.resolve(), reads, f"{option} {given}")
+    if kind not in (FLOW, EXAMPLES, LABELS) and any(
+        owner_of(parent) == TEMPORARY for parent in folder.absolute().parents
+    ):
+        raise WrpError(f"{option} {given} is in a folder of temporary data, which is deleted; choose another folder")
+    require_writable(folder)
+    if folder.is_dir() and owner_of(folder) != kind:
+        others = names_in(folder)
+        owner = owner_of(folder)  # once more: another job may have claimed it meanwhile
+        if owner not in (None, kind):
+            raise WrpError(f"{option} {given} was made by `wrp` for something else ({owner}); choose another folder")
+        if others and owner is None:
+            raise WrpError(
+                f"{option} {given} holds files that this version of wrp has not written there ({others[0]}); choose an "
+                "empty folder, or a new one"
+            )
+    return folder
+
+
+def claim(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--out") -> Path:
+    """Check a folder as :func:`check_output` does, make it, and mark it as one of this kind."""
+    folder = check_output(folder, kind, reads, option)
+    if owner_of(folder) is None:
+        write_json(folder / MARKER, {"wrp": kind, "version": version("wrp")})
+    return folder
+
+
+def check_place(folder: Path, reads: Iterable[Path], option: str) -> None:
+    """Raise WrpError where a folder that somebody else writes to is, or is in, one that is read from."""
+    place = folder.resolve()
+    _refuse_reads(place, [read for read in reads if place not in read.parents], f"{option} {folder}")
+
+
+def check_file(path: Path, is_ours: Callable[[Path], bool], reads: Iterable[Path] = (), option: str = "--out") -> Path:
+    """Refuse a file to write where there is another one that nobody has asked to replace.
+
+    Args:
+        path: The file; links on the way to its folder are followed.
+        is_ours: Whether a file that is there was written by the same command.
+        reads: Folders and files that are read.
+        option: How the user has named it, for the message.
+
+    Returns:
+        The file, without links on the way to it.
+
+    Raises:
+        WrpError: If it is a folder, is read, lies in a folder that is read from, or is somebody else's.
+    """
+    if path.is_dir():
+        raise WrpError(f"{option} {path} is a folder, expected the name of a file")
+    _refuse_reads(path.resolve(), reads, f"{option} {path}")
+    if (path.is_symlink() or path.exists()) and not is_ours(path):
+        raise WrpError(f"{option} {path} is there already, and was not written by this command; choose another name")
+    return follow_links(path.parent) / path.name
+
+
+def owner_of(folder: Path) -> str | None:
+    """The kind that has claimed a folder; None if nobody has."""
+    try:
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    kind = content.get("wrp") if isinstance(content, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def require_run(folder: Path) -> Path:
+    """The folder of a run to add something to, without links on the way to it; WrpError if it is none."""
+    folder = follow_links(folder)
+    if owner_of(folder) != RUN:
+        raise WrpError(
+            f"there is no {folder / MARKER} of a run: expected the output of `wrp autolabel` of this version"
+        )
+    return folder
+
+
+def method_folder(out: Path, method: str) -> Path:
+    """Where the labels of a method that is not the last one are written; ``motion:previous`` is no file name."""
+    return out / "methods" / method.replace(":", "-")
+
+
+def remove_temporary(folder: Path) -> None:
+    """Delete what was claimed as temporary, and nothing else."""
+    if owner_of(folder) == TEMPORARY and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_reads(path: Path, reads: Iterable[Path], named: str) -> None:
+    for read in reads:
+        if read in (path, *path.parents) or path in read.parents:
+            where = "is" if path == read else "is in" if read in path.parents else "is above"
+            raise WrpError(f"{named} {where} {read}, which is read from; choose another")

@@ -1,0 +1,76 @@
+"""Reading frames and labels from files, with Pillow: it reports damaged files where other decoders guess."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wrp.errors import DataError
+from wrp.io.label_map import encode_colors, read_ids
+from wrp.io.opening import opened_image
+from wrp.io.video import read_video_frame
+from wrp.structures import Frame, LabelMap, VideoFrame
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
+
+
+def read_image(path: Path | VideoFrame) -> Tensor:
+    """A frame (3, H, W) uint8 RGB, from a file of its own or from a video.
+
+    Raises:
+        DataError: If the file is missing, damaged or too large.
+    """
+    array = read_video_frame(path) if isinstance(path, VideoFrame) else _decode(path, "RGB")
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = None) -> Tensor:
+    """The label of a frame as class indices.
+
+    Args:
+        path: An 8-bit PNG of ids, grey or indexed, of which an alpha channel is left out; or a PNG of the classes'
+            colours, RGB.
+        label_map: What the ids mean.
+        size: Height and width of the frame.
+
+    Returns:
+        (H, W) uint8 with 0 … C-1 and 255.
+
+    Raises:
+        DataError: If the file is missing, damaged, of another size, or holds unknown ids or colours.
+    """
+    values, _ = read_ids(path)
+    if size is not None and values.shape[:2] != size:
+        raise DataError(
+            f"{path}: the label is {values.shape[1]}×{values.shape[0]} pixels, its frame is {size[1]}×{size[0]}; "
+            "labels must have the size of their frames"
+        )
+    return torch.from_numpy(
+        encode_colors(label_map, values, path) if values.ndim == 3 else label_map.encode(values, path)
+    )
+
+
+def map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
+    """What the values of a frame's label mean; what was propagated is a file of this package."""
+    return label_map if frame.confidence is None else label_map.written
+
+
+def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
+    """Confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG of this size; DataError as :func:`read_label`."""
+    values = _decode(path, "L")
+    if size is not None and values.shape != size:
+        raise DataError(
+            f"{path}: the confidence is {values.shape[1]}×{values.shape[0]} pixels, expected {size[1]}×{size[0]}"
+        )
+    return torch.from_numpy(values).float() / 255
+
+
+def _decode(path: Path, mode: str) -> np.ndarray:
+    """Pixels of a file, converted to ``mode``."""
+    with opened_image(path) as image:
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")
+        return np.array(image.convert(mode))

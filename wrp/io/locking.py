@@ -1,0 +1,74 @@
+"""One writer for each output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wrp.errors import WrpError
+from wrp.io.writing import refuse_link
+
+logger = logging.getLogger("wrp")
+
+# Loader processes are forked with what is open here, and outlive a run that is killed by seconds: they let go at once.
+_handles: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def locked(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Keep other processes from writing to a folder until the block has ended, however it ends.
+
+    Args:
+        folder: Made if it is not there; ``.lock`` in it stays behind, empty.
+        shared: Whether other jobs that share the folder may write to it as well, each its own files.
+
+    Raises:
+        WrpError: If another process is writing there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_link(folder / ".lock")
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+    _handles.add(handle)
+    try:
+        _lock(handle, folder, shared)
+        yield
+    finally:
+        if handle in _handles:  # else this is a forked process, in which it is closed already
+            _handles.remove(handle)
+            _unlock(handle)
+            os.close(handle)
+
+
+def _unlock(handle: int) -> None:
+    """Now, as the end of the process would: a process that was just forked may not have let go yet."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _lock(handle: int, folder: Path, shared: bool) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: two runs into one folder are the user's to avoid
+        return
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise WrpError(f"another process is writing to {folder}; wait for it, or choose another --out") from error
+    except OSError as error:  # some network file systems have no locks
+        logger.warning("%s cannot be locked (%s): let no other run write there meanwhile", folder, error)

@@ -1,0 +1,297 @@
+"""What a run has written, frame by frame: one schema, one reader, one writer.
+
+While a run is at work, the frames of each interval are noted in a part, ``manifest.parts/<clip>/<first frame>.jsonl``;
+``manifest.jsonl`` joins the parts. Both hold a line for each frame, see :class:`Entry`. ``manifest.seen.json`` holds
+the hashes of the labels that the run has seen, see :func:`label_hash`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from wrp.errors import DataError, WrpError
+from wrp.io.opening import opened_image, parse_json, read_json
+from wrp.io.writing import checksum, replacing, write_json, write_text
+from wrp.structures import Frame, VideoFrame
+
+logger = logging.getLogger("wrp")
+
+MANIFEST = "manifest.jsonl"
+PARTS = "manifest.parts"
+SEEN = "manifest.seen.json"
+BEGUN = ".begun"
+"""Suffix beside a part while its interval is written."""
+
+NETWORKS = ("teacher", "refiner")
+"""The networks whose checkpoints' hashes stand in a line."""
+
+# The folders of a frame's files, below that of the run.
+_KIND = re.compile(r"labels|confidence|source|methods/[^/\\]+(?<!\.\.)")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One frame of a run.
+
+    Attributes:
+        clip: Name of the clip.
+        frame: Name of the frame.
+        index: Its index in the clip.
+        method: What made its label; ``anchor``: it was given.
+        anchors: Indices of the keyframes that were used.
+        distance: Frames to the nearest of them; None where there is none.
+        mean_confidence: Mean over its pixels, in [0, 1].
+        label: Path of its label below the run's folder.
+        checksums: Checksum of each of its files, by the folder that it is in.
+        networks: Hash of the checkpoint of each network that the run was made with.
+
+    Raises:
+        ValueError: If a value cannot be that of a frame; it says which.
+    """
+
+    clip: str
+    frame: str
+    index: int
+    method: str
+    anchors: tuple[int, ...]
+    distance: int | None
+    mean_confidence: float
+    label: str
+    checksums: dict[str, str] = field(default_factory=dict)
+    networks: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be: paths are followed, numbers are counted with."""
+        kinds: dict[str, type | tuple[type, ...]] = {
+            **dict.fromkeys(("clip", "frame", "method", "label"), str),
+            "index": int,
+            "distance": (int, type(None)),
+            "mean_confidence": (int, float),
+        }
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"the {name} {value!r}")
+        if self.index < 0 or any(type(anchor) is not int or anchor < 0 for anchor in self.anchors):
+            raise ValueError(f"the index {self.index} and the anchors {list(self.anchors)}")
+        if self.distance is not None and self.distance < 0:
+            raise ValueError(f"the distance {self.distance}")
+        if not 0 <= self.mean_confidence <= 1:
+            raise ValueError(f"the mean_confidence {self.mean_confidence}")
+        label = PurePosixPath(self.label)
+        if ".." in label.parts or label.parts[:1] != ("labels",) or len(label.parts) < 2 or "\0" in self.label:
+            raise ValueError(f"the label {self.label!r}, expected one below labels/")
+        if not isinstance(self.checksums, dict) or not all(map(_KIND.fullmatch, self.checksums)):
+            raise ValueError(f"the checksums {self.checksums!r}")
+        for name, found in (self.checksums | self.networks).items():
+            if not isinstance(found, str):
+                raise ValueError(f"the checksum {found!r} of {name}")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether its label is one that the run was given."""
+        return self.index in self.anchors
+
+    @property
+    def offset(self) -> int:
+        """Frames from the nearest keyframe to this frame; negative before it. ValueError where there is none."""
+        return min((self.index - anchor for anchor in self.anchors), key=abs)
+
+    def files(self, run: Path) -> dict[Path, str]:
+        """Its files with their checksums."""
+        name = PurePosixPath(self.label).relative_to("labels")
+        return {run / kind / name: noted for kind, noted in self.checksums.items()}
+
+    def line(self) -> str:
+        """The line that is written."""
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "networks"}
+        return json.dumps(content | {"anchors": list(self.anchors)} | self.networks) + "\n"
+
+    @classmethod
+    def parse(cls, line: str) -> Entry:
+        """Read a line; ValueError if it is none."""
+        content = parse_json(line)
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}")
+        names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks")]
+        if missing := [name for name in names if name not in content]:
+            raise ValueError(f"no {missing[0]}")
+        known: dict[str, Any] = {name: content[name] for name in names}
+        if not isinstance(known["anchors"], list):
+            raise ValueError(f"the anchors {known['anchors']!r}")
+        known["anchors"] = tuple(known["anchors"])
+        networks = {name: content[name] for name in NETWORKS if name in content}
+        return cls(**known, checksums=content.get("checksums", {}), networks=networks)
+
+
+def read_manifest(run: Path) -> list[Entry]:
+    """The frames that a run wrote; DataError if there is no manifest, or it is damaged."""
+    path = run / MANIFEST
+    if not path.is_file():
+        raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
+    entries = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                entries.append(Entry.parse(line))
+            except ValueError as error:
+                raise ValueError(f"line {number} has {error}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); make the labels again") from error
+    return entries
+
+
+def part_of(run: Path, clip: str, first: int) -> Path:
+    """Where the frames of an interval are noted."""
+    return run / PARTS / clip / f"{first:06d}.jsonl"
+
+
+def write_part(part: Path, entries: Iterable[Entry]) -> None:
+    """Note the frames of an interval, all of whose files are on the disk."""
+    write_text(part, "".join(entry.line() for entry in entries))
+    part.with_suffix(BEGUN).unlink(missing_ok=True)
+
+
+def join_manifest(run: Path) -> None:
+    """Make ``manifest.jsonl`` of the parts that are there."""
+    with replacing(run / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as manifest:
+        manifest.writelines(part.read_text(encoding="utf-8") for part, entries in _parts(run) if entries)
+
+
+def remove_temporaries(run: Path) -> None:
+    """Delete what killed processes have left half written; once nobody writes there any more."""
+    for folder in ("labels", "methods", "confidence", "source", PARTS):
+        for path in (run / folder).rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def check_networks(run: Path, networks: dict[str, str]) -> None:
+    """Raise WrpError if what is there was made with other networks, by their hashes; the files are not looked at."""
+    parts = _parts(run)
+    for network, made in networks.items():
+        for part, entries in parts:
+            if any(entry.networks.get(network, made) != made for entry in entries):
+                raise WrpError(
+                    f"{run} holds labels that were made with another {network} than there is now ({part}); choose "
+                    "another --out, or delete it to start anew"
+                )
+
+
+def written_parts(run: Path) -> frozenset[tuple[str, int, int]]:
+    """Clip, first frame and number of frames of each interval that was written completely and is still there."""
+    return frozenset(
+        (part.parent.name, int(part.stem), len(entries))
+        for part, entries in _parts(run)
+        if entries and all(_is_written(run, entry) for entry in entries)
+    )
+
+
+def _parts(run: Path) -> list[tuple[Path, list[Entry]]]:
+    """The parts and their frames."""
+    return [(part, _entries(part)) for part in sorted((run / PARTS).glob("*/*.jsonl"))]
+
+
+def _entries(part: Path) -> list[Entry]:
+    """The frames of a part; none where it is damaged: it will be written anew."""
+    try:
+        entries = [Entry.parse(line) for line in part.read_text(encoding="utf-8").splitlines()]
+        whole = all(_belongs(entry, part.parent.name, int(part.stem) + i) for i, entry in enumerate(entries))
+    except (OSError, ValueError):
+        return []
+    return entries if whole else []
+
+
+def _belongs(entry: Entry, clip: str, index: int) -> bool:
+    """Whether a line is that of this frame, with its files."""
+    label = f"labels/{clip}/{entry.frame}.png"
+    files = {"labels", "confidence"} <= set(entry.checksums)
+    return "/" not in entry.frame and (entry.clip, entry.index, entry.label) == (clip, index, label) and files
+
+
+def _is_written(run: Path, entry: Entry) -> bool:
+    """Whether the files of a frame are there; what somebody else has written in their place is kept."""
+    states = dict(_states(run, entry))
+    if "missing" in states.values():
+        return False
+    for path, state in states.items():
+        if state == "corrected":
+            logger.warning("%s is not what was written there; it is kept", path)
+    return True
+
+
+def _states(run: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
+    """Each file of a frame, and whether it is ``whole``, ``missing`` or ``corrected``."""
+    for path, noted in entry.files(run).items():
+        if path.is_file() and checksum(path.read_bytes()) == noted:
+            yield path, "whole"
+        else:  # what cannot be read is as good as missing
+            yield path, "corrected" if is_image(path) else "missing"
+
+
+def noted_checksums(run: Path, done: frozenset[tuple[str, int, int]]) -> dict[Path, str]:
+    """What is noted of the files of intervals to be written again; of those whose part is lost, in the manifest."""
+    parts = _parts(run)
+    left = [entries for part, entries in parts if (part.parent.name, int(part.stem), len(entries)) not in done]
+    known = {(entry.clip, entry.index) for _, entries in parts for entry in entries}
+    lost = [entry for entry in _readable(run / MANIFEST) if (entry.clip, entry.index) not in known]
+    noted: dict[Path, str] = {}
+    for entry in (*lost, *(entry for entries in left for entry in entries)):
+        noted |= entry.files(run)
+    return noted
+
+
+def _readable(manifest: Path) -> list[Entry]:
+    """The lines of a manifest that can be read."""
+    found = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in manifest.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = Entry.parse(line)
+                if entry.clip and _belongs(entry, entry.clip, entry.index):
+                    found.append(entry)
+    return found
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file can be read as a picture."""
+    try:
+        with opened_image(path) as image:
+            image.load()
+    except DataError:
+        return False
+    return True
+
+
+def label_hash(frame: Frame) -> str:
+    """The first 16 digits of the SHA-256 of a label and what tells its frame from others, whatever its clip is called.
+
+    That is the name and the size of its image, which need not be read for it: empty labels of two frames are not one.
+    """
+    assert frame.label is not None
+    image = frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
+    number = frame.image.number if isinstance(frame.image, VideoFrame) else 0
+    name = f"{image.name} {number} {image.stat().st_size}\n"
+    return hashlib.sha256(name.encode() + frame.label.read_bytes()).hexdigest()[:16]
+
+
+def note_seen(run: Path, labels: Iterable[str]) -> None:
+    """Add the hashes of labels that a run, or a network that it is made with, has seen."""
+    write_json(run / SEEN, {"labels": sorted({*seen_labels(run), *labels})})
+
+
+def seen_labels(run: Path) -> frozenset[str]:
+    """The hashes of the labels that a run has seen; DataError if the file is damaged."""
+    if not (run / SEEN).is_file():
+        return frozenset()
+    found = read_json(run / SEEN, "make the labels again").get("labels")
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise DataError(f"{run / SEEN} is damaged: it names no labels; make the labels again")
+    return frozenset(found)

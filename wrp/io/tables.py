@@ -1,0 +1,29 @@
+"""Tables as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows; the first column holds names, the others numbers."""
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table with aligned columns; all but the first are numbers.
+
+    >>> print(markdown_table(["method", "mIoU"], [["motion", format_score(89.44)], ["copy", format_score(None)]]))
+    | method | mIoU |
+    |--------|-----:|
+    | motion | 89.4 |
+    | copy   |    – |
+    """
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [header, *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in aligned]
+    lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
+    return "\n".join(lines)
+
+
+def format_score(value: float | None) -> str:
+    """Write a score with one digit, or a dash where there is none."""
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,287 @@
+"""report.html: a run's labels frame by frame, and its scores, in one file that needs neither a server nor a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from wrp.data.index import ClipIndex
+from wrp.errors import DataError
+from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.manifest import read_manifest
+from wrp.io.palettes import DOUBT, PROVENANCE_PALETTE
+from wrp.io.stopping import check_stop
+from wrp.io.tables import Table
+from wrp.io.writing import write_text
+from wrp.metrics.segmentation import confusion, mean_iou
+from wrp.options import flat
+from wrp.report.tables import (
+    FLOW_IS_PART,
+    class_rows,
+    clip_rows,
+    overall_rows,
+    region_rows,
+    summary,
+)
+from wrp.structures import Clip, LabelMap
+
+logger = logging.getLogger("wrp")
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+# What keeps the page small: the most frames of a clip and of the page, the most clips, the longest side in pixels.
+FRAMES_PER_CLIP = 100
+FRAMES = 300
+CLIPS = 60
+LONGEST = 640
+QUALITY = 75
+
+SOURCES = LabelMap(
+    ids=tuple(range(8)),
+    names=(
+        *("nobody", "earlier anchor", "later anchor", "both anchors"),
+        *("teacher", "earlier anchor, teacher", "later anchor, teacher", "all three"),
+    ),
+    colors=tuple((red, green, blue) for red, green, blue in np.reshape(PROVENANCE_PALETTE, (8, 3)).tolist()),
+)
+"""What the values of the files in ``source/`` mean."""
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """What is known about a frame besides its pictures.
+
+    Attributes:
+        index: Its index in the clip.
+        stem: Its name.
+        method: What made its label.
+        distance: Frames to the nearest anchor; None where none was used.
+        confidence: Mean confidence in [0, 1].
+        miou: mIoU in percent of a hidden frame whose truth has a class.
+    """
+
+    index: int
+    stem: str
+    method: str
+    distance: int | None
+    confidence: float
+    miou: float | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Worst first: by mIoU, then those without by confidence."""
+        return (True, self.confidence) if self.miou is None else (False, self.miou)
+
+
+def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teacher: bool) -> None:
+    """Write report.html from the files of a run.
+
+    Of long clips and of many, the frames and clips in the page are thinned out, which the page says.
+
+    Args:
+        index: The clips of the run.
+        metrics: The content of its ``metrics.json``.
+        out: Its folder.
+        with_teacher: Whether its result has used a teacher, so that the legend of provenance names it.
+
+    Raises:
+        DataError: If a file of the run is missing or damaged.
+    """
+    rows = _frame_rows(index, out)
+    clips = _worst(index.clips, rows)
+    most = max(min(FRAMES_PER_CLIP, FRAMES // len(clips)), 1)
+    chosen = {clip.name: choose_frames(clip, rows[clip.name], most) for clip in clips}
+    with tqdm(desc="Writing report.html", unit="frame", total=sum(map(len, chosen.values()))) as progress:
+        shown = []
+        for clip in clips:
+            frames = []
+            for position in chosen[clip.name]:
+                frames.append(vars(rows[clip.name][position]) | _pictures(clip, position, index, out))
+                check_stop()
+                progress.update()
+            shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
+    sources = _legend(SOURCES)[: 8 if with_teacher else 4]
+    data = {"classes": _legend(index.label_map), "sources": sources, "doubt": DOUBT, "clips": shown}
+    write_text(out / "report.html", _render(index, metrics, out, data))
+    logger.info("%s: %.1f MB", out / "report.html", (out / "report.html").stat().st_size / 1e6)
+
+
+def choose_frames(clip: Clip, rows: Sequence[FrameRow], most: int) -> list[int]:
+    """Indices of at most so many frames of a clip: a quarter are the worst, a quarter anchors, others lie evenly."""
+    if len(rows) <= most:
+        return list(range(len(rows)))
+    targets = sorted(set(range(len(rows))) - set(clip.anchors), key=lambda i: rows[i].rank)
+    kept = {*targets[: most // 4], *_evenly(clip.anchors, most // 4)}
+    rest = [i for i in range(len(rows)) if i not in kept]
+    return sorted(kept.union(_evenly(rest, most - len(kept))))
+
+
+def _evenly(items: Sequence[int], most: int) -> list[int]:
+    if len(items) <= most:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
+
+
+def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
+    """The frames of each clip in order, with the mIoU of the hidden ones."""
+    entries = {(entry.clip, entry.frame): entry for entry in read_manifest(out)}
+    rows: dict[str, list[FrameRow]] = {}
+    hidden = sum(len(clip.hidden) for clip in index.clips)
+    with tqdm(desc="Scoring frames", unit="frame", total=hidden, disable=not hidden) as progress:
+        for clip in index.clips:
+            rows[clip.name] = []
+            scored = set(clip.hidden)
+            for i, frame in enumerate(clip.frames):
+                entry = entries.get((clip.name, frame.stem))
+                if entry is None:
+                    raise DataError(f"{out / 'manifest.jsonl'} lacks frame {frame.stem} of clip {clip.name}")
+                miou = _frame_miou(clip, i, index.label_map, out) if i in scored else None
+                check_stop()
+                progress.update(i in scored)
+                distance, confidence = entry.distance, entry.mean_confidence
+                rows[clip.name].append(FrameRow(i, frame.stem, entry.method, distance, confidence, miou))
+    return rows
+
+
+def _frame_miou(clip: Clip, position: int, label_map: LabelMap, out: Path) -> float | None:
+    """The mIoU of the result at a hidden frame, over the classes in its truth or prediction."""
+    truth = _truth(clip, position, label_map)
+    labels = read_label(_written(out, "labels", clip, position), label_map.written, (truth.shape[0], truth.shape[1]))
+    value = float(mean_iou(confusion(labels, truth, label_map.num_classes)))
+    return None if math.isnan(value) else round(100 * value, 2)
+
+
+def _truth(clip: Clip, position: int, label_map: LabelMap) -> Tensor:
+    path = clip.frames[position].label
+    assert path is not None  # hidden frames have a label
+    return read_label(path, label_map)
+
+
+def _worst(clips: Sequence[Clip], rows: dict[str, list[FrameRow]]) -> list[Clip]:
+    """The clips of the lowest mean mIoU, or confidence where none is known, in their order."""
+
+    def rank(clip: Clip) -> tuple[bool, float]:
+        scores = [row.miou for row in rows[clip.name] if row.miou is not None]
+        return not scores, float(np.mean(scores or [row.confidence for row in rows[clip.name]]))
+
+    kept = {clip.name for clip in sorted(clips, key=rank)[:CLIPS]}
+    return [clip for clip in clips if clip.name in kept]
+
+
+def _clip_data(clip: Clip, rows: Sequence[FrameRow]) -> dict[str, Any]:
+    """What the timeline shows: all frames, also those without pictures in the page."""
+    return {
+        "name": clip.name,
+        "anchors": clip.anchors,
+        "confidence": [row.confidence for row in rows],
+        "miou": [row.miou for row in rows],
+    }
+
+
+def _pictures(clip: Clip, position: int, index: ClipIndex, out: Path) -> dict[str, str | None]:
+    """The pictures of a frame as base64 of WebP; those of labels and sources hold class indices as grey levels."""
+    image = Image.fromarray(read_image(clip.frames[position].image).permute(1, 2, 0).numpy())
+    shape = (image.height, image.width)
+    labels = read_label(_written(out, "labels", clip, position), index.label_map.written, shape)
+    confidence = read_confidence(_written(out, "confidence", clip, position), shape)
+    source = _written(out, "source", clip, position)
+    return {
+        "image": _webp(image),
+        "labels": _webp_of_numbers(labels),
+        "certainty": _webp(Image.fromarray((255 * confidence).round().byte().numpy())),
+        "source": _webp_of_numbers(read_label(source, SOURCES, shape)) if source.is_file() else None,
+        "truth": _webp_of_numbers(_truth(clip, position, index.label_map)) if position in clip.hidden else None,
+    }
+
+
+def _written(out: Path, folder: str, clip: Clip, position: int) -> Path:
+    return out / folder / clip.name / f"{clip.frames[position].stem}.png"
+
+
+def _webp_of_numbers(values: Tensor) -> str:
+    return _webp(Image.fromarray(values.numpy()), Image.Resampling.NEAREST, lossless=True)
+
+
+def _webp(image: Image.Image, resampling: Image.Resampling = Image.Resampling.LANCZOS, lossless: bool = False) -> str:
+    scale = min(1.0, LONGEST / max(image.size))
+    if scale < 1:
+        width, height = (max(1, round(scale * side)) for side in image.size)
+        image = image.resize((width, height), resampling)
+    encoded = io.BytesIO()
+    image.save(encoded, format="WEBP", lossless=lossless, quality=QUALITY)
+    return base64.b64encode(encoded.getvalue()).decode()
+
+
+def _legend(label_map: LabelMap) -> list[dict[str, Any]]:
+    return [{"name": name, "color": color} for name, color in zip(label_map.names, label_map.colors, strict=True)]
+
+
+def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    settings = dict(flat(metrics["settings"]))
+    return environment.get_template("report.html.j2").render(
+        name=out.resolve().name,
+        summary=summary(index, metrics).replace("`", ""),
+        limits=_limits(index, data),
+        data=data,
+        tables=_tables(index, metrics),
+        result=metrics["overall"][settings["methods"][-1]],
+        method=settings["methods"][-1],
+        student=metrics.get("student"),
+        versions=metrics["settings"].get("versions", {}),
+        settings=settings,
+        seconds=metrics["seconds"],
+        flow_is_part=FLOW_IS_PART,
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        # The page may run this script alone, whatever the names of clips and classes are.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _limits(index: ClipIndex, data: dict[str, Any]) -> str:
+    """What was left out of the page, in a sentence; empty if nothing was."""
+    clips, frames = len(data["clips"]), sum(len(clip["frames"]) for clip in data["clips"])
+    total = sum(len(clip["miou"]) for clip in data["clips"])
+    parts = []
+    if clips < len(index.clips):
+        parts.append(f"The page shows the {clips} worst of {len(index.clips)} clips.")
+    if frames < total:
+        parts.append(
+            f"It holds the pictures of {frames} of {total} frames: the worst, anchors, and others at even distances; "
+            "the curves show all."
+        )
+    return " ".join(parts)
+
+
+def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
+    """The tables by their titles; none without hidden frames."""
+    if not any(clip.hidden for clip in index.clips):
+        return {}
+    tables = {
+        "mIoU by method and distance to the nearest anchor (d, frames)": overall_rows(metrics),
+        "mIoU by region": region_rows(metrics),
+        "IoU by class": class_rows(metrics),
+    }
+    return tables | ({"mIoU by clip": clip_rows(metrics)} if len(index.clips) > 1 else {})

@@ -1,0 +1,98 @@
+"""Scores of written labels on hidden frames, read back from disk: no hidden label comes near the propagation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from wrp.data.index import ClipIndex
+from wrp.io.folders import method_folder
+from wrp.io.images import read_confidence, read_label
+from wrp.io.progress import progress
+from wrp.metrics.masks import boundary_accuracy, region_similarity
+from wrp.metrics.propagation import PropagationScore, Truth
+from wrp.structures import Clip, LabelMap
+
+
+def prediction_path(out: Path, methods: tuple[str, ...], method: str, clip: str, stem: str) -> Path:
+    """Where the labels of one method and frame were written."""
+    folder = out / "labels" if method == methods[-1] else method_folder(out, method)
+    return folder / clip / f"{stem}.png"
+
+
+def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, Any]:
+    """Score every method on the hidden frames.
+
+    Args:
+        index: The clips with their hidden frames.
+        methods: The methods that were run; the last one is in ``labels``.
+        out: Folder of the run.
+
+    Returns:
+        ``{"overall": {method: scores}, "clips": {clip: {method: scores}}}``; see the report's documentation.
+    """
+    label_map = index.label_map
+    overall = PropagationScore(label_map.num_classes, methods)
+    clips: dict[str, Any] = {}
+    masks: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+    for clip in progress(index.clips, desc="Scoring", unit="clip", disable=not any(c.hidden for c in index.clips)):
+        of_clip = PropagationScore(label_map.num_classes, methods)
+        similar: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+        for i in clip.hidden:
+            labels, truth = _frame(clip, i, methods, out, label_map)
+            of_clip.update_frame(labels, truth)
+            # The protocol of DAVIS leaves out the first and the last frame of a sequence.
+            if index.binary and 0 < i < len(clip.frames) - 1:
+                wanted = truth.labels.numpy() == 1
+                for method, (prediction, _) in labels.items():
+                    found = prediction.numpy() == 1
+                    similar[method].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
+        overall.merge_state(of_clip)
+        clips[clip.name] = _named(of_clip, label_map)
+        if index.binary:
+            for method in methods:
+                masks[method] += _with_masks(clips[clip.name][method], similar[method])
+    result = _named(overall, label_map)
+    if index.binary:
+        for method in methods:
+            _with_masks(result[method], masks[method])
+    return {"overall": result, "clips": clips}
+
+
+def _frame(
+    clip: Clip, index: int, methods: tuple[str, ...], out: Path, label_map: LabelMap
+) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Truth]:
+    """What was written about a hidden frame, and its truth; only the result has its confidence on disk."""
+    frame = clip.frames[index]
+    assert frame.label is not None
+    truth = read_label(frame.label, label_map)
+    size = (truth.shape[0], truth.shape[1])
+    labels: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for method in methods:
+        path = prediction_path(out, methods, method, clip.name, frame.stem)
+        labels[method] = read_label(path, label_map.written, size), None
+    confidence = read_confidence(out / "confidence" / clip.name / f"{frame.stem}.png", size)
+    labels[methods[-1]] = (labels[methods[-1]][0], confidence)
+    return labels, Truth(truth, min(abs(index - anchor) for anchor in clip.anchors))
+
+
+def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
+    result = {}
+    for method in score_.methods:
+        # Not by compute(): clips without hidden frames are no mistake, and nothing is to be synchronised.
+        scores = score_.summarize(method)
+        result[method] = scores | {"per_class": dict(zip(label_map.names, scores["per_class"], strict=True))}
+    return result
+
+
+def _with_masks(scores: dict[str, Any], values: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Add the mean J and F, in percent, to the scores and return it as one value, to average over sequences."""
+    if not values:
+        scores["j"] = scores["f"] = None
+        return []
+    j, f = np.mean(values, 0)
+    scores["j"], scores["f"] = round(100 * float(j), 2), round(100 * float(f), 2)
+    return [(float(j), float(f))]

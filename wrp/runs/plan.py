@@ -1,0 +1,207 @@
+"""What a run of autolabel is going to do, and about how long it takes on this machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wrp.data.index import ClipIndex, intervals
+from wrp.data.items import WindowItems
+from wrp.data.refinement import LEAST_DRAWS
+from wrp.flow.dis import DIS
+from wrp.io.images import read_image
+from wrp.io.manifest import written_parts
+from wrp.refinement.module import semantic_probabilities
+from wrp.refinement.network import CUES, Refiner, refined
+from wrp.runs.config import Settings
+from wrp.runs.networks import needs
+from wrp.runs.students import student_path
+from wrp.runs.training import make_segmenter
+from wrp.segmentation.module import load_segmenter
+from wrp.structures import Clip, RefinerInput
+
+# Steps that are timed; the first one, which makes what the others find made, is not.
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    Attributes:
+        name: What it is called.
+        what: What is done, in words.
+        work: How often each of the costs of :class:`Costs` is met.
+    """
+
+    name: str
+    what: str
+    work: dict[str, float]
+
+
+def plan(settings: Settings, index: ClipIndex) -> list[Step]:
+    """The steps of a run; those that are done already, or not needed as a network is given, have no work left."""
+    out, clips = Path(settings.out), index.clips
+    pairs = sum(len(clip.frames) - 1 for clip in clips)
+    labelled = len(index.training_frames)
+    steps = [Step("flow", f"DIS between {pairs} pairs of neighbours", {"flow": 2.0 * pairs})]
+    refiner = settings.refiner or _done(out / "refiner.ckpt")
+    if needs(settings).teacher:
+        steps.append(_network("teacher", settings, labelled, settings.teacher or _done(out / "teacher.ckpt")))
+    if needs(settings).refiner:
+        for fold in range(settings.train_teacher.folds if refiner is None else 0):
+            steps.append(_network(f"teacher of fold {fold + 1}", settings, labelled, None))
+        steps.append(_refiner(settings, index, refiner))
+    done = written_parts(out)
+    left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
+    targets = sum(i.stop - i.start for i in left)
+    # Direct flow to each anchor, and a look by each network.
+    work = {"flow": float(sum(len(i.anchors) * (i.stop - i.start) for i in left))}
+    work |= {"teacher": float(targets)} if needs(settings).teacher else {}
+    work |= {"refine": float(targets)} if needs(settings).refiner else {}
+    methods = ", ".join(settings.methods)
+    steps.append(Step("propagate", f"{targets} frames in {len(left)} intervals, by {methods}", work))
+    if settings.student is not None:
+        frames = labelled + sum(len(clip.frames) - len(clip.anchors) for clip in clips)
+        student = _done(student_path(settings))
+        steps.append(_network(f"student ({settings.student})", settings, frames, student))
+    return steps
+
+
+def _done(path: Path) -> str | None:
+    return f"{path}, which is there already" if path.is_file() else None
+
+
+def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
+    if there is not None:
+        return Step(name, there, {})
+    shape = "×".join(map(str, settings.train_teacher.crop))
+    what = (
+        f"{settings.train_teacher.steps} steps of {settings.train_teacher.batch} crops of {shape} from {frames} frames"
+    )
+    return Step(name, what, {"teacher_step": float(settings.train_teacher.steps)})
+
+
+def _refiner(settings: Settings, index: ClipIndex, there: str | None) -> Step:
+    if there is not None:
+        return Step("refiner", there, {})
+    windows = WindowItems(index.clips, index.label_map)
+    spans = [windows.span(clip, target) for clip, target in windows.windows]
+    walked = min(1.0, max(1, settings.train_refiner.steps // LEAST_DRAWS) / max(1, len(spans)))
+    # Direct flow from a labelled frame to each frame of its window, and back.
+    flows = 2 * walked * sum(last - first for first, last in spans)
+    what = f"{settings.train_refiner.steps} steps on {len(windows)} labelled frames and the flow around them"
+    return Step("refiner", what, {"refiner_step": float(settings.train_refiner.steps), "flow": flows})
+
+
+class Costs:
+    """Seconds of the parts of a run, each measured on this machine when it is asked for.
+
+    Args:
+        settings: Those of the run.
+        index: Its data; sizes and frames are those of the first clip.
+    """
+
+    def __init__(self, settings: Settings, index: ClipIndex) -> None:
+        self.settings = settings
+        self.num_classes = index.label_map.num_classes
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        clip: Clip = index.clips[0]
+        frames = [read_image(frame.image) for frame in clip.frames[: DIS().pairs_per_call + 1]]
+        self.frames = torch.stack(frames).to(self.device)
+        self._known: dict[str, float] = {}
+
+    def seconds(self, step: Step) -> float:
+        """How long a step takes."""
+        return sum(times * self._cost(part) for part, times in step.work.items())
+
+    def _cost(self, part: str) -> float:
+        if part not in self._known:
+            self._known[part] = getattr(self, f"_{part}")()
+        return self._known[part]
+
+    def _flow(self) -> float:
+        """One flow between two frames, estimated like the others, some at a time."""
+        estimator, pairs = DIS(), len(self.frames) - 1
+        return _time(lambda: estimator(self.frames[:-1], self.frames[1:])) / pairs if pairs else 0.0
+
+    def _teacher_step(self) -> float:
+        settings = self.settings
+        module = make_segmenter(settings, self.num_classes, None).to(self.device)
+        size = settings.train_teacher.batch, *settings.train_teacher.crop
+        images = torch.rand(size[0], 3, *size[1:], device=self.device)
+        return _time(lambda: module(images).mean().backward())
+
+    def _teacher(self) -> float:
+        settings, given = self.settings, self.settings.teacher
+        module = load_segmenter(given, self.num_classes) or make_segmenter(settings, self.num_classes, None).eval()
+        with torch.inference_mode():
+            return _time(lambda: semantic_probabilities(module.to(self.device), self.frames[0], self.num_classes))
+
+    def _refiner_step(self) -> float:
+        refiner = Refiner(self.num_classes).to(self.device)
+        inputs = self._refiner_input(self.settings.train_refiner.batch, self.settings.train_refiner.crop)
+        return _time(lambda: refiner(inputs).mean().backward())
+
+    def _refine(self) -> float:
+        refiner = Refiner(self.num_classes).to(self.device).eval()
+        inputs = self._refiner_input(1, (self.frames.shape[2], self.frames.shape[3]))
+        with torch.inference_mode():
+            return _time(lambda: refined(refiner, inputs))
+
+    def _refiner_input(self, batch: int, size: tuple[int, int]) -> RefinerInput:
+        height, width = (min(a, b) for a, b in zip(size, self.frames.shape[2:], strict=True))
+        shape = [3, self.num_classes, self.num_classes, CUES, self.num_classes]
+        maps = torch.rand(batch, sum(shape), height, width, device=self.device).split(shape, 1)
+        return RefinerInput(*maps)
+
+
+def _time(work: Callable[[], object]) -> float:
+    """Seconds that work takes, once it has been done before."""
+    work()
+    _wait()
+    started = time.perf_counter()
+    for _ in range(TIMED_STEPS):
+        work()
+    _wait()
+    return (time.perf_counter() - started) / TIMED_STEPS
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Costs | None = None) -> str:
+    """What is there and what will be done, one line each; with costs, how long each step takes."""
+    clips = index.clips
+    frames, anchors = sum(len(clip.frames) for clip in clips), sum(len(clip.anchors) for clip in clips)
+    longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    lines = [
+        f"{settings.root} ({index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
+        f"{anchors} of them labelled, "
+        f"intervals of up to {longest} frames, {index.label_map.num_classes} classes",
+        f"device: {device}; seed {settings.run.seed}",
+    ]
+    seconds = [costs.seconds(step) if costs is not None else None for step in steps]
+    lines += [
+        f"{step.name}: {step.what}" + (f" · about {duration(took)}" if took else "")
+        for step, took in zip(steps, seconds, strict=True)
+    ]
+    if costs is not None:
+        lines.append(f"about {duration(sum(took or 0.0 for took in seconds))} in all")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 40 s, 12 min, 1 h 40 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

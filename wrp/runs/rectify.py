@@ -1,0 +1,97 @@
+"""CISC-R on video (ours): propagated labels weighed by their consistency with the clip's own anchors."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wrp.data.index import ClipIndex
+from wrp.errors import DataError, WrpError
+from wrp.geometry.consistency import to_unit
+from wrp.io.images import read_image, read_label
+from wrp.io.manifest import read_manifest
+from wrp.io.progress import progress
+from wrp.io.writing import write_image, write_json
+from wrp.segmentation.module import SegmentationModule, load_segmenter
+from wrp.segmentation.network import with_features
+from wrp.selftraining.cisc_r import classes_shown, image_reliability, masked_pool, rectify_by_anchor
+from wrp.structures import Clip
+
+logger = logging.getLogger("wrp")
+
+WEIGHTS = "rectified"
+DRIFT = "drift.json"
+
+
+def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
+    """Write how far each pixel's label agrees with the anchors, and how that falls with the distance.
+
+    Of each frame that a run has labelled, ``rectified/<clip>/<stem>.png`` is w of
+    :func:`~wrp.selftraining.cisc_r.rectify_by_anchor` by its nearest anchor, 8-bit grey; ``drift.json`` holds the mean
+    of R of :func:`~wrp.selftraining.cisc_r.image_reliability` for each distance: where it rises, labels begin to drift.
+
+    Args:
+        index: The clips, with the anchors of the run.
+        out: Folder of the run.
+        teacher: Checkpoint of a SegmentationModule whose features are compared.
+
+    Returns:
+        The drift curve, R by distance.
+
+    Raises:
+        WrpError: If the run, a frame or the teacher is missing or does not fit.
+    """
+    module: SegmentationModule = load_segmenter(teacher, index.label_map.num_classes)
+    module = module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    clips = {clip.name: clip for clip in index.clips}
+    prototypes: dict[tuple[str, int], dict[int, Tensor]] = {}
+    drift: dict[int, list[float]] = defaultdict(list)
+    for entry in progress(read_manifest(out), desc="Rectifying", unit="frame"):
+        clip = clips.get(entry.clip)
+        if clip is None or not entry.anchors or entry.is_given:
+            continue
+        anchor = min(entry.anchors, key=lambda a: abs(a - entry.index))
+        key = (clip.name, anchor)
+        if key not in prototypes:
+            prototypes[key] = _prototypes(module, clip, anchor, index)
+        features = _features(module, clip, entry.index)
+        labels = read_label(out / entry.label, index.label_map.written)
+        weights = rectify_by_anchor(labels, features, prototypes[key])
+        picture = Image.fromarray((weights.numpy() * 255).round().astype(np.uint8))
+        write_image(out / WEIGHTS / Path(entry.label).relative_to("labels"), picture)
+        anchors = _anchor_matrix(prototypes[key], index.label_map.num_classes)
+        drift[abs(anchor - entry.index)].append(image_reliability(features, labels, anchors))
+    if not drift:
+        raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
+    # A frame none of whose classes the anchor shows tells nothing of the drift.
+    told = {distance: [value for value in values if math.isfinite(value)] for distance, values in sorted(drift.items())}
+    curve = {distance: float(np.mean(values)) for distance, values in told.items() if values}
+    write_json(out / DRIFT, curve)
+    return curve
+
+
+def _features(module: SegmentationModule, clip: Clip, index: int) -> Tensor:
+    with torch.inference_mode():
+        image = to_unit(read_image(clip.frames[index].image)[None].to(module.device))
+        return with_features(module.deployed, image)[1][0].cpu().clone()
+
+
+def _prototypes(module: SegmentationModule, clip: Clip, anchor: int, index: ClipIndex) -> dict[int, Tensor]:
+    """v_c of each class that an anchor shows well."""
+    frame, classes = clip.frames[anchor], index.label_map.num_classes
+    if frame.label is None:
+        raise WrpError(f"frame {frame.stem} of clip {clip.name} was an anchor of the run, but has no label")
+    truth, features = read_label(frame.label, index.label_map), _features(module, clip, anchor)
+    return {c: masked_pool(features[None], (truth == c)[None])[0] for c in classes_shown(truth, classes)}
+
+
+def _anchor_matrix(prototypes: dict[int, Tensor], num_classes: int) -> Tensor:
+    width = len(next(iter(prototypes.values()))) if prototypes else 1
+    return torch.stack([prototypes.get(c, torch.zeros(width)) for c in range(num_classes)])

@@ -1,0 +1,159 @@
+"""A W&B sweep without its server: the same file, the same command lines, optuna in the place of the agent."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wrp.errors import WrpError
+from wrp.io.folders import SEARCH, claim
+from wrp.io.tables import markdown_table
+from wrp.io.writing import make_folder, refuse_link
+
+logger = logging.getLogger("wrp")
+
+DIRECTIONS = ("maximize", "minimize")
+LOGGER_FLAG = "--trainer.logger="
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """A sweep's file, as W&B defines it: ``command``, ``parameters`` and ``metric``.
+
+    Raises:
+        WrpError: If it cannot be read, or a part of it is missing or of a kind that is not known here.
+    """
+    try:
+        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise WrpError(f"{path} cannot be read as a sweep: {str(error).splitlines()[0]}") from error
+    if not isinstance(sweep, dict) or (missing := [k for k in ("command", "parameters", "metric") if k not in sweep]):
+        lacking = ", ".join(missing) if isinstance(sweep, dict) else "everything"
+        raise WrpError(f"{path} is no sweep with a command: it lacks {lacking}")
+    goal = sweep["metric"].get("goal") if isinstance(sweep["metric"], dict) else None
+    if goal not in DIRECTIONS:
+        raise WrpError(f"{path}: metric.goal must be one of {', '.join(DIRECTIONS)}, got {goal!r}")
+    command = sweep["command"]
+    if not isinstance(command, list) or command[:1] != ["wrp"] or "${args}" not in command:
+        raise WrpError(f"{path}: command must begin with wrp and hold ${{args}}, got {command}")
+    if not isinstance(sweep["parameters"], dict):
+        raise WrpError(f"{path}: parameters must name some, got {sweep['parameters']}")
+    for name, parameter in sweep["parameters"].items():
+        if not _is_known(parameter):
+            raise WrpError(f"{path}: parameter {name} needs value, values, or min and max, got {parameter}")
+    return sweep
+
+
+def _is_known(parameter: Any) -> bool:
+    if not isinstance(parameter, dict):
+        return False
+    spans = {"min", "max"} <= set(parameter) and parameter.get("distribution", "uniform") in SPANS
+    return "value" in parameter or bool(parameter.get("values")) or spans
+
+
+def command_line(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """The arguments behind ``wrp`` of one run of a sweep, as W&B's agent would give them."""
+    arguments = [
+        f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in values.items()
+    ]
+    parts = ([str(part)] if part != "${args}" else arguments for part in sweep["command"][1:])
+    return [argument for part in parts for argument in part]
+
+
+# How optuna draws from what W&B calls a distribution.
+SPANS: dict[str, dict[str, Any]] = {"uniform": {}, "log_uniform_values": {"log": True}, "int_uniform": {}}
+
+
+def draw(trial: Any, sweep: dict[str, Any]) -> dict[str, Any]:
+    """Values of a sweep's parameters for an optuna trial."""
+    values = {}
+    for name, parameter in sweep["parameters"].items():
+        if "value" in parameter:
+            values[name] = parameter["value"]
+        elif "values" in parameter:
+            values[name] = trial.suggest_categorical(name, parameter["values"])
+        else:
+            kind = parameter.get("distribution", "uniform")
+            suggest = trial.suggest_int if kind == "int_uniform" else trial.suggest_float
+            values[name] = suggest(name, parameter["min"], parameter["max"], **SPANS[kind])
+    return values
+
+
+def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
+    """Run a sweep offline until it has so many trials, each logged to ``out/trial-<n>`` by a CSVLogger.
+
+    A search that was stopped goes on; the trial that it was in is made again.
+
+    Args:
+        path: The sweep's file.
+        trials: How many trials there are in the end.
+        out: Folder of the search.
+        seed: Seed of the draws.
+
+    Returns:
+        The optuna study.
+
+    Raises:
+        WrpError: If the file is no sweep, optuna is missing, or a trial fails.
+    """
+    sweep = read_sweep(path)
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend, JournalStorage
+    except ImportError as error:
+        raise WrpError("wrp search needs optuna: pip install 'wrp[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    out = claim(out, SEARCH)
+    journal = out / "search.journal"
+    refuse_link(journal)
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        study_name=path.stem,
+        sampler=optuna.samplers.TPESampler(seed=seed),
+        direction=sweep["metric"]["goal"],
+        load_if_exists=True,
+    )
+    states = optuna.trial.TrialState
+    for stopped in study.get_trials(states=(states.RUNNING,)):
+        study.tell(stopped.number, state=states.FAIL)
+        study.enqueue_trial(stopped.params)
+    while (made := len(study.get_trials(states=(states.COMPLETE,)))) < trials:
+        trial = study.ask()
+        logger.info("Trial %d of %d", made + 1, trials)
+        folder = make_folder(out / f"trial-{trial.number}")
+        arguments = [a for a in command_line(sweep, draw(trial, sweep)) if not a.startswith(LOGGER_FLAG)]
+        logged = [f"{LOGGER_FLAG}CSVLogger", f"--trainer.logger.save_dir={folder}"]
+        done = subprocess.run([sys.executable, "-m", "wrp", *arguments, *logged], check=False, stdout=sys.stderr)
+        if done.returncode:
+            study.tell(trial, state=states.FAIL)
+            raise WrpError(f"trial {trial.number} failed with exit code {done.returncode}: wrp {' '.join(arguments)}")
+        study.tell(trial, last_value(folder, sweep["metric"]["name"]))
+    return study
+
+
+def last_value(folder: Path, metric: str) -> float:
+    """The last value of a metric in the ``metrics.csv`` below a folder; WrpError if there is none."""
+    values = []
+    for path in sorted(folder.rglob("metrics.csv"), key=lambda found: found.stat().st_mtime):
+        with path.open(encoding="utf-8") as file:
+            values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
+    if not values:
+        raise WrpError(f"{folder} holds no value of {metric}: does the command validate before it ends?")
+    return values[-1]
+
+
+def search_table(study: Any) -> str:
+    """The trials of a search, the best first."""
+    done = [trial for trial in study.trials if trial.value is not None]
+    done.sort(key=lambda trial: trial.value, reverse=study.direction.name == "MAXIMIZE")
+    names = sorted({name for trial in done for name in trial.params})
+    rows = [
+        [str(trial.number), f"{trial.value:.4f}", *(f"{trial.params.get(name, '')}" for name in names)]
+        for trial in done
+    ]
+    return markdown_table(["trial", "value", *(name.rsplit(".", 1)[-1] for name in names)], rows)

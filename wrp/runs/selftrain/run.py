@@ -1,0 +1,269 @@
+"""The semi-supervised systems on images, stage by stage; every stage is done once and its results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from wrp.data.classes import require_classes
+from wrp.data.layouts.registry import find_folder
+from wrp.data.semisupervised import SemiSupervisedData, label_map_of
+from wrp.errors import DataError, WrpError
+from wrp.io.folders import SELFTRAIN, check_output
+from wrp.io.images import read_label
+from wrp.io.opening import read_json
+from wrp.io.progress import progress
+from wrp.io.writing import make_folder, write_json, write_label
+from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs
+from wrp.runs.config import SLIM_FPN
+from wrp.runs.ranking import predict
+from wrp.runs.settings import recorded
+from wrp.runs.stage import Stage
+from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
+from wrp.segmentation.module import SegmentationModule, load_segmenter
+from wrp.structures import Frame
+
+logger = logging.getLogger("wrp")
+
+
+SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Files with the names of images.
+
+    Attributes:
+        labelled: Those whose labels are learned from.
+        unlabelled: Those whose labels are not looked at.
+        val: Those that are scored.
+    """
+
+    labelled: str
+    unlabelled: str
+    val: str
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """What a run of a semi-supervised system is asked to do.
+
+    Attributes:
+        system: A name in :data:`SYSTEM_NAMES`.
+        root: The data set's folder.
+        lists: Which images have labels, which have none, and which are scored.
+        out: Where everything is written.
+        layout: See :class:`~wrp.data.semisupervised.SemiSupervisedData`.
+        supervised: Checkpoint of the first stage's network to use instead of training it.
+        steps: Training steps of each stage.
+        sampling: How labelled crops are drawn, and as many unlabelled ones.
+        network: The network.
+        lr: Learning rate at the start.
+        seed: Seed of everything that is random.
+    """
+
+    system: str
+    root: str
+    lists: Lists
+    out: str
+    layout: str = "folder"
+    supervised: str | None = None
+    steps: int = 2000
+    sampling: SamplingArgs = SamplingArgs((192, 288), 4)
+    network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
+    lr: float = 5e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a system that there is not."""
+        if self.system not in SYSTEM_NAMES:
+            raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
+        if self.steps < 3:
+            raise WrpError(f"--steps must be at least 3, got {self.steps}")
+        if self.lr <= 0 or self.network.scale <= 0:
+            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
+
+
+class Run:
+    """One run: its data, its networks, and its stages, each skipped when its result is there."""
+
+    def __init__(self, settings: SelfTraining) -> None:
+        self.settings = settings
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.label_map = label_map_of(find_folder(settings.root), settings.layout)
+        base = self.data()
+        self.out = check_output(Path(settings.out), SELFTRAIN, base.reads)
+        self.labelled = base.images("labelled")
+        self.unlabelled = base.images("unlabelled")
+        self._check_lists()
+        if settings.supervised is not None:
+            self._check_first(Path(settings.supervised))
+
+    def _check_lists(self) -> None:
+        """Refuse lists that no system can learn from."""
+        for option, found in (("labelled", self.labelled), ("unlabelled", self.unlabelled)):
+            if not found:
+                raise WrpError(f"{getattr(self.settings.lists, option)} names no images; pass a list with at least one")
+        require_classes(self.labelled, self.label_map)
+        if both := {frame.stem for frame in self.labelled} & {frame.stem for frame in self.unlabelled}:
+            lists = self.settings.lists
+            raise WrpError(f"{min(both)} is in both {lists.labelled} and {lists.unlabelled}; leave it out of one")
+
+    def _check_first(self, network: Path) -> None:
+        """Refuse a network of another run that does not fit, before anything is done."""
+        self.load(network)
+        lacking = [path for path in thirds_of(network) if not path.is_file()]
+        if self.settings.system == "st++" and lacking:
+            raise WrpError(
+                f"there is no {lacking[0]}: st++ needs the network as it was after one and two thirds of its training; "
+                "leave out --supervised, or take that of a run of st++"
+            )
+
+    def claim(self) -> None:
+        """Make the folder this run's; what other settings made there is never mixed with it."""
+        mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
+        # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
+        names = [frame.stem for frame in (*self.labelled, *self.unlabelled)]
+        mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        path = self.out / "settings.json"
+        theirs = recorded(path) or mine
+        if changed := [key for key in mine if theirs.get(key) != mine[key]]:
+            key = changed[0]
+            raise WrpError(
+                f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
+                "delete it to start anew"
+            )
+        write_json(path, mine)
+
+    def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiSupervisedData:
+        """The data of a stage: labelled images alone, or with those that have a pseudo-label in a folder."""
+        s = self.settings
+        return SemiSupervisedData(
+            self.label_map.num_classes,
+            s.root,
+            s.lists.labelled,
+            None if alone else str(names or s.lists.unlabelled),
+            s.lists.val,
+            s.layout,
+            str(pseudo) if pseudo is not None else None,
+            replace(s.sampling, epoch_length=s.steps * s.sampling.batch_size, seed=s.seed),
+        )
+
+    def path(self, stage: str) -> Path:
+        """Where the network of a stage is kept."""
+        return self.out / f"{stage}.ckpt"
+
+    def training(
+        self,
+        stage: str,
+        kind: type[SegmentationModule],
+        data: Callable[[], SemiSupervisedData],
+        inputs: Sequence[Path] = (),
+        draw: Callable[[], Any] | None = None,
+        thirds: bool = False,
+        **changes: Any,
+    ) -> Stage:
+        """The training of a fresh network, with ``thirds`` also kept as it was after one and two thirds.
+
+        Args:
+            stage: Name of the stage.
+            kind: Class of the module.
+            data: Makes its data.
+            inputs: Networks of earlier stages that it depends on.
+            draw: Makes what draws its queries; each stage draws anew, whatever was done before.
+            thirds: Whether to keep the thirds.
+            changes: Further arguments of the class.
+        """
+        s = self.settings
+
+        def run() -> None:
+            pl.seed_everything(s.seed, verbose=False)
+            # By name, as Lightning finds the arguments of subclasses to save them.
+            module = kind(
+                num_classes=self.label_map.num_classes,
+                network=s.network,
+                optimizer=OptimizerArgs(lr=s.lr),
+                **changes,
+            )
+            if draw is not None:
+                module.draw = draw()
+            fit(module, data(), s.steps, self.path(stage), thirds)
+
+        return Stage(stage, tuple(inputs), (self.path(stage),), run, f"Training {stage}")
+
+    def folder(self, stage: str) -> Path:
+        """Where the pseudo-labels of a stage are written."""
+        return self.out / "pseudo" / stage
+
+    def labelling(
+        self,
+        stage: str,
+        network: Path,
+        frames: Callable[[], list[Frame]],
+        inference: InferenceArgs | None = None,
+    ) -> Stage:
+        """The predictions of a network as pseudo-labels, those that are not there yet."""
+
+        def run() -> None:
+            folder = self.folder(stage)
+            make_folder(folder)
+            left = [frame for frame in frames() if not self._is_labelled(folder / f"{frame.stem}.png")]
+            if left:
+                module = self.load(network)
+                module.inference = inference or InferenceArgs()
+                for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
+                    write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
+
+        return Stage(f"labels for {stage} by {network.stem}", (), (), run)
+
+    def _is_labelled(self, path: Path) -> bool:
+        """Whether a pseudo-label is there and can be read."""
+        if not path.is_file():
+            return False
+        try:
+            read_label(path, self.label_map)
+        except DataError as error:
+            logger.warning("%s; it is made anew", error)
+            return False
+        return True
+
+    def load(self, network: Path) -> SegmentationModule:
+        """A network of an earlier stage."""
+        module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
+        return module.to(self.device)
+
+    @property
+    def first(self) -> Path:
+        """The network trained on labelled images alone, or the one that was given."""
+        given = self.settings.supervised
+        return Path(given) if given is not None else self.path("supervised")
+
+    def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> list[Stage]:
+        """The training on labelled images alone, unless its network was given."""
+        if self.settings.supervised is not None:
+            return []
+        thirds = self.settings.system == "st++"
+        return [self.training("supervised", kind, lambda: self.data(alone=True), thirds=thirds)]
+
+    def scoring(self, name: str, network: Path, compute: Callable[[], dict[str, float]]) -> Stage:
+        """Scores of images, computed once and kept as a list that is ranked."""
+        path = self.out / f"{name}.json"
+        return Stage(name, (network,), (path,), lambda: write_json(path, compute()))
+
+    def scores(self, name: str) -> dict[str, float]:
+        """The scores that a stage has computed."""
+        return read_json(self.out / f"{name}.json", "delete it, to have it made again")
+
+    def test(self, network: Path) -> dict[str, float]:
+        """Scores of the last network on the images for validation."""
+        with quiet_lightning():
+            [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
+        return {key.removeprefix("test/"): value for key, value in scores.items()}

@@ -1,0 +1,216 @@
+"""The semi-supervised systems as sequences of stages; see :mod:`wrp.selftraining` for what each of them computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wrp.data.items import FrameItems
+from wrp.data.semisupervised import SemiSupervisedData
+from wrp.data.transforms import Draw, TrainTransform
+from wrp.errors import WrpError
+from wrp.geometry.consistency import to_unit
+from wrp.io.images import read_image, read_label
+from wrp.io.progress import progress
+from wrp.io.writing import write_text
+from wrp.options import InferenceArgs
+from wrp.runs.ranking import predict
+from wrp.runs.selftrain.run import Run
+from wrp.runs.stage import Stage
+from wrp.runs.training import thirds_of
+from wrp.segmentation.module import SegmentationModule
+from wrp.segmentation.network import with_features
+from wrp.selftraining.cisc_r import (
+    LEAST_SHARE,
+    CiscModule,
+    QueryIndex,
+    cisc_map,
+    classes_shown,
+    consistency_bce,
+    image_reliability,
+    masked_pool,
+)
+from wrp.selftraining.st_plus_plus import split_reliable, stability
+from wrp.selftraining.student import StudentModule
+from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch import UniMatchModule
+from wrp.structures import Frame
+
+# R of an image of which nothing can be said; that of others is a mean of logarithms.
+LEAST_RELIABLE = 1e3
+
+# ST++ decides its pseudo-labels from these.
+ST_INFERENCE = InferenceArgs(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
+
+
+def supervised(run: Run) -> list[Stage]:
+    """Labelled images alone."""
+    return run.first_stage()
+
+
+def self_training(run: Run) -> list[Stage]:
+    """ST: one round of pseudo-labels for all."""
+    return [
+        *run.first_stage(),
+        run.labelling("student", run.first, lambda: run.unlabelled),
+        run.training("student", StudentModule, lambda: run.data(run.folder("student")), (run.first,)),
+    ]
+
+
+def st_plus_plus(run: Run) -> list[Stage]:
+    """ST++: the steady half first, then all."""
+    networks = [*thirds_of(run.first), run.first]
+
+    def steadiness() -> dict[str, float]:
+        modules = [run.load(network) for network in networks]
+        return {
+            frame.stem: stability([predict(module, frame) for module in modules], run.label_map.num_classes)
+            for frame in progress(run.unlabelled, desc="Scoring", unit="image")
+        }
+
+    scores = run.scoring("stability", run.first, steadiness)
+    return [*run.first_stage(), scores, *_selective(run, "stability", StudentModule, ST_INFERENCE)]
+
+
+def _selective(
+    run: Run,
+    ranking: str,
+    kind: type[SegmentationModule],
+    inference: InferenceArgs | None = None,
+    draw: Callable[[], Any] | None = None,
+) -> list[Stage]:
+    """Train on the reliable half, let that network label the rest, and train on all."""
+    frames = {frame.stem: frame for frame in run.unlabelled}
+
+    def half(reliable: bool) -> list[Frame]:
+        return [frames[stem] for stem in split_reliable(run.scores(ranking))[0 if reliable else 1]]
+
+    def training(stage: str, network: Path) -> Stage:
+        guesser: dict[str, Any] = {"guesser": str(network)} if issubclass(kind, CiscModule) else {}
+        return run.training(stage, kind, lambda: run.data(run.folder(stage)), (network,), draw, **guesser)
+
+    second = run.path("reliable")
+    return [
+        run.labelling("reliable", run.first, lambda: half(True), inference),
+        training("reliable", run.first),
+        run.labelling("all", run.first, lambda: half(True), inference),
+        run.labelling("all", second, lambda: half(False), inference),
+        training("all", second),
+    ]
+
+
+def cisc_r(run: Run) -> list[Stage]:
+    """CISC-R: consistency with labelled images ranks images and weighs pixels."""
+    truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
+    if not any(classes_shown(truth, run.label_map.num_classes) for truth in truths):
+        raise WrpError(
+            f"no image of {run.settings.lists.labelled} shows a class on {LEAST_SHARE:.0%} of its pixels or more, and "
+            "cisc-r compares images by such classes; use another system"
+        )
+
+    @cache
+    def compared() -> tuple[SegmentationModule, Tensor, QueryIndex]:
+        """The network of the first stage, the anchor vectors, and the images that stand for each class."""
+        teacher = run.load(run.first)
+        return teacher, *anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
+
+    def reliability() -> dict[str, float]:
+        teacher, anchors, _ = compared()
+        scores = {}
+        for frame in progress(run.unlabelled, desc="Scoring", unit="image"):
+            pseudo = read_label(run.folder("first") / f"{frame.stem}.png", run.label_map)
+            # The greater, the better, as in the other lists; JSON has no infinity.
+            scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)
+        return scores
+
+    return [
+        *run.first_stage(CiscModule),
+        run.labelling("first", run.first, lambda: run.unlabelled),
+        run.scoring("reliability", run.first, reliability),
+        *_selective(run, "reliability", CiscModule, draw=lambda: _Queries(run, compared()[2])),
+    ]
+
+
+def anchor_vectors(
+    teacher: SegmentationModule, frames: list[Frame], truths: list[Tensor], num_classes: int
+) -> tuple[Tensor, QueryIndex]:
+    """Anchor vector of each class, (C, D), and the labelled images that stand for it best."""
+    index = QueryIndex([classes_shown(truth, num_classes) for truth in truths])
+    pooled: dict[int, list[Tensor]] = {c: [] for c in range(num_classes)}
+    for frame, truth in zip(frames, truths, strict=True):
+        features = _features(teacher, frame)[None]
+        for c in classes_shown(truth, num_classes):
+            pooled[c].append(masked_pool(features, (truth == c)[None])[0])
+    width = next(vector.shape[0] for vectors in pooled.values() for vector in vectors)
+    anchors = torch.stack([torch.stack(v).mean(0) if v else torch.zeros(width) for v in pooled.values()])
+    scores = {}
+    for number, (frame, truth) in enumerate(zip(frames, truths, strict=True)):
+        features, size = _features(teacher, frame)[None], (truth.shape[0], truth.shape[1])
+        for c in classes_shown(truth, num_classes):
+            found = cisc_map(features, anchors[c][None], size)
+            scores[c, number] = float(consistency_bce(found, (truth == c)[None], truth[None]))
+    index.keep_best(scores)
+    return anchors, index
+
+
+def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
+    """The decoder's features (D, h, w) of an image."""
+    with torch.inference_mode():
+        return with_features(teacher.deployed, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][0].cpu()
+
+
+class _Queries:
+    """Draws labelled crops from a :class:`~wrp.selftraining.cisc_r.QueryIndex`."""
+
+    def __init__(self, run: Run, index: QueryIndex) -> None:
+        transform = TrainTransform(run.settings.sampling.crop_size, (0.5, 2.0), run.settings.seed)
+        self.items = FrameItems([("", i, f) for i, f in enumerate(run.labelled)], run.label_map, transform)
+        self.index = index
+
+    def __call__(self, classes: list[int]) -> tuple[Tensor, Tensor]:
+        number = int(torch.randint(2**31, ()))
+        batch = self.items[Draw(number, self.index.draw(classes, float(torch.rand(()))))]
+        return batch.images[0], batch.labels[0]
+
+
+def three_stage(run: Run) -> list[Stage]:
+    """Three-Stage: pseudo-labels are for a second head alone."""
+    names = run.out / "all.txt"
+
+    def everything() -> list[Frame]:
+        if not names.is_file():
+            lists = (run.settings.lists.labelled, run.settings.lists.unlabelled)
+            write_text(names, "\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
+        return [*run.labelled, *run.unlabelled]
+
+    def data(stage: str) -> SemiSupervisedData:
+        return run.data(run.folder(stage), names=names)
+
+    second = run.path("stage-2")
+    return [
+        *run.first_stage(),
+        run.labelling("stage-2", run.first, everything),
+        run.training("stage-2", ThreeStageModule, lambda: data("stage-2"), (run.first,)),
+        run.labelling("stage-3", second, everything),
+        run.training("stage-3", ThreeStageModule, lambda: data("stage-3"), (second,), shared=None),
+    ]
+
+
+def unimatch(run: Run) -> list[Stage]:
+    """The network's own sure predictions, in one stage."""
+    return [run.training("unimatch", UniMatchModule, run.data)]
+
+
+SYSTEMS: dict[str, Callable[[Run], list[Stage]]] = {
+    "supervised": supervised,
+    "st": self_training,
+    "st++": st_plus_plus,
+    "cisc-r": cisc_r,
+    "three-stage": three_stage,
+    "unimatch": unimatch,
+}

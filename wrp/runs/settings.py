@@ -1,0 +1,280 @@
+"""The settings of a run: read from flags and files, and kept beside what was made with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+from jsonargparse import ArgumentParser
+
+from wrp.errors import WrpError, in_short
+from wrp.io.opening import parse_yaml, read_json
+from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
+from wrp.options import flat
+from wrp.runs.config import SHORT, Settings
+
+# What a run adds to its settings in settings.json.
+ADDED = ("labels", "networks", "frames")
+
+
+def make_parser() -> ArgumentParser:
+    """The command line of a run: its settings, and the short flags of some of them."""
+    parser = ArgumentParser(
+        prog="wrp autolabel",
+        usage="wrp autolabel ROOT --out DIR [options]",
+        description="Label every frame: train a teacher and a refiner on the labelled frames, propagate their labels, "
+        "write labels, confidence, a manifest and a report. Run it again to resume; steps that are done are skipped.",
+        exit_on_error=False,
+        print_config=None,
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="settings by name, in YAML or JSON, such as settings.json of another run; flags win",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
+    )
+    parser.add_class_arguments(Settings)
+    known = _known(parser)
+    for action in parser._actions:  # argparse has no other way to show both names
+        if action.dest in known:
+            short = [f"--{flag}" for flag, setting in SHORT.items() if setting == action.dest]
+            action.option_strings = [*short, f"--{action.dest}"]
+            action.help = _ROLE.sub(r"\1", str(action.help)).replace("``", "")
+        elif any(name.startswith(f"{action.dest}.") for name in known):
+            action.help = SUPPRESS  # a group, whose settings are given one by one
+    return parser
+
+
+# A name in a docstring, as the documentation links it.
+_ROLE = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`")
+
+
+def _known(parser: ArgumentParser) -> dict[str, Any]:
+    """The settings by name, those of groups with dots, and their types."""
+    types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
+    return {name: kind for name, kind in types.items() if kind is not None}
+
+
+def parse_arguments(args: Sequence[str]) -> tuple[Settings, bool]:
+    """Settings from the arguments of the command, and whether it is a dry run.
+
+    Raises:
+        WrpError: If a file cannot be read, or a setting is missing, unknown or of another kind.
+    """
+    parser = make_parser()
+    if {"-h", "--help"} & set(args):
+        parser.parse_args(["--help"])
+    flags, config, dry = _take_apart(args, _known(parser))
+    content = _read_config(config) if config is not None else {}
+    return _parse(parser, content, flags, f"--config {config}: " if config is not None else ""), dry
+
+
+def read_settings(content: dict[str, Any]) -> Settings:
+    """Settings by name, groups as dictionaries; WrpError as for :func:`parse_arguments`."""
+    return _parse(make_parser(), content, [], "")
+
+
+def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], where: str) -> Settings:
+    """The settings of a file's content and of flags, which win; ``where`` stands before what is wrong in the file."""
+    known, settings = _known(parser), dict(flat(content))
+    _check_names(settings, known, where)
+    given = {flag.setting: flag.value for flag in flags}
+    if missing := [name for name in ("root", "out") if not (settings | given).get(name)]:
+        raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
+    settings = {name: value for name, value in settings.items() if name not in given}
+    for name, value in settings.items():
+        if value is None and NoneType not in get_args(known[name]):
+            raise _wrong(f"{where}{name}", known[name], None)
+    file = [f"--config={json.dumps(settings, default=str)}"] if settings else []
+    try:
+        read = parser.parse_args([*file, *(f"--{flag.setting}={flag.value}" for flag in flags)])
+        made = parser.instantiate(read)
+        return Settings(**{one.name: made[one.name] for one in fields(Settings)})
+    except WrpError:
+        raise
+    except Exception as error:  # jsonargparse's own, and what the types and paths raise
+        named = _KEY.match(str(error))
+        if named is None or named[1] not in known:
+            raise WrpError(f"{where or 'settings: '}{in_short(error)}") from error
+        for flag in flags:
+            if f"{flag.setting}.".startswith(f"{named[1]}."):
+                raise _wrong(flag.name, known[named[1]], flag.value) from error
+        raise _wrong(where + named[1], known[named[1]], settings.get(named[1])) from error
+
+
+# How jsonargparse names the setting whose value is wrong.
+_KEY = re.compile(r'Parser key "([^"]+)"')
+
+
+def _check_names(settings: dict[str, Any], known: dict[str, Any], where: str) -> None:
+    """Raise WrpError where there is no such setting."""
+    for name, value in settings.items():
+        if name in known:
+            continue
+        if any(other.startswith(f"{name}.") for other in known):
+            raise WrpError(f"{where}{name} must be a group of settings, lines `name: value`, got {value!r:.200}")
+        # It may be the name of a flag.
+        names = {flag.replace("-", "_"): setting for flag, setting in SHORT.items()} | {one: one for one in known}
+        near = [names[one] for one in get_close_matches(name, names, 1, _NEAR)]
+        raise WrpError(f"{where}there is no setting {name!r}{_hint(near)}")
+
+
+# How much alike two names are, of 1, of which one may be meant by the other.
+_NEAR = 0.75
+
+
+def _hint(near: list[str]) -> str:
+    meant = f"; did you mean {near[0]}?" if near else ";"
+    return f"{meant} `wrp autolabel --help` shows all"
+
+
+def _wrong(name: str, kind: Any, value: Any) -> WrpError:
+    return WrpError(f"{name} must be of type {_type_name(kind)}, got {value!r:.200}")
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_type_name, get_args(kind)))
+    return "None" if kind is NoneType else kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
+
+
+class _Flag(NamedTuple):
+    """A flag as it was written, the setting that it stands for, and its value."""
+
+    name: str
+    setting: str
+    value: str
+
+
+def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag], str | None, bool]:
+    """The flags, the file of settings, and whether it is a dry run; WrpError where a flag is none."""
+    flags: list[_Flag] = []
+    config, dry, left = None, False, list(args)
+    while left:
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        setting = SHORT.get(name[2:], name[2:]) if name.startswith("--") else ""
+        if not _is_flag(word):
+            name, setting, value = "ROOT", "root", word
+        elif word == "--dry-run":
+            dry = True
+            continue
+        elif name == "--dry-run":
+            raise WrpError(f"--dry-run takes no value, got {value!r}")
+        elif name != "--config" and setting not in known and not setting.startswith(_VALUES):
+            near = get_close_matches(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "dry-run")], 1, _NEAR)
+            raise WrpError(f"unrecognized argument {name}{_hint(near)}")
+        elif not equals:
+            if left and not _is_flag(left[0]):
+                value = left.pop(0)
+            elif name == "--student":
+                value = "plain"
+            else:
+                raise WrpError(f"{name} needs a value")
+        if name == "--config":
+            config = value
+            continue
+        if setting == "root" and (roots := [flag.value for flag in flags if flag.setting == "root"]):
+            raise WrpError(f"unrecognized argument {value!r}: there is a root already, {roots[0]!r}")
+        flags.append(_Flag(name, setting, value))
+    return flags, config, dry
+
+
+# Settings that are dictionaries: what stands in them may be given by itself, `--train_teacher.losses.dice=2`.
+_VALUES = ("train_teacher.losses.", "train_teacher.network.options.")
+
+
+def _is_flag(word: str) -> bool:
+    """Whether a word is no value: a negative number is one."""
+    return word.startswith("-") and word != "-" and re.match(r"-\.?\d", word) is None
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        read = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
+        raise WrpError(f"--config {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(read, dict):
+        raise WrpError(f"--config {path} must name settings, lines `name: value`, got a {type(read).__name__}")
+    return {str(name): value for name, value in read.items() if name not in ADDED}
+
+
+def claim_folder(settings: Settings, root: Path, labels: str, frames: dict[str, str]) -> None:
+    """Make the output folder this run's; what other settings or labels made there is never mixed with it.
+
+    Args:
+        settings: The settings.
+        root: The data set's folder, where it was found.
+        labels: Hash of the labels that the run learns from.
+        frames: Hash of the frames of each clip.
+
+    Raises:
+        WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
+            link.
+    """
+    out = Path(settings.out)
+    for folder in out.iterdir():
+        if folder.is_dir():
+            make_folder(folder)
+    path = out / "settings.json"
+    given = {"teacher": settings.teacher, "refiner": settings.refiner}
+    networks = {
+        name: checksum(Path(f).read_bytes()) for name, f in given.items() if f is not None and Path(f).is_file()
+    }
+    mine = settings.as_json() | {"root": str(root.resolve()), "labels": labels}
+    theirs = recorded(path)
+    if path.is_file():
+        before = dict(flat(theirs))
+        for key, value in flat(mine):
+            if key in _FREE or before.get(key) == value:
+                continue
+            if key == "labels":
+                raise _taken(out, "a run that has learned from other labels than there are now")
+            raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
+    known, clip = _join(theirs.get("frames"), frames)
+    if clip is not None:
+        raise _taken(out, f"labels for other frames of clip {clip} than there are now")
+    used, network = _join(theirs.get("networks"), networks)
+    if network is not None:
+        raise _taken(out, f"a run with another {network} than {given[network]} is now")
+    write_json(path, mine | {"frames": known, "networks": used})
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """The settings that a folder's files were made with, nothing in a folder that was just made.
+
+    Raises:
+        WrpError: If they are damaged, or missing though there are files that were made with some.
+    """
+    remedy = "put a copy in its place, or choose another --out"
+    if path.is_file():
+        return read_json(path, f"it says what the files beside it were made with: {remedy}")
+    made = [name for name in names_in(path.parent) if name != MARKER]
+    if made:
+        raise WrpError(f"there is no {path}, which says what {made[0]} beside it was made with: {remedy}")
+    return {}
+
+
+def _taken(out: Path, what: str) -> WrpError:
+    return WrpError(f"{out} holds {what}; choose another --out, or delete it to start anew")
+
+
+def _join(recorded: Any, hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:
+    """Hashes by name, those that were recorded before and those of now, and the first name at which they differ."""
+    known = recorded if isinstance(recorded, dict) else {}
+    differing = (name for name, found in hashes.items() if known.get(name, found) != found)
+    return known | hashes, next(differing, None)
+
+
+# May change between the runs of one folder: it does not change results.
+_FREE = ("student", "run.on_error", "run.workers", "run.flow_cache", "run.shard", "run.limit")

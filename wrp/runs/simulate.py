@@ -1,0 +1,203 @@
+"""What suggestions are worth: hidden labels are handed out frame by frame, and everything is propagated anew."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from wrp.data.index import ClipIndex, intervals
+from wrp.data.items import IntervalItems
+from wrp.errors import WrpError
+from wrp.io.images import read_label
+from wrp.io.stopping import check_stop
+from wrp.io.tables import markdown_table
+from wrp.metrics.segmentation import confusion, mean_iou
+from wrp.propagation.module import PropagationModule
+from wrp.structures import Clip, Interval
+from wrp.suggest.ranking import Doubt, choose, doubt, gaps_of
+
+SEEDS = (0, 1, 2)
+
+Labels = list[tuple[int, int]]
+"""The frames that were given a label: number of the clip, index in the clip."""
+
+Frames = dict[int, tuple[Doubt, Tensor | None]]
+"""Of each frame, by index, how doubtful its labels are, and its confusion matrix if it was hidden at the start."""
+
+
+class Replay:
+    """The clips of a run, propagated from its anchors and any further labels, and scored.
+
+    The score is mIoU over the frames that were hidden at the start: the same frames whoever chooses. Those that have
+    been labelled count as right, as they are in the data set that one ends up with. What an interval gives is
+    remembered.
+
+    Args:
+        index: The clips, with hidden labels.
+        module: Propagates by one method.
+
+    Raises:
+        WrpError: If no label is hidden.
+    """
+
+    def __init__(self, index: ClipIndex, module: PropagationModule) -> None:
+        if not any(clip.hidden for clip in index.clips):
+            raise WrpError(
+                f"none of the labels in {index.root} is hidden, so nothing can be scored: make the run with "
+                "`wrp autolabel --label-every K`, or with --anchors FILE"
+            )
+        self.index = index
+        self.module = module
+        self._known: dict[tuple[Any, ...], Frames] = {}
+
+    def clips(self, labels: Labels) -> list[Clip]:
+        """The clips with these labels as further anchors."""
+        clips = []
+        for number, clip in enumerate(self.index.clips):
+            given = {index for of, index in labels if of == number}
+            clips.append(replace(clip, anchors=tuple(sorted({*clip.anchors, *given}))))
+        return clips
+
+    def frames(self, clip: Clip) -> Frames:
+        """Doubt of each frame, and confusion matrix of those that were hidden at the start."""
+        frames: Frames = {}
+        for interval in intervals(clip):
+            key = (clip.name, interval.start, interval.stop, interval.anchors)
+            if key not in self._known:
+                self._known[key] = self._propagate(interval)
+            frames |= self._known[key]
+        return frames
+
+    @torch.inference_mode()
+    def _propagate(self, interval: Interval) -> Frames:
+        clip, label_map = interval.clip, self.index.label_map
+        items = IntervalItems([clip], label_map)
+        found: Frames = {}
+        for result in self.module.session(items[items.intervals.index(interval)]):
+            matrix, label = None, clip.frames[result.index].label
+            if result.index in clip.hidden and label is not None:
+                matrix = confusion(result.labels, read_label(label, label_map), label_map.num_classes)
+            found[result.index] = (doubt(result.confidence), matrix)
+        return found
+
+    def score(self, labels: Labels) -> float:
+        """MIoU in percent."""
+        frames = [frame for clip in self.clips(labels) for frame in self.frames(clip).values()]
+        matrices = [matrix for _, matrix in frames if matrix is not None]
+        return 100 * float(mean_iou(torch.stack(matrices).sum(0)))
+
+    def suggested(self, before: Labels, count: int) -> Labels:
+        """The labels and ``count`` more, chosen as :func:`~wrp.suggest.ranking.choose` does after a run with these."""
+        gaps, numbers = [], []
+        for number, clip in enumerate(self.clips(before)):
+            doubts = {i: found for i, (found, _) in self.frames(clip).items()}
+            found = gaps_of(clip, doubts, clip.hidden)
+            gaps += found
+            numbers += [number] * len(found)
+        return before + _numbered(numbers, choose(gaps, count))
+
+    def uniform(self, count: int) -> Labels:
+        """``count`` labels, spaced evenly in the intervals that the anchors leave."""
+        cut = [(number, interval) for number, clip in enumerate(self.index.clips) for interval in intervals(clip)]
+        numbers, found = zip(*cut, strict=True)
+        return _numbered(numbers, spread(found, count))
+
+    def at_random(self, seed: int) -> Labels:
+        """All frames that may get a label, in a random order."""
+        frames = [(number, i) for number, clip in enumerate(self.index.clips) for i in clip.hidden]
+        return random.Random(seed).sample(frames, len(frames))
+
+
+def _numbered(numbers: Sequence[int], chosen: Sequence[Sequence[int]]) -> Labels:
+    return [(number, i) for number, indices in zip(numbers, chosen, strict=True) for i in indices]
+
+
+def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
+    """Frames of each interval, among those with a hidden label, spaced evenly.
+
+    Each goes to the interval that has the frame farthest from a label; then those of an interval are spread over it.
+    """
+    free = [[i for i in range(gap.start, gap.stop) if i in gap.clip.hidden] for gap in gaps]
+    counts = [0] * len(gaps)
+    for _ in range(min(count, sum(map(len, free)))):
+        farthest = [_reach(gap, n) if n < len(f) else -1.0 for gap, f, n in zip(gaps, free, counts, strict=True)]
+        counts[int(np.argmax(farthest))] += 1
+    chosen: list[list[int]] = []
+    for gap, frames, number in zip(gaps, free, counts, strict=True):
+        chosen.append([])
+        for place in range(1, number + 1):
+            wanted = _place(gap, place, number)
+            chosen[-1].append(min((abs(i - wanted), i) for i in frames if i not in chosen[-1])[1])
+    return chosen
+
+
+def _reach(gap: Interval, number: int) -> float:
+    """Frames from a label to the farthest frame of an interval with this number of further labels."""
+    first, last = gap.span
+    return (last - first) / (2 * number + len(gap.anchors))
+
+
+def _place(gap: Interval, place: int, number: int) -> float:
+    """Where the label number ``place`` of ``number``, from 1, lies in an interval; half steps behind the last one."""
+    first, last = gap.span
+    step = 2 * _reach(gap, number)
+    return last - step * place if gap.previous is None else first + step * place
+
+
+def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
+    """MIoU after 0 … ``count`` further labels by each way to choose them.
+
+    ``suggested``: all at once, as a user gets them; ``one by one``: with a new run after each label; ``uniform``; and
+    ``random`` for each seed.
+
+    Returns:
+        ``{"start": mIoU, "miou": {way: [after 1, after 2, …]}, "chosen": {way: [["<clip>/<frame>", …], …]}}``.
+
+    Raises:
+        WrpError: If ``count`` is no number of hidden frames.
+    """
+    hidden = sum(len(clip.hidden) for clip in replay.index.clips)
+    if not 1 <= count <= hidden:
+        raise WrpError(f"the number of frames to add, -n, must be in 1 … {hidden}, the frames hidden, got {count}")
+    ways: dict[str, list[Labels]] = {way: [] for way in ("suggested", "one by one", "uniform")}
+    ways |= {f"random {seed}": [replay.at_random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
+    miou: dict[str, list[float]] = {way: [] for way in ways}
+    with tqdm(total=count * len(ways), desc="Labelling", unit="run") as progress:
+        start = replay.score([])
+        one_by_one: Labels = []
+        for n in range(1, count + 1):
+            one_by_one = replay.suggested(one_by_one, 1)
+            ways["suggested"].append(replay.suggested([], n))
+            ways["one by one"].append(one_by_one)
+            ways["uniform"].append(replay.uniform(n))
+            for way, labels in ways.items():
+                miou[way].append(round(replay.score(labels[n - 1]), 2))
+                check_stop()
+                progress.update()
+    clips = replay.index.clips
+    names = {
+        way: [[f"{clips[number].name}/{clips[number].frames[i].stem}" for number, i in labels] for labels in steps]
+        for way, steps in ways.items()
+    }
+    return {"start": round(start, 2), "miou": miou, "chosen": names}
+
+
+def curve_table(result: dict[str, Any]) -> str:
+    """The curves as Markdown; random ones as their mean and standard deviation."""
+    miou = dict(result["miou"])
+    drawn = [miou.pop(way) for way in list(miou) if way.startswith("random")]
+    rows = [["0", *[f"{result['start']:.2f}"] * (len(miou) + 1)]]
+    for n, scores in enumerate(zip(*miou.values(), strict=True)):
+        here = [curve[n] for curve in drawn]
+        deviation = statistics.stdev(here) if len(here) > 1 else 0.0
+        cells = [f"{score:.2f}" for score in scores]
+        rows.append([str(n + 1), *cells, f"{statistics.mean(here):.2f} ± {deviation:.2f}"])
+    return markdown_table(["labels added", *miou, f"random, {len(drawn)} seeds"], rows)

@@ -1,0 +1,126 @@
+"""Runs as lists of named stages, and the one way to go through them: skip, time, check and log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wrp.errors import DataError, WrpError
+from wrp.io.checkpoints import WEIGHTS, read_checkpoint
+from wrp.io.opening import read_json
+from wrp.io.stopping import check_stop
+from wrp.io.writing import checksum, write_json
+
+logger = logging.getLogger("wrp")
+
+RECORD = "stages.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run.
+
+    Attributes:
+        name: Its name, under which its time is kept.
+        inputs: Files that its outputs are made from.
+        outputs: Files that it makes; where they are there, it is skipped. None: it is run each time, and does what is
+            left of its work.
+        run: Does the work; False ends the run here.
+        what: What is logged when it begins; empty: it says so itself.
+    """
+
+    name: str
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    run: Callable[[], bool | None]
+    what: str = ""
+
+
+class Runner:
+    """Goes through the stages of a run; what they took is kept in a file, so that a resumed run knows it.
+
+    Args:
+        out: Folder of the run, which is locked for it.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / RECORD
+        self.record: dict[str, dict[str, Any]] = {}
+        self._read()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage, by whichever job."""
+        return {name: noted["seconds"] for name, noted in self.record.items() if "seconds" in noted}
+
+    def run(self, stages: Sequence[Stage]) -> bool:
+        """Run the stages that are not done; whether the run came to its end.
+
+        Raises:
+            WrpError: If an output is damaged, or was made from another input than there is now.
+        """
+        for stage in stages:
+            check_stop()
+            if self._is_done(stage):
+                continue
+            if stage.what:
+                logger.info("%s", stage.what)
+            started = time.perf_counter()
+            goes_on = stage.run()
+            self.add(stage.name, time.perf_counter() - started)
+            self._note_inputs(stage)
+            if goes_on is False:
+                return False
+        return True
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self._read()
+        noted = self.record.setdefault(name, {})
+        noted["seconds"] = round(noted.get("seconds", 0.0) + seconds, 2)
+        write_json(self.path, self.record)
+
+    def _is_done(self, stage: Stage) -> bool:
+        """Whether the outputs are there; one that cannot be used stops the run, as what came of it would be lost."""
+        if not stage.outputs or not all(path.is_file() for path in stage.outputs):
+            return False
+        for path in stage.outputs:
+            if path.suffix in (".ckpt", WEIGHTS):
+                try:
+                    read_checkpoint(path, mmap=True)
+                except WrpError as error:
+                    raise WrpError(f"{error}; put a copy in its place, or delete it to have it trained anew") from error
+        noted = self.record.get(stage.name, {}).get("inputs")
+        if not isinstance(noted, dict):
+            self._note_inputs(stage)
+            return True
+        for name, found in _hashes(stage).items():
+            if noted.get(name, found) != found:
+                raise WrpError(
+                    f"{stage.outputs[0]} was made from another {name} than there is now: put that one back, or delete "
+                    f"{stage.outputs[0].name} to have it made anew"
+                )
+        return True
+
+    def _note_inputs(self, stage: Stage) -> None:
+        if stage.inputs and stage.outputs:
+            self._read()
+            self.record.setdefault(stage.name, {})["inputs"] = _hashes(stage)
+            write_json(self.path, self.record)
+
+    def _read(self) -> None:
+        if not self.path.is_file():
+            return
+        try:
+            found = read_json(self.path, "the times of the stages so far are lost")
+            self.record = {str(name): noted for name, noted in found.items() if isinstance(noted, dict)}
+        except DataError as error:
+            logger.warning("%s", error)
+
+
+def _hashes(stage: Stage) -> dict[str, str]:
+    return {path.name: checksum(path.read_bytes()) for path in stage.inputs}

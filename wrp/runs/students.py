@@ -1,0 +1,68 @@
+"""The student of a run: a network that learns from all frames, in one of four ways."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wrp.data.index import ClipIndex
+from wrp.data.propagated import RELIABLE, PropagatedLabels
+from wrp.runs.config import Settings
+from wrp.runs.ranking import rank
+from wrp.runs.rectify import DRIFT, WEIGHTS, rectify
+from wrp.runs.training import thirds_of, train_segmenter
+from wrp.segmentation.module import SegmentationModule
+from wrp.selftraining.three_stage import ThreeStageModule
+
+logger = logging.getLogger("wrp")
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a student learns from propagated labels.
+
+    Attributes:
+        labels: Arguments of :class:`~wrp.data.propagated.PropagatedLabels`.
+        kind: Class of the module.
+        epochs: Epochs into which its steps are divided.
+    """
+
+    labels: dict[str, Any] = field(default_factory=dict)
+    kind: type[SegmentationModule] = SegmentationModule
+    epochs: int = 1
+
+
+WAYS = {
+    # every pixel by its confidence
+    "plain": Way(),
+    # by its consistency with the anchors (CISC-R)
+    "cisc-r": Way({"weights": WEIGHTS}),
+    # by its confidence, for a second head that is thrown away (Three-Stage)
+    "three-stage": Way({"apart": True}, ThreeStageModule),
+    # as plain, but in the first half the reliable frames alone (ST++)
+    "st++": Way({"reliable_first": 1}, epochs=2),
+}
+
+
+def student_path(settings: Settings) -> Path:
+    """Where the student of a run is kept."""
+    name = "student" if settings.student == "plain" else f"student-{settings.student}"
+    return Path(settings.out, f"{name}.ckpt")
+
+
+def train_student(settings: Settings, index: ClipIndex, weights: str | None, out: Path) -> None:
+    """Train a network like the teacher on labelled and propagated frames, as ``settings.student`` says, and save it."""
+    assert settings.student is not None
+    way = WAYS[settings.student]
+    if settings.student == "cisc-r" and not (out / DRIFT).is_file():
+        rectify(index, out, settings.teacher or str(out / "teacher.ckpt"))
+    if settings.student == "st++" and not (out / RELIABLE).is_file():
+        ranker = out / "ranker.ckpt"
+        if not ranker.is_file():
+            logger.info("Training a network on the labelled frames alone, to rank the others by")
+            train_segmenter(settings, index, weights, None, ranker, thirds=True)
+        rank(index, out, [*thirds_of(ranker), ranker])
+    labels = PropagatedLabels(str(out), **way.labels)
+    train_segmenter(settings, index, weights, labels, student_path(settings), way.kind, way.epochs)

@@ -1,0 +1,253 @@
+"""The trainings of an autolabel run: teacher and refiner."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from wrp.callbacks.checkpoints import WholeCheckpointIO
+from wrp.callbacks.stopping import StopWhenTold
+from wrp.data.index import ClipIndex
+from wrp.data.propagated import PropagatedLabels
+from wrp.data.refinement import RefinementData
+from wrp.data.segmentation import SegmentationData
+from wrp.errors import WrpError
+from wrp.flow.estimator import FlowEstimator
+from wrp.io.checkpoints import read_checkpoint
+from wrp.io.folders import TEMPORARY
+from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
+from wrp.refinement.module import RefinementModule
+from wrp.refinement.sampler import CycleExamples
+from wrp.runs.config import Settings
+from wrp.segmentation.losses import SegmentationLoss
+from wrp.segmentation.module import SegmentationModule
+from wrp.segmentation.network import create_segmenter
+from wrp.selftraining.st_plus_plus import checkpoint_epochs
+
+logger = logging.getLogger("wrp")
+
+WEIGHTS = "imagenet"
+WEIGHTS_TIMEOUT = 10.0  # seconds
+
+# Disk space that the examples of the refiner may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
+EXAMPLE_BYTES = 2**35
+
+# Seconds between the checkpoints of a training that is not finished; to write one takes well under one.
+SAVE_EVERY = 60.0
+
+
+def train_teacher(
+    settings: Settings,
+    index: ClipIndex,
+    weights: str | None,
+    propagated: Path | None,
+    path: Path,
+    leave_out: str | None = None,
+) -> None:
+    """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
+    args = settings.train_teacher
+    labels = None
+    if propagated is not None:
+        labels = PropagatedLabels(str(propagated), args.share, args.confidence, weighted=False)
+    train_segmenter(settings, index, weights, labels, path, leave_out=leave_out)
+
+
+def train_segmenter(
+    settings: Settings,
+    index: ClipIndex,
+    weights: str | None,
+    propagated: PropagatedLabels | None,
+    path: Path,
+    kind: type[SegmentationModule] = SegmentationModule,
+    epochs: int = 1,
+    thirds: bool = False,
+    leave_out: str | None = None,
+) -> None:
+    """Train a network like the teacher, from labelled frames and from propagated ones where given, and save it.
+
+    Args:
+        settings: Those of the teacher.
+        index: The clips.
+        weights: Encoder weights to start from.
+        propagated: Propagated labels to learn from.
+        path: The checkpoint.
+        kind: Class of the module.
+        epochs: Epochs into which the steps are divided.
+        thirds: Whether to keep the network as it was after one and two thirds of its steps, see :func:`thirds_of`.
+        leave_out: A fold of the labels to leave out.
+    """
+    args, run = settings.train_teacher, settings.run
+    pl.seed_everything(run.seed, verbose=False)
+    sampling = SamplingArgs(args.crop, args.batch, args.steps * args.batch // epochs, seed=run.seed)
+    data = SegmentationData.over(
+        index, sampling=sampling, propagated=propagated, leave_out=leave_out, workers=run.workers
+    )
+    fit(make_segmenter(settings, data.num_classes, weights, kind), data, args.steps, path, thirds)
+
+
+def make_segmenter(
+    settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
+) -> SegmentationModule:
+    """A network like the teacher, untrained but for its encoder weights."""
+    args = settings.train_teacher
+    # By name, as Lightning finds the arguments of subclasses to save them.
+    return kind(
+        num_classes=num_classes,
+        network=replace(args.network, encoder_weights=weights),
+        optimizer=OptimizerArgs(lr=args.lr),
+        loss=SegmentationLoss(args.losses),
+    )
+
+
+def train_refiner(
+    settings: Settings, index: ClipIndex, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
+) -> None:
+    """Train the refiner from the keyframes, with the teachers of the folds where there are any, and save it."""
+    args, run, out = settings.train_refiner, settings.run, Path(settings.out)
+    pl.seed_everything(run.seed + 1, verbose=False)
+    room = min(EXAMPLE_BYTES, shutil.disk_usage(out).free // 2)
+    examples = CycleExamples(
+        str(teacher),
+        [str(fold) for fold in folds],
+        flow,
+        crops=args.batch,
+        crop_size=args.crop,
+        keep=KeepArgs(str(out / TEMPORARY / "examples"), room),
+    )
+    data = RefinementData.over(index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=run.workers)
+    fit(RefinementModule(data.num_classes), data, args.steps, path)
+
+
+def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
+    """Train for a number of steps and save a checkpoint that appears complete or not at all.
+
+    A training that was stopped goes on from where it was up to a minute before, to the same weights.
+    """
+    unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
+    # Thirds first: a training that goes on from a step has what belongs to it.
+    callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
+    with quiet_lightning():
+        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer(*callbacks))
+        trainer.fit(module, data, ckpt_path=unfinished if _readable(unfinished) else None, weights_only=True)
+        trainer.save_checkpoint(path)
+    unfinished.unlink(missing_ok=True)
+
+
+def _readable(unfinished: Path) -> bool:
+    """Whether a training can go on from a file; says so."""
+    if not unfinished.is_file():
+        return False
+    try:
+        step = read_checkpoint(unfinished, mmap=True)["global_step"]
+    except (WrpError, KeyError) as error:
+        logger.warning("%s; the training begins anew", error)
+        return False
+    logger.info("Going on from %s, step %d", unfinished, step)
+    return True
+
+
+class _Unfinished(pl.Callback):
+    """Keep a training as it is, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save where a minute has passed since the last time."""
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            trainer.save_checkpoint(self.path)
+            self.saved = time.monotonic()
+
+
+def thirds_of(network: Path) -> tuple[Path, Path]:
+    """Where a network is kept as it was after one and two thirds of its training."""
+    first, second = (network.with_name(f"{network.stem}-{number}{network.suffix}") for number in (1, 2))
+    return first, second
+
+
+class _Thirds(pl.Callback):
+    """Keep a network as it was after one and two thirds of its steps."""
+
+    def __init__(self, network: Path, steps: int) -> None:
+        self.paths = dict(zip(checkpoint_epochs(steps)[:2], thirds_of(network), strict=True))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save at the thirds."""
+        if path := self.paths.get(trainer.global_step):
+            trainer.save_checkpoint(path)
+
+
+def plain_trainer(*callbacks: pl.Callback) -> dict[str, Any]:
+    """Trainer flags of a run that keeps its own files, with these callbacks."""
+    return {
+        "accelerator": "auto",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "plugins": [WholeCheckpointIO()],
+        "callbacks": [StopWhenTold(), *callbacks],
+    }
+
+
+def find_weights(settings: Settings) -> tuple[str | None, str | None]:
+    """The encoder weights to start from, and the reason if they are not ImageNet's though asked for.
+
+    With ``auto``, weights that cannot be had within 10 seconds are done without.
+    """
+    if settings.train_teacher.weights == "none":
+        return None, None
+    if settings.train_teacher.weights != "auto":
+        return settings.train_teacher.weights, None
+    problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
+
+    def download() -> None:
+        try:
+            create_segmenter(2, replace(settings.train_teacher.network, encoder_weights=WEIGHTS))
+            problem.clear()
+        except WrpError as error:
+            problem[:] = [str(error)]
+
+    # In a thread that is left behind: the download's own time-outs and retries take minutes.
+    noisy = logging.getLogger("huggingface_hub")
+    level = noisy.level
+    noisy.setLevel(logging.CRITICAL)
+    thread = threading.Thread(target=download, daemon=True)
+    thread.start()
+    thread.join(WEIGHTS_TIMEOUT)
+    if not thread.is_alive():  # else it goes on to complain
+        noisy.setLevel(level)
+    return (None, problem[0]) if problem else (WEIGHTS, None)
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Progress bars go to standard error; hints on hardware and loaders, which this run has chosen, are left out."""
+    lightning = logging.getLogger("pytorch_lightning")
+    level = lightning.level
+    lightning.setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        # The number of workers is the user's choice; small clips are read faster than workers start.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        # The frozen teacher is meant to be in evaluation mode.
+        warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training.*")
+        # Intervals are no batches, so Lightning finds no indices; the results name their frames themselves.
+        warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
+        # Lightning itself uses a deprecated call of torch.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            yield
+        finally:
+            lightning.setLevel(level)

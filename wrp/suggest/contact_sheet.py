@@ -1,0 +1,76 @@
+"""A picture of the frames that are suggested, with what the run made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.palettes import CAPTION_HEIGHT, DOUBT
+from wrp.structures import LabelMap
+from wrp.suggest.ranking import Suggestion
+
+TILE_WIDTH = 320
+
+# Suggestions on the sheet: the first ones, so that its size is bounded.
+MOST_ROWS = 20
+
+
+def draw_contact_sheet(suggestions: Sequence[Suggestion], label_map: LabelMap, out: Path) -> Image.Image:
+    """The legend, and a row for each suggestion: frame, labels and confidence, 320 pixels wide each."""
+    rows = [_row(rank, s, label_map, out) for rank, s in enumerate(suggestions[:MOST_ROWS], 1)]
+    rows.insert(0, _legend(label_map))
+    sheet = Image.new("RGB", (3 * TILE_WIDTH, sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    return sheet
+
+
+def _legend(label_map: LabelMap) -> Image.Image:
+    """What the columns and the colours of the classes are, in as many lines as it takes."""
+    font = ImageFont.load_default(13)
+    picture = Image.new("RGB", (3 * TILE_WIDTH, CAPTION_HEIGHT * (2 + len(label_map.names))), "white")
+    draw = ImageDraw.Draw(picture)
+    for column, title in enumerate(("frame", "labels", "confidence: dark is sure, bright is unsure")):
+        draw.text((column * TILE_WIDTH + 4, 1), title, fill="black", font=font)
+    left, top = 4, CAPTION_HEIGHT
+    for name, color in zip(label_map.names, label_map.colors, strict=True):
+        width = CAPTION_HEIGHT + round(draw.textlength(name, font)) + 12
+        if left + width > picture.width and left > 4:
+            left, top = 4, top + CAPTION_HEIGHT
+        draw.rectangle((left, top + 3, left + 12, top + 15), fill=tuple(color), outline="grey")
+        draw.text((left + CAPTION_HEIGHT, top + 1), name, fill="black", font=font)
+        left += width
+    return picture.crop((0, 0, picture.width, top + CAPTION_HEIGHT + 4))
+
+
+def _doubt(confidence: np.ndarray) -> np.ndarray:
+    """Confidence (H, W) in [0, 1] in the report's colours, (H, W, 3) uint8."""
+    places = np.linspace(0, 1, len(DOUBT))
+    channels = [np.interp(1 - confidence, places, channel) for channel in np.transpose(DOUBT)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _row(rank: int, suggestion: Suggestion, label_map: LabelMap, out: Path) -> Image.Image:
+    name = Path(suggestion.clip.name, f"{suggestion.stem}.png")
+    image = read_image(suggestion.clip.frames[suggestion.index].image).permute(1, 2, 0).numpy()
+    size = (image.shape[0], image.shape[1])
+    labels = label_map.colorize(read_label(out / "labels" / name, label_map.written, size).numpy())
+    confidence = _doubt(read_confidence(out / "confidence" / name, size).numpy())
+    height = max(1, round(TILE_WIDTH * size[0] / size[1]))
+    row = Image.new("RGB", (3 * TILE_WIDTH, height + CAPTION_HEIGHT), "white")
+    caption = f"{rank}. {suggestion.clip.name}/{suggestion.stem}: {suggestion.distance} frames from an anchor, mean "
+    ImageDraw.Draw(row).text(
+        (4, 1), f"{caption}confidence {suggestion.confidence:.3f}", fill="black", font=ImageFont.load_default(13)
+    )
+    for column, pixels in enumerate((image, labels, confidence)):
+        nearest = pixels is labels  # mixed colours would be those of other classes
+        tile = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+        tile = tile.resize((TILE_WIDTH, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BOX)
+        row.paste(tile, (column * TILE_WIDTH, CAPTION_HEIGHT))
+    return row
