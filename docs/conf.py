@@ -15,7 +15,7 @@ html_theme = "furo"
 html_title = f"wrp {release}"
 
 # Headings are linked to from other pages.
-myst_heading_anchors = 3
+myst_heading_keyframes = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"

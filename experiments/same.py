@@ -83,11 +83,11 @@ module = SegmentationModule(10, network, OptimizerArgs(lr=5e-3), loss=Segmentati
 teacher = learn(module, data)
 source = CycleExamples(teacher, flow=FlowCache(DIS()), cycles=CycleArgs(jitter=0.0))
 window = WindowItems(data.index.clips, data.label_map)[1]
-walk, image = source.walk(window, 10), to_unit(window.frame(window.targets[0]))
+record, image = source.record(window, 10), to_unit(window.frame(window.queries[0]))
 made = []
 for before, behind in ((3, 5), (7, 1)):
-    sources = [walk.cycles[-before].crop(*place), walk.cycles[behind].crop(*place)]
-    example = source.example(walk, image, sources, place)
+    sources = [record.cycles[-before].crop(*place), record.cycles[behind].crop(*place)]
+    example = source.example(record, image, sources, place)
     made += [example, example.flip()]
 keep(made)
 """

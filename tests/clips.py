@@ -107,14 +107,14 @@ def make_images(root: Path, splits: dict[str, int], labelled: Collection[int] | 
     return root
 
 
-def bare_clip(count: int, anchors: Iterable[int] = (), hidden: Iterable[int] = (), name: str = "walk") -> Clip:
+def bare_clip(count: int, keyframes: Iterable[int] = (), held_out: Iterable[int] = (), name: str = "walk") -> Clip:
     """A clip without files."""
-    anchors, hidden = tuple(anchors), tuple(hidden)
+    keyframes, held_out = tuple(keyframes), tuple(held_out)
     frames = tuple(
-        Frame(f"{i:05d}", Path(f"{i:05d}.png"), Path(f"label{i}.png") if i in {*anchors, *hidden} else None)
+        Frame(f"{i:05d}", Path(f"{i:05d}.png"), Path(f"label{i}.png") if i in {*keyframes, *held_out} else None)
         for i in range(count)
     )
-    return Clip(name, frames, anchors, hidden)
+    return Clip(name, frames, keyframes, held_out)
 
 
 def make_video(path: Path, frames: Sequence[np.ndarray]) -> Path:

@@ -45,7 +45,7 @@ def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Pat
             write_label(run / "labels" / name, labels, label_map)
             confidence = random.integers(1, 256, (height, width)) * (labels < 255)
             save(run / "confidence" / name, confidence.astype(np.uint8))
-            entry = {"clip": clip, "frame": f"{i:05d}", "index": i, "method": "motion", "anchors": [0], "distance": i}
+            entry = {"clip": clip, "frame": f"{i:05d}", "index": i, "method": "motion", "keyframes": [0], "distance": i}
             lines.append(json.dumps(entry | {"mean_confidence": 0.5, "label": f"labels/{name}"}))
         (root / "labels" / clip).mkdir(parents=True)
         shutil.copy(run / "labels" / clip / "00000.png", root / "labels" / clip / "00000.png")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wrp.geometry.composed import Chain, NeighbourFlow, extend_far, extend_near, start_chain
+from wrp.geometry.composed import ComposedFlow, NeighbourFlow, append_flow, identity_flow, prepend_flow
 
 HEIGHT, WIDTH = 40, 56
 
@@ -47,24 +47,24 @@ def neighbours(pose: Pose, count: int) -> list[NeighbourFlow]:
     return [NeighbourFlow(analytic_flow(pose, t, t + 1), analytic_flow(pose, t + 1, t)) for t in range(count - 1)]
 
 
-def chain_near(flows: list[NeighbourFlow], source: int, target: int, height: int, width: int) -> Chain:
+def composed_near(flows: list[NeighbourFlow], source: int, target: int, height: int, width: int) -> ComposedFlow:
     """The chain source → target, built from the target on: its near end walks away."""
-    chain = start_chain(torch.zeros(height, width, dtype=torch.uint8))
+    composed = identity_flow(torch.zeros(height, width, dtype=torch.uint8))
     step = 1 if source > target else -1
     for i in range(target, source, step):
         onward, homeward = flows[min(i, i + step)].towards(step)
-        chain = extend_near(chain, homeward, onward)
-    return chain
+        composed = prepend_flow(composed, homeward, onward)
+    return composed
 
 
-def chain_far(flows: list[NeighbourFlow], source: int, target: int, height: int, width: int) -> Chain:
+def composed_far(flows: list[NeighbourFlow], source: int, target: int, height: int, width: int) -> ComposedFlow:
     """The chain source → target, built from the source on: its far end walks away."""
-    chain = start_chain(torch.zeros(height, width, dtype=torch.uint8))
+    composed = identity_flow(torch.zeros(height, width, dtype=torch.uint8))
     step = 1 if target > source else -1
     for i in range(source, target, step):
         onward, homeward = flows[min(i, i + step)].towards(step)
-        chain = extend_far(chain, onward, homeward)
-    return chain
+        composed = append_flow(composed, onward, homeward)
+    return composed
 
 
-CHAINS = {"extend_near": chain_near, "extend_far": chain_far}
+COMPOSED = {"prepend_flow": composed_near, "append_flow": composed_far}

@@ -19,9 +19,9 @@ FRAMES = {"walk": 9, CLIP: 5}
 
 
 def make_run(folder: Path) -> Path:
-    """A run on two clips, of which every fourth label is an anchor and the others are hidden.
+    """A run on two clips, of which every fourth label is a keyframe and the others are hidden.
 
-    The truth of two hidden frames is another's, so that there are errors to show.
+    The truth of two held-out frames is another's, so that there are errors to show.
     """
     root, out = make_folder(folder / "clips", FRAMES), folder / "<b>out<b>"
     for wrong in (2, 3):

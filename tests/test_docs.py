@@ -104,7 +104,7 @@ def test_the_tutorial_can_be_followed(tmp_path: Path, monkeypatch: pytest.Monkey
         assert main([*words, *(quick if words[0] == "autolabel" else [])]) == 0, words
     assert (tmp_path / "labelled" / "report.html").is_file()
     manifest = (tmp_path / "labelled-again" / "manifest.jsonl").read_text().splitlines()
-    assert sum(json.loads(line)["method"] == "anchor" for line in manifest) == 5
+    assert sum(json.loads(line)["method"] == "keyframe" for line in manifest) == 5
     assert (tmp_path / "labelled-again" / "student.ckpt").is_file()
 
 

@@ -100,7 +100,7 @@ def labels_of(loader: Any) -> set[Path]:
     if isinstance(items, FrameItems):
         frames = [frame for _, _, frame in items.frames]
     elif isinstance(items, IntervalItems):
-        frames = [interval.clip.frames[anchor] for interval in items.intervals for anchor in interval.anchors]
+        frames = [interval.clip.frames[keyframe] for interval in items.intervals for keyframe in interval.keyframes]
     else:
         frames = [clip.frames[target] for clip, target in items.windows.windows]
     return {frame.label.resolve() for frame in frames if frame.label is not None}
@@ -345,7 +345,7 @@ def test_benchmarks_make_one_file_of_tables(
     assert copy["davis2016", 2, "J"][0] > 0
     with_networks = {row["method"]: row["camvid K=3"][0] for row in tables["Quality with networks"]}
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())["overall"]
-    for method in ("motion", "semantic", "inpaint", "refine", "oracle"):
+    for method in ("motion", "semantic", "inpaint", "refine", "upper_bound"):
         assert with_networks[method] == pytest.approx(metrics[method]["miou"], abs=0.02), method
     assert "student" not in with_networks
     assert tables["Propagation over flow"][0]["calls"] == 6
@@ -482,7 +482,7 @@ def test_students_with_and_without_propagated_labels_are_compared(
     for arguments in (["camvid", f"--propagated={tmp_path / 'run'}", "--every=3"], ["generated", "--every=2"]):
         command = ["compare", *arguments, "--steps=3", f"--runs={tmp_path}", "--seeds=0", "--students"]
         for _ in range(2):
-            monkeypatch.setattr("sys.argv", [*command, "anchors alone", "by confidence"])
+            monkeypatch.setattr("sys.argv", [*command, "keyframes alone", "by confidence"])
             compare.main()
         if "camvid" in arguments:
             monkeypatch.setattr("sys.argv", [*command, "CISC-R weights", "Three-Stage firewall", "ST++ scheduling"])

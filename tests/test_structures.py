@@ -100,7 +100,7 @@ def test_a_label_map_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "stop", "previous", "following", "anchors", "span"),
+    ("start", "stop", "previous", "following", "keyframes", "span"),
     [
         (2, 5, 2, 5, (2, 5), (2, 5)),
         (2, 6, 2, 5, (2, 5), (2, 5)),
@@ -110,10 +110,15 @@ def test_a_label_map_cannot_be_changed() -> None:
     ],
 )
 def test_an_interval_knows_its_anchors_and_what_it_needs(
-    start: int, stop: int, previous: int | None, following: int | None, anchors: tuple[int, ...], span: tuple[int, int]
+    start: int,
+    stop: int,
+    previous: int | None,
+    following: int | None,
+    keyframes: tuple[int, ...],
+    span: tuple[int, int],
 ) -> None:
     interval = Interval(bare_clip(10), start, stop, previous, following)
-    assert interval.anchors == anchors
+    assert interval.keyframes == keyframes
     assert interval.span == span
 
 

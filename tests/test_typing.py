@@ -45,8 +45,8 @@ from wrp.io.checkpoints import load_module
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.refinement.network import CUES, RefinerInput
-from wrp.geometry.fusion import anchor_weights, blend
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.fusion import blend_weights, blend
+from wrp.geometry.labels import argmax_frame
 from wrp.options import CycleArgs, InferenceArgs, KeepArgs, NetworkArgs, OptimizerArgs, RefinerArgs
 from wrp.options import SamplingArgs, SelectArgs, ValArgs
 from wrp.propagation.methods.base import Context, Labels, Needs, PropagationMethod, QueryFrame
@@ -124,8 +124,8 @@ class Average(PropagationMethod):
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
         around: Mapping[int, QueryFrame] = query.neighbours
         assert query.index in around
-        motion = blend(query.warped, anchor_weights(query.warped), state.num_classes)
-        return decide_frame((motion + query.teacher_probs) / 2)
+        motion = blend(query.warped, blend_weights(query.warped), state.num_classes)
+        return argmax_frame((motion + query.teacher_probs) / 2)
 
 
 class Counting(PropagationMethod[list[int]]):

@@ -172,7 +172,7 @@ def frame_names(batch: Any) -> str:
     if isinstance(batch, FrameBatch):
         return ", ".join(f"{clip}/{stem}".lstrip("/") for clip, stem in zip(batch.clips, batch.stems, strict=True))
     if isinstance(batch, ClipBatch):
-        return f"{batch.clip}/{batch.stems[batch.targets[0] - batch.first]}"
+        return f"{batch.clip}/{batch.stems[batch.queries[0] - batch.first]}"
     if isinstance(batch, RefinerExamples):
         return f"{batch.clip}/{batch.stem}"
     return f"of a {type(batch).__name__}"

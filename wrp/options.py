@@ -279,7 +279,7 @@ def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def read_share(text: str, what: str) -> tuple[int, int]:
+def read_shard(text: str, what: str) -> tuple[int, int]:
     """(number from 0, how many there are) of a share ``i/n``; DataError if it is no such thing."""
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):

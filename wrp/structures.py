@@ -158,22 +158,22 @@ class Clip:
     Attributes:
         name: Name of the clip and of its output folders.
         frames: All frames in temporal order.
-        anchors: Indices of the frames whose label may be used.
+        keyframes: Indices of the frames whose label may be used.
         hidden: Indices of the frames whose label exists but is kept back for scoring.
     """
 
     name: str
     frames: tuple[Frame, ...]
-    anchors: tuple[int, ...] = ()
-    hidden: tuple[int, ...] = ()
+    keyframes: tuple[int, ...] = ()
+    held_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The unit of work: the targets ``start`` … ``stop - 1`` of one clip and the anchors on both sides of them.
+    """The unit of work: the targets ``start`` … ``stop - 1`` of one clip and the keyframes on both sides of them.
 
     Every frame of a clip belongs to exactly one interval. ``previous`` <= ``start``; ``next`` >= ``stop - 1``; one of
-    the two is missing at the ends of a clip that lie outside all anchors.
+    the two is missing at the ends of a clip that lie outside all keyframes.
     """
 
     clip: Clip
@@ -183,14 +183,14 @@ class Interval:
     next: int | None
 
     @property
-    def anchors(self) -> tuple[int, ...]:
-        """The anchors there are, earlier first, each once."""
+    def keyframes(self) -> tuple[int, ...]:
+        """The keyframes there are, earlier first, each once."""
         return tuple(sorted({a for a in (self.previous, self.next) if a is not None}))
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last frame that is needed, anchors included."""
-        return min(self.start, *self.anchors), max(self.stop - 1, *self.anchors)
+        """First and last frame that is needed, keyframes included."""
+        return min(self.start, *self.keyframes), max(self.stop - 1, *self.keyframes)
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ class ClipBatch:
     first: int
     frames: IndexedFrames
     labels: dict[int, Tensor]
-    targets: tuple[int, int]
-    hidden: dict[int, Tensor] = field(default_factory=dict)
+    queries: tuple[int, int]
+    held_out: dict[int, Tensor] = field(default_factory=dict)
     number: int = 0
     unlabelled: bool = False
 
@@ -254,11 +254,11 @@ class ClipBatch:
         frames = self.frames
         if isinstance(frames, list):
             frames = [frame.to(device, non_blocking=non_blocking) for frame in frames]
-        labels, hidden = (
+        labels, held_out = (
             {index: label.to(device, non_blocking=non_blocking) for index, label in some.items()}
-            for some in (self.labels, self.hidden)
+            for some in (self.labels, self.held_out)
         )
-        return replace(self, frames=frames, labels=labels, hidden=hidden)
+        return replace(self, frames=frames, labels=labels, held_out=held_out)
 
 
 @dataclass
@@ -298,7 +298,7 @@ class Prediction:
         clip: Name of the clip.
         stem: Name of the frame.
         index: Index of the frame in the clip.
-        method: What made the label: a propagation method, or ``anchor`` for a keyframe's label, which was given.
+        method: What made the label: a propagation method, or ``keyframe`` for a keyframe's label, which was given.
         labels: (H, W) uint8, class indices and 255.
         confidence: (H, W) float32 in [0, 1]: how sure the label is, 0 where unlabelled.
         keyframes: Indices in the clip of the keyframes that were used, or that are around the frame where the method
@@ -344,7 +344,7 @@ class RefinerInput:
 
     image: Tensor
     prior: Tensor
-    semantic: Tensor
+    teacher_probs: Tensor
     cues: Tensor
     motion: Tensor
 

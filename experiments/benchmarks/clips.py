@@ -25,7 +25,7 @@ SIZES = ((360, 480), (720, 1280))
 
 
 def interval(height: int, width: int, count: int) -> ClipBatch:
-    """A generated interval of ``count`` frames with an anchor at both ends, in memory."""
+    """A generated interval of ``count`` frames with a keyframe at both ends, in memory."""
     clip = render_clip(count, height, width, CLASSES)
     frames = [torch.from_numpy(frame).permute(2, 0, 1).contiguous() for frame in clip.frames]
     labels = {i: torch.from_numpy(clip.labels[i]) for i in (0, count - 1)}
@@ -33,10 +33,10 @@ def interval(height: int, width: int, count: int) -> ClipBatch:
 
 
 def real_interval(root: str, count: int, size: tuple[int, int] | None = None) -> ClipBatch:
-    """The first ``count`` frames of a data set's first clip, their ends as anchors; scaled to ``size`` if given."""
+    """The first ``count`` frames of a data set's first clip, their ends as keyframes; scaled to ``size`` if given."""
     index = select_clips(open_index(root), SelectArgs(label_every=count - 1))
     batch = WindowItems(index.clips, index.label_map)[0]
-    batch.targets = (0, count)
+    batch.queries = (0, count)
     if size is not None:
         shape = (size[1], size[0])
         batch.frames = [

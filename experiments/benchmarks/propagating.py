@@ -32,7 +32,7 @@ class Recorded(DIS):
 def propagation(
     make: Callable[[int, tuple[int, int]], ClipBatch], sizes: Sequence[tuple[int, int]], count: int
 ) -> Rows:
-    """Motion-only propagation of an interval from both anchors against its DIS calls alone, one after the other.
+    """Motion-only propagation of an interval from both keyframes against its DIS calls alone, one after the other.
 
     Args:
         make: The interval of so many frames of a size.

@@ -1,6 +1,6 @@
-"""Quality of the propagators on hidden frames, by the distance between labels.
+"""Quality of the propagators on held-out frames, by the distance between labels.
 
-Labels at every second frame are a ceiling: no hidden frame is farther than one from a label on either side.
+Labels at every second frame are a ceiling: no held-out frame is farther than one from a label on either side.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def by_motion(
     """Propagators without networks: a row for each data set and K, a column for each of them, a value for each seed.
 
     Propagation draws nothing at random: a seed is the number of the first label that is kept, so that each has other
-    labels and other hidden frames; there are at most K of them.
+    labels and other held-out frames; there are at most K of them.
     """
     rows: Rows = []
     flow = FlowCache(DIS())
@@ -50,8 +50,8 @@ def by_motion(
 def by_networks(runs: Sequence[str]) -> Rows:
     """What finished runs of ``wrp autolabel`` have measured on the frames that are hidden there, in percent.
 
-    Runs on the same data with the same K are one column, a value for each run; ``oracle`` is the better of motion and
-    teacher at every pixel, ``student`` the one of the runs that have one, by itself.
+    Runs on the same data with the same K are one column, a value for each run; ``upper_bound`` is the better of motion
+    and teacher at every pixel, ``student`` the one of the runs that have one, by itself.
     """
     columns: dict[str, list[dict[str, Any]]] = {}
     for run in map(Path, runs):
@@ -62,7 +62,7 @@ def by_networks(runs: Sequence[str]) -> Rows:
         if any(score.get("j") is not None for score in scores.values()):
             columns.setdefault(f"{name}, J", []).append({key: {"miou": s.get("j")} for key, s in scores.items()})
     methods = list(dict.fromkeys(method for found in columns.values() for scores in found for method in scores))
-    methods.sort(key=lambda method: method in ("oracle", "student"))
+    methods.sort(key=lambda method: method in ("upper_bound", "student"))
     return [
         {"method": method}
         | {name: [scores.get(method, {}).get("miou") for scores in found] for name, found in columns.items()}
@@ -73,8 +73,8 @@ def by_networks(runs: Sequence[str]) -> Rows:
 def finished(run: Path) -> dict[str, Any]:
     """What a finished run has measured; WrpError where there is none, or nothing was hidden to be scored."""
     index = open_run(run)
-    if not any(clip.hidden for clip in index.clips):
-        raise WrpError(f"{run} has no hidden labels to score: expected a run with --label-every K")
+    if not any(clip.held_out for clip in index.clips):
+        raise WrpError(f"{run} has no held-out labels to score: expected a run with --label-every K")
     return read_metrics(index, run)
 
 

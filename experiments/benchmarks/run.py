@@ -74,7 +74,7 @@ class Inputs:
 def quality(extent: Extent, inputs: Inputs) -> list[Part]:
     methods = {"methods": extent.methods} if extent.methods else {}
     what = (
-        "Percent on the hidden frames, labels every K-th; K=2 is the ceiling: each hidden frame is beside a labelled "
+        "Percent on the held-out frames, labels every K-th; K=2 is the ceiling: held-out frames are beside a labelled "
         "one. With several seeds, mean ± deviation over the first label that is kept."
     )
     rows = by_motion(inputs.roots, extent.every, extent.seeds, **methods)
@@ -85,20 +85,20 @@ def networks(_: Extent, inputs: Inputs) -> list[Part]:
     if not inputs.runs:
         return []
     what = (
-        "mIoU, or J where the head says so, in percent, that finished runs have measured on their hidden frames; "
+        "mIoU, or J where the head says so, in percent, that finished runs have measured on their held-out frames; "
         "mean ± deviation over the runs."
     )
     return [Part("Quality with networks", what, by_networks(inputs.runs))]
 
 
 def propagating(extent: Extent, _: Inputs) -> list[Part]:
-    what = "An interval labelled from both anchors by `motion`, against its DIS calls alone, one after the other."
+    what = "An interval labelled from both keyframes by `motion`, against its DIS calls alone, one after the other."
     return [Part("Propagation over flow", what, propagation(generated, *extent.propagation))]
 
 
 def votes(extent: Extent, _: Inputs) -> list[Part]:
     what = (
-        "SegProp's four sources and the two-anchor fusion, flows given, against a straightforward vote that traces "
+        "SegProp's four sources and the two-keyframe fusion, flows given, against a straightforward vote that traces "
         "four chains of flows anew for each frame; × is how many times as fast."
     )
     return [Part("Vote and fusion over the plain vote", what, voting(generated, extent.votes))]

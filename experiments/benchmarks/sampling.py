@@ -14,7 +14,7 @@ from wrp.data.items import WindowItems
 from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.geometry.composed import extend_near, start_chain
+from wrp.geometry.composed import identity_flow, prepend_flow
 from wrp.geometry.warp import Sampler, coordinates, warp_labels
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.options import SelectArgs
@@ -27,14 +27,14 @@ def composed(root: str) -> Rows:
     cache, rows = FlowCache(DIS("medium", 1)), []
     for distance in (5, 10, 20):
         counts = torch.zeros(3, index.label_map.num_classes, index.label_map.num_classes + 1, dtype=torch.long)
-        for anchor in range(0, len(batch.frames) - distance, 2):
-            label = batch.labels[anchor]
-            chain, stepwise = start_chain(label), label[None]
-            for neighbour in cache.neighbours(batch, range(anchor, anchor + distance)):
-                chain = extend_near(chain, neighbour.flow_bw, neighbour.flow_fw)
+        for keyframe in range(0, len(batch.frames) - distance, 2):
+            label = batch.labels[keyframe]
+            composed, stepwise = identity_flow(label), label[None]
+            for neighbour in cache.neighbours(batch, range(keyframe, keyframe + distance)):
+                composed = prepend_flow(composed, neighbour.flow_bw, neighbour.flow_fw)
                 stepwise = warp_labels(stepwise, neighbour.flow_bw)
-            truth = batch.labels[anchor + distance]
-            for row, labels in enumerate((label, stepwise[0], warp_labels(label[None], chain.flow)[0])):
+            truth = batch.labels[keyframe + distance]
+            for row, labels in enumerate((label, stepwise[0], warp_labels(label[None], composed.flow)[0])):
                 counts[row] += confusion(labels, truth, index.label_map.num_classes)
         scores = [100 * float(mean_iou(matrix)) for matrix in counts]
         rows.append({"distance": distance} | dict(zip(("copied", "step by step", "composed"), scores, strict=True)))

@@ -1,4 +1,4 @@
-"""SegProp's vote and the two-anchor fusion, flows given, against a straightforward vote."""
+"""SegProp's vote and the two-keyframe fusion, flows given, against a straightforward vote."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.nn import functional
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.geometry.composed import NeighbourFlow
-from wrp.geometry.fusion import anchor_weights, blend_labels, elect
+from wrp.geometry.fusion import blend_labels, blend_weights, weighted_vote
 from wrp.geometry.vote import source_weights
 from wrp.propagation.voting import vote_sources
-from wrp.propagation.warping import WarpedLabels
+from wrp.propagation.warping import IntervalWarper
 from wrp.structures import IGNORE_INDEX, ClipBatch
 
 
@@ -66,17 +66,17 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
 
 
 def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    return [elect(*sources)[0] for _, sources in vote_sources(batch, flow)]
+    return [weighted_vote(*sources)[0] for _, sources in vote_sources(batch, flow)]
 
 
 def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
-    with WarpedLabels(batch, flow) as made:
-        warped = [made.at(index) for index in range(*batch.targets) if index not in batch.labels]
-    return [blend_labels(e, anchor_weights(e), CLASSES)[0] for e in warped]
+    with IntervalWarper(batch, flow) as made:
+        warped = [made.at(index) for index in range(*batch.queries) if index not in batch.labels]
+    return [blend_labels(e, blend_weights(e), CLASSES)[0] for e in warped]
 
 
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tuple[tuple[int, int], int]]) -> Rows:
-    """Voting and two-anchor fusion with flows given, against a straightforward vote.
+    """Voting and two-keyframe fusion with flows given, against a straightforward vote.
 
     Args:
         make: The interval of so many frames of a size.

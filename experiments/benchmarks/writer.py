@@ -19,7 +19,7 @@ from wrp import PropagationModule
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.synthetic.folder import label_map
 from wrp.flow.dis import DIS
-from wrp.io.palettes import SOURCE_PALETTE
+from wrp.io.palettes import PROVENANCE_PALETTE
 from wrp.structures import Prediction
 
 
@@ -32,7 +32,7 @@ def encode(results: list[Prediction]) -> int:
         pictures = [labels, Image.fromarray((result.confidence.numpy() * 255).round().astype(np.uint8))]
         if result.provenance is not None:
             pictures.append(Image.fromarray(result.provenance.numpy()))
-            pictures[-1].putpalette(SOURCE_PALETTE)
+            pictures[-1].putpalette(PROVENANCE_PALETTE)
         for picture in pictures:
             buffer = io.BytesIO()
             picture.save(buffer, format="PNG", compress_level=4)

@@ -1,4 +1,4 @@
-"""Fit the weights of the blend of all sources (wrp/ops/fusion.py) on labels between anchors.
+"""Fit the weights of the blend of all sources (wrp/ops/fusion.py) on labels between keyframes.
 
 Where the sources disagree and some of them are right, the probability of the truth is modelled as the share of the
 weights of the sources that name it: w ∝ exp(θ · f) with the features f = (log distance, photometric error, motion
@@ -23,10 +23,10 @@ from wrp.data.items import IntervalItems
 from wrp.data.layouts.registry import open_index
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.geometry.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, Evidence
+from wrp.geometry.fusion import NEARNESS, PHOTOMETRIC_SCALE, TRUST_IN_ERROR, WarpedLabels
 from wrp.io.tables import markdown_table
 from wrp.options import SelectArgs
-from wrp.propagation.warping import WarpedLabels
+from wrp.propagation.warping import IntervalWarper
 from wrp.structures import IGNORE_INDEX, ClipBatch
 
 HEADER = [
@@ -41,7 +41,7 @@ HEADER = [
 ]
 DEFAULTS = torch.tensor([-NEARNESS, -1 / PHOTOMETRIC_SCALE, float(torch.tensor(TRUST_IN_ERROR).log()), 0.0])
 
-# Sources of two anchors along two flows; a setting counts with so many pixels at most.
+# Sources of two keyframes along two flows; a setting counts with so many pixels at most.
 SOURCES = 4
 PIXELS = 200_000
 
@@ -49,39 +49,37 @@ Pixels = tuple[Tensor, Tensor, Tensor]
 """Features (N, S, 4), labels (N, S) and truth (N,)."""
 
 
-def features(evidence: Evidence) -> Tensor:
+def features(warped: WarpedLabels) -> Tensor:
     """(S, 4, H, W) float32."""
-    distance = evidence.distance.log().view(-1, 1, 1).expand(evidence.labels.shape)
-    direct = torch.arange(SOURCES).remainder(2).view(-1, 1, 1).expand(evidence.labels.shape)
-    return torch.stack((distance, evidence.photometric.float(), evidence.error.float(), direct.float()), 1)
+    distance = warped.distance.log().view(-1, 1, 1).expand(warped.labels.shape)
+    direct = torch.arange(SOURCES).remainder(2).view(-1, 1, 1).expand(warped.labels.shape)
+    return torch.stack((distance, warped.photometric.float(), warped.error.float(), direct.float()), 1)
 
 
-def warped_at_hidden(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, Evidence]]:
-    """The labels of the keyframes, warped into each hidden frame of an interval."""
-    with WarpedLabels(batch, flow) as warped:
-        for at in sorted(batch.hidden):
+def warped_at_hidden(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, WarpedLabels]]:
+    """The labels of the keyframes, warped into each held-out frame of an interval."""
+    with IntervalWarper(batch, flow) as warped:
+        for at in sorted(batch.held_out):
             yield at, warped.at(at)
 
 
 def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache) -> Pixels:
-    """The pixels of hidden frames where some sources are right and others are not."""
+    """The pixels of held-out frames where some sources are right and others are not."""
     index = select_clips(open_index(root), SelectArgs(clips, every))
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     generator = torch.Generator().manual_seed(0)
-    share = PIXELS / max(1, sum(len(clip.hidden) for clip in index.clips))
+    share = PIXELS / max(1, sum(len(clip.held_out) for clip in index.clips))
     found: list[Pixels] = []
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
-        for at, evidence in warped_at_hidden(batch, flow):
-            if len(evidence.labels) < SOURCES:
+        for at, warped in warped_at_hidden(batch, flow):
+            if len(warped.labels) < SOURCES:
                 continue
-            truth = batch.hidden[at]
-            right = evidence.labels == truth
-            place = (
-                ((truth != IGNORE_INDEX) & right.any(0) & (evidence.known & ~right).any(0)).flatten().nonzero()[:, 0]
-            )
+            truth = batch.held_out[at]
+            right = warped.labels == truth
+            place = ((truth != IGNORE_INDEX) & right.any(0) & (warped.known & ~right).any(0)).flatten().nonzero()[:, 0]
             place = place[torch.randperm(len(place), generator=generator)[: max(1, int(share))]]
-            maps = (features(evidence).flatten(2), evidence.labels.flatten(1), truth.flatten())
+            maps = (features(warped).flatten(2), warped.labels.flatten(1), truth.flatten())
             found.append((maps[0][..., place].permute(2, 0, 1), maps[1][:, place].T, maps[2][place]))
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""Measure the constants of the two-anchor blend and of the motion-error mask (wrp/ops/fusion.py).
+"""Measure the constants of the two-keyframe blend and of the motion-error mask (wrp/ops/fusion.py).
 
 One constant is changed at a time from its default; each row is the mean mIoU over the settings in the columns. With
 --teacher, rows of the motion-error mask show warp-inpaint, without, the blend's motion-only labels.
@@ -22,7 +22,7 @@ from wrp.data.index import select_clips
 from wrp.data.items import IntervalItems
 from wrp.data.layouts.registry import open_index
 from wrp.geometry import fusion
-from wrp.geometry.labels import decide
+from wrp.geometry.labels import argmax_with_confidence
 from wrp.io.tables import markdown_table
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.options import SelectArgs
@@ -32,16 +32,16 @@ Variant = Callable[[Known, int], Tensor]
 
 
 def blend(frame: Known, num_classes: int) -> Tensor:
-    return fusion.blend(frame.warped, fusion.anchor_weights(frame.warped), num_classes)
+    return fusion.blend(frame.warped, fusion.blend_weights(frame.warped), num_classes)
 
 
 def nearest(frame: Known, num_classes: int) -> Tensor:
     near = fusion.prefer_nearest(frame.warped)
-    return fusion.blend(near, fusion.anchor_weights(near), num_classes)
+    return fusion.blend(near, fusion.blend_weights(near), num_classes)
 
 
 def previous(frame: Known, num_classes: int) -> Tensor:
-    first = frame.warped.of_anchor(0)
+    first = frame.warped.of_keyframe(0)
     return fusion.blend(first, first.known.float(), num_classes)
 
 
@@ -53,8 +53,8 @@ def photometric_alone(threshold: float) -> Variant:
     """Inpaint wherever every source differs from the frame by more than a threshold."""
 
     def variant(frame: Known, num_classes: int) -> Tensor:
-        evidence = frame.warped
-        error = ((evidence.photometric > threshold) | ~evidence.known).all(0)
+        warped = frame.warped
+        error = ((warped.photometric > threshold) | ~warped.known).all(0)
         return fusion.inpaint(blend(frame, num_classes), error, frame.teacher_probs())
 
     return variant
@@ -93,21 +93,21 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
         rows[f"inpaint, CONFIRMED_ERROR = {value}"] = with_constants(inpaint, CONFIRMED_ERROR=value)
     for value in (0.15, 0.25):
         rows[f"inpaint, photometric error above {value} alone"] = photometric_alone(value)
-    rows["inpaint where both anchors are lost"] = with_constants(inpaint, CONFIRMED_ERROR=9.0)
+    rows["inpaint where both keyframes are lost"] = with_constants(inpaint, CONFIRMED_ERROR=9.0)
     return rows
 
 
 def frames(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Known, Tensor]]:
-    """Every hidden frame of a data set with its truth."""
+    """Every held-out frame of a data set with its truth."""
     index = select_clips(open_index(root), SelectArgs(label_every=every, label_offset=offset))
     methods = ["inpaint"] if teacher else ["motion"]
     module = PropagationModule(index.label_map.num_classes, methods, teacher)
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
-        for frame in module.session(batch, only=batch.hidden).frames():
+        for frame in module.session(batch, only=batch.held_out).frames():
             assert frame.known is not None
-            yield frame.known, batch.hidden[frame.known.index]
+            yield frame.known, batch.held_out[frame.known.index]
 
 
 def main() -> None:
@@ -129,7 +129,7 @@ def main() -> None:
             with torch.inference_mode():
                 for frame, truth in frames(root, every, options.offset, options.teacher):
                     for name, variant in rows.items():
-                        labels, _ = decide(variant(frame, num_classes)[None])
+                        labels, _ = argmax_with_confidence(variant(frame, num_classes)[None])
                         counts[name] += confusion(labels[0], truth, num_classes)
             for name, matrix in counts.items():
                 table[name].append(100 * mean_iou(matrix).item())

@@ -1,10 +1,10 @@
-"""Score propagators on the hidden frames of data sets: every method in every setting, in one table.
+"""Score propagators on the held-out frames of data sets: every method in every setting, in one table.
 
     python experiments/propagation/methods.py camvid --every 5 10 25 50
     python experiments/propagation/methods.py davis2016 --every 10 --methods motion vote-once vote
     python experiments/propagation/methods.py camvid --every 25 --teacher DIR/teacher.ckpt --refiner DIR/refiner.ckpt
 
-Binary data sets are scored by J and F as well, by distance to the nearest anchor.
+Binary data sets are scored by J and F as well, by distance to the nearest keyframe.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def score(
     calibrate: bool = False,
     name: str = "",
 ) -> tuple[dict[str, dict[str, Any]], Masks]:
-    """Scores of methods on the hidden frames of a data set.
+    """Scores of methods on the held-out frames of a data set.
 
     Args:
         index: The clips, some of whose labels are hidden.
@@ -63,7 +63,7 @@ def score(
         teacher: Checkpoint.
         refiner: Checkpoint.
         flow: Flow estimator; None: DIS.
-        calibrate: Whether to calibrate the confidence on held-out anchors.
+        calibrate: Whether to calibrate the confidence on held-out keyframes.
         name: What the progress bar says.
 
     Returns:
@@ -73,11 +73,11 @@ def score(
     if calibrate:
         held_out = HeldOutItems(index.clips, index.label_map)
         module.calibrate(held_out[i] for i in range(len(held_out)))
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     masks: Masks = defaultdict(list)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=name, unit="interval"):
-            for labels, truth in module.at_hidden(items[number]):
+            for labels, truth in module.at_held_out(items[number]):
                 module.test_score.update_frame(labels, truth)
                 if index.binary:
                     for method in methods:
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="default: all that the given networks allow")
     parser.add_argument("--teacher", help="checkpoint")
     parser.add_argument("--refiner", help="checkpoint")
-    parser.add_argument("--calibrate", action="store_true", help="calibrate the confidence on held-out anchors")
+    parser.add_argument("--calibrate", action="store_true", help="calibrate the confidence on held-out keyframes")
     parser.add_argument("--flow-cache", help="folder of flows to share between runs")
     options = parser.parse_args()
     networks = [m for m in BY_NETWORKS if options.refiner or not m.startswith("refine")] if options.teacher else []

@@ -1,4 +1,4 @@
-"""Compare settings of the optical flow by the labels that it carries: motion-only mIoU of the hidden frames.
+"""Compare settings of the optical flow by the labels that it carries: motion-only mIoU of the held-out frames.
 
 Each setting of DIS with neighbouring flows alone ("composed") and with direct flows against drift ("and direct").
 
@@ -33,7 +33,7 @@ def score(root: str, clips: list[str] | None, every: int, flow: FlowCache, direc
     index = select_clips(open_index(root), SelectArgs(clips, every))
     flow.any_frames = direct
     module = PropagationModule(index.label_map.num_classes, METHODS, flow=flow).eval()
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     started = time.perf_counter()
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=f"{root} K={every}", unit="interval"):

@@ -1,7 +1,7 @@
 """What propagated labels are worth to a student: the same network and steps, with and without them.
 
-On CamVid the student learns from the clip's anchors and its propagated labels, and is scored on the training frames of
-the same drive, which it has not seen. On generated clips, one label in 30, whole clips are held out. Results are
+On CamVid the student learns from the clip's keyframes and its propagated labels, and is scored on the training frames
+of the same drive, which it has not seen. On generated clips, one label in 30, whole clips are held out. Results are
 appended to a file as they come; what is in it is not made again.
 
     python experiments/student/compare.py camvid --propagated runs/camvid-25 --every 25
@@ -50,7 +50,7 @@ HELD_OUT = 6
 
 # How a student learns: which propagated labels, and how they count.
 STUDENTS: dict[str, Way] = {
-    "anchors alone": Way(),
+    "keyframes alone": Way(),
     "all pixels alike": Way({"weighted": False}),
     "by confidence": WAYS["plain"],
     "confidence above 0.7": Way({"weighted": False, "min_confidence": 0.7}),
@@ -92,7 +92,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     # Where CISC-R's features and ST++'s predictions come from: the same seed's network without propagated labels.
     alone = Path(options.runs) / f"{options.data}-{options.every}-{options.steps}-{seed}.ckpt"
     if student in ("CISC-R weights", "ST++ scheduling") and not alone.is_file():
-        run("anchors alone", seed, options)
+        run("keyframes alone", seed, options)
     if student == "CISC-R weights":
         rectify(index, Path(propagated), str(alone))
     if student == "ST++ scheduling":
@@ -102,7 +102,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     data = SegmentationData.over(
         index,
         sampling=SamplingArgs(crop, 8, 8 * options.steps // way.epochs, seed=seed),
-        propagated=PropagatedLabels(propagated, 0.75, **way.labels) if student != "anchors alone" else None,
+        propagated=PropagatedLabels(propagated, 0.75, **way.labels) if student != "keyframes alone" else None,
         further_images=False,
     )
     module = way.kind(
@@ -112,8 +112,8 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         loss=SegmentationLoss(losses),
     )
     started = time.perf_counter()
-    path = alone if student == "anchors alone" else alone.with_name("student.ckpt")
-    fit(module, data, options.steps, path, thirds=student == "anchors alone")
+    path = alone if student == "keyframes alone" else alone.with_name("student.ckpt")
+    fit(module, data, options.steps, path, thirds=student == "keyframes alone")
     seconds = time.perf_counter() - started
     with quiet_lightning():
         frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
@@ -134,10 +134,10 @@ def table() -> str:
         groups[result["data"], result["every"], result["steps"], result["student"]].append(result)
     rows = []
     for (data, every, steps, student), found in groups.items():
-        alone = groups.get((data, every, steps, "anchors alone"), [])
+        alone = groups.get((data, every, steps, "keyframes alone"), [])
         pairs = [r["miou"] - a["miou"] for r in found for a in alone if a["seed"] == r["seed"]]
         scores = [r["miou"] for r in found]
-        gain = mean_and_spread(pairs, "+") if pairs and student != "anchors alone" else ""
+        gain = mean_and_spread(pairs, "+") if pairs and student != "keyframes alone" else ""
         ece = statistics.mean(r["ece"] for r in found)
         cells = [mean_and_spread(scores), gain, f"{ece:.1f}", str(len(found))]
         rows.append([student, data, str(every), str(steps), *cells])

@@ -46,8 +46,8 @@ def halved(index: ClipIndex, folder: Path) -> ClipIndex:
 
 
 def only_ends(index: ClipIndex) -> ClipIndex:
-    """The first and the last label of each clip as anchors, all others hidden."""
-    ends = [keep_labels(c, {c.frames[c.anchors[0]].stem, c.frames[c.anchors[-1]].stem}) for c in index.clips]
+    """The first and the last label of each clip as keyframes, all others hidden."""
+    ends = [keep_labels(c, {c.frames[c.keyframes[0]].stem, c.frames[c.keyframes[-1]].stem}) for c in index.clips]
     return replace(index, clips=tuple(ends))
 
 

@@ -234,7 +234,7 @@ def test_a_teacher_asks_no_hub(settings: dict[str, object], made: list[str], tmp
         lambda: PropagationModule(3, ["semantic"], teacher),
         lambda: next(iter(examples.train_dataloader())),
         lambda: RefinementModule(3, RefinerArgs(decoder="FPN", encoder_from=teacher)),
-        lambda: SegmentationModule(3, guesser=teacher),
+        lambda: SegmentationModule(3, pseudo_labeler=teacher),
     ):
         with pytest.raises(WrpError, match=r"teacher\.ckpt: the hyper-parameters name the encoder 'tu-.*a hub would"):
             make()

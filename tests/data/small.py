@@ -79,12 +79,14 @@ def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, valu
     """What a run writes: one label for each frame, of one id, and a confidence that falls with the distance."""
     lines = []
     for i in range(count):
-        anchors = [i] if i % every == 0 else [a for a in (i // every * every, i // every * every + every) if a < count]
+        keyframes = (
+            [i] if i % every == 0 else [a for a in (i // every * every, i // every * every + every) if a < count]
+        )
         stem = f"{i:05d}"
-        away = min(abs(i - a) for a in anchors)
+        away = min(abs(i - a) for a in keyframes)
         save(out / "labels" / clip / f"{stem}.png", id_picture(0, (value,)))
         save(out / "confidence" / clip / f"{stem}.png", id_picture(0, (255 - 100 * away,)))
-        entry = {"clip": clip, "frame": stem, "index": i, "anchors": anchors, "label": f"labels/{clip}/{stem}.png"}
+        entry = {"clip": clip, "frame": stem, "index": i, "keyframes": keyframes, "label": f"labels/{clip}/{stem}.png"}
         entry |= {"method": "motion", "distance": away, "mean_confidence": 1 - 0.4 * away}
         files = {kind: out / kind / clip / f"{stem}.png" for kind in ("labels", "confidence")}
         entry["checksums"] = {kind: checksum(path.read_bytes()) for kind, path in files.items()}

@@ -22,14 +22,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def name(batch: ClipBatch) -> tuple[str, tuple[int, int]]:
-    return batch.clip, batch.targets
+    return batch.clip, batch.queries
 
 
 def frame(index: int) -> torch.Tensor:
     return torch.from_numpy(picture(index)).permute(2, 0, 1)
 
 
-def test_intervals_carry_their_frames_and_anchors(root: str) -> None:
+def test_intervals_carry_their_frames_and_keyframes(root: str) -> None:
     batches = list(intervals(root).predict_dataloader())
     assert [name(batch) for batch in batches] == [("run", (0, 4)), ("walk", (0, 4)), ("walk", (4, 9))]
     for batch in batches:
@@ -45,7 +45,7 @@ def test_intervals_carry_their_frames_and_anchors(root: str) -> None:
 
 def test_hidden_labels_are_absent_from_what_is_predicted(root: str) -> None:
     for batch in intervals(root).predict_dataloader():
-        assert batch.hidden == {}
+        assert batch.held_out == {}
         assert set(batch.labels) <= {0, 4, 8}
     for batch in single(root).predict_dataloader():
         assert (batch.labels == 255).all()
@@ -53,7 +53,7 @@ def test_hidden_labels_are_absent_from_what_is_predicted(root: str) -> None:
 
 def test_hidden_labels_are_absent_from_what_is_trained_on(root: str) -> None:
     for batch in windows(root).train_dataloader():
-        assert batch.hidden == {}
+        assert batch.held_out == {}
         assert set(batch.labels) <= {0, 4, 8}
     for batch in single(root).train_dataloader():
         assert set(batch.indices) <= {0, 4, 8}
@@ -75,8 +75,8 @@ def test_hidden_label_files_are_not_even_opened_to_predict(tmp_path: Path) -> No
 
 def test_tests_see_each_hidden_label_once(root: str) -> None:
     batches = list(intervals(root).test_dataloader())
-    hidden = [(batch.clip, index) for batch in batches for index in batch.hidden]
-    assert hidden == [("run", i) for i in (1, 2, 3)] + [("walk", i) for i in (1, 2, 3, 5, 6, 7)]
+    held_out = [(batch.clip, index) for batch in batches for index in batch.held_out]
+    assert held_out == [("run", i) for i in (1, 2, 3)] + [("walk", i) for i in (1, 2, 3, 5, 6, 7)]
 
 
 def write_interval(out: Path, clip: str, first: int, count: int) -> None:
@@ -108,7 +108,7 @@ def test_what_was_done_when_prediction_began_is_left_out_and_no_more(root: str, 
     assert len(module.predict_dataloader()) == 3
 
 
-def test_windows_hold_an_anchor_and_all_up_to_the_next_ones(root: str) -> None:
+def test_windows_hold_an_keyframe_and_all_up_to_the_next_ones(root: str) -> None:
     found = {name(batch): batch for batch in windows(root).train_dataloader()}
     assert sorted(found) == [("run", (0, 1)), ("walk", (0, 1)), ("walk", (4, 5)), ("walk", (8, 9))]
     middle = found["walk", (4, 5)]
@@ -146,7 +146,7 @@ def test_training_windows_are_each_drawn_once_an_epoch(root: str) -> None:
     ]  # fmt: skip
 
 
-def test_training_frames_are_crops_of_the_anchors(root: str) -> None:
+def test_training_frames_are_crops_of_the_keyframes(root: str) -> None:
     batches = list(single(root).train_dataloader())
     assert [len(batch.stems) for batch in batches] == [2, 2]
     assert sorted(zip(*[sum(parts, []) for parts in zip(*((b.clips, b.indices) for b in batches), strict=True)],
@@ -306,7 +306,7 @@ def test_davis_serves_binary_labels(tmp_path: Path) -> None:
     module = intervals(make_davis(tmp_path, {"bear": 5}), num_classes=2)
     batch = next(iter(module.test_dataloader()))
     assert set(batch.labels[0].unique().tolist()) == {0, 1}
-    assert set(batch.hidden[1].unique().tolist()) == {0, 1}
+    assert set(batch.held_out[1].unique().tolist()) == {0, 1}
 
 
 def test_images_are_served_by_split(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_a_fold_of_the_anchors_is_left_out_of_training_and_windows_know_their_fo
     assert names == [("run", 0), ("walk", 0), ("walk", 4), ("walk", 8)]
     kept = [(clip, index) for clip, index, _ in single(root, leave_out="2/2").training_frames()]
     assert kept == [("run", 0), ("walk", 4)]
-    numbers = sorted((batch.number, batch.clip, batch.targets[0]) for batch in windows(root).train_dataloader())
+    numbers = sorted((batch.number, batch.clip, batch.queries[0]) for batch in windows(root).train_dataloader())
     assert numbers == [(number, clip, index) for number, (clip, index) in enumerate(names)]
     with pytest.raises(DataError, match="a fold to leave out must be i/n"):
         single(root, leave_out="3/2")

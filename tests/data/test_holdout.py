@@ -81,18 +81,18 @@ WAYS: dict[str, tuple[dict[str, Any], Names, Names]] = {
         every(4) - LISTED,
         LISTED,
     ),
-    "hidden labels": ({"select": SelectArgs(label_every=3)}, every(3), LABELLED - every(3)),
-    "hidden labels from another one on": (
+    "held-out labels": ({"select": SelectArgs(label_every=3)}, every(3), LABELLED - every(3)),
+    "held-out labels from another one on": (
         {"select": SelectArgs(["walk"], label_every=3, label_offset=1)},
         of("walk", 1, 4, 7),
         of("walk", 0, 2, 3, 5, 6, 8),
     ),
-    "hidden labels by a list": (
+    "held-out labels by a list": (
         {"select": SelectArgs(["skip", "walk"], keyframes="some.txt")},
         LISTED,
         of("skip", *range(1, 6)) | of("walk", 0, 1, 2, 3, 6, 7, 8),
     ),
-    "hidden labels, overlap allowed": (
+    "held-out labels, overlap allowed": (
         {"select": SelectArgs(label_every=3), "val": ValArgs(overlap=True)},
         every(3),
         LABELLED - every(3),
@@ -116,7 +116,7 @@ def trained(module: DividedData) -> Names:
             found |= set(zip(batch.clips, batch.indices, strict=True))
         else:
             assert isinstance(batch, ClipBatch)
-            assert not batch.hidden
+            assert not batch.held_out
             found |= {(batch.clip, index) for index in batch.labels}
     return found
 
@@ -126,7 +126,7 @@ def validated(module: DividedData) -> Names:
     found: list[tuple[str, int]] = []
     for batch in module.val_dataloader():
         is_window = isinstance(batch, ClipBatch)
-        found.append((batch.clip, batch.targets[0]) if is_window else (batch.clips[0], batch.indices[0]))
+        found.append((batch.clip, batch.queries[0]) if is_window else (batch.clips[0], batch.indices[0]))
     assert len(set(found)) == len(found)
     return set(found)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.clips import LABEL_MAP, bare_clip, make_folder, picture, save
-from wrp.data.index import ClipIndex, hide_labels, intervals, label_beside, list_images, make_clip, select_clips
+from wrp.data.index import ClipIndex, hold_out_labels, intervals, label_beside, list_images, make_clip, select_clips
 from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError
 from wrp.options import SelectArgs
@@ -19,7 +19,7 @@ def bounds(clip: Clip) -> list[tuple[int, int, int | None, int | None]]:
     return [(i.start, i.stop, i.previous, i.next) for i in intervals(clip)]
 
 
-def random_anchors() -> list[tuple[int, tuple[int, ...]]]:
+def random_keyframes() -> list[tuple[int, tuple[int, ...]]]:
     draw = random.Random(5)
     cases = []
     for _ in range(60):
@@ -28,29 +28,29 @@ def random_anchors() -> list[tuple[int, tuple[int, ...]]]:
     return cases
 
 
-@pytest.mark.parametrize(("count", "anchors"), [*random_anchors(), (1, (0,)), (2, (0, 1)), (9, tuple(range(9)))])
+@pytest.mark.parametrize(("count", "keyframes"), [*random_keyframes(), (1, (0,)), (2, (0, 1)), (9, tuple(range(9)))])
 def test_every_frame_is_in_exactly_one_interval_with_the_anchors_next_to_it(
-    count: int, anchors: tuple[int, ...]
+    count: int, keyframes: tuple[int, ...]
 ) -> None:
-    found = intervals(bare_clip(count, anchors))
+    found = intervals(bare_clip(count, keyframes))
     assert [frame for i in found for frame in range(i.start, i.stop)] == list(range(count))
     for interval in found:
         assert interval.stop > interval.start
-        assert set(interval.anchors) <= set(anchors)
-        assert interval.anchors
+        assert set(interval.keyframes) <= set(keyframes)
+        assert interval.keyframes
         for frame in range(interval.start, interval.stop):
-            before = [a for a in anchors if a <= frame]
-            after = [a for a in anchors if a >= frame]
+            before = [a for a in keyframes if a <= frame]
+            after = [a for a in keyframes if a >= frame]
             wanted = {before[-1] if before else None, after[0] if after else None} - {None}
-            assert wanted <= set(interval.anchors), frame
+            assert wanted <= set(interval.keyframes), frame
         first, last = interval.span
         assert 0 <= first <= interval.start
         assert interval.stop - 1 <= last < count
-        assert not [a for a in anchors if first < a < last and a not in interval.anchors]
+        assert not [a for a in keyframes if first < a < last and a not in interval.keyframes]
 
 
 @pytest.mark.parametrize(
-    ("count", "anchors", "expected"),
+    ("count", "keyframes", "expected"),
     [
         (1, [0], [(0, 1, 0, None)]),
         (5, [0], [(0, 5, 0, None)]),
@@ -62,41 +62,41 @@ def test_every_frame_is_in_exactly_one_interval_with_the_anchors_next_to_it(
         (5, [], []),
     ],
 )
-def test_intervals_by_hand(count: int, anchors: list[int], expected: list[tuple]) -> None:
-    assert bounds(bare_clip(count, anchors)) == expected
+def test_intervals_by_hand(count: int, keyframes: list[int], expected: list[tuple]) -> None:
+    assert bounds(bare_clip(count, keyframes)) == expected
 
 
-def test_a_single_anchor_at_the_last_frame_forms_the_interval_before_it() -> None:
+def test_a_single_keyframe_at_the_last_frame_forms_the_interval_before_it() -> None:
     assert bounds(bare_clip(5, [4])) == [(0, 5, None, 4)]
 
 
-def test_only_labelled_frames_are_anchors() -> None:
+def test_only_labelled_frames_are_keyframes() -> None:
     frames = [Frame(str(i), Path(f"{i}.png"), Path("x") if i in (1, 3) else None) for i in range(5)]
     assert make_clip("c", iter(frames)) == Clip("c", tuple(frames), (1, 3), ())
 
 
 @pytest.mark.parametrize(
-    ("every", "offset", "anchors"),
+    ("every", "offset", "keyframes"),
     [(1, 0, range(10)), (3, 0, (0, 3, 6, 9)), (3, 1, (1, 4, 7)), (20, 0, (0,)), (20, 9, (9,)), (3, 10, ())],
 )
-def test_every_so_many_labels_stay_and_the_others_are_hidden(every: int, offset: int, anchors) -> None:
-    clip = hide_labels(bare_clip(10, range(10)), every, offset)
-    assert clip.anchors == tuple(anchors)
-    assert sorted({*clip.anchors, *clip.hidden}) == list(range(10))
-    assert not {*clip.anchors} & {*clip.hidden}
+def test_every_so_many_labels_stay_and_the_others_are_hidden(every: int, offset: int, keyframes) -> None:
+    clip = hold_out_labels(bare_clip(10, range(10)), every, offset)
+    assert clip.keyframes == tuple(keyframes)
+    assert sorted({*clip.keyframes, *clip.held_out}) == list(range(10))
+    assert not {*clip.keyframes} & {*clip.held_out}
 
 
 def test_labels_are_counted_and_not_frames() -> None:
-    assert hide_labels(bare_clip(20, (1, 4, 9, 15)), 2).anchors == (1, 9)
+    assert hold_out_labels(bare_clip(20, (1, 4, 9, 15)), 2).keyframes == (1, 9)
 
 
 def test_hiding_again_starts_from_all_labels() -> None:
-    once = hide_labels(bare_clip(10, range(10)), 5)
-    assert hide_labels(once, 2) == hide_labels(bare_clip(10, range(10)), 2)
+    once = hold_out_labels(bare_clip(10, range(10)), 5)
+    assert hold_out_labels(once, 2) == hold_out_labels(bare_clip(10, range(10)), 2)
 
 
 def test_hidden_labels_are_in_the_intervals_of_the_anchors_left() -> None:
-    assert bounds(hide_labels(bare_clip(7, range(7)), 3)) == [(0, 3, 0, 3), (3, 7, 3, 6)]
+    assert bounds(hold_out_labels(bare_clip(7, range(7)), 3)) == [(0, 3, 0, 3), (3, 7, 3, 6)]
 
 
 def test_clips_are_chosen_by_name_in_the_order_of_the_data_set() -> None:
@@ -163,15 +163,15 @@ def test_the_label_of_an_image_has_its_stem_and_is_a_png(tmp_path: Path) -> None
 
 def test_a_list_says_which_labels_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     index = open_index(make_folder(tmp_path / "data", {"run": 3, "walk": 5}))
-    listed = tmp_path / "anchors.txt"
+    listed = tmp_path / "keyframes.txt"
     listed.write_text("# by hand\nrun/00001\n\nwalk/00000\nwalk/00004\n")
     with caplog.at_level("INFO", "wrp"):
         run, walk = select_clips(index, SelectArgs(keyframes=str(listed))).clips
-    assert (run.anchors, run.hidden) == ((1,), (0, 2))
-    assert (walk.anchors, walk.hidden) == ((0, 4), (1, 2, 3))
+    assert (run.keyframes, run.held_out) == ((1,), (0, 2))
+    assert (walk.keyframes, walk.held_out) == ((0, 4), (1, 2, 3))
     assert "3 entries, sha256 " in caplog.text
     (walk,) = select_clips(index, SelectArgs(["walk"], keyframes=str(listed))).clips
-    assert walk.anchors == (0, 4)
+    assert walk.keyframes == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_list_says_which_labels_are_kept(tmp_path: Path, caplog: pytest.LogCap
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path, text: str, match: str) -> None:
     index = open_index(make_folder(tmp_path / "data", {"run": 3, "walk": 5}))
-    listed = tmp_path / "anchors.txt"
+    listed = tmp_path / "keyframes.txt"
     listed.write_text(text)
     with pytest.raises(DataError, match=match):
         select_clips(index, SelectArgs(keyframes=str(listed)))

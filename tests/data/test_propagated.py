@@ -24,7 +24,7 @@ def serve(root: str, labels: PropagatedLabels, num_classes: int = 3, **changes: 
 
 
 def test_training_mixes_truth_and_propagated_labels_by_their_share(root: str, tmp_path: Path) -> None:
-    module = serve(root, PropagatedLabels(make_run(tmp_path / "run"), share=0.25), epoch_length=40)
+    module = serve(root, PropagatedLabels(make_run(tmp_path / "run"), ratio=0.25), epoch_length=40)
     drawn = [(b.indices[0], b.weights is None) for b in module.train_dataloader()]
     assert len(drawn) == 40
     assert sum(truth for _, truth in drawn) == 30
@@ -52,7 +52,7 @@ def test_pixels_count_by_their_confidence(root: str, tmp_path: Path) -> None:
     [({"max_distance": 1}, {1, 3, 5, 7}), ({"offsets": [1, -2]}, {1, 5}), ({"offsets": [2]}, {2, 6})],
 )
 def test_frames_are_chosen_by_distance_and_offset(root: str, tmp_path: Path, wanted: dict, expected: set[int]) -> None:
-    labels = PropagatedLabels(make_run(tmp_path / "run"), share=1.0, **wanted)
+    labels = PropagatedLabels(make_run(tmp_path / "run"), ratio=1.0, **wanted)
     assert {index for _, index, _ in labels.frames(serve(root, labels).index.clips)} == expected
 
 
@@ -97,7 +97,7 @@ def test_reliable_frames_must_be_of_the_run(root: str, tmp_path: Path) -> None:
 
 
 def test_truth_and_propagated_labels_are_served_apart(root: str, tmp_path: Path) -> None:
-    labels = PropagatedLabels(make_run(tmp_path / "run"), share=0.75, apart=True)
+    labels = PropagatedLabels(make_run(tmp_path / "run"), ratio=0.75, apart=True)
     batches = [batch for batch, _, _ in serve(root, labels, batch_size=4, epoch_length=8).train_dataloader()]
     assert len(batches) == 2
     for batch in batches:
@@ -135,7 +135,7 @@ def test_truth_last_needs_a_number_of_epochs(root: str, tmp_path: Path) -> None:
 def test_255_is_unlabelled_in_what_was_propagated_though_the_data_set_means_its_object(tmp_path: Path) -> None:
     root = make_davis(tmp_path / "davis", {"bear": 5})
     run = make_run(tmp_path / "run", "bear", 5, value=255)
-    labels = PropagatedLabels(run, share=1.0)
+    labels = PropagatedLabels(run, ratio=1.0)
     for batch in serve(str(root), labels, num_classes=2, epoch_length=3).train_dataloader():
         assert (batch.labels == 255).all()
 
@@ -164,7 +164,7 @@ def test_what_is_missing_or_damaged_is_told(root: str, tmp_path: Path) -> None:
 
 
 def test_one_frame_may_be_served_with_a_label_and_without(root: str, tmp_path: Path) -> None:
-    labels = PropagatedLabels(make_run(tmp_path / "run"), share=0.5, weighted=False)
+    labels = PropagatedLabels(make_run(tmp_path / "run"), ratio=0.5, weighted=False)
     module = serve(root, labels, unlabelled=0.5, epoch_length=120)
     kinds: dict[int, set[str]] = {}
     for batch in module.train_dataloader():
@@ -178,7 +178,7 @@ def test_one_frame_may_be_served_with_a_label_and_without(root: str, tmp_path: P
 def test_labels_for_the_validation_of_a_student_are_not_propagated(tmp_path: Path, val: ValArgs | None) -> None:
     root = make_folder(tmp_path / "data", {"walk": 9, "ride": 9})
     data, student = intervals(root, val=val), single(root, val=val)
-    propagated = {(batch.clip, anchor) for batch in data.predict_dataloader() for anchor in batch.labels}
+    propagated = {(batch.clip, keyframe) for batch in data.predict_dataloader() for keyframe in batch.labels}
     scored = {(batch.clips[0], batch.indices[0]) for batch in student.val_dataloader()}
     assert scored
     assert not propagated & scored

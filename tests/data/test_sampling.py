@@ -3,7 +3,7 @@ from collections import Counter
 import pytest
 
 from tests.data.small import process
-from wrp.data.sampling import ShardSampler, TrainSampler, share_out
+from wrp.data.sampling import ShardSampler, TrainSampler, distribute
 from wrp.data.transforms import Draw
 
 
@@ -63,7 +63,7 @@ def test_the_order_of_an_epoch_does_not_depend_on_the_number_of_processes() -> N
 @pytest.mark.parametrize("shares", [1, 2, 3, 7])
 def test_work_is_shared_out_evenly_and_whole(shares: int) -> None:
     costs = [25, 25, 3, 1, 1, 10, 25, 7, 2]
-    found = share_out(costs, shares)
+    found = distribute(costs, shares)
     assert sorted(item for share in found for item in share) == list(range(len(costs)))
     assert all(share == sorted(share) for share in found)
     loads = [sum(costs[item] for item in share) for share in found]

@@ -213,7 +213,7 @@ def test_frames_of_a_video_become_files(tmp_path: Path) -> None:
         write_label(tmp_path / name, labels, CLASSES)
     with (tmp_path / "run/manifest.jsonl").open("a") as manifest:
         entry = {"clip": "film", "frame": "000001", "index": 1, "label": "labels/film/000001.png", "method": "motion"}
-        manifest.write(json.dumps(entry | {"anchors": [1], "distance": 0, "mean_confidence": 1.0}) + "\n")
+        manifest.write(json.dumps(entry | {"keyframes": [1], "distance": 0, "mean_confidence": 1.0}) + "\n")
     assert export(tmp_path, "cvat") == 0
     assert Image.open(tmp_path / "out/images/film/000001.png").size == (32, 16)
     # It comes back to the file that has its label already, however that writes the number.

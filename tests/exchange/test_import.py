@@ -288,7 +288,7 @@ def test_the_loop_of_correcting_and_propagating(tmp_path: Path, capsys: pytest.C
     assert np.array_equal(corrected[10:], ids(Path("first/labels/walk/00003.png"))[10:])
     assert main([*autolabel, "second"]) == 0
     entries = [json.loads(line) for line in Path("second/manifest.jsonl").read_text().splitlines()]
-    assert [entry["frame"] for entry in entries if entry["method"] == "anchor"] == ["00000", "00003", "00006"]
-    assert entries[2]["anchors"] == [0, 3]
+    assert [entry["frame"] for entry in entries if entry["method"] == "keyframe"] == ["00000", "00003", "00006"]
+    assert entries[2]["keyframes"] == [0, 3]
     assert np.array_equal(ids(Path("second/labels/walk/00003.png")), corrected)
     assert (ids(Path("second/labels/walk/00002.png"))[:8, 2:8] == 7).mean() > 0.5

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wrp.flow.prefetch import ahead
+from wrp.flow.prefetch import prefetch
 
 
 def test_items_keep_their_order_and_are_made_in_another_thread() -> None:
@@ -14,7 +14,7 @@ def test_items_keep_their_order_and_are_made_in_another_thread() -> None:
             threads.append(threading.current_thread())
             yield i
 
-    assert list(ahead(items())) == [0, 1, 2, 3, 4]
+    assert list(prefetch(items())) == [0, 1, 2, 3, 4]
     assert threading.main_thread() not in threads
 
 
@@ -26,7 +26,7 @@ def test_one_item_is_made_while_the_last_is_used() -> None:
             made.release()
             yield i
 
-    worker = ahead(items())
+    worker = prefetch(items())
     assert next(worker) == 0
     assert made.acquire(timeout=10)
     assert made.acquire(timeout=10)
@@ -39,7 +39,7 @@ def test_errors_arrive_and_nothing_is_left_running() -> None:
         yield 1
         raise KeyError("broken")
 
-    worker = ahead(items())
+    worker = prefetch(items())
     assert next(worker) == 1
     with pytest.raises(KeyError, match="broken"):
         next(worker)
@@ -47,4 +47,4 @@ def test_errors_arrive_and_nothing_is_left_running() -> None:
 
 
 def test_nothing_stays_nothing() -> None:
-    assert list(ahead(iter(()))) == []
+    assert list(prefetch(iter(()))) == []

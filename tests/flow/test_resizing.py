@@ -62,7 +62,7 @@ def test_the_least_recently_used_goes_first(resized: list[torch.Tensor]) -> None
     assert len(resized) == KEPT + 2
 
 
-def test_propagation_magnifies_each_frame_once_for_each_anchor(resized: list[torch.Tensor]) -> None:
+def test_propagation_magnifies_each_frame_once_for_each_keyframe(resized: list[torch.Tensor]) -> None:
     count = 13
     generator = torch.Generator().manual_seed(0)
     clip = torch.randint(0, 256, (count, 3, 64, 96), generator=generator, dtype=torch.uint8)

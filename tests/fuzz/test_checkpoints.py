@@ -99,7 +99,7 @@ def test_what_is_no_checkpoint_is_refused(folder: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("net", ["evil.Net", {"class_path": "evil.Net"}])
-@pytest.mark.parametrize("argument", ["net", "loss", "guesser"])
+@pytest.mark.parametrize("argument", ["net", "loss", "pseudo_labeler"])
 def test_a_checkpoint_imports_nothing_that_it_names(
     folder: Path, argument: str, net: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,7 +109,7 @@ def test_a_checkpoint_imports_nothing_that_it_names(
     path = folder / "evil.ckpt"
     named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", argument: net}
     torch.save({**CHECKPOINT, "hyper_parameters": CHECKPOINT["hyper_parameters"] | named}, path)
-    is_path = argument == "guesser" and isinstance(net, str)
+    is_path = argument == "pseudo_labeler" and isinstance(net, str)
     with pytest.raises(WrpError, match="no checkpoint evil.Net" if is_path else "not allowed"):
         load_module(SegmentationModule, path)
     assert "evil" not in sys.modules

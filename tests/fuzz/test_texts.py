@@ -100,7 +100,7 @@ def test_lists(folder: Path, content: bytes) -> None:
         chosen = select_clips(open_index(root), SelectArgs(keyframes=str(path)))
     except DataError:
         return
-    kept = [f"{clip.name}/{clip.frames[i].stem}" for clip in chosen.clips for i in clip.anchors]
+    kept = [f"{clip.name}/{clip.frames[i].stem}" for clip in chosen.clips for i in clip.keyframes]
     assert sorted(kept) == sorted(found)
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from wrp.geometry import warp as warping
 from wrp.geometry.backends import cpu
-from wrp.geometry.composed import extend_near, start_chain
+from wrp.geometry.composed import identity_flow, prepend_flow
 from wrp.geometry.consistency import photometric_error
 from wrp.geometry.vote import push_labels
 from wrp.geometry.warp import Sampler, compose, coordinates, in_frame, warp, warp_labels
@@ -142,7 +142,7 @@ def test_compiled_warping_equals_eager() -> None:
     # Flows are sixteen times as large as these values.
     compiled_compose = torch.compile(compose, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled_compose(flow, -flow), compose(flow, -flow), atol=2e-4, rtol=0)
-    chain = start_chain(torch.zeros(32, 48))
-    extended = torch.compile(extend_near, backend="aot_eager", fullgraph=True)(chain, flow, -flow)
-    torch.testing.assert_close(extended.flow, extend_near(chain, flow, -flow).flow, atol=2e-4, rtol=0)
-    assert torch.equal(extended.error, extend_near(chain, flow, -flow).error)
+    composed = identity_flow(torch.zeros(32, 48))
+    extended = torch.compile(prepend_flow, backend="aot_eager", fullgraph=True)(composed, flow, -flow)
+    torch.testing.assert_close(extended.flow, prepend_flow(composed, flow, -flow).flow, atol=2e-4, rtol=0)
+    assert torch.equal(extended.error, prepend_flow(composed, flow, -flow).error)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.motions import CHAINS, HEIGHT, MOTIONS, WIDTH, Pose, analytic_flow, chain_far, chain_near, neighbours
-from wrp.geometry.composed import Chain, NeighbourFlow, extend_far, extend_near, start_chain
+from tests.motions import COMPOSED, HEIGHT, MOTIONS, WIDTH, Pose, analytic_flow, composed_far, composed_near, neighbours
+from wrp.geometry.composed import ComposedFlow, NeighbourFlow, append_flow, identity_flow, prepend_flow
 from wrp.geometry.warp import coordinates
 
-Build = Callable[[list[NeighbourFlow], int, int, int, int], Chain]
+Build = Callable[[list[NeighbourFlow], int, int, int, int], ComposedFlow]
 WAYS = [(7, 0), (0, 7), (3, 4), (4, 3)]
 
 
@@ -35,18 +35,18 @@ def sliding(x: float, count: int, height: int, width: int) -> list[NeighbourFlow
     return [NeighbourFlow(constant(x, 0, height, width), constant(-x, 0, height, width))] * (count - 1)
 
 
-def ends_inside(chain: Chain) -> Tensor:
+def ends_inside(composed: ComposedFlow) -> Tensor:
     """(H, W) bool: the flow ends in the frame."""
-    return coordinates(chain.flow)[1][0]
+    return coordinates(composed.flow)[1][0]
 
 
 def test_a_chain_starts_as_identity() -> None:
-    chain = start_chain(torch.zeros(3, 5, dtype=torch.uint8))
-    assert chain.flow.shape == (1, 2, 3, 5)
-    assert chain.flow.dtype == torch.float32
-    assert not chain.flow.any()
-    assert not chain.error.any()
-    assert chain.error.shape == (1, 3, 5)
+    composed = identity_flow(torch.zeros(3, 5, dtype=torch.uint8))
+    assert composed.flow.shape == (1, 2, 3, 5)
+    assert composed.flow.dtype == torch.float32
+    assert not composed.flow.any()
+    assert not composed.error.any()
+    assert composed.error.shape == (1, 3, 5)
 
 
 def test_neighbour_flow_knows_its_directions() -> None:
@@ -57,12 +57,12 @@ def test_neighbour_flow_knows_its_directions() -> None:
 
 
 @pytest.mark.parametrize("name", MOTIONS)
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 @pytest.mark.parametrize(("source", "target"), WAYS)
 def test_composed_flow_of_an_analytic_motion_is_analytic(name: str, build: Build, source: int, target: int) -> None:
     pose = MOTIONS[name]
-    chain = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
-    difference = (chain.flow - analytic_flow(pose, source, target))[0].norm(dim=0)
+    composed = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
+    difference = (composed.flow - analytic_flow(pose, source, target))[0].norm(dim=0)
     # Bilinear samples of these flows are exact, but for those that touch what has left the frame.
     for margin, tolerance in ((4.0, 1e-3), (0.5, 0.05)):
         known = inside_all_the_way(pose, source, target, margin)
@@ -73,69 +73,69 @@ def test_composed_flow_of_an_analytic_motion_is_analytic(name: str, build: Build
 def test_interpolation_error_of_a_curved_flow_stays_small() -> None:
     y, x = torch.meshgrid(torch.arange(40.0), torch.arange(56.0), indexing="ij")
     wave = torch.stack((torch.sin(y / 6), torch.sin(x / 6)))[None]
-    chain = start_chain(torch.zeros(40, 56))
+    composed = identity_flow(torch.zeros(40, 56))
     for _ in range(5):
-        chain = extend_near(chain, wave, -wave, beta=1e9)
+        composed = prepend_flow(composed, wave, -wave, beta=1e9)
     points = torch.stack((x, y)).double()
     for _ in range(5):
         points = points + torch.stack((torch.sin(points[1] / 6), torch.sin(points[0] / 6)))
-    difference = (chain.flow[0] - (points - torch.stack((x, y)))).norm(dim=0)
+    difference = (composed.flow[0] - (points - torch.stack((x, y)))).norm(dim=0)
     assert difference[8:-8, 8:-8].max() < 0.05
     assert difference[8:-8, 8:-8].max() > 0  # the comparison is independent
 
 
 @pytest.mark.parametrize("name", MOTIONS)
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 @pytest.mark.parametrize(("source", "target"), WAYS)
 def test_consistent_flow_has_no_error_inside_the_frame(name: str, build: Build, source: int, target: int) -> None:
     pose = MOTIONS[name]
-    chain = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
+    composed = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
     safe = inside_all_the_way(pose, source, target, margin=4.0)
     assert safe.float().mean() > 0.1
-    assert not chain.error[0][safe].any()
-    assert ends_inside(chain)[safe].all()
+    assert not composed.error[0][safe].any()
+    assert ends_inside(composed)[safe].all()
 
 
 @pytest.mark.parametrize("name", MOTIONS)
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 @pytest.mark.parametrize(("source", "target"), WAYS)
 def test_points_that_clearly_left_the_frame_are_in_error(name: str, build: Build, source: int, target: int) -> None:
     pose = MOTIONS[name]
-    chain = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
+    composed = build(neighbours(pose, 8), source, target, HEIGHT, WIDTH)
     gone = ~inside_all_the_way(pose, source, target, margin=-4.0)
-    assert chain.error[0][gone].all()
+    assert composed.error[0][gone].all()
 
 
 @pytest.mark.parametrize("name", MOTIONS)
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 def test_what_is_invalid_is_in_error(name: str, build: Build) -> None:
-    chain = build(neighbours(MOTIONS[name], 8), 7, 0, HEIGHT, WIDTH)
-    assert chain.error[0][~ends_inside(chain)].all()
+    composed = build(neighbours(MOTIONS[name], 8), 7, 0, HEIGHT, WIDTH)
+    assert composed.error[0][~ends_inside(composed)].all()
 
 
 @pytest.mark.parametrize("speed", [0.3, 0.6, 1.0, 1.4])
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 def test_the_part_of_a_sliding_picture_that_ends_inside(speed: float, build: Build) -> None:
     """After 10 steps of ``speed`` pixels, columns are lost on one side: as many as the picture has moved."""
     width, steps = 60, 10
-    chain = build(sliding(speed, steps + 1, 4, width), 0, steps, 4, width)
+    composed = build(sliding(speed, steps + 1, 4, width), 0, steps, 4, width)
     lost = round(speed * steps)
     expected = torch.arange(width) < width - lost
-    assert torch.equal(ends_inside(chain), expected.expand(4, width))
+    assert torch.equal(ends_inside(composed), expected.expand(4, width))
 
 
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 def test_a_point_that_left_the_frame_stays_in_error_when_the_motion_returns(build: Build) -> None:
     out = NeighbourFlow(constant(3, 0, 4, 12), constant(-3, 0, 4, 12))
     back = NeighbourFlow(out.flow_bw, out.flow_fw)
     still = NeighbourFlow(constant(0, 0, 4, 12), constant(0, 0, 4, 12))
-    chain = build([out, back, still, still], 0, 4, 4, 12)
-    torch.testing.assert_close(chain.flow[..., :9], torch.zeros(1, 2, 4, 9))
+    composed = build([out, back, still, still], 0, 4, 4, 12)
+    torch.testing.assert_close(composed.flow[..., :9], torch.zeros(1, 2, 4, 9))
     expected = (torch.arange(12) < 9).repeat(4, 1)
-    assert torch.equal(chain.error[0], ~expected)
+    assert torch.equal(composed.error[0], ~expected)
 
 
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 @pytest.mark.parametrize("broken", [0, 1, 2, 3])
 @pytest.mark.parametrize("direction", ["flow_fw", "flow_bw"])
 def test_an_error_is_carried_along_the_chain_to_the_points_that_pass_it(
@@ -147,9 +147,9 @@ def test_an_error_is_carried_along_the_chain_to_the_points_that_pass_it(
     getattr(flows[broken], direction)[:, 1, :, 20:26] += 2.5
     first = broken if direction == "flow_fw" else broken + 1  # the frame whose columns 20 … 25 are broken
     for source, target in ((0, 4), (4, 0)):
-        chain = build(flows, source, target, height, width)
+        composed = build(flows, source, target, height, width)
         middle = 20 + 2 * (source - first)  # where these columns are in the source frame
-        columns = chain.error[0, 3:5].any(0)
+        columns = composed.error[0, 3:5].any(0)
         assert columns[middle : middle + 6].all()
         away = torch.ones(width, dtype=torch.bool)
         away[middle - 2 : middle + 8] = False
@@ -159,27 +159,27 @@ def test_an_error_is_carried_along_the_chain_to_the_points_that_pass_it(
 
 def test_looser_tolerance_lets_a_broken_flow_pass() -> None:
     flow = constant(1.0, 0, 8, 20)
-    for extend in (extend_near, extend_far):
-        start = start_chain(torch.zeros(8, 20))
+    for extend in (prepend_flow, append_flow):
+        start = identity_flow(torch.zeros(8, 20))
         assert extend(start, flow, torch.zeros_like(flow), 0.01, 0.5).error[0, :, :-1].all()
         assert not extend(start, flow, torch.zeros_like(flow), 0.01, 1.0).error[0, :, :-1].any()
 
 
-@pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
+@pytest.mark.parametrize("build", COMPOSED.values(), ids=COMPOSED)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("step", [0, 2])
 def test_flow_that_is_not_finite_is_in_error_and_out_of_frame(build: Build, value: float, step: int) -> None:
     flows = [NeighbourFlow(f.flow_fw.clone(), f.flow_bw.clone()) for f in sliding(0.0, 4, 9, 9)]
     flows[step].flow_fw[..., 4, 4] = value
-    chain = build(flows, 0, 3, 9, 9)
-    assert chain.error[0, 4, 4]
-    assert not ends_inside(chain)[4, 4]
-    assert not chain.error[0, :3].any()
+    composed = build(flows, 0, 3, 9, 9)
+    assert composed.error[0, 4, 4]
+    assert not ends_inside(composed)[4, 4]
+    assert not composed.error[0, :3].any()
 
 
 @pytest.mark.parametrize("name", MOTIONS)
 def test_both_ends_give_the_same_flow(name: str) -> None:
     pose = MOTIONS[name]
-    near, far = (build(neighbours(pose, 8), 6, 1, HEIGHT, WIDTH) for build in (chain_near, chain_far))
+    near, far = (build(neighbours(pose, 8), 6, 1, HEIGHT, WIDTH) for build in (composed_near, composed_far))
     known = inside_all_the_way(pose, 6, 1, margin=4.0)
     torch.testing.assert_close(near.flow[0][:, known], far.flow[0][:, known], atol=1e-3, rtol=0)

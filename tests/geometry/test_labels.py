@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from wrp.geometry.labels import decide, resize_labels
+from wrp.geometry.labels import argmax_with_confidence, resize_labels
 
 
 def test_the_most_probable_class_wins_with_its_probability() -> None:
     probs = torch.rand(2, 5, 4, 6).softmax(1)
-    labels, confidence = decide(probs)
+    labels, confidence = argmax_with_confidence(probs)
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), probs.argmax(1))
     assert torch.equal(confidence, probs.amax(1))
@@ -14,10 +14,10 @@ def test_the_most_probable_class_wins_with_its_probability() -> None:
 
 def test_nothing_known_is_ignored_with_confidence_zero() -> None:
     probs = torch.tensor([[0.0, 0.2], [0.0, 0.8]]).view(1, 2, 1, 2)
-    labels, confidence = decide(probs)
+    labels, confidence = argmax_with_confidence(probs)
     assert labels.tolist() == [[[255, 1]]]
     assert confidence.flatten().tolist() == pytest.approx([0.0, 0.8])
-    assert decide(probs, ignore_index=7)[0].tolist() == [[[7, 1]]]
+    assert argmax_with_confidence(probs, ignore_index=7)[0].tolist() == [[[7, 1]]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -25,7 +25,7 @@ def test_nothing_known_is_ignored_with_confidence_zero() -> None:
 def test_probabilities_that_are_not_finite_are_never_a_label(value: float, channel: int) -> None:
     probs = torch.full((1, 3, 1, 2), 1 / 3)
     probs[0, channel, 0, 0] = value
-    labels, confidence = decide(probs)
+    labels, confidence = argmax_with_confidence(probs)
     assert labels[0, 0, 0] == 255
     assert labels[0, 0, 1] != 255
     assert confidence[0, 0, 0] == 0
@@ -34,13 +34,13 @@ def test_probabilities_that_are_not_finite_are_never_a_label(value: float, chann
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_float32_confidence(dtype: torch.dtype) -> None:
-    labels, confidence = decide(torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).to(dtype))
+    labels, confidence = argmax_with_confidence(torch.tensor([0.25, 0.75]).view(1, 2, 1, 1).to(dtype))
     assert confidence.dtype == torch.float32
     assert labels.item() == 1
 
 
 def test_rounding_never_gives_more_than_certainty() -> None:
-    assert decide(torch.full((1, 1, 1, 1), 1.0001))[1].item() == 1
+    assert argmax_with_confidence(torch.full((1, 1, 1, 1), 1.0001))[1].item() == 1
 
 
 def test_labels_are_resized_by_nearest_neighbour() -> None:

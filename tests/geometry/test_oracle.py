@@ -16,23 +16,23 @@ import numpy as np
 import pytest
 import torch
 
-from tests.motions import chain_far, chain_near
+from tests.motions import composed_far, composed_near
 from wrp.data.synthetic.scene import SyntheticClip, render_clip
-from wrp.geometry.composed import Chain, NeighbourFlow
-from wrp.geometry.cycle import anchor_evidence, cycle_evidence, image_of
+from wrp.geometry.composed import ComposedFlow, NeighbourFlow
+from wrp.geometry.cycle import image_of, warp_cycle, warp_keyframe
 
 FRAMES, HEIGHT, WIDTH = 12, 96, 160
 IGNORE = 255
 ENOUGH = 0.995
 
-Build = Callable[[list[NeighbourFlow], int, int, int, int], Chain]
+Build = Callable[[list[NeighbourFlow], int, int, int, int], ComposedFlow]
 
 
 @dataclass
 class Way:
     """What happens to the pixels (H, W) of a frame on their way to another one."""
 
-    hidden: np.ndarray
+    occluded: np.ndarray
     near_border: np.ndarray
 
 
@@ -80,70 +80,70 @@ def flat(labels: np.ndarray) -> np.ndarray:
 def follow(clip: SyntheticClip, source: int, target: int) -> Way:
     """Follow the pixels of a frame to another one, along exact flow and exact occlusion."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-    hidden, near_border = np.zeros((2, HEIGHT, WIDTH), bool)
+    occluded, near_border = np.zeros((2, HEIGHT, WIDTH), bool)
     step = 1 if target > source else -1
     for t in range(source, target, step):
         flow, occlusion = (
             (clip.flow_fw[t], clip.occlusion_fw[t]) if step > 0 else (clip.flow_bw[t - 1], clip.occlusion_bw[t - 1])
         )
         near_border |= ~corners(flat(clip.labels[t]), x, y).all(0)
-        hidden |= corners(occlusion, x, y).any(0)
+        occluded |= corners(occlusion, x, y).any(0)
         x, y = x + between(flow[0], x, y), y + between(flow[1], x, y)
-        hidden |= (x < -0.5) | (x >= WIDTH - 0.5) | (y < -0.5) | (y >= HEIGHT - 0.5)
-    return Way(hidden, near_border)
+        occluded |= (x < -0.5) | (x >= WIDTH - 0.5) | (y < -0.5) | (y >= HEIGHT - 0.5)
+    return Way(occluded, near_border)
 
 
 @cache
-def propagated(seed: int, anchor: int, build: Build) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """For each other frame: its index, the label (H, W) moved from the anchor, and what of it stays visible (H, W)."""
+def propagated(seed: int, keyframe: int, build: Build) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """For each other frame: its index, the label (H, W) moved from the keyframe, what of it stays visible (H, W)."""
     clip = render(seed)
-    flows, label = flows_of(clip), torch.from_numpy(clip.labels[anchor])
+    flows, label = flows_of(clip), torch.from_numpy(clip.labels[keyframe])
     frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
     results = []
-    for target in (frame for frame in range(FRAMES) if frame != anchor):
-        chain = build(flows, target, anchor, HEIGHT, WIDTH)
-        evidence = anchor_evidence(label, image_of(frames[anchor]), frames[target], chain, abs(target - anchor))
-        results.append((target, evidence.labels[0].numpy(), ~follow(clip, target, anchor).hidden))
+    for target in (frame for frame in range(FRAMES) if frame != keyframe):
+        composed = build(flows, target, keyframe, HEIGHT, WIDTH)
+        warped = warp_keyframe(label, image_of(frames[keyframe]), frames[target], composed, abs(target - keyframe))
+        results.append((target, warped.labels[0].numpy(), ~follow(clip, target, keyframe).occluded))
     return results
 
 
-@pytest.mark.parametrize("build", [chain_near, chain_far], ids=["extend_near", "extend_far"])
-@pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_labels_moved_along_exact_flow_are_the_truth(seed: int, anchor: int, build: Build) -> None:
-    for target, labels, visible in propagated(seed, anchor, build):
+@pytest.mark.parametrize("build", [composed_near, composed_far], ids=["prepend_flow", "append_flow"])
+@pytest.mark.parametrize("keyframe", [0, FRAMES - 1], ids=["earlier keyframe", "later keyframe"])
+def test_labels_moved_along_exact_flow_are_the_truth(seed: int, keyframe: int, build: Build) -> None:
+    for target, labels, visible in propagated(seed, keyframe, build):
         truth = render(seed).labels[target]
         counted = visible & flat(truth) & (labels != IGNORE)
         assert counted.mean() > 0.35
         assert (labels == truth)[counted].mean() >= ENOUGH, f"frame {target}"
 
 
-@pytest.mark.parametrize("build", [chain_near, chain_far], ids=["extend_near", "extend_far"])
-@pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_what_stays_visible_gets_a_label(seed: int, anchor: int, build: Build) -> None:
-    for target, labels, visible in propagated(seed, anchor, build):
+@pytest.mark.parametrize("build", [composed_near, composed_far], ids=["prepend_flow", "append_flow"])
+@pytest.mark.parametrize("keyframe", [0, FRAMES - 1], ids=["earlier keyframe", "later keyframe"])
+def test_what_stays_visible_gets_a_label(seed: int, keyframe: int, build: Build) -> None:
+    for target, labels, visible in propagated(seed, keyframe, build):
         assert (labels != IGNORE)[visible].mean() >= ENOUGH, f"frame {target}"
 
 
-@pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_copying_the_label_fails_the_same_comparison(clip: SyntheticClip, anchor: int) -> None:
+@pytest.mark.parametrize("keyframe", [0, FRAMES - 1], ids=["earlier keyframe", "later keyframe"])
+def test_copying_the_label_fails_the_same_comparison(clip: SyntheticClip, keyframe: int) -> None:
     """Or the comparison would say nothing."""
-    target = FRAMES - 1 - anchor
-    visible = ~follow(clip, target, anchor).hidden & flat(clip.labels[target])
-    assert (clip.labels[anchor] == clip.labels[target])[visible].mean() < 0.97
+    target = FRAMES - 1 - keyframe
+    visible = ~follow(clip, target, keyframe).occluded & flat(clip.labels[target])
+    assert (clip.labels[keyframe] == clip.labels[target])[visible].mean() < 0.97
 
 
-@pytest.mark.parametrize("anchor", [0, FRAMES - 1], ids=["earlier anchor", "later anchor"])
-def test_motion_error_mask_prefers_exact_occlusion(clip: SyntheticClip, anchor: int) -> None:
+@pytest.mark.parametrize("keyframe", [0, FRAMES - 1], ids=["earlier keyframe", "later keyframe"])
+def test_motion_error_mask_prefers_exact_occlusion(clip: SyntheticClip, keyframe: int) -> None:
     """Slow occlusion stays below the tolerance of the test, but of what is visible next to nothing may fail it.
 
     The mask is carried by nearest sampling, so that along the edges of the frame it may be a pixel off: 1.2 % of so
     small a frame are one row and one column.
     """
     target = FRAMES // 2
-    error = chain_near(flows_of(clip), target, anchor, HEIGHT, WIDTH).error[0].numpy()
-    way = follow(clip, target, anchor)
-    assert error[~way.hidden].mean() < 0.012
-    assert error[way.hidden].mean() > 20 * error[~way.hidden].mean()
+    error = composed_near(flows_of(clip), target, keyframe, HEIGHT, WIDTH).error[0].numpy()
+    way = follow(clip, target, keyframe)
+    assert error[~way.occluded].mean() < 0.012
+    assert error[way.occluded].mean() > 20 * error[~way.occluded].mean()
 
 
 CYCLES = [
@@ -156,9 +156,9 @@ def cycled(clip: SyntheticClip, start: int, offset: int) -> tuple[np.ndarray, np
     flows, far = flows_of(clip), start + offset
     image, frame = torch.from_numpy(clip.frames[[far, start]]).permute(0, 3, 1, 2)
     label = torch.from_numpy(clip.labels[start])
-    out, back = chain_far(flows, start, far, HEIGHT, WIDTH), chain_near(flows, far, start, HEIGHT, WIDTH)
-    evidence = cycle_evidence(label, image_of(image), frame, out, back, abs(offset))
-    return evidence.labels[0].numpy(), ~follow(clip, start, far).hidden & flat(clip.labels[start])
+    out, back = composed_far(flows, start, far, HEIGHT, WIDTH), composed_near(flows, far, start, HEIGHT, WIDTH)
+    warped = warp_cycle(label, image_of(image), frame, out, back, abs(offset))
+    return warped.labels[0].numpy(), ~follow(clip, start, far).occluded & flat(clip.labels[start])
 
 
 @pytest.mark.parametrize(("start", "offset"), CYCLES)

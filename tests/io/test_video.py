@@ -182,7 +182,7 @@ def test_a_video_with_labels_named_by_frame_number_is_a_clip(tmp_path: Path) -> 
     (tmp_path / "classes.yaml").write_text(CLASSES_YAML)
     index = open_index(tmp_path)
     (clip,) = index.clips
-    assert (clip.name, len(clip.frames), clip.anchors) == ("drive", 20, (0, 7, 19))
+    assert (clip.name, len(clip.frames), clip.keyframes) == ("drive", 20, (0, 7, 19))
     items = IntervalItems(index.clips, index.label_map)
     for i in range(len(items)):
         batch = items[i]

@@ -109,12 +109,12 @@ def test_regions_are_scored_apart() -> None:
     assert result["miou_outside_error"] == pytest.approx(100 * (7 / 8 + 10 / 11) / 2, abs=0.01)
 
 
-def test_the_oracle_takes_what_is_right_of_motion_and_teacher() -> None:
+def test_the_upper_bound_takes_what_is_right_of_motion_and_teacher() -> None:
     score = PropagationScore(3, ["motion", "semantic"])
     labels = {"motion": (row(0, 1, 2, 2), None), "semantic": (row(1, 0, 2, 0), None)}
     score.update_frame(labels, Truth(row(0, 0, 2, 1), 1))
-    assert score.compute()["oracle"]["per_class"] == [100.0, 0.0, 50.0]
-    assert "oracle" not in PropagationScore(3, ["motion", "refine"]).compute()
+    assert score.compute()["upper_bound"]["per_class"] == [100.0, 0.0, 50.0]
+    assert "upper_bound" not in PropagationScore(3, ["motion", "refine"]).compute()
 
 
 def test_confidence_is_scored_where_something_is_said_and_known() -> None:

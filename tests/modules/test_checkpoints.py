@@ -182,8 +182,8 @@ def test_a_refiner_has_seen_what_its_teachers_have(root: Path) -> None:
 
 
 def test_a_network_has_seen_what_its_guesser_has(root: Path) -> None:
-    guesser = fit(SegmentationModule(3, SMALL), segmentation(root, leave_out="2/3"), "guesser.ckpt")
-    module = SegmentationModule(3, SMALL, guesser=guesser)
+    pseudo_labeler = fit(SegmentationModule(3, SMALL), segmentation(root, leave_out="2/3"), "pseudo_labeler.ckpt")
+    module = SegmentationModule(3, SMALL, pseudo_labeler=pseudo_labeler)
     data = SegmentationData(3, str(root), select=SelectArgs(label_every=8, label_offset=2), sampling=CROPS)
     assert load_module(SegmentationModule, fit(module, data, "network.ckpt")).labels_seen == hashes(root, 0, 8, 2)
 
@@ -248,13 +248,19 @@ def by_command(kind: str, model: list[str], data: list[str], root: Path) -> str:
 def test_a_segmentation_network_comes_back_with_all_its_arguments(how: str, root: Path) -> None:
     if how == "python":
         module = SegmentationModule(
-            3, NETWORK, OPTIMIZER, InferenceArgs(flip=True), SegmentationLoss({"dice": 1.0}), 0.3, guess_confidence=0.7
+            3,
+            NETWORK,
+            OPTIMIZER,
+            InferenceArgs(flip=True),
+            SegmentationLoss({"dice": 1.0}),
+            0.3,
+            pseudo_label_threshold=0.7,
         )
         path = fit(module, segmentation(root, val=ValArgs(ratio=0.5)), "made.ckpt")
     else:
         model = [*flags("model.network", NETWORK), *flags("model.optimizer", OPTIMIZER), "--model.inference.flip=true"]
         model += ["--model.loss=wrp.segmentation.losses.SegmentationLoss", '--model.loss.weights={"dice": 1.0}']
-        model += ["--model.auxiliary=0.3", "--model.guess_confidence=0.7"]
+        model += ["--model.auxiliary=0.3", "--model.pseudo_label_threshold=0.7"]
         data = ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=2", "--data.val.ratio=0.5"]
         path = by_command("SegmentationModule", model, data, root)
     content = torch.load(path, weights_only=True)
@@ -265,7 +271,7 @@ def test_a_segmentation_network_comes_back_with_all_its_arguments(how: str, root
     assert (saved["network"], saved["optimizer"]) == (asdict(NETWORK), asdict(OPTIMIZER))
     loaded = load_module(SegmentationModule, path)
     assert (loaded.network, loaded.optimizer) == (NETWORK, OPTIMIZER)
-    assert (loaded.auxiliary, loaded.guess_confidence) == (0.3, 0.7)
+    assert (loaded.auxiliary, loaded.pseudo_label_threshold) == (0.3, 0.7)
     assert content["state_dict"].keys() == loaded.state_dict().keys()
     assert all(torch.equal(loaded.state_dict()[name], weights) for name, weights in content["state_dict"].items())
     again = SegmentationModule(3, NETWORK).eval()

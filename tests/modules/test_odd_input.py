@@ -1,4 +1,4 @@
-"""Input that is legal but rare: one anchor asked of two, labels without a class, clips of one frame, bad flow twice."""
+"""Input that is legal but rare: one keyframe instead of two, labels without a class, clips of one frame, bad flow."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def interval() -> ClipBatch:
 
 
 def hidden_at(batch: ClipBatch, *indices: int) -> ClipBatch:
-    """The batch with hidden labels that are those of its first anchor."""
+    """The batch with held-out labels that are those of its first keyframe."""
     label = batch.labels[min(batch.labels)]
-    return replace(batch, hidden={index: label.clone() for index in indices})
+    return replace(batch, held_out={index: label.clone() for index in indices})
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -73,20 +73,20 @@ def test_direct_flow_is_counted_once() -> None:
 
 def test_hidden_labels_without_a_class_leave_the_other_scores() -> None:
     batch = hidden_at(interval(), 5, 7)
-    batch.hidden[5].fill_(IGNORE_INDEX)
+    batch.held_out[5].fill_(IGNORE_INDEX)
     trainer = pl.Trainer(logger=False, enable_progress_bar=False, accelerator="cpu", devices=1)
     [scores] = trainer.test(PropagationModule(CLASSES), DataLoader([batch], batch_size=None), verbose=False)  # type: ignore
     assert "test/motion/miou_3" in scores
     assert "test/motion/miou_1" not in scores
-    batch.hidden[7].fill_(IGNORE_INDEX)
+    batch.held_out[7].fill_(IGNORE_INDEX)
     [scores] = trainer.test(PropagationModule(CLASSES), DataLoader([batch], batch_size=None), verbose=False)  # type: ignore
     assert "test/motion/miou" not in scores
 
 
-@pytest.mark.parametrize(("method", "anchors", "distance"), [("motion:previous", (4,), 5), ("motion", (4, 10), 1)])
-def test_a_label_names_the_anchors_that_were_asked(method: str, anchors: tuple[int, ...], distance: int) -> None:
+@pytest.mark.parametrize(("method", "keyframes", "distance"), [("motion:previous", (4,), 5), ("motion", (4, 10), 1)])
+def test_a_label_names_the_anchors_that_were_asked(method: str, keyframes: tuple[int, ...], distance: int) -> None:
     results = {result.index: result for result in PropagationModule(CLASSES, [method]).session(interval())}
-    assert results[9].keyframes == anchors
+    assert results[9].keyframes == keyframes
     assert results[9].distance == distance
 
 
@@ -114,7 +114,7 @@ def test_corrected_labels_are_learned_from() -> None:
 def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path) -> None:
     index = open_index(make_folder(tmp_path, {"a": 1, "b": 3}, labelled=(0, 2)))
     windows = WindowItems(index.clips, index.label_map)
-    assert [(window.clip, window.targets[0], window.number) for window in windows] == [("b", 0, 1), ("b", 2, 2)]  # type: ignore[attr-defined]
+    assert [(window.clip, window.queries[0], window.number) for window in windows] == [("b", 0, 1), ("b", 2, 2)]  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="no labelled frame has any"):
         WindowItems(index.clips[:1], index.label_map)
 

@@ -20,13 +20,13 @@ from wrp.data import items
 from wrp.data.items import IntervalItems, WindowItems
 from wrp.data.layouts.registry import open_index
 from wrp.errors import WrpError
-from wrp.geometry.fusion import anchor_weights, blend
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.fusion import blend, blend_weights
+from wrp.geometry.labels import argmax_frame
 from wrp.io.checkpoints import load_module
 from wrp.options import KeepArgs, NetworkArgs
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 from wrp.propagation.methods.copy import Copy
-from wrp.refinement.store import Walk
+from wrp.refinement.store import CycleRecord
 from wrp.structures import ClipBatch
 
 FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -99,21 +99,29 @@ def test_refinement_and_propagation(root: Path) -> None:
     assert names
     assert all(name.startswith("net.") for name in names)
     again = ["predict", *REFINER, *data(root, "RefinementData"), f"--data.examples.teacher={teacher}", *PREDICT]
-    assert main([*again, *writer("anchors"), f"--ckpt_path={refiner}"]) == 0
-    assert len(written("anchors")) == 3
+    assert main([*again, *writer("keyframes"), f"--ckpt_path={refiner}"]) == 0
+    assert len(written("keyframes")) == 3
     methods = ["motion", "semantic", "inpaint", "refine"]
     model = ["--model=PropagationModule", f"--model.methods={methods}", f"--model.teacher={teacher}"]
     model.append(f"--model.refiner={refiner}")
     assert main(["predict", *model, *data(root, "PropagationData"), *PREDICT, *writer("out")]) == 0
     labels = written("out")
     assert len(labels) == 7
-    for anchor in (0, 3, 6):
-        assert np.array_equal(labels[anchor], np.array(Image.open(root / f"labels/walk/{anchor:05d}.png")))
+    for keyframe in (0, 3, 6):
+        assert np.array_equal(labels[keyframe], np.array(Image.open(root / f"labels/walk/{keyframe:05d}.png")))
     for method in methods[:-1]:
         assert len(list(Path("out", "methods", method, "walk").glob("*.png"))) == 4
     lines = [json.loads(line) for line in Path("out", "manifest.jsonl").read_text().splitlines()]
     assert [line["index"] for line in lines] == list(range(7))
-    assert [line["method"] for line in lines] == ["anchor", "refine", "refine", "anchor", "refine", "refine", "anchor"]
+    assert [line["method"] for line in lines] == [
+        "keyframe",
+        "refine",
+        "refine",
+        "keyframe",
+        "refine",
+        "refine",
+        "keyframe",
+    ]
 
 
 def test_propagation_scores_hidden_frames(root: Path) -> None:
@@ -187,8 +195,8 @@ def test_an_own_method_takes_five_lines(root: Path) -> None:
         needs = Needs(warped=True)
 
         def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
-            first = query.warped.of_anchor(0)
-            return decide_frame(blend(first, anchor_weights(first), state.num_classes))
+            first = query.warped.of_keyframe(0)
+            return argmax_frame(blend(first, blend_weights(first), state.num_classes))
 
     class Mine(PropagationModule):
         known_methods = {**PropagationModule.known_methods, "earlier": Earlier}
@@ -197,7 +205,7 @@ def test_an_own_method_takes_five_lines(root: Path) -> None:
     mine = list(Mine(3, ["earlier"]).session(batch))
     theirs = list(PropagationModule(3, ["motion:previous"]).session(batch))
     assert all(torch.equal(a.labels, b.labels) for a, b in zip(mine, theirs, strict=True))
-    assert [result.method for result in mine] == ["anchor", "earlier", "earlier"]
+    assert [result.method for result in mine] == ["keyframe", "earlier", "earlier"]
 
 
 @pytest.mark.slow
@@ -280,7 +288,7 @@ def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Pat
         made = []
 
         class Counted(CycleExamples):
-            def walk(self, window: ClipBatch, num_classes: int) -> Walk:
+            def walk(self, window: ClipBatch, num_classes: int) -> CycleRecord:
                 made.append(window)  # noqa: B023, used in this turn
                 return super().walk(window, num_classes)
 

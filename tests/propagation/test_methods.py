@@ -42,9 +42,9 @@ def run(method: str, batch: ClipBatch) -> list[Prediction]:
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
 def test_every_frame_has_a_label_and_an_honest_confidence(method: str, batch: ClipBatch) -> None:
     results = run(method, batch)
-    assert [result.index for result in results] == list(range(*batch.targets))
+    assert [result.index for result in results] == list(range(*batch.queries))
     for result, again in zip(results, run(method, batch), strict=True):
-        assert result.method == ("anchor" if result.index in batch.labels else method)
+        assert result.method == ("keyframe" if result.index in batch.labels else method)
         assert result.labels.shape == SIZE
         assert result.labels.dtype == torch.uint8
         assert ((result.labels < CLASSES) | (result.labels == IGNORE_INDEX)).all()
@@ -65,7 +65,7 @@ def test_where_nothing_moves_the_label_stays(method: str) -> None:
         assert torch.equal(result.labels[known], label[known])
         if result.provenance is not None:
             agreeing = {"previous": 1, "nearest": 1 if result.index <= 7 else 2}.get(method.partition(":")[2], 3)
-            assert result.method == "anchor" or ((result.provenance[known] & 3) == agreeing).float().mean() > 0.9
+            assert result.method == "keyframe" or ((result.provenance[known] & 3) == agreeing).float().mean() > 0.9
 
 
 def test_only_what_is_needed_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,4 +74,4 @@ def test_only_what_is_needed_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("wrp.propagation.session.WarpedLabels", never)
     for method in ("copy", "semantic", "vote-once", "vote"):
-        assert len(run(method, INTERVALS["between two anchors"])) == 6
+        assert len(run(method, INTERVALS["between two keyframes"])) == 6

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wrp.geometry.fusion import Evidence
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.fusion import WarpedLabels
+from wrp.geometry.labels import argmax_frame
 from wrp.propagation.methods import make_methods
 from wrp.propagation.methods.base import Known, Labels, QueryFrame
 from wrp.propagation.provenance import provenance
@@ -17,9 +17,9 @@ def agreeing(method: str, labels: list[int], teacher: Tensor) -> Tensor | None:
     """Of a row of four pixels between two keyframes, each of which has two sources."""
     maps = torch.tensor([[[0, 1, 2, 255]], [[0, 1, 1, 255]], [[0, 0, 2, 255]], [[0, 0, 255, 255]]], dtype=torch.uint8)
     nothing = torch.zeros(maps.shape)
-    evidence = Evidence(maps, nothing > 0, nothing.half(), torch.ones(4), torch.tensor([0, 0, 1, 1]))
-    decision = Labels(*decide_frame(teacher))
-    known = Known(1, torch.zeros(3, 1, 4, dtype=torch.uint8), {}, evidence, lambda: teacher, lambda: decision)
+    warped = WarpedLabels(maps, nothing > 0, nothing.half(), torch.ones(4), torch.tensor([0, 0, 1, 1]))
+    decision = Labels(*argmax_frame(teacher))
+    known = Known(1, torch.zeros(3, 1, 4, dtype=torch.uint8), {}, warped, lambda: teacher, lambda: decision)
     [made] = make_methods([method]).values()
     query = QueryFrame(known, made.needs, made.keyframes, {1: known})
     return provenance(torch.tensor([labels], dtype=torch.uint8), query, made)

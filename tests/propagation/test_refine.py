@@ -25,7 +25,7 @@ VOTERS = Refine.voters
 
 
 def interval(later: int = 0) -> ClipBatch:
-    """A scene that stands still between two anchors, the earlier all of class 0."""
+    """A scene that stands still between two keyframes, the earlier all of class 0."""
     labels = {0: torch.zeros(SIZE, dtype=torch.uint8), COUNT - 1: torch.full(SIZE, later, dtype=torch.uint8)}
     names = [str(i) for i in range(COUNT)]
     return ClipBatch("clip", names, 0, [texture(*SIZE, 0)] * COUNT, labels, (0, COUNT))
@@ -45,9 +45,9 @@ def label(
 
     monkeypatch.setattr(Refine, "answer", answer)
     module = PropagationModule(CLASSES, [method], Teacher(), Believer(), flow or Slow(True))
-    if batch.hidden:
-        list(module.at_hidden(batch))
-    return list(module.session(batch)) if not batch.hidden else [], asked
+    if batch.held_out:
+        list(module.at_held_out(batch))
+    return list(module.session(batch)) if not batch.held_out else [], asked
 
 
 def test_frames_around_outvote_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_frames_around_outvote_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -
     assert all((result.labels == 0).all() for result in results)
     voted = (0.4 + 2 * len(VOTERS) * Refine.vote * 0.9) / (1 + 2 * len(VOTERS) * Refine.vote)
     torch.testing.assert_close(results[WRONG].confidence, torch.full(SIZE, voted), atol=3e-3, rtol=0)
-    assert sorted(asked) == list(range(1, COUNT - 1))  # each once, and no anchor
+    assert sorted(asked) == list(range(1, COUNT - 1))  # each once, and no keyframe
 
 
 def test_a_way_that_fails_its_test_brings_no_votes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_votes_come_along_the_flow_from_where_the_scene_was(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("method", "heard"), [("refine", True), ("refine:nearest", True), ("refine:previous", False)])
-def test_an_anchor_votes_with_its_label_where_it_is_asked(
+def test_an_keyframe_votes_with_its_label_where_it_is_asked(
     method: str, heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results, _ = label(interval(later=2), monkeypatch, method=method)
@@ -99,7 +99,7 @@ def test_an_anchor_votes_with_its_label_where_it_is_asked(
 
 
 def test_a_score_asks_about_the_frames_that_vote_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = replace(interval(), hidden={8: torch.zeros(SIZE, dtype=torch.uint8)})
+    batch = replace(interval(), held_out={8: torch.zeros(SIZE, dtype=torch.uint8)})
     _, asked = label(batch, monkeypatch)
     assert sorted(asked) == sorted({8, *(8 + d for d in VOTERS), *(8 - d for d in VOTERS)})
 

@@ -106,7 +106,7 @@ def test_frames_that_are_not_wanted_are_not_labelled() -> None:
 
 
 def test_it_can_be_gone_through_again() -> None:
-    session = module(["motion", "vote"]).session(INTERVALS["between two anchors"])
+    session = module(["motion", "vote"]).session(INTERVALS["between two keyframes"])
     first, second = list(session), list(session)
     assert all(same(*pair) for pair in zip(first, second, strict=True))
 
@@ -140,7 +140,7 @@ def test_closing_closes_what_was_opened(methods: list[str], monkeypatch: pytest.
     files = []
     make = tempfile.TemporaryFile
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda *a, **k: files.append(make(*a, **k)) or files[-1])
-    session = Own(CLASSES, methods).session(INTERVALS["between two anchors"])
+    session = Own(CLASSES, methods).session(INTERVALS["between two keyframes"])
     assert not Holding.states
     with session:
         predictions, others = iter(session), iter(session)
@@ -162,12 +162,12 @@ def test_an_error_closes_it_as_well() -> None:
 
     Holding.states.clear()
     with pytest.raises(WrpError, match="broken"):
-        list(Broken(CLASSES, ["holding", "breaking"]).session(INTERVALS["between two anchors"]))
+        list(Broken(CLASSES, ["holding", "breaking"]).session(INTERVALS["between two keyframes"]))
     assert Holding.states == [{"open": False}] * 2
 
 
 def test_a_prediction_does_not_depend_on_the_other_methods() -> None:
-    batch = INTERVALS["between two anchors"]
+    batch = INTERVALS["between two keyframes"]
     together: dict[str, list[Prediction]] = {method: [] for method in METHODS}
     for made in module(METHODS).session(batch):
         together.get(made.method, []).append(made)
@@ -239,7 +239,7 @@ def test_neighbours_are_as_near_as_declared() -> None:
 
 def test_calibration_counts_at_the_held_out_labels_alone() -> None:
     batch = stretch((0, 20), 0, 20, (0, 20))
-    held_out = replace(batch, hidden={10: batch.labels[0].clone()})
+    held_out = replace(batch, held_out={10: batch.labels[0].clone()})
     counted = module(["motion", "vote"], FlowCache(DIS()))
     asked: list[int] = []
     counted.flow.register_forward_hook(lambda *_: asked.append(1))

@@ -8,7 +8,7 @@ import torch
 from tests.propagation.test_warping import INTERVALS, SIZE, stretch
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.geometry.fusion import elect
+from wrp.geometry.fusion import weighted_vote
 from wrp.geometry.vote import push_labels
 from wrp.geometry.warp import compose, coordinates
 from wrp.propagation.voting import soft_votes, vote_interval, vote_sources
@@ -21,23 +21,23 @@ def test_sources_of_the_vote_are_those_of_chains_composed_anew(batch: ClipBatch)
     for index, (labels, weights) in vote_sources(batch, cache):
         assert index not in batch.labels
         expected = []
-        for anchor in sorted(batch.labels):
-            step = 1 if index > anchor else -1
+        for keyframe in sorted(batch.labels):
+            step = 1 if index > keyframe else -1
             there = back = torch.zeros(1, 2, *SIZE)
-            for i in range(anchor + step, index + step, step):
+            for i in range(keyframe + step, index + step, step):
                 onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
                 there, back = compose(there, onward), compose(homeward, back)
-            expected.append(push_labels(batch.labels[anchor], there[0]))
+            expected.append(push_labels(batch.labels[keyframe], there[0]))
             coords, valid = coordinates(back)
             rows, columns = (coords[0, 1] + 0.5).floor().long(), (coords[0, 0] + 0.5).floor().long()
-            expected.append(batch.labels[anchor][rows, columns].masked_fill(~valid[0], IGNORE_INDEX))
+            expected.append(batch.labels[keyframe][rows, columns].masked_fill(~valid[0], IGNORE_INDEX))
         assert torch.equal(labels, torch.stack(expected))
         assert weights.sum() == pytest.approx(1)
         assert len(weights) == len(labels)
 
 
-def test_the_nearer_anchor_has_more_votes() -> None:
-    found = vote_sources(INTERVALS["between two anchors"], FlowCache(DIS()))
+def test_the_nearer_keyframe_has_more_votes() -> None:
+    found = vote_sources(INTERVALS["between two keyframes"], FlowCache(DIS()))
     shares = [weights[0] / weights[2] for _, (_, weights) in found]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > 1 > shares[-1]
@@ -53,7 +53,7 @@ def test_soft_votes_are_shares_of_the_sources_that_have_a_label() -> None:
 @pytest.mark.parametrize("rounds", [0, 1, 2])
 def test_votes_come_in_order_and_anchors_stay(batch: ClipBatch, rounds: int) -> None:
     votes = list(vote_interval(batch, FlowCache(DIS()), 5, rounds))
-    assert [index for index, _ in votes] == list(range(*batch.targets))
+    assert [index for index, _ in votes] == list(range(*batch.queries))
     for index, soft in votes:
         assert soft.shape == (5, *SIZE)
         total = soft.sum(0)
@@ -65,7 +65,7 @@ def test_votes_come_in_order_and_anchors_stay(batch: ClipBatch, rounds: int) -> 
 
 
 def test_a_round_is_the_mean_of_the_frames_around_brought_along_the_flow() -> None:
-    # Nothing moves, so that bringing votes along the flow changes nothing; labels differ between the anchors.
+    # Nothing moves, so that bringing votes along the flow changes nothing; labels differ between the keyframes.
     batch = stretch((0, 12), 0, 12, (0, 12))
     batch.frames = [batch.frames[0]] * 13
     batch.labels = {0: torch.zeros(SIZE, dtype=torch.uint8), 12: torch.ones(SIZE, dtype=torch.uint8)}
@@ -81,35 +81,37 @@ def test_a_round_is_the_mean_of_the_frames_around_brought_along_the_flow() -> No
 
 
 def test_anchors_may_be_chosen() -> None:
-    batch = INTERVALS["between two anchors"]
+    batch = INTERVALS["between two keyframes"]
     sources = {i: said[0] for i, said in vote_sources(batch, FlowCache(DIS()))}
-    for anchors, chosen in (("previous", slice(0, 2)), ("nearest", None)):
-        for index, soft in vote_interval(batch, FlowCache(DIS()), 5, 0, anchors):
+    for keyframes, chosen in (("previous", slice(0, 2)), ("nearest", None)):
+        for index, soft in vote_interval(batch, FlowCache(DIS()), 5, 0, keyframes):
             if index in batch.labels:
                 continue
             mine = chosen or (slice(0, 2) if index - 4 <= 10 - index else slice(2, 4))
             expected = soft_votes(sources[index][mine], torch.ones(2), 5)
             known = expected.sum(0) > 0
             torch.testing.assert_close(soft[:, known], expected[:, known])
-            assert (soft.sum(0) > 0)[~known].any() == (anchors == "nearest")
+            assert (soft.sum(0) > 0)[~known].any() == (keyframes == "nearest")
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2])
-@pytest.mark.parametrize("targets", [(0, 12), (0, 13)], ids=["the later anchor behind", "the later anchor among them"])
-def test_the_previous_anchor_alone_is_the_previous_anchor_alone(rounds: int, targets: tuple[int, int]) -> None:
-    batch = stretch((0, 12), 0, 12, targets)
+@pytest.mark.parametrize(
+    "targets", [(0, 12), (0, 13)], ids=["the later keyframe behind", "the later keyframe among them"]
+)
+def test_the_previous_keyframe_alone_is_the_previous_keyframe_alone(rounds: int, queries: tuple[int, int]) -> None:
+    batch = stretch((0, 12), 0, 12, queries)
     batch.frames = [batch.frames[0]] * 13
     batch.labels = {0: torch.zeros(SIZE, dtype=torch.uint8), 12: torch.ones(SIZE, dtype=torch.uint8)}
     for index, soft in vote_interval(batch, FlowCache(DIS()), 2, rounds, "previous"):
         assert soft[0 if index == 12 else 1].max() < 0.01
 
 
-@pytest.mark.parametrize("anchors", ["both", "previous", "nearest"])
-def test_the_elected_label_has_the_greatest_share_of_the_soft_votes(anchors: str) -> None:
-    batch = INTERVALS["between two anchors"]
-    soft = dict(vote_interval(batch, FlowCache(DIS()), 5, 0, anchors))
-    for index, sources in vote_sources(batch, FlowCache(DIS()), anchors):
-        label, share = elect(*sources)
+@pytest.mark.parametrize("keyframes", ["both", "previous", "nearest"])
+def test_the_elected_label_has_the_greatest_share_of_the_soft_votes(keyframes: str) -> None:
+    batch = INTERVALS["between two keyframes"]
+    soft = dict(vote_interval(batch, FlowCache(DIS()), 5, 0, keyframes))
+    for index, sources in vote_sources(batch, FlowCache(DIS()), keyframes):
+        label, share = weighted_vote(*sources)
         torch.testing.assert_close(share, soft[index].amax(0))
         assert torch.equal(label == IGNORE_INDEX, share == 0)
         known = label != IGNORE_INDEX

@@ -12,55 +12,55 @@ from tests.flow.base import texture
 from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
-from wrp.flow.stack import Spool
-from wrp.geometry.composed import extend_near, start_chain
-from wrp.geometry.cycle import anchor_evidence, image_of
-from wrp.geometry.fusion import Evidence, gather, join_sources
+from wrp.flow.stack import DiskStack
+from wrp.geometry.composed import identity_flow, prepend_flow
+from wrp.geometry.cycle import image_of, warp_keyframe
+from wrp.geometry.fusion import WarpedLabels, gather, join_sources
 from wrp.propagation import warping as walk
-from wrp.propagation.warping import Sides, WarpedLabels
+from wrp.propagation.warping import IntervalWarper, Sides
 from wrp.structures import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (40, 56)
 
 
-def stretch(anchors: Sequence[int], first: int, last: int, targets: tuple[int, int]) -> ClipBatch:
+def stretch(keyframes: Sequence[int], first: int, last: int, queries: tuple[int, int]) -> ClipBatch:
     """Frames first … last of a sliding texture, with labels that slide along."""
     frames = [texture(*SIZE, 1.5 * i, -0.5 * i) for i in range(first, last + 1)]
     x = torch.arange(SIZE[1]).expand(SIZE)
-    labels = {a: ((x - 1.5 * a) // 9 % 5).to(torch.uint8) for a in anchors}
+    labels = {a: ((x - 1.5 * a) // 9 % 5).to(torch.uint8) for a in keyframes}
     for label in labels.values():
         label[:3] = IGNORE_INDEX
-    return ClipBatch("clip", [str(i) for i in range(first, last + 1)], first, frames, labels, targets)
+    return ClipBatch("clip", [str(i) for i in range(first, last + 1)], first, frames, labels, queries)
 
 
 INTERVALS = {
-    "between two anchors": stretch((4, 10), 4, 10, (4, 10)),
+    "between two keyframes": stretch((4, 10), 4, 10, (4, 10)),
     "last, with its end": stretch((4, 10), 4, 10, (4, 11)),
-    "before the first anchor": stretch((4,), 0, 4, (0, 4)),
-    "behind the last anchor": stretch((4,), 4, 9, (4, 10)),
+    "before the first keyframe": stretch((4,), 0, 4, (0, 4)),
+    "behind the last keyframe": stretch((4,), 4, 9, (4, 10)),
     "one frame": stretch((4,), 4, 4, (4, 5)),
 }
 
 
-def anew(batch: ClipBatch, cache: FlowCache, anchor: int, index: int) -> Evidence:
-    """Evidence of one anchor about one frame, its chain composed for this frame alone."""
-    step = 1 if index > anchor else -1
-    chain = start_chain(batch.labels[anchor])
-    image, label = image_of(batch.frame(anchor)), batch.labels[anchor]
-    for i in range(anchor + step, index + step, step):
+def anew(batch: ClipBatch, cache: FlowCache, keyframe: int, index: int) -> WarpedLabels:
+    """Evidence of one keyframe about one frame, its chain composed for this frame alone."""
+    step = 1 if index > keyframe else -1
+    composed = identity_flow(batch.labels[keyframe])
+    image, label = image_of(batch.frame(keyframe)), batch.labels[keyframe]
+    for i in range(keyframe + step, index + step, step):
         onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
-        ways = [extend_near(chain, homeward, onward)]
+        ways = [prepend_flow(composed, homeward, onward)]
         if cache.any_frames:
-            ways.append(direct_flow(ways[0], cache, batch.frame(i), batch.frame(anchor)))
-        said = join_sources([anchor_evidence(label, image, batch.frame(i), way, abs(i - anchor)) for way in ways])
-        chain = without_drift(*ways, said.photometric) if cache.any_frames else ways[0]
+            ways.append(direct_flow(ways[0], cache, batch.frame(i), batch.frame(keyframe)))
+        said = join_sources([warp_keyframe(label, image, batch.frame(i), way, abs(i - keyframe)) for way in ways])
+        composed = without_drift(*ways, said.photometric) if cache.any_frames else ways[0]
     return said
 
 
-def warp_all(batch: ClipBatch, cache: FlowCache, within: range | None = None) -> dict[int, Evidence]:
+def warp_all(batch: ClipBatch, cache: FlowCache, within: range | None = None) -> dict[int, WarpedLabels]:
     """The labels of the keyframes, warped into each frame that is no keyframe."""
-    with WarpedLabels(batch, cache, within) as made:
-        return {i: made.at(i) for i in within or range(*batch.targets) if i not in batch.labels}
+    with IntervalWarper(batch, cache, within) as made:
+        return {i: made.at(i) for i in within or range(*batch.queries) if i not in batch.labels}
 
 
 @pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
@@ -69,23 +69,23 @@ def warp_all(batch: ClipBatch, cache: FlowCache, within: range | None = None) ->
 def test_evidence_is_that_of_chains_composed_anew(
     batch: ClipBatch, memory: int, direct: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "SPOOL_BYTES", memory)
+    monkeypatch.setattr(walk, "STACK_BYTES", memory)
     cache = FlowCache(DIS())
     cache.any_frames = direct
-    for index, evidence in warp_all(batch, cache).items():
-        expected = gather([anew(batch, cache, anchor, index) for anchor in sorted(batch.labels)])
-        assert len(evidence.labels) == len(batch.labels) * (1 + direct)
-        for name, found in vars(evidence).items():
+    for index, warped in warp_all(batch, cache).items():
+        expected = gather([anew(batch, cache, keyframe, index) for keyframe in sorted(batch.labels)])
+        assert len(warped.labels) == len(batch.labels) * (1 + direct)
+        for name, found in vars(warped).items():
             assert torch.equal(found, getattr(expected, name)), name
 
 
 @pytest.mark.parametrize("within", [range(5, 8), range(7, 10), range(7, 8)])
 def test_a_part_of_an_interval_costs_less_and_is_the_same(within: range) -> None:
-    batch, cache, whole = INTERVALS["between two anchors"], FlowCache(DIS()), FlowCache(DIS())
+    batch, cache, whole = INTERVALS["between two keyframes"], FlowCache(DIS()), FlowCache(DIS())
     expected, asked = warp_all(batch, whole), []
     cache.register_forward_hook(lambda *_: asked.append(1))
-    for index, evidence in warp_all(batch, cache, within).items():
-        for name, found in vars(evidence).items():
+    for index, warped in warp_all(batch, cache, within).items():
+        for name, found in vars(warped).items():
             assert torch.equal(found, getattr(expected[index], name)), name
     assert len(asked) == (within.stop - 5) + (10 - within.start)
 
@@ -116,7 +116,7 @@ def test_a_direct_flow_ends_the_drift() -> None:
 
 def test_each_neighbouring_flow_is_estimated_once() -> None:
     cache = FlowCache(DIS())
-    warp_all(INTERVALS["between two anchors"], cache)
+    warp_all(INTERVALS["between two keyframes"], cache)
     assert cache.misses == 6
     assert cache.hits == 4
 
@@ -130,7 +130,7 @@ def test_sides_leave_anchors_out() -> None:
 
 @pytest.mark.parametrize("memory", [0, 100, 10**6])
 def test_a_spool_returns_the_last_first(memory: int) -> None:
-    spool = Spool(memory)
+    spool = DiskStack(memory)
     items = [
         [torch.full((4, 5), i, dtype=torch.uint8), torch.rand(i + 1) > 0.5, torch.rand(2).half()] for i in range(6)
     ]

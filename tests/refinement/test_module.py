@@ -21,12 +21,12 @@ from wrp import CycleExamples, RefinementModule, SegmentationModule
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
-from wrp.geometry.fusion import Evidence, gather
+from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.checkpoints import load_module
 from wrp.options import CycleArgs, NetworkArgs, RefinerArgs
 from wrp.refinement import sampler
 from wrp.refinement.network import refiner_input
-from wrp.refinement.store import Walk, draw_sources
+from wrp.refinement.store import CycleRecord, draw_sources
 from wrp.structures import IGNORE_INDEX, ClipBatch, FramePair
 
 SIZE = (24, 40)
@@ -74,12 +74,12 @@ def window() -> ClipBatch:
     return ClipBatch("clip", ["0", "1", "2"], 0, frames, {1: label}, (1, 2))
 
 
-def walk(direct: bool) -> Walk:
-    return CycleExamples(flow=Constant(direct)).walk(window(), 3)
+def record(direct: bool) -> CycleRecord:
+    return CycleExamples(flow=Constant(direct)).record(window(), 3)
 
 
 def test_a_cycle_over_one_flow_returns_however_wrong_it_is() -> None:
-    label, said = window().labels[1], walk(direct=False).cycles[1]
+    label, said = window().labels[1], record(direct=False).cycles[1]
     assert said.labels.shape == (1, *SIZE)
     known = said.labels[0] != IGNORE_INDEX
     assert known.any()
@@ -87,38 +87,38 @@ def test_a_cycle_over_one_flow_returns_however_wrong_it_is() -> None:
 
 
 def test_a_cycle_out_and_back_along_different_flows_shows_the_error() -> None:
-    label, said = window().labels[1], walk(direct=True).cycles[1]
+    label, said = window().labels[1], record(direct=True).cycles[1]
     assert said.labels.shape == (2, *SIZE)
     # Out by two and back by one, and the other way round: a pixel off to either side.
     for labels, shift in zip(said.labels[:, :, 4:-4], (1, -1), strict=True):
         assert torch.equal(labels, label.roll(-shift, 1)[:, 4:-4])
 
 
-def test_two_cycles_of_two_sources_each_are_two_anchors() -> None:
+def test_two_cycles_of_two_sources_each_are_two_keyframes() -> None:
     torch.manual_seed(0)
     met = set()
     for _ in range(20):
-        said = gather(draw_sources(walk(direct=True), 2, 0.0))
-        met.add(tuple(said.anchor.tolist()))
+        said = gather(draw_sources(record(direct=True), 2, 0.0))
+        met.add(tuple(said.keyframe.tolist()))
     assert met == {(0, 0, 1, 1), (0, 1, 1), (0, 0, 1)}
 
 
 def test_sources_are_disturbed_and_the_truth_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    shown: list[Evidence] = []
+    shown: list[WarpedLabels] = []
     monkeypatch.setattr(sampler, "refiner_input", lambda *given: shown.append(given[1]) or refiner_input(*given))
     batch, whole = window(), (slice(None), slice(None))
     image = to_unit(batch.frame(1))
     quiet = CycleExamples(flow=Constant(True), crop_size=SIZE)
     noisy = CycleExamples(flow=Constant(True), crop_size=SIZE, cycles=CycleArgs(displacement=3.0))
-    made = quiet.walk(batch, 3)
-    evidence = made.cycles[1]
-    quiet.example(made, image, [evidence], whole)
-    assert torch.equal(shown.pop().labels, evidence.labels)
+    made = quiet.record(batch, 3)
+    warped = made.cycles[1]
+    quiet.example(made, image, [warped], whole)
+    assert torch.equal(shown.pop().labels, warped.labels)
     for _ in range(10):
-        noisy.example(made, image, [evidence], whole)
-    assert any(not torch.equal(given.labels, evidence.labels) for given in shown)
-    assert all(torch.equal(given.photometric, evidence.photometric) for given in shown)
+        noisy.example(made, image, [warped], whole)
+    assert any(not torch.equal(given.labels, warped.labels) for given in shown)
+    assert all(torch.equal(given.photometric, warped.photometric) for given in shown)
     for truth in (noisy.draw(made, image)[1] for _ in range(10)):
         assert torch.equal(truth, batch.labels[1]) or torch.equal(truth, batch.labels[1].flip(-1))
     examples = noisy.training([batch], 3, 0)[0]
@@ -139,7 +139,7 @@ def test_two_processes_fit_a_refiner(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "out").glob("*.ckpt"))) == 1
-    assert len(list((tmp_path / "kept").glob("*.walk"))) == 3
+    assert len(list((tmp_path / "kept").glob("*.cycles"))) == 3
 
 
 def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_labelled_frame_is_seen_by_the_teacher_that_does_not_know_it(monkeypat
     monkeypatch.setattr(sampler, "load_segmenter", lambda path, _: Says(int(path)))
     source = CycleExamples(fold_teachers=["1", "2"], flow=Constant(False))
     for number, c in ((0, 1), (1, 2), (2, 1)):
-        assert (source.walk(replace(window(), number=number), 3).teacher_probs[c] == 1).all()
+        assert (source.record(replace(window(), number=number), 3).teacher_probs[c] == 1).all()
 
 
 def test_crossed_ways_keep_cycles_from_cancelling() -> None:
@@ -166,7 +166,7 @@ def test_crossed_ways_keep_cycles_from_cancelling() -> None:
 
     def shifts(**options: Any) -> set[bool]:
         source = CycleExamples(flow=Constant(True), cycles=CycleArgs(**options))
-        said = source.walk(window(), 3).cycles[1].labels[:, :, 4:-4]
+        said = source.record(window(), 3).cycles[1].labels[:, :, 4:-4]
         return {torch.equal(labels, label[:, 4:-4]) for labels in said}
 
     assert shifts() == {False}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from wrp.geometry.fusion import Evidence, anchor_weights, blend, inpaint, motion_error
+from wrp.geometry.fusion import WarpedLabels, blend, blend_weights, inpaint, motion_error
 from wrp.refinement.network import CUES, INPAINT_ODDS, SMOOTHING, Refiner, refined, refiner_input, stack_inputs
 from wrp.structures import RefinerInput
 
@@ -10,16 +10,16 @@ IGNORE = 255
 
 def random_input(num_classes: int, height: int, width: int, batch: int = 1) -> RefinerInput:
     motion = torch.rand(batch, num_classes, height, width).mul(4).softmax(1)
-    semantic = torch.rand(batch, num_classes, height, width).softmax(1)
+    teacher_probs = torch.rand(batch, num_classes, height, width).softmax(1)
     cues = torch.rand(batch, CUES, height, width)
     cues[:, 0] = cues[:, 0].round()
-    prior = inpaint(motion, cues[:, :1] > 0.5, semantic)
-    return RefinerInput(torch.rand(batch, 3, height, width), prior, semantic, cues, motion)
+    prior = inpaint(motion, cues[:, :1] > 0.5, teacher_probs)
+    return RefinerInput(torch.rand(batch, 3, height, width), prior, teacher_probs, cues, motion)
 
 
-def random_evidence(height: int, width: int, num_classes: int) -> Evidence:
+def random_evidence(height: int, width: int, num_classes: int) -> WarpedLabels:
     labels = torch.randint(0, num_classes, (2, height, width), dtype=torch.uint8)
-    return Evidence(
+    return WarpedLabels(
         labels.masked_fill(torch.rand(2, height, width) < 0.3, IGNORE),
         torch.rand(2, height, width) < 0.3,
         (torch.rand(2, height, width) / 5).half(),
@@ -38,28 +38,28 @@ def test_an_untrained_refiner_inpaints(size: tuple[int, int], num_classes: int, 
     mask = torch.where(inputs.cues[:, :1] > 0.5, 1.0, 0.0)
     odds = torch.tensor(INPAINT_ODDS)
     mask = mask * odds.sigmoid() + (1 - mask) * (-odds).sigmoid()
-    inpainted = mask * inputs.semantic + (1 - mask) * inputs.motion
+    inpainted = mask * inputs.teacher_probs + (1 - mask) * inputs.motion
     smoothed = (1 - SMOOTHING) * inpainted + SMOOTHING / num_classes
     torch.testing.assert_close(logits.softmax(1), smoothed)
 
 
 def test_where_nothing_is_known_an_untrained_refiner_is_undecided() -> None:
     inputs = random_input(4, 8, 8)
-    inputs.motion[:, :, 2, 2] = inputs.semantic[:, :, 2, 2] = 0
+    inputs.motion[:, :, 2, 2] = inputs.teacher_probs[:, :, 2, 2] = 0
     probs = Refiner(4, (8, 16))(inputs).softmax(1)
     torch.testing.assert_close(probs[0, :, 2, 2], torch.full((4,), 0.25))
 
 
 def test_the_network_corrects_the_mask_for_all_classes_alike() -> None:
     inputs, refiner = random_input(3, 8, 8), Refiner(3, (8, 16))
-    for bias, expected in ((30.0, inputs.semantic), (-30.0, inputs.motion)):
+    for bias, expected in ((30.0, inputs.teacher_probs), (-30.0, inputs.motion)):
         refiner.head.bias.data[0] = bias
         torch.testing.assert_close(refiner(inputs).softmax(1), (1 - SMOOTHING) * expected + SMOOTHING / 3)
 
 
 def test_a_certain_prior_stays_finite_and_can_be_overruled() -> None:
     inputs = random_input(3, 8, 8)
-    for prior in (inputs.prior, inputs.motion, inputs.semantic):
+    for prior in (inputs.prior, inputs.motion, inputs.teacher_probs):
         prior[:] = 0
         prior[:, 1] = 1
     logits = Refiner(3, (8, 16))(inputs)
@@ -107,16 +107,16 @@ def test_a_batch_equals_a_loop() -> None:
 
 def test_inputs_of_a_frame_are_warp_inpaint_with_its_cues() -> None:
     torch.manual_seed(4)
-    evidence, image, semantic = random_evidence(9, 12, 5), torch.rand(3, 9, 12), torch.rand(5, 9, 12).softmax(0)
-    inputs = refiner_input(image, evidence, semantic)
-    weights = anchor_weights(evidence)
-    motion = blend(evidence, weights, 5)
-    torch.testing.assert_close(inputs.prior[0], inpaint(motion, motion_error(evidence), semantic))
+    warped, image, teacher_probs = random_evidence(9, 12, 5), torch.rand(3, 9, 12), torch.rand(5, 9, 12).softmax(0)
+    inputs = refiner_input(image, warped, teacher_probs)
+    weights = blend_weights(warped)
+    motion = blend(warped, weights, 5)
+    torch.testing.assert_close(inputs.prior[0], inpaint(motion, motion_error(warped), teacher_probs))
     torch.testing.assert_close(inputs.prior.sum(1), torch.ones(1, 9, 12))
     assert torch.equal(inputs.image[0], image)
-    assert torch.equal(inputs.semantic[0], semantic)
+    assert torch.equal(inputs.teacher_probs[0], teacher_probs)
     assert inputs.cues.shape == (1, CUES, 9, 12)
-    assert torch.equal(inputs.cues[0, 0], motion_error(evidence).float())
+    assert torch.equal(inputs.cues[0, 0], motion_error(warped).float())
     torch.testing.assert_close(inputs.cues[0, 1], 1 - motion.amax(0))
     nearness = weights[0] * torch.exp(torch.tensor(-0.3)) + weights[1] * torch.exp(torch.tensor(-1.2))
     torch.testing.assert_close(inputs.cues[0, 3], nearness)
@@ -124,9 +124,9 @@ def test_inputs_of_a_frame_are_warp_inpaint_with_its_cues() -> None:
 
 
 def test_without_a_teacher_the_prior_is_zero_where_motion_is_in_error() -> None:
-    evidence = random_evidence(6, 7, 3)
-    inputs = refiner_input(torch.rand(3, 6, 7), evidence, torch.zeros(3, 6, 7))
-    torch.testing.assert_close(inputs.prior.sum(1)[0], (~motion_error(evidence)).float())
+    warped = random_evidence(6, 7, 3)
+    inputs = refiner_input(torch.rand(3, 6, 7), warped, torch.zeros(3, 6, 7))
+    torch.testing.assert_close(inputs.prior.sum(1)[0], (~motion_error(warped)).float())
     assert torch.isfinite(Refiner(3, (8, 16))(inputs)).all()
 
 

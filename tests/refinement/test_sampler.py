@@ -22,7 +22,7 @@ from wrp import CycleExamples, RefinementData, SegmentationModule
 from wrp.data.transforms import Draw
 from wrp.errors import WrpError
 from wrp.options import CycleArgs, InferenceArgs, KeepArgs
-from wrp.refinement.store import Walk
+from wrp.refinement.store import CycleRecord
 from wrp.structures import ClipBatch, FramePair, RefinerExamples
 
 SMALL: dict[str, Any] = {"crops": 3, "crop_size": (12, 20), "cycles": CycleArgs(displacement=1.0)}
@@ -35,9 +35,9 @@ class Counted(CycleExamples):
         super().__init__(flow=Constant(True), **SMALL, **options)
         self.made: list[str] = []
 
-    def walk(self, window: ClipBatch, num_classes: int) -> Walk:
+    def record(self, window: ClipBatch, num_classes: int) -> CycleRecord:
         self.made.append(window.clip)
-        return super().walk(window, num_classes)
+        return super().record(window, num_classes)
 
 
 def clips(names: str = "abc") -> list[ClipBatch]:
@@ -81,7 +81,7 @@ def test_each_walk_is_made_once(where: str) -> None:
     assert source.made == ["a", "b", "c"]
     assert [examples.clip for examples in drawn] == ["a", "b", "c"] * 3
     assert not same(drawn[0], drawn[3])  # the same walk, drawn from anew
-    assert len(list(Path("kept").glob("*.walk"))) == (3 if where == "folder" else 0)
+    assert len(list(Path("kept").glob("*.cycles"))) == (3 if where == "folder" else 0)
 
 
 def test_examples_are_the_same_wherever_walks_are_kept() -> None:
@@ -98,10 +98,10 @@ def test_examples_are_the_same_wherever_walks_are_kept() -> None:
 
 @pytest.mark.parametrize("where", ["memory", "folder"])
 def test_the_least_recently_used_walk_goes_where_there_is_no_room(where: str) -> None:
-    size = CycleExamples(flow=Constant(True)).walk(window(), 3).nbytes()
+    size = CycleExamples(flow=Constant(True)).record(window(), 3).nbytes()
     if where == "folder":
         Counted(keep=KeepArgs("other")).validation(clips("a"), 3)[0]
-        [file] = Path("other").glob("*.walk")
+        [file] = Path("other").glob("*.cycles")
         size = file.stat().st_size
     source = Counted(keep=kept_in(where, int(2.5 * size)))
     items = source.validation(clips(), 3)
@@ -110,7 +110,7 @@ def test_the_least_recently_used_walk_goes_where_there_is_no_room(where: str) ->
         time.sleep(0.02)  # file systems count time in steps
     assert source.made == ["a", "b", "c", "b"]
     if where == "folder":
-        assert len(list(Path("kept").glob("*.walk"))) == 2
+        assert len(list(Path("kept").glob("*.cycles"))) == 2
 
 
 def test_a_walk_without_any_room_is_made_each_time_it_is_needed() -> None:
@@ -189,7 +189,7 @@ def test_folds_are_told_from_one_another(tmp_path: Path) -> None:
     source = Counted(fold_teachers=folds, keep=kept_in("folder"))
     windows = [replace(window(), number=number) for number in range(4)]
     items = source.validation(windows, 3)
-    seen = [items[number].inputs.semantic for number in range(4)]
+    seen = [items[number].inputs.teacher_probs for number in range(4)]
     assert len(source.made) == 2  # the third one is as the first: the same frame, the same teacher
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
@@ -198,7 +198,7 @@ def test_folds_are_told_from_one_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no walk", None])
 def test_a_damaged_walk_is_made_again(content: bytes | None) -> None:
     first = Counted(keep=kept_in("folder")).validation(clips("a"), 3)[0]
-    [file] = Path("kept").glob("*.walk")
+    [file] = Path("kept").glob("*.cycles")
     whole = file.read_bytes()
     file.write_bytes(content if content is not None else whole[: len(whole) // 2])
     source = Counted(keep=kept_in("folder"))
@@ -212,7 +212,7 @@ def test_a_damaged_walk_is_made_again(content: bytes | None) -> None:
 def test_files_may_go_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As another process may need the room."""
     Counted(keep=kept_in("folder")).validation(clips("a"), 3)[0]
-    [file] = Path("kept").glob("*.walk")
+    [file] = Path("kept").glob("*.cycles")
     touch = os.utime
     monkeypatch.setattr(os, "utime", lambda path, *rest: (touch(path, *rest), Path(path).unlink()))
     source = Counted(keep=kept_in("folder"))
@@ -220,7 +220,7 @@ def test_files_may_go_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.made == ["a"]
     assert file.stat().st_size > 0
     monkeypatch.setattr(os, "utime", touch)
-    monkeypatch.setattr(Walk, "save", lambda *_: None)  # and gone at once
+    monkeypatch.setattr(CycleRecord, "save", lambda *_: None)  # and gone at once
     assert source.validation(clips("b"), 3)[0].clip == "b"
 
 
@@ -260,7 +260,7 @@ class Batches(Constant):
 
 def test_the_flow_of_a_walk_is_estimated_once() -> None:
     flow = Batches(False)
-    CycleExamples(flow=flow).walk(window(), 3)
+    CycleExamples(flow=flow).record(window(), 3)
     assert flow.pairs == 2 * 2  # two pairs of neighbours, both ways
 
 

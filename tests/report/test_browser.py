@@ -78,7 +78,7 @@ def test_scrubbing_shows_the_labels_of_each_frame(page: Page, reported: Path) ->
         addresses.add(page.locator("#image").get_attribute("src"))
         assert page.locator("#no-source").is_visible() == (index in (0, 4, 8))
     assert len(addresses) == 9
-    source = ids(reported / "source/walk/00003.png")
+    source = ids(reported / "provenance/walk/00003.png")
     show(page, 3)
     for value in np.unique(source):
         assert (canvas(page, "source")[source == value, :3] == [255 * (value >> bit & 1) for bit in range(3)]).all()
@@ -99,7 +99,7 @@ def test_keys_and_play_move_through_the_clip(page: Page) -> None:
     facts = page.locator("#facts")
     expect(facts).to_contain_text("00000: frame 1 of 9 · labelled by hand")
     page.locator("body").press("ArrowRight")
-    expect(facts).to_contain_text("00001: frame 2 of 9 · by motion · 1 from the nearest anchor")
+    expect(facts).to_contain_text("00001: frame 2 of 9 · by motion · 1 from the nearest keyframe")
     page.locator("body").press("End")
     expect(facts).to_contain_text("frame 9 of 9")
     page.locator("body").press("ArrowRight")
@@ -158,7 +158,7 @@ def test_errors_alone_are_shown(page: Page, reported: Path) -> None:
 
 def test_the_worst_frames_come_first_and_lead_to_the_picture(page: Page) -> None:
     rows = page.locator("#worst tbody tr")
-    expect(rows).to_have_count(9)  # frames of both clips that are no anchors
+    expect(rows).to_have_count(9)  # frames of both clips that are no keyframes
     scores = [float(text) for text in page.locator("#worst tbody td:last-child").all_inner_texts()]
     assert scores == sorted(scores)
     expect(page.locator("#facts")).to_contain_text("mIoU")

@@ -50,7 +50,7 @@ def test_the_pictures_are_those_of_the_run(reported: Path) -> None:
     assert set(clips) == set(FRAMES)
     frames = clips["walk"]["frames"]
     assert [frame["index"] for frame in frames] == list(range(9))
-    assert clips["walk"]["anchors"] == [0, 4, 8]
+    assert clips["walk"]["keyframes"] == [0, 4, 8]
     truth = reported.parent / "clips/labels/walk"
     for frame in frames:
         name = f"{frame['stem']}.png"
@@ -59,17 +59,17 @@ def test_the_pictures_are_those_of_the_run(reported: Path) -> None:
         assert np.abs(certainty - ids(reported / "confidence/walk" / name)).mean() < 12
         shown = pixels(frame["image"]).astype(float)
         assert np.abs(shown - ids(reported.parent / "clips/frames/walk" / name)).mean() < 25
-        anchor = frame["index"] in (0, 4, 8)
-        assert frame["method"] == ("anchor" if anchor else "motion")
-        assert (frame["truth"] is None) == (frame["miou"] is None) == (frame["source"] is None) == anchor
-        if not anchor:
+        keyframe = frame["index"] in (0, 4, 8)
+        assert frame["method"] == ("keyframe" if keyframe else "motion")
+        assert (frame["truth"] is None) == (frame["miou"] is None) == (frame["source"] is None) == keyframe
+        if not keyframe:
             assert np.array_equal(pixels(frame["truth"])[..., 0], indices(ids(truth / name)))
-            assert np.array_equal(pixels(frame["source"])[..., 0], ids(reported / "source/walk" / name))
+            assert np.array_equal(pixels(frame["source"])[..., 0], ids(reported / "provenance/walk" / name))
 
 
 def test_the_legend_names_no_source_that_the_run_has_not(reported: Path) -> None:
     names = [source["name"] for source in data_of(reported)["sources"]]
-    assert names == ["nobody", "earlier anchor", "later anchor", "both anchors"]
+    assert names == ["nobody", "earlier keyframe", "later keyframe", "both keyframes"]
 
 
 def test_the_score_of_a_frame_is_that_of_its_classes(reported: Path) -> None:
@@ -116,8 +116,8 @@ def row(index: int, miou: float | None, confidence: float = 0.9) -> FrameRow:
     return FrameRow(index, f"{index:05d}", "motion", 1, confidence, miou)
 
 
-def test_long_clips_keep_their_worst_frames_and_anchors() -> None:
-    clip = bare_clip(1000, anchors=range(0, 1000, 10))
+def test_long_clips_keep_their_worst_frames_and_keyframes() -> None:
+    clip = bare_clip(1000, keyframes=range(0, 1000, 10))
     rows = [row(i, None if i % 10 == 0 else 90.0) for i in range(1000)]
     for worst in (333, 334, 777):
         rows[worst] = row(worst, 1.0)
@@ -163,7 +163,7 @@ def test_a_run_without_hidden_labels_has_no_scores(tmp_path: Path) -> None:
     assert main(["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "motion"]) == 0
     text = (tmp_path / "out/report.html").read_text()
     assert "no labels were hidden" in text
-    assert "Scores on hidden frames" not in text
+    assert "Scores on held-out frames" not in text
     assert data_of(tmp_path / "out")["clips"][0]["miou"] == [None] * 5
 
 
@@ -187,7 +187,7 @@ def test_report_is_written_again(reported: Path, tmp_path: Path, capsys: pytest.
         ("manifest.jsonl", "there is no"),
         ("metrics.json=", "metrics.json is damaged"),
         ("metrics.json={}", "metrics.json cannot be used"),
-        ('metrics.json={"schema": 1}', "metrics.json cannot be used (it lacks settings)"),
+        ('metrics.json={"schema": 2}', "metrics.json cannot be used (it lacks settings)"),
         ("settings.json=[", "settings.json is damaged"),
         ("settings.json=[1]", "settings.json is damaged"),
         ('settings.json={"root": 5}', "settings.json is damaged (root must be of type str, got 5)"),
@@ -219,7 +219,7 @@ def test_the_page_of_a_clip_of_vga_size_stays_small(tmp_path: Path) -> None:
         save(path, noisy.clip(0, 255).astype(np.uint8))
     assert main(["autolabel", str(root), "--out", str(out), "--label-every", "25", "--methods", "copy"]) == 0
     for path in (out / "labels/street0").iterdir():  # sources could not be worse
-        save(out / "source/street0" / path.name, random.integers(0, 8, (360, 480), np.uint8))
+        save(out / "provenance/street0" / path.name, random.integers(0, 8, (360, 480), np.uint8))
     assert main(["report", str(out)]) == 0
     assert all(frame["source"] for frame in data_of(out)["clips"][0]["frames"])
     assert 2e6 < (out / "report.html").stat().st_size < 15e6

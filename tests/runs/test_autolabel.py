@@ -53,8 +53,8 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     report = (out / "report.md").read_text()
     assert "| confidence | right |" in report
     assert "within 3 px of a border" in report
-    assert result["schema"] == 1
-    assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine", "oracle"]
+    assert result["schema"] == 2
+    assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine", "upper_bound"]
     for scores in result["overall"].values():
         assert scores["frames"] == 6
         assert set(scores["by_distance"]) == {"1", "2"}
@@ -67,8 +67,8 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert len(list((out / folder / "street0").glob("*.png"))) == 9
     label = Image.open(out / "labels/street0/00002.png")
     assert label.mode == "P"
-    for anchor in ("00000", "00004", "00008"):
-        given, copied = (np.array(Image.open(r / "labels/street0" / f"{anchor}.png")) for r in (scene, out))
+    for keyframe in ("00000", "00004", "00008"):
+        given, copied = (np.array(Image.open(r / "labels/street0" / f"{keyframe}.png")) for r in (scene, out))
         assert np.array_equal(given, copied)
     assert "![street0](report/street0.png)" in (out / "report.md").read_text()
     assert Image.open(out / "report/street0.png").size == (3 * 96, 2 * (64 + 18))
@@ -293,7 +293,7 @@ def test_the_teacher_may_learn_from_frames_labelled_by_motion(
 
     monkeypatch.setattr(training, "fit", spy)
     command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", "--methods=motion,semantic", *QUICK]
-    assert main([*command, "--teacher-share", "0.75", "--teacher-steps=8"]) == 0
+    assert main([*command, "--propagated-ratio", "0.75", "--teacher-steps=8"]) == 0
     (indices,) = served
     assert indices > {0, 4, 8}
     assert not (out / "motion").exists()
@@ -346,7 +346,7 @@ def test_students_weigh_keep_apart_and_schedule_what_they_learn_from(scene: Path
     command = ["autolabel", str(scene), "--out", str(out), "--label-every", "4", *quick]
     assert main([*command, "--student", "cisc-r"]) == 0  # trains a teacher for it, too
     entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-    propagated = [entry for entry in entries if entry["index"] not in entry["anchors"]]
+    propagated = [entry for entry in entries if entry["index"] not in entry["keyframes"]]
     assert len(list((out / "rectified").rglob("*.png"))) == len(propagated)
     assert main([*command, "--student", "three-stage"]) == 0
     network = torch.load(out / "student-three-stage.ckpt", weights_only=True)

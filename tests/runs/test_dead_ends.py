@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    kinds = ("labels", "confidence", "source", "methods")
+    kinds = ("labels", "confidence", "provenance", "methods")
     paths = [path for kind in kinds for path in sorted((folder / kind).rglob("*.png"))]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -140,7 +140,7 @@ def test_a_signal_of_before_stops_nothing(root: Path, tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
-@pytest.mark.parametrize("kind", ["methods/copy", "source", "confidence", "labels"])
+@pytest.mark.parametrize("kind", ["methods/copy", "provenance", "confidence", "labels"])
 def test_a_file_that_is_lost_is_made_again(kind: str, damage: str, root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ["autolabel", str(root), f"--out={out}", *SOURCES]
@@ -306,7 +306,7 @@ def test_a_calibration_that_was_stopped_goes_on(root: Path, tmp_path: Path, monk
     def stopping(module: PropagationModule, batch: ClipBatch) -> Any:
         if len(counted) == stop:
             raise KeyboardInterrupt
-        counted.append((batch.clip, batch.targets))
+        counted.append((batch.clip, batch.queries))
         return count(module, batch)
 
     monkeypatch.setattr(PropagationModule, "count_confidence", stopping)
@@ -323,7 +323,9 @@ def test_a_calibration_that_was_stopped_goes_on(root: Path, tmp_path: Path, monk
     assert not list((tmp_path / "out").glob("*unfinished*"))
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"made_with": {}, "counted": [{"motion": 3}]}', '{"counted": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"checkpoint_hashes": {}, "counted": [{"motion": 3}]}', '{"counted": 3}']
+)
 def test_what_a_calibration_has_left_is_not_trusted(content: str, root: Path, tmp_path: Path) -> None:
     command = ["autolabel", str(root), "--methods=motion", "--label-every=4"]
     assert main([*command, f"--out={tmp_path / 'whole'}"]) == 0

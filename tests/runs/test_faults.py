@@ -227,8 +227,8 @@ def test_an_empty_mask_of_an_object(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["../walk/00000", "/etc/passwd", "walk/../../x", "walk/00009"])
 def test_a_list_of_anchors_stays_inside(tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     root = make_folder(tmp_path / "clips", {"walk": 3})
-    Path("anchors.txt").write_text(f"walk/00000\n{line}\n")
-    assert line in refused(root, capsys, *MOTION, "--anchors", "anchors.txt")
+    Path("keyframes.txt").write_text(f"walk/00000\n{line}\n")
+    assert line in refused(root, capsys, *MOTION, "--keyframes", "keyframes.txt")
 
 
 @pytest.mark.parametrize("line", ["../walk", "/etc"])

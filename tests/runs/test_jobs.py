@@ -146,18 +146,18 @@ def test_the_source_map_says_who_agrees_with_the_label(root: Path, tmp_path: Pat
     out = tmp_path / "out"
     assert main(autolabel(root, out)) == 0
     sources = {
-        path.parent.name + "/" + path.stem: np.array(Image.open(path)) for path in (out / "source").rglob("*.png")
+        path.parent.name + "/" + path.stem: np.array(Image.open(path)) for path in (out / "provenance").rglob("*.png")
     }
     lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     between = [line for line in lines if line["method"] == "motion"]
     assert {f"{line['clip']}/{line['frame']}" for line in between} == set(sources)
     for line in between:
         values = set(np.unique(sources[f"{line['clip']}/{line['frame']}"]).tolist())
-        assert values <= ({0, 1, 2, 3} if len(line["anchors"]) == 2 else {0, 1})
+        assert values <= ({0, 1, 2, 3} if len(line["keyframes"]) == 2 else {0, 1})
         assert 1 in values or 3 in values
 
 
-def test_confidence_is_calibrated_once_on_the_anchors(
+def test_confidence_is_calibrated_once_on_the_keyframes(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "out"

@@ -39,7 +39,7 @@ def written(out: Path, kind: str, clip: str) -> np.ndarray:
 def test_nothing_is_learned_from_labels_without_a_class(
     methods: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    empty(*(root / "labels").rglob("0000[048].png"))  # the anchors; others are hidden, and must not count
+    empty(*(root / "labels").rglob("0000[048].png"))  # the keyframes; others are hidden, and must not count
     assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", f"--methods={methods}", *QUICK]) == 2
     assert "none of the 6 labels to learn from has a pixel with a class" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -103,7 +103,7 @@ def test_the_module_says_nothing_of_such_a_clip_by_itself(verb: str, root: Path)
     module = PropagationModule(3, ["inpaint"], SegmentationModule(3, SMALL).eval())
     for batch in data.predict_dataloader() if verb == "predict" else data.test_dataloader():
         assert batch.unlabelled == (batch.clip == "ride")
-        for labels, _ in module.at_hidden(batch):
+        for labels, _ in module.at_held_out(batch):
             assert bool((labels["inpaint"][0] == 255).all()) == batch.unlabelled
             assert bool(labels["inpaint"][1].any()) != batch.unlabelled
 

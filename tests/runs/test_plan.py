@@ -55,7 +55,7 @@ def test_what_is_there_or_given_costs_nothing(root: Path) -> None:
     assert steps["refiner"].what == "some.ckpt"
     assert not steps["teacher"].work
     assert not steps["refiner"].work
-    # Five, five and four frames between two anchors each; the last interval of each clip holds its last frame.
+    # Five, five and four frames between two keyframes each; the last interval of each clip holds its last frame.
     assert steps["propagate"].work == {"flow": 28.0, "teacher": 14.0, "refine": 14.0}
     assert steps["student (plain)"].work == {"teacher_step": 2.0}
 

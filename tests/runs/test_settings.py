@@ -33,13 +33,13 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("--clips", "select.clips", "walk, ride", ["walk", "ride"]),
     ("--label-every", "select.label_every", "4", 4),
     ("--label-offset", "select.label_offset", "2", 2),
-    ("--anchors", "select.keyframes", "anchors.txt", "anchors.txt"),
+    ("--keyframes", "select.keyframes", "keyframes.txt", "keyframes.txt"),
     ("--methods", "methods", "motion, vote:previous", ["motion", "vote:previous"]),
     ("--teacher", "teacher", "a.ckpt", "a.ckpt"),
     ("--refiner", "refiner", "b.ckpt", "b.ckpt"),
     ("--weights", "train_teacher.weights", "none", "none"),
     ("--teacher-steps", "train_teacher.steps", "7", 7),
-    ("--teacher-share", "train_teacher.share", "0.25", 0.25),
+    ("--propagated-ratio", "train_teacher.propagated_ratio", "0.25", 0.25),
     ("--teacher-folds", "train_teacher.folds", "3", 3),
     ("--refiner-steps", "train_refiner.steps", "8", 8),
     ("--student", "student", "cisc-r", "cisc-r"),
@@ -67,7 +67,7 @@ DEFAULTS = {
     "train_teacher.network.scale": 0.5,
     "train_teacher.network.ocr": False,
     "train_teacher.losses": {"cross_entropy": 1.0, "dice": 1.0},
-    "train_teacher.share": 0.0,
+    "train_teacher.propagated_ratio": 0.0,
     "train_teacher.confidence": 0.7,
     "train_teacher.lr": 0.005,
     "train_teacher.steps": 2000,
@@ -213,7 +213,7 @@ def test_a_root_is_taken_as_it_is_written(root: str) -> None:
         ),
         ([*BARE, "--train_teacher.losses.dice=much"], "--train_teacher.losses.dice must be of type dict"),
         ([*BARE, "--teacher-steps=0"], "--teacher-steps must be at least 1, got 0"),
-        ([*BARE, "--teacher-share=2"], "--teacher-share must be in 0 … 1, got 2.0"),
+        ([*BARE, "--propagated-ratio=2"], "--propagated-ratio must be in 0 … 1, got 2.0"),
         ([*BARE, "--min-confidence=-1"], "--min-confidence must be in 0 … 1, got -1.0"),
         ([*BARE, "--train_teacher.confidence=7"], "--train_teacher.confidence must be in 0 … 1, got 7.0"),
         ([*BARE, "--train_refiner.batch=0"], "--train_refiner.batch must be at least 1, got 0"),
@@ -371,7 +371,7 @@ OTHERS = {
     "select.clips": ["walk"],
     "select.label_every": 5,
     "select.label_offset": 1,
-    "select.keyframes": "anchors.txt",
+    "select.keyframes": "keyframes.txt",
     "methods": ["refine"],
     "teacher": "a.ckpt",
     "refiner": "b.ckpt",
@@ -384,7 +384,7 @@ OTHERS = {
     "train_teacher.network.attention_scales": [0.5, 1.0],
     "train_teacher.network.test_scales": [1.0],
     "train_teacher.losses": {"dice": 1.0},
-    "train_teacher.share": 0.5,
+    "train_teacher.propagated_ratio": 0.5,
     "train_teacher.confidence": 0.5,
     "train_teacher.lr": 0.1,
     "train_teacher.steps": 3,
@@ -468,7 +468,7 @@ ENTRY = Entry(
     frame="00003",
     index=3,
     method="refine",
-    anchors=(0, 4),
+    keyframes=(0, 4),
     distance=1,
     mean_confidence=0.5,
     label="labels/ein Gang/00003.png",
@@ -477,7 +477,7 @@ ENTRY = Entry(
 )
 numbers = st.integers(0, 10**9)
 digests = st.text("0123456789abcdef", min_size=16, max_size=16)
-kinds = st.sampled_from(["labels", "confidence", "source", "methods/motion", "methods/vote:nearest"])
+kinds = st.sampled_from(["labels", "confidence", "provenance", "methods/motion", "methods/vote:nearest"])
 
 
 @given(
@@ -487,7 +487,7 @@ kinds = st.sampled_from(["labels", "confidence", "source", "methods/motion", "me
         frame=st.text(),
         index=numbers,
         method=st.text(),
-        anchors=st.lists(numbers, max_size=3).map(tuple),
+        keyframes=st.lists(numbers, max_size=3).map(tuple),
         distance=st.none() | numbers,
         mean_confidence=st.floats(0, 1),
         label=st.text(st.characters(exclude_characters="\0/."), min_size=1).map(lambda name: f"labels/{name}"),
@@ -518,7 +518,7 @@ NO_SHARES = (None, "0.5", True, -0.1, 1.1, float("nan"), float("inf"), [0.5])
 DAMAGE: list[tuple[str, Any]] = [
     *((name, value) for name in ("clip", "frame", "method", "label") for value in (None, 3, ["a"], {})),
     *(("index", value) for value in (None, "3", 3.0, True, -1, [3])),
-    *(("anchors", value) for value in (None, 3, "04", [0.5], ["0"], [True], [-1], [None], {"0": 4})),
+    *(("keyframes", value) for value in (None, 3, "04", [0.5], ["0"], [True], [-1], [None], {"0": 4})),
     *(("distance", value) for value in ("1", 1.0, True, -1, [1])),
     *(("mean_confidence", value) for value in NO_SHARES),
     *(("label", value) for value in NO_LABELS),
@@ -536,7 +536,7 @@ def test_a_damaged_field_of_a_line_is_refused_by_name(name: str, value: Any) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["clip", "frame", "index", "method", "anchors", "distance", "mean_confidence", "label"]
+    "name", ["clip", "frame", "index", "method", "keyframes", "distance", "mean_confidence", "label"]
 )
 def test_a_line_that_lacks_a_field_is_refused_by_name(name: str) -> None:
     content = json.loads(ENTRY.line())

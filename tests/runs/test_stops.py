@@ -82,7 +82,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_resumes(
         assert "Traceback" not in said
     assert subprocess.run([*command, f"--out={out}"], check=False, capture_output=True).returncode == 0
     assert not list(out.rglob(".*.tmp"))
-    for folder in ("labels", "confidence", "source"):
+    for folder in ("labels", "confidence", "provenance"):
         for path in sorted((tmp_path / "whole" / folder).rglob("*.png")):
             assert (out / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
@@ -100,7 +100,7 @@ def test_what_is_written_is_on_the_disk_before_it_has_its_name(tmp_path: Path, m
     assert done == ["sync", "replace"]
 
 
-@pytest.mark.parametrize("link", ["labels", "labels/ride", "source", "wrp-temporary"])
+@pytest.mark.parametrize("link", ["labels", "labels/ride", "provenance", "wrp-temporary"])
 def test_nothing_is_written_through_a_link(
     link: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,8 +170,8 @@ def test_gradients_are_those_of_the_value(name: str) -> None:
     (gradient,) = torch.autograd.grad(LOSSES[name](logits, labels), logits)
     step = 1e-2
     with torch.no_grad():
-        ahead, behind = (LOSSES[name](logits + sign * step * direction, labels).double() for sign in (1, -1))
-    slope = float((ahead - behind) / (2 * step))
+        prefetch, behind = (LOSSES[name](logits + sign * step * direction, labels).double() for sign in (1, -1))
+    slope = float((prefetch - behind) / (2 * step))
     assert slope == pytest.approx(float((gradient * direction).sum()), rel=0.03, abs=1e-3)
 
 

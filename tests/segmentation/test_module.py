@@ -285,7 +285,7 @@ def test_labels_that_do_not_move_are_consistent_and_those_that_jump_are_not() ->
 def test_a_student_learns_from_propagated_labels(root: str, tmp_path: Path) -> None:
     """All of them say class 2: so does, after a few steps, the student."""
     torch.manual_seed(0)
-    labels = PropagatedLabels(make_run(tmp_path / "run"), share=1.0, weighted=False)
+    labels = PropagatedLabels(make_run(tmp_path / "run"), ratio=1.0, weighted=False)
     module = SegmentationModule(3, net=Linear(), optimizer=OptimizerArgs(lr=0.05))
     loaders = data(root, {"epoch_length": 80}, propagated=labels)
     fit(module, loaders, max_steps=40)
@@ -319,7 +319,9 @@ def test_guesses_stand_in_where_a_frame_has_no_label() -> None:
             logits[:, 1, :, :16], logits[:, 2, :, 16:] = 9.0, 0.5
             return logits
 
-    module = SegmentationModule(3, net=Linear(), guesser=SegmentationModule(3, net=Sure()), guess_confidence=0.8)
+    module = SegmentationModule(
+        3, net=Linear(), pseudo_labeler=SegmentationModule(3, net=Sure()), pseudo_label_threshold=0.8
+    )
     batch = frames(weights=torch.ones(2, 32, 32))
     batch.labels[0, :, :] = 0
     batch.labels[1] = 255
@@ -333,7 +335,7 @@ def test_guesses_stand_in_where_a_frame_has_no_label() -> None:
     assert (weights[1, 4:, :16] > 0.99).all()
     assert (labels[1, 4:, 16:] == 255).all()
     assert (labels[1, :4] == 255).all()
-    assert not any(name.startswith("guesser") for name in module.state_dict())
+    assert not any(name.startswith("pseudo_labeler") for name in module.state_dict())
 
 
 def test_frames_without_a_label_are_drawn_by_their_share(root: str) -> None:
@@ -344,7 +346,7 @@ def test_frames_without_a_label_are_drawn_by_their_share(root: str) -> None:
         for i, index in enumerate(batch.indices):
             guessed = batch.weights is not None and bool(((batch.labels[i] == 255) & (batch.weights[i] > 0)).any())
             assert guessed == (index not in (0, 4, 8))
-    fit(SegmentationModule(3, SMALL, guesser=SegmentationModule(3, SMALL)), data(root, {"unlabelled": 0.5}))
+    fit(SegmentationModule(3, SMALL, pseudo_labeler=SegmentationModule(3, SMALL)), data(root, {"unlabelled": 0.5}))
 
 
 def test_the_confusion_matrix_is_drawn(root: str, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_strong_views_keep_labels_where_they_are_and_cut_some_out() -> None:
 @pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])
 def test_every_module_learns_from_both_kinds(kind: type[StudentModule]) -> None:
     torch.manual_seed(0)
-    module = kind(**SMALL, guesser=None).train()
+    module = kind(**SMALL, pseudo_labeler=None).train()
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     loss = module.training_step({"labelled": batch(), "unlabelled": batch(seed=1)}, 0)
     assert torch.isfinite(loss)
@@ -138,8 +138,8 @@ def test_the_second_head_learns_like_the_first_and_the_average_is_deployed() -> 
     frozen = ThreeStageModule(**SMALL, optimizer=OptimizerArgs(encoder_lr=0.0)).train()
     assert not any(part.training for part in frozen.second.encoder.modules())
     assert frozen.second.net.decoder.training
-    assert module.deployed is module.average
-    assert SegmentationModule(**SMALL).deployed is not None
+    assert module.inference_model is module.average
+    assert SegmentationModule(**SMALL).inference_model is not None
 
 
 def test_the_second_head_may_have_auxiliary_logits() -> None:
@@ -182,9 +182,9 @@ def test_features_are_those_in_front_of_the_head() -> None:
 
 
 def test_rectified_weights_follow_the_features() -> None:
-    """A guesser whose features are the colours: red pixels that are called road though road is green count little."""
+    """A pseudo-labeler whose features are the colours: red pixels called road though road is green count little."""
     torch.manual_seed(0)
-    module = CiscModule(3, net=create_segmenter(3, NETWORK), guesser=CiscModule(**SMALL))
+    module = CiscModule(3, net=create_segmenter(3, NETWORK), pseudo_labeler=CiscModule(**SMALL))
     labelled, unlabelled = batch(), batch(seed=1)
     weights = module.rectify(unlabelled.images, unlabelled.labels, labelled)
     assert weights.shape == (2, 64, 64)

@@ -28,7 +28,7 @@ def test_the_command_line_takes_every_argument_of_every_module(
 ) -> None:
     assert main(["fit", "--model.help", f"{kind.__module__}.{kind.__name__}"]) == 0
     printed = capsys.readouterr().out
-    names = ("num_classes", "network", "optimizer", "inference", "loss", "auxiliary", "guesser", "cutout")
+    names = ("num_classes", "network", "optimizer", "inference", "loss", "auxiliary", "pseudo_labeler", "cutout")
     assert all(f"--model.{name} " in printed for name in names)
     given = {"network": {"encoder_name": "tu-resnet10t"}, "optimizer": {"lr": 0.5}, "inference": {"flip": True}}
     flags = [f"--model.{group}.{name}={value}" for group, some in given.items() for name, value in some.items()]

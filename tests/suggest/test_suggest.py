@@ -44,7 +44,7 @@ def test_drift_is_that_of_a_walk_held_at_both_ends() -> None:
 
 def test_a_label_scales_the_errors_of_its_own_gap_alone() -> None:
     near, far = gaps_by(bare_clip(9, [0, 4, 8]), [0, 0.1, 0.2, 0.1, 0, 0.1, 0.3, 0.1, 0])
-    # Frame 1 lay 1 from an anchor and 3 from the other, now it is one from both: (1/2) / (3/4).
+    # Frame 1 lay 1 from a keyframe and 3 from the other, now it is one from both: (1/2) / (3/4).
     assert near.remaining([2]) == pytest.approx([0, 0.1 * (2 / 3) ** 0.5, 0, 0.1 * (2 / 3) ** 0.5])
     assert near.remaining([6]).sum() == pytest.approx(0.4)
     assert far.remaining([]) == pytest.approx([0, 0.1, 0.3, 0.1, 0])
@@ -72,11 +72,11 @@ def test_two_equal_gaps_get_one_each_before_either_gets_two() -> None:
 def test_frames_of_one_gap_make_room_for_each_other() -> None:
     walk = np.sqrt(drift_length(range(31), [0, 30])) / 10
     assert sorted(chosen(bare_clip(31, [0, 30]), walk.tolist(), 2)) == [10, 20]
-    # Behind the last anchor nothing holds the labels: the new one goes past the middle.
+    # Behind the last keyframe nothing holds the labels: the new one goes past the middle.
     assert 10 < chosen(bare_clip(21, [0]), [0, *[0.1] * 20], 1)[0] < 20
 
 
-def test_no_anchor_and_no_frame_twice_whatever_the_budget() -> None:
+def test_no_keyframe_and_no_frame_twice_whatever_the_budget() -> None:
     clip = bare_clip(9, [0, 4])
     found = chosen(clip, [0.0, 0.1, 0.2, 0.1, 0.9, 0.0, 0.0, 0.0, 0.0], 50)
     assert sorted(found) == [1, 2, 3, 5, 6, 7, 8]
@@ -98,8 +98,8 @@ def test_even_spacing() -> None:
     def spaced(clip: Clip, count: int) -> list[list[int]]:
         return [sorted(indices) for indices in spread(intervals(clip), count)]
 
-    hidden = [i for i in range(31) if i not in (0, 20)]
-    clip = bare_clip(31, [0, 20], hidden)
+    held_out = [i for i in range(31) if i not in (0, 20)]
+    clip = bare_clip(31, [0, 20], held_out)
     assert spaced(clip, 1) == [[10], []] or spaced(clip, 1) == [[], [27]]
     assert spaced(clip, 2) == [[10], [27]]
     assert spaced(clip, 3) == [[7, 13], [27]]
@@ -169,15 +169,15 @@ def test_a_frame_that_is_doubtful_comes_first(run: tuple[Path, Path], tmp_path: 
     assert (copied / "suggest.txt").read_text() == "walk/00007\n"
 
 
-@pytest.mark.parametrize("arguments", [["-n", "0"], ["-n", "0", "--oracle"], ["--oracle"]])
+@pytest.mark.parametrize("arguments", [["-n", "0"], ["-n", "0", "--simulate"], ["--simulate"]])
 def test_what_cannot_be_suggested(
     run: tuple[Path, Path], arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, out = run
     assert main(["suggest", str(out), *arguments]) == 2
     error = capsys.readouterr().err
-    assert ("none of the labels" if "--oracle" in arguments else "must be at least 1, got 0") in error
-    assert not (out / "suggest-oracle.json").exists()
+    assert ("none of the labels" if "--simulate" in arguments else "must be at least 1, got 0") in error
+    assert not (out / "suggest-simulated.json").exists()
 
 
 def test_a_run_without_unlabelled_frames_or_of_other_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,31 +199,33 @@ def test_a_run_without_unlabelled_frames_or_of_other_labels(tmp_path: Path, caps
     assert "has no label of walk/00003 (1 frames are missing)" in capsys.readouterr().err
 
 
-def test_the_oracle_scores_the_same_frames_whoever_chooses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_simulation_scores_the_same_frames_whoever_chooses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = generate_folder(tmp_path / "scene", num_classes=8, num_frames=9, height=64, width=96)
     out = tmp_path / "out"
-    anchors = tmp_path / "anchors.txt"
-    anchors.write_text("street0/00000\nstreet0/00008\n")
-    assert main(["autolabel", str(root), f"--out={out}", "--methods=motion", f"--anchors={anchors}"]) == 0
+    keyframes = tmp_path / "keyframes.txt"
+    keyframes.write_text("street0/00000\nstreet0/00008\n")
+    assert main(["autolabel", str(root), f"--out={out}", "--methods=motion", f"--keyframes={keyframes}"]) == 0
     scored = json.loads((out / "metrics.json").read_text())["overall"]["motion"]["miou"]
     capsys.readouterr()
-    assert main(["suggest", str(out), "--oracle", "-n", "7"]) == 0
-    result = json.loads((out / "suggest-oracle.json").read_text())
+    assert main(["suggest", str(out), "--simulate", "-n", "7"]) == 0
+    result = json.loads((out / "suggest-simulated.json").read_text())
     assert result["start"] == scored  # nothing added: what the run itself was scored
     assert set(result["miou"]) == {"suggested", "one by one", "uniform", "random 0", "random 1", "random 2"}
     for way, curve in result["miou"].items():
         assert len(curve) == 7
-        assert curve[-1] == 100  # every hidden frame has its label
+        assert curve[-1] == 100  # every held-out frame has its label
         assert curve[3] > result["start"]
         assert [len(set(names)) for names in result["chosen"][way]] == list(range(1, 8))
     assert result["chosen"]["uniform"][0] == ["street0/00004"]
     assert "| 7 " in capsys.readouterr().out
-    assert main(["suggest", str(out), "--oracle", "-n", "8"]) == 2
+    assert main(["suggest", str(out), "--simulate", "-n", "8"]) == 2
     assert "must be in 1 … 7" in capsys.readouterr().err
 
 
-def test_a_replay_is_a_run_with_these_anchors(tmp_path: Path) -> None:
-    """Nothing that is remembered of another set of anchors gets in."""
+def test_a_replay_is_a_run_with_these_keyframes(tmp_path: Path) -> None:
+    """Nothing that is remembered of another set of keyframes gets in."""
     root = generate_folder(tmp_path / "scene", num_classes=8, num_frames=9, height=64, width=96)
     index = select_clips(open_index(root), SelectArgs(label_every=4))
     replay = Replay(index, PropagationModule(8, ["motion"], flow=DIS("ultrafast")))

@@ -38,11 +38,12 @@ logger = logging.getLogger("wrp")
 class LabelWriter(BasePredictionWriter):
     """Write what ``trainer.predict`` yields in the package's folder layout.
 
-    * ``labels/<clip>/<stem>.png``: indexed PNG of ids, of the module's last method; anchors' labels as they were given
+    * ``labels/<clip>/<stem>.png``: indexed PNG of ids, of the module's last method; keyframes' labels as they were
+    given
     * ``methods/<method>/<clip>/<stem>.png``: the same of its other methods
     * ``confidence/<clip>/<stem>.png``: 8-bit grey, 255 is certain
-    * ``source/<clip>/<stem>.png``: who says the same as the label, a sum of 1 the earlier or only anchor, 2 the later
-      one, 4 the teacher
+    * ``provenance/<clip>/<stem>.png``: what agrees with the label, a sum of 1 for the earlier or only keyframe, 2 for
+      the later one, 4 for the teacher
     * ``manifest.jsonl``: one line per frame, with the checksums of its files and of the networks, complete once all
       intervals are
 
@@ -80,7 +81,7 @@ class LabelWriter(BasePredictionWriter):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         done: frozenset[tuple[str, int, int]] = getattr(data, "done", frozenset())
         if done:
-            check_networks(self.out, getattr(pl_module, "made_with", {}))
+            check_networks(self.out, getattr(pl_module, "checkpoint_hashes", {}))
         self.noted = noted_checksums(self.out, done)
         if trainer.is_global_zero:
             note_seen(self.out, {*getattr(data, "labels_seen", ()), *getattr(pl_module, "labels_seen", ())})
@@ -98,7 +99,7 @@ class LabelWriter(BasePredictionWriter):
         """Write one batch of results."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
-        made_with = getattr(pl_module, "made_with", {})
+        checkpoint_hashes = getattr(pl_module, "checkpoint_hashes", {})
         entries: list[tuple[Entry, dict[str, Future[str]]]] = []
         written: dict[str, Future[str]] = {}
         part = None
@@ -110,7 +111,7 @@ class LabelWriter(BasePredictionWriter):
                     threads.begin(part.with_suffix(BEGUN))
                 labels = result.labels.cpu().numpy()
                 name = Path(result.clip, f"{result.stem}.png")
-                if result.method not in (final, "anchor"):
+                if result.method not in (final, "keyframe"):
                     folder = method_folder(self.out, str(result.method))
                     kind = folder.relative_to(self.out).as_posix()
                     written[kind] = threads.do(folder / name, encode_label, labels, label_map)
@@ -122,8 +123,8 @@ class LabelWriter(BasePredictionWriter):
                 if result.provenance is not None:
                     picture = Image.fromarray(result.provenance.cpu().numpy())
                     picture.putpalette(PROVENANCE_PALETTE)
-                    written["source"] = threads.do(self.out / "source" / name, encode_image, picture)
-                entries.append((_entry(result, float(confidence.mean()) / 255, made_with), written))
+                    written["provenance"] = threads.do(self.out / "provenance" / name, encode_image, picture)
+                entries.append((_entry(result, float(confidence.mean()) / 255, checkpoint_hashes), written))
                 written = {}
         files = [{kind: file.result() for kind, file in written.items()} for _, written in entries]
         for folder in threads.folders:

@@ -34,7 +34,7 @@ def add_import(verbs: Any) -> None:
         "import",
         help="read corrected labels back as labels of a data set",
         description="Read labels that were exported and corrected back into ROOT/labels, where the next run finds them "
-        "as anchors. Everything is checked first: either all is written or nothing.",
+        "as keyframes. Everything is checked first: either all is written or nothing.",
     )
     verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
     verb.add_argument("--format", required=True, help=FORMATS)

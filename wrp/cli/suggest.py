@@ -23,13 +23,13 @@ def add(verbs: Any) -> None:
     verb.add_argument("-n", type=int, default=5, help="how many frames can be labelled (default: %(default)s)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all of the run)")
     verb.add_argument(
-        "--oracle",
+        "--simulate",
         action="store_true",
         help="where labels were hidden: add 1 … n of them as suggested, evenly spaced and at random, propagate again "
-        "by motion, and compare mIoU; writes DIR/suggest-oracle.json",
+        "by motion, and compare mIoU; writes DIR/suggest-simulated.json",
     )
     verb.add_argument(
-        "--flow-cache", metavar="DIR", help="of --oracle: optical flow of an earlier run, as of autolabel"
+        "--flow-cache", metavar="DIR", help="of --simulate: optical flow of an earlier run, as of autolabel"
     )
     verb.set_defaults(run=_suggest)
 
@@ -42,8 +42,8 @@ def _suggest(options: argparse.Namespace) -> None:
 
     out = require_run(Path(options.out))
     index = select_clips(open_run(out), SelectArgs(clips=options.clips))
-    if options.oracle:
-        _oracle(index, out, options.n, options.flow_cache)
+    if options.simulate:
+        _simulate(index, out, options.n, options.flow_cache)
     else:
         _rank(index, out, options.n)
 
@@ -59,12 +59,12 @@ def _rank(index: ClipIndex, out: Path, count: int) -> None:
     print(suggestion_table(suggestions))
     print(f"frames: {out / 'suggest.txt'}\npictures: {out / 'suggest.png'}")
     print(
-        f"next: label these frames in {index.root}, then run `wrp autolabel` with another --out; a list for --anchors "
-        "needs these lines besides the old ones"
+        f"next: label these frames in {index.root}, then run `wrp autolabel` with another --out; a list for "
+        "--keyframes needs these lines besides the old ones"
     )
 
 
-def _oracle(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> None:
+def _simulate(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> None:
     from wrp.flow.cache import FlowCache
     from wrp.flow.dis import DIS
     from wrp.io.folders import FLOW, check_output
@@ -79,6 +79,6 @@ def _oracle(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> 
     with tempfile.TemporaryDirectory(prefix="wrp-flow-") as folder:
         flow = FlowCache(DIS(), flow_cache or folder)
         result = curves(Replay(index, PropagationModule(index.label_map.num_classes, ["motion"], flow=flow)), count)
-    write_json(out / "suggest-oracle.json", result)
+    write_json(out / "suggest-simulated.json", result)
     print(curve_table(result))
-    print(f"curves: {out / 'suggest-oracle.json'}")
+    print(f"curves: {out / 'suggest-simulate.json'}")

@@ -98,7 +98,7 @@ def _odd_clips(found: Findings) -> Iterator[str]:
         if len(sizes := found.sizes[clip.name]) > 1:
             text = ", ".join(f"{n} of {width}×{height}" for (height, width), n in sizes.items())
             yield f"clip {clip.name}: all frames of a clip must have one size, got {text}"
-        if not clip.anchors:
+        if not clip.keyframes:
             yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
 
 
@@ -109,7 +109,7 @@ class Checked:
     Attributes:
         broken: What is wrong with each clip that is to be left out.
         frames: A hash of the frames of each of the others.
-        shown: Clip and index of the anchors of the others that have a pixel with a class.
+        shown: Clip and index of the keyframes of the others that have a pixel with a class.
         images: Whether a further labelled image has one.
     """
 
@@ -120,7 +120,7 @@ class Checked:
 
     @property
     def unlabelled(self) -> list[str]:
-        """The clips whose anchors have no pixel with a class."""
+        """The clips whose keyframes have no pixel with a class."""
         return sorted(set(self.frames) - {clip for clip, _ in self.shown})
 
 
@@ -141,7 +141,9 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
     sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
     digests = {clip.name: hashlib.sha256() for clip in index.clips}
-    anchors = {(clip.name, clip.frames[anchor].stem): anchor for clip in index.clips for anchor in clip.anchors}
+    keyframes = {
+        (clip.name, clip.frames[keyframe].stem): keyframe for clip in index.clips for keyframe in clip.keyframes
+    }
     shown: set[tuple[str, int]] = set()
     of_images = False
     for clip, frame in progress(frames, desc="Checking files", unit="frame"):
@@ -155,8 +157,8 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
                 continue
             if clip is None:
                 of_images = True
-            elif (anchor := anchors.get((clip.name, frame.stem))) is not None:
-                shown.add((clip.name, anchor))
+            elif (keyframe := keyframes.get((clip.name, frame.stem))) is not None:
+                shown.add((clip.name, keyframe))
         except DataError as error:
             if not skip or clip is None:
                 raise
@@ -165,7 +167,7 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     if len(broken) == len(index.clips):
         raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
     frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
-    return Checked(broken, frames_of, {(clip, anchor) for clip, anchor in shown if clip not in broken}, of_images)
+    return Checked(broken, frames_of, {(clip, keyframe) for clip, keyframe in shown if clip not in broken}, of_images)
 
 
 def _check_frame(
@@ -220,7 +222,7 @@ def problems(found: Findings) -> str:
 def _row(clip: Clip, found: Findings) -> list[str]:
     spans = [interval.stop - interval.start for interval in intervals(clip)]
     sizes = ", ".join(f"{width}×{height}" for height, width in found.sizes[clip.name])
-    counts = [str(n) for n in (len(clip.frames), len(clip.anchors), len(spans), max(spans, default=0))]
+    counts = [str(n) for n in (len(clip.frames), len(clip.keyframes), len(spans), max(spans, default=0))]
     return [clip.name, *counts, sizes or "–"]
 
 

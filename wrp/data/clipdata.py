@@ -123,7 +123,7 @@ class DividedData(ClipData):
 
     def _validated(self) -> list[Labelled]:
         """The frames to score; DataError where there are none, or some are trained on or were seen before."""
-        frames = numbered(self.divided.val.clips, hidden=True)
+        frames = numbered(self.divided.val.clips, held_out=True)
         if not frames:
             raise DataError(f"no label of {self.index.root} is held back to validate on: {APART}")
         if not self.val.overlap:

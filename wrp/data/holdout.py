@@ -25,8 +25,8 @@ class Division:
     """A data set divided.
 
     Attributes:
-        train: The clips, whose anchors are for training.
-        val: The clips, whose hidden frames are for validation; their anchors may be used as well.
+        train: The clips, whose keyframes are for training.
+        val: The clips, whose held-out frames are for validation; their keyframes may be used as well.
     """
 
     train: ClipIndex
@@ -37,7 +37,7 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
     """Divide the labelled frames of a data set.
 
     Args:
-        index: The data set; hidden frames are not for training.
+        index: The data set; held-out frames are not for training.
         val: Which ones are for validation.
         open_split: Opens another split.
 
@@ -45,7 +45,7 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
         DataError: If what is asked for is not there.
     """
     if val.split is not None:
-        return Division(index, replace(open_split(val.split), images=()).hidden_throughout())
+        return Division(index, replace(open_split(val.split), images=()).held_out_throughout())
     if val.clips is not None:
         names = {clip.name for clip in index.clips}
         if missing := [name for name in val.clips if name not in names]:
@@ -54,13 +54,13 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
             )
         mine = tuple(clip for clip in index.clips if clip.name not in val.clips)
         theirs = tuple(clip for clip in index.clips if clip.name in val.clips)
-        return Division(replace(index, clips=mine), replace(index, clips=theirs, images=()).hidden_throughout())
+        return Division(replace(index, clips=mine), replace(index, clips=theirs, images=()).held_out_throughout())
     if val.keyframes is not None:
         return _without(index, listed_frames(index, Path(val.keyframes)))
     if val.ratio is not None:
         return _without(index, _drawn(index, val.ratio, val.seed))
-    if val.overlap and not any(clip.hidden for clip in index.clips):
-        return Division(index, index.hidden_throughout())
+    if val.overlap and not any(clip.held_out for clip in index.clips):
+        return Division(index, index.held_out_throughout())
     return Division(index, index)
 
 
@@ -69,15 +69,15 @@ def _without(index: ClipIndex, chosen: set[tuple[str, str]]) -> Division:
     train, val = [], []
     for clip in index.clips:
         mine = {stem for name, stem in chosen if name == clip.name}
-        kept = {clip.frames[i].stem for i in clip.anchors} - mine
+        kept = {clip.frames[i].stem for i in clip.keyframes} - mine
         train.append(keep_labels(clip, kept))
-        hidden = tuple(i for i, frame in enumerate(clip.frames) if frame.stem in mine)
-        val.append(replace(train[-1], hidden=hidden))
+        held_out = tuple(i for i, frame in enumerate(clip.frames) if frame.stem in mine)
+        val.append(replace(train[-1], held_out=held_out))
     return Division(replace(index, clips=tuple(train)), replace(index, clips=tuple(val)))
 
 
 def _drawn(index: ClipIndex, ratio: float, seed: int) -> set[tuple[str, str]]:
-    labelled = [(clip.name, clip.frames[i].stem) for clip in index.clips for i in clip.anchors]
+    labelled = [(clip.name, clip.frames[i].stem) for clip in index.clips for i in clip.keyframes]
     if len(labelled) < 2:
         raise DataError(f"val.ratio={ratio}: {index.root} has {len(labelled)} labelled frames, expected at least two")
     count = min(max(1, round(ratio * len(labelled))), len(labelled) - 1)
@@ -87,9 +87,9 @@ def _drawn(index: ClipIndex, ratio: float, seed: int) -> set[tuple[str, str]]:
     return {labelled[i] for i in chosen}
 
 
-def numbered(clips: Sequence[Clip], hidden: bool = False) -> list[Labelled]:
-    """The anchors of all clips, or the hidden frames."""
-    return [(clip.name, i, clip.frames[i]) for clip in clips for i in (clip.hidden if hidden else clip.anchors)]
+def numbered(clips: Sequence[Clip], held_out: bool = False) -> list[Labelled]:
+    """The keyframes of all clips, or the held-out frames."""
+    return [(clip.name, i, clip.frames[i]) for clip in clips for i in (clip.held_out if held_out else clip.keyframes)]
 
 
 def check_disjoint(train: Iterable[Frame], val: Sequence[Frame], remedy: str) -> None:

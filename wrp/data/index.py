@@ -1,4 +1,4 @@
-"""The index: clips, their anchors, and the intervals between them."""
+"""The index: clips, their keyframes, and the intervals between them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClipIndex:
         root: Its folder.
         layout: Name of its layout.
         label_map: Its classes.
-        clips: Its clips; every frame that has a label is an anchor.
+        clips: Its clips; every frame that has a label is a keyframe.
         images: Further labelled frames outside of the clips, for the teacher.
         binary: Whether the labels are masks of one object, scored by J and F.
     """
@@ -44,16 +44,16 @@ class ClipIndex:
 
     @property
     def training_frames(self) -> list[Frame]:
-        """The further images and the anchors."""
-        return [*self.images, *(clip.frames[anchor] for clip in self.clips for anchor in clip.anchors)]
+        """The further images and the keyframes."""
+        return [*self.images, *(clip.frames[keyframe] for clip in self.clips for keyframe in clip.keyframes)]
 
     def without(self, names: Collection[str]) -> ClipIndex:
         """The same without some clips."""
         return replace(self, clips=tuple(clip for clip in self.clips if clip.name not in names))
 
-    def hidden_throughout(self) -> ClipIndex:
-        """The same clips, all of whose labels are hidden as well; they may still be used as anchors."""
-        clips = (replace(clip, hidden=tuple(sorted({*clip.anchors, *clip.hidden}))) for clip in self.clips)
+    def held_out_throughout(self) -> ClipIndex:
+        """The same clips, all of whose labels are hidden as well; they may still be used as keyframes."""
+        clips = (replace(clip, held_out=tuple(sorted({*clip.keyframes, *clip.held_out}))) for clip in self.clips)
         return replace(self, clips=tuple(clips))
 
 
@@ -84,23 +84,23 @@ def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
 
 
 def make_clip(name: str, frames: Iterable[Frame]) -> Clip:
-    """A clip whose labelled frames are all anchors."""
+    """A clip whose labelled frames are all keyframes."""
     frames = tuple(frames)
     return Clip(name, frames, tuple(i for i, frame in enumerate(frames) if frame.label is not None))
 
 
-def hide_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
-    """Keep the labelled frames number ``offset``, ``offset + every`` … as anchors and hide the others for scoring."""
-    labelled = sorted({*clip.anchors, *clip.hidden})
-    anchors = tuple(labelled[offset::every])
-    return replace(clip, anchors=anchors, hidden=tuple(i for i in labelled if i not in set(anchors)))
+def hold_out_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
+    """Keep the labelled frames number ``offset``, ``offset + every`` … as keyframes and hide the others for scoring."""
+    labelled = sorted({*clip.keyframes, *clip.held_out})
+    keyframes = tuple(labelled[offset::every])
+    return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
 
 
 def keep_labels(clip: Clip, stems: set[str]) -> Clip:
-    """Keep the labelled frames of these names as anchors and hide the others for scoring."""
-    labelled = sorted({*clip.anchors, *clip.hidden})
-    anchors = tuple(i for i in labelled if clip.frames[i].stem in stems)
-    return replace(clip, anchors=anchors, hidden=tuple(i for i in labelled if i not in set(anchors)))
+    """Keep the labelled frames of these names as keyframes and hide the others for scoring."""
+    labelled = sorted({*clip.keyframes, *clip.held_out})
+    keyframes = tuple(i for i in labelled if clip.frames[i].stem in stems)
+    return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
 
 
 def read_list(path: Path) -> list[str]:
@@ -129,7 +129,7 @@ def read_list(path: Path) -> list[str]:
 def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
     """Clip and name of the labelled frames in a list; DataError if one of them is none of the data set."""
     wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(path))}
-    labelled = {(clip.name, clip.frames[i].stem) for clip in index.clips for i in (*clip.anchors, *clip.hidden)}
+    labelled = {(clip.name, clip.frames[i].stem) for clip in index.clips for i in (*clip.keyframes, *clip.held_out)}
     if lost := sorted(wanted - labelled):
         raise DataError(f"{path} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
     return wanted
@@ -143,12 +143,12 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
         select: Which clips, and which labels are kept.
 
     Raises:
-        DataError: If a name is unknown, a number is out of range, or a clip has no anchor.
+        DataError: If a name is unknown, a number is out of range, or a clip has no keyframe.
     """
     names, every, offset = select.clips, select.label_every, select.label_offset
-    anchors = Path(select.keyframes) if select.keyframes is not None else None
-    if anchors is not None and every is not None:
-        raise DataError(f"label-every {every} and a list of anchors, {anchors}, exclude one another")
+    keyframes = Path(select.keyframes) if select.keyframes is not None else None
+    if keyframes is not None and every is not None:
+        raise DataError(f"label-every {every} and a list of keyframes, {keyframes}, exclude one another")
     if every is not None and every < 1:
         raise DataError(f"label-every must be at least 1, got {every}")
     if offset < 0 or (offset and every is None):
@@ -161,13 +161,13 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
             )
         clips = tuple(clip for clip in clips if clip.name in names)
     if every is not None:
-        clips = tuple(hide_labels(clip, every, offset) for clip in clips)
-    if anchors is not None:
-        wanted = listed_frames(index, anchors)
+        clips = tuple(hold_out_labels(clip, every, offset) for clip in clips)
+    if keyframes is not None:
+        wanted = listed_frames(index, keyframes)
         clips = tuple(keep_labels(clip, {stem for name, stem in wanted if name == clip.name}) for clip in clips)
     for clip in clips:
-        if not clip.anchors:
-            reason = f", label-every {every} from {offset} leaves none of {len(clip.hidden)}" if clip.hidden else ""
+        if not clip.keyframes:
+            reason = f", label-every {every} from {offset} leaves none of {len(clip.held_out)}" if clip.held_out else ""
             raise DataError(
                 f"clip {clip.name} of {index.root} has no labelled frame{reason}; label at least one of its "
                 f"{len(clip.frames)} frames, or choose other clips by name"
@@ -177,7 +177,7 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
 
 def intervals(clip: Clip) -> list[Interval]:
     """The units of work of a clip: each frame belongs to exactly one."""
-    ends = list(clip.anchors)
+    ends = list(clip.keyframes)
     count = len(clip.frames)
     if not ends:
         return []

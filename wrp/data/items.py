@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from wrp.data.classes import has_class
 from wrp.data.index import intervals
-from wrp.data.sampling import share_out
+from wrp.data.sampling import distribute
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import DataError
 from wrp.io.caching import BoundedCache, count_bytes
@@ -111,7 +111,12 @@ class ClipItems(Dataset[ClipBatch]):
         self._unlabelled: dict[str, bool] = {}
 
     def _read(
-        self, clip: Clip, span: tuple[int, int], targets: tuple[int, int], labels: Sequence[int], hidden: Sequence[int]
+        self,
+        clip: Clip,
+        span: tuple[int, int],
+        queries: tuple[int, int],
+        labels: Sequence[int],
+        held_out: Sequence[int],
     ) -> ClipBatch:
         first, last = span
         wanted = clip.frames[first : last + 1]
@@ -130,15 +135,15 @@ class ClipItems(Dataset[ClipBatch]):
             first=first,
             frames=frames,
             labels=known,
-            targets=targets,
-            hidden={index: self._label(clip, index) for index in hidden},
+            queries=queries,
+            held_out={index: self._label(clip, index) for index in held_out},
             unlabelled=not any(map(has_class, known.values())) and self._is_unlabelled(clip),
         )
 
     def _is_unlabelled(self, clip: Clip) -> bool:
-        """Whether no anchor of a clip has a pixel with a class; asked where those of a stretch have none."""
+        """Whether no keyframe of a clip has a pixel with a class; asked where those of a stretch have none."""
         if clip.name not in self._unlabelled:
-            self._unlabelled[clip.name] = not any(has_class(self._label(clip, anchor)) for anchor in clip.anchors)
+            self._unlabelled[clip.name] = not any(has_class(self._label(clip, keyframe)) for keyframe in clip.keyframes)
         return self._unlabelled[clip.name]
 
     def _frame(self, frame: Frame) -> Tensor:
@@ -195,25 +200,25 @@ class LazyFrames:
 
 
 class WindowItems(ClipItems):
-    """Each anchor with its neighbours on both sides and the other anchors among them; clips of one frame have none.
+    """Each keyframe with its neighbours on both sides and the other keyframes among them; clips of one frame have none.
 
     Args:
         clips: The clips.
         label_map: Classes of the labels.
-        hidden: Whether to serve the hidden frames instead, each with its own label and the anchors around it.
-        radius: Neighbours on each side; None: up to the next anchor on either side, or to the ends of the clip.
+        hidden: Whether to serve the held-out frames instead, each with its own label and the keyframes around it.
+        radius: Neighbours on each side; None: up to the next keyframe on either side, or to the ends of the clip.
 
     Raises:
         DataError: If no clip has a neighbour to offer.
     """
 
     def __init__(
-        self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None, hidden: bool = False
+        self, clips: Sequence[Clip], label_map: LabelMap, radius: int | None = None, held_out: bool = False
     ) -> None:
         super().__init__(label_map)
         self.radius = radius
-        every = [(clip, index) for clip in clips for index in (clip.hidden if hidden else clip.anchors)]
-        # Numbered among all anchors, as the folds of teachers are.
+        every = [(clip, index) for clip in clips for index in (clip.held_out if held_out else clip.keyframes)]
+        # Numbered among all keyframes, as the folds of teachers are.
         self.numbers = [i for i, (clip, _) in enumerate(every) if len(clip.frames) > 1]
         self.windows = [every[i] for i in self.numbers]
         if not self.windows:
@@ -229,7 +234,7 @@ class WindowItems(ClipItems):
         place = key.index if isinstance(key, Draw) else key
         clip, target = self.windows[place]
         first, last = self.span(clip, target)
-        labels = sorted({target, *(anchor for anchor in clip.anchors if first <= anchor <= last)})
+        labels = sorted({target, *(keyframe for keyframe in clip.keyframes if first <= keyframe <= last)})
         return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=self.numbers[place])
 
     def span(self, clip: Clip, target: int) -> tuple[int, int]:
@@ -237,8 +242,8 @@ class WindowItems(ClipItems):
         end = len(clip.frames) - 1
         if self.radius is not None:
             return max(0, target - self.radius), min(end, target + self.radius)
-        before = [anchor for anchor in clip.anchors if anchor < target]
-        after = [anchor for anchor in clip.anchors if anchor > target]
+        before = [keyframe for keyframe in clip.keyframes if keyframe < target]
+        after = [keyframe for keyframe in clip.keyframes if keyframe > target]
         return before[-1] if before else 0, after[0] if after else end
 
 
@@ -248,7 +253,7 @@ class IntervalItems(ClipItems):
     Args:
         clips: The clips.
         label_map: Classes of the labels.
-        with_hidden: Whether to serve hidden labels, for scoring.
+        with_hidden: Whether to serve held-out labels, for scoring.
         done: Intervals (clip, first target, number of targets) to leave out.
         shard: Which share of the intervals to serve, (number from 0, how many there are); shares do not depend on what
             is done.
@@ -258,14 +263,14 @@ class IntervalItems(ClipItems):
         self,
         clips: Sequence[Clip],
         label_map: LabelMap,
-        with_hidden: bool = False,
+        with_held_out: bool = False,
         done: frozenset[tuple[str, int, int]] = frozenset(),
         shard: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__(label_map)
-        self.with_hidden = with_hidden
+        self.with_held_out = with_held_out
         every = [interval for clip in clips for interval in intervals(clip)]
-        mine = share_out([interval.stop - interval.start for interval in every], shard[1])[shard[0]]
+        mine = distribute([interval.stop - interval.start for interval in every], shard[1])[shard[0]]
         self.intervals = [every[i] for i in mine if _name(every[i]) not in done]
 
     @property
@@ -278,32 +283,32 @@ class IntervalItems(ClipItems):
 
     def __getitem__(self, key: int) -> ClipBatch:
         interval = self.intervals[key]
-        targets = (interval.start, interval.stop)
-        hidden = [i for i in interval.clip.hidden if i in range(*targets)] if self.with_hidden else ()
-        return self._read(interval.clip, interval.span, targets, interval.anchors, hidden)
+        queries = (interval.start, interval.stop)
+        held_out = [i for i in interval.clip.held_out if i in range(*queries)] if self.with_held_out else ()
+        return self._read(interval.clip, interval.span, queries, interval.keyframes, held_out)
 
 
 class HeldOutItems(ClipItems):
-    """Each anchor between two others as if it had no label: what its neighbours say there can be checked.
+    """Each keyframe between two others as if it had no label: what its neighbours say there can be checked.
 
-    A batch is the stretch between the two other anchors; the label that was held out is among ``hidden``.
+    A batch is the stretch between the two other keyframes; the label that was held out is among ``hidden``.
 
     Args:
-        clips: The clips; those with fewer than three anchors have nothing to hold out.
+        clips: The clips; those with fewer than three keyframes have nothing to hold out.
         label_map: Classes of the labels.
     """
 
     def __init__(self, clips: Sequence[Clip], label_map: LabelMap) -> None:
         super().__init__(label_map)
-        self.held_out = [(clip, i) for clip in clips for i in range(1, len(clip.anchors) - 1)]
+        self.held_out = [(clip, i) for clip in clips for i in range(1, len(clip.keyframes) - 1)]
 
     def __len__(self) -> int:
         return len(self.held_out)
 
     def __getitem__(self, key: int) -> ClipBatch:
         clip, number = self.held_out[key]
-        ends = (clip.anchors[number - 1], clip.anchors[number + 1])
-        return self._read(clip, ends, ends, ends, (clip.anchors[number],))
+        ends = (clip.keyframes[number - 1], clip.keyframes[number + 1])
+        return self._read(clip, ends, ends, ends, (clip.keyframes[number],))
 
 
 def _name(interval: Interval) -> tuple[str, int, int]:

@@ -23,11 +23,11 @@ class PropagatedLabels:
 
     Attributes:
         folder: Where a run wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
-        share: Share of the training crops that come from them, in (0, 1]; ground truth gives the others.
+        ratio: Ratio of the training crops that come from them, in (0, 1]; ground truth gives the others.
         min_confidence: Pixels that are less confident do not count.
         weighted: Whether the other pixels count by their confidence, or all the same.
-        max_distance: Frames farther from their nearest anchor are left out; None: none.
-        offsets: Frames at these distances behind (or, negative, before) their nearest anchor only; None: all.
+        max_distance: Frames farther from their nearest keyframe are left out; None: none.
+        offsets: Frames at these distances behind (or, negative, before) their nearest keyframe only; None: all.
         truth_last: The last so many epochs see ground truth alone (Zhu et al., CVPR 2019).
         reliable_first: The first so many epochs see only those of these frames that ``reliable.txt`` in the folder
             lists, lines ``<clip>/<frame>``, beside the truth (after ST++).
@@ -38,7 +38,7 @@ class PropagatedLabels:
     """
 
     folder: str
-    share: float = 0.5
+    ratio: float = 0.5
     min_confidence: float = 0.0
     weighted: bool = True
     max_distance: int | None = None
@@ -49,19 +49,19 @@ class PropagatedLabels:
     weights: str = "confidence"
 
     def __post_init__(self) -> None:
-        """Refuse shares and thresholds that are none."""
-        if not 0 < self.share <= 1:
-            raise DataError(f"propagated.share must be in (0, 1], got {self.share}")
+        """Refuse ratios and thresholds that are none."""
+        if not 0 < self.ratio <= 1:
+            raise DataError(f"propagated.ratio must be in (0, 1], got {self.ratio}")
         if not 0 <= self.min_confidence <= 1:
             raise DataError(f"propagated.min_confidence must be in 0 … 1, got {self.min_confidence}")
         for name in ("truth_last", "reliable_first"):
             if getattr(self, name) < 0:
                 raise DataError(f"propagated.{name} must be at least 0, got {getattr(self, name)}")
-        if self.apart and (self.truth_last or self.reliable_first or self.share == 1):
-            raise DataError("propagated.apart has no use for truth_last, reliable_first, or a share of 1")
+        if self.apart and (self.truth_last or self.reliable_first or self.ratio == 1):
+            raise DataError("propagated.apart has no use for truth_last, reliable_first, or a ratio of 1")
 
     def frames(self, clips: Sequence[Clip]) -> list[tuple[str, int, Frame]]:
-        """The frames of these clips with their propagated labels, each with its clip and index; anchors are left out.
+        """The frames of these clips with their propagated labels, each with its clip and index; keyframes are left out.
 
         Raises:
             DataError: If the folder holds no manifest, or nothing of these clips that is asked for.
@@ -101,7 +101,7 @@ class PropagatedLabels:
         return confidence * kept if self.weighted else kept.float()
 
     def _wants(self, entry: Entry) -> bool:
-        if not entry.anchors or entry.is_given:
+        if not entry.keyframes or entry.is_given:
             return False
         near = self.max_distance is None or abs(entry.offset) <= self.max_distance
         return near and (self.offsets is None or entry.offset in self.offsets)

@@ -14,7 +14,7 @@ from wrp.data.holdout import divide, numbered
 from wrp.data.index import ClipIndex
 from wrp.data.items import IntervalItems
 from wrp.io.manifest import label_hash, written_parts
-from wrp.options import SelectArgs, ValArgs, read_share
+from wrp.options import SelectArgs, ValArgs, read_shard
 
 logger = logging.getLogger("wrp")
 
@@ -55,15 +55,15 @@ class PropagationData(ClipData):
     ) -> None:
         super().__init__(num_classes, root, layout, split, select, workers)
         self.val = val or ValArgs()
-        self.shard = read_share(shard or "1/1", "a shard")
+        self.shard = read_shard(shard or "1/1", "a shard")
         self.done_in = Path(done) if done is not None else None
 
     @cached_property
     def propagated(self) -> ClipIndex:
-        """The clips, whose anchors are propagated."""
+        """The clips, whose keyframes are propagated."""
         train = divide(self.index, self.val, self._open).train
         for clip in train.clips:
-            if not clip.anchors:
+            if not clip.keyframes:
                 logger.warning(
                     "All labels of clip %s are validated on: it has no keyframe and is not labelled", clip.name
                 )
@@ -94,7 +94,7 @@ class PropagationData(ClipData):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Intervals with the labels that are held back."""
-        return self._item_loader(IntervalItems(self.propagated.clips, self.label_map, with_hidden=True), scored=True)
+        return self._item_loader(IntervalItems(self.propagated.clips, self.label_map, with_held_out=True), scored=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """Intervals without them."""

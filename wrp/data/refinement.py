@@ -74,7 +74,7 @@ class RefinementData(DividedData):
     def val_dataloader(self) -> DataLoader[Any]:
         """Examples at the frames that are held back, the same ones each time."""
         self._validated()
-        windows = WindowItems(self.divided.val.clips, self.label_map, self.radius, hidden=True)
+        windows = WindowItems(self.divided.val.clips, self.label_map, self.radius, held_out=True)
         return self._item_loader(self.examples.validation(windows, self.num_classes), scored=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:

@@ -42,11 +42,11 @@ class TrainSampler(_Shared):
         dataset: What to draw from.
         length: Items per epoch over all processes; longer than the data set repeats it.
         seed: Seed of the run.
-        groups: Number of items and share of the draws of each group, where the data set is made of several in a row;
-            shares add up to 1. None: every item alike.
-        later: From which epoch on the groups have which other shares, in the order of the epochs.
+        groups: Number of items and ratio of the draws of each group, where the data set is made of several in a row;
+            ratios add up to 1. None: every item alike.
+        later: From which epoch on the groups have which other ratios, in the order of the epochs.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
-        uniform: Share of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
+        uniform: Ratio of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
         least: How often an item that is drawn in an epoch is drawn at the least, for items that are costly the first
             time: where there are too many of them, each epoch draws others.
     """
@@ -109,10 +109,10 @@ class TrainSampler(_Shared):
 
     def _order(self, wanted: int, generator: torch.Generator) -> Tensor:
         """Items in the order of one epoch; within a group, none is drawn twice before each was drawn once."""
-        shares: Sequence[float] = [share for _, share in self.groups]
+        ratios: Sequence[float] = [ratio for _, ratio in self.groups]
         for epoch, others in self.later:
-            shares = others if self.epoch >= epoch else shares
-        ends = [round(wanted * sum(shares[: i + 1])) for i in range(len(shares))]
+            ratios = others if self.epoch >= epoch else ratios
+        ends = [round(wanted * sum(ratios[: i + 1])) for i in range(len(ratios))]
         parts, first, start = [], 0, 0
         for (items, _), end in zip(self.groups, ends, strict=True):
             few = max(1, (end - start) // self.least)
@@ -157,7 +157,7 @@ class ShardSampler(_Shared):
             raise DataError(
                 f"{items} items to score are fewer than {count} processes: use --trainer.devices {items} or less"
             )
-        return share_out(self.costs or [1] * items, count)[rank]
+        return distribute(self.costs or [1] * items, count)[rank]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.indices)
@@ -166,14 +166,14 @@ class ShardSampler(_Shared):
         return len(self.indices)
 
 
-def share_out(costs: Sequence[int], shares: int) -> list[list[int]]:
-    """Indices of the items of each share, in order: each item, the costliest first, goes to the share with the least.
+def distribute(costs: Sequence[int], parts: int) -> list[list[int]]:
+    """Deal out items by their cost: each one, the costliest first, goes to the part with the least.
 
-    The shares depend on nothing but the arguments, so that every process works them out for itself.
+    The parts depend on nothing but the arguments, so that every process works them out for itself.
     """
-    loads, indices = [0] * shares, [[] for _ in range(shares)]  # type: tuple[list[int], list[list[int]]]
+    loads, indices = [0] * parts, [[] for _ in range(parts)]  # type: tuple[list[int], list[list[int]]]
     for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        least = min(range(shares), key=lambda share: (loads[share], share))
+        least = min(range(parts), key=lambda part: (loads[part], part))
         loads[least] += costs[item]
         indices[least].append(item)
-    return [sorted(share) for share in indices]
+    return [sorted(part) for part in indices]

@@ -18,7 +18,7 @@ from wrp.data.propagated import PropagatedLabels
 from wrp.data.transforms import TrainTransform
 from wrp.errors import DataError
 from wrp.io.manifest import SEEN, seen_labels
-from wrp.options import SamplingArgs, SelectArgs, ValArgs, read_share
+from wrp.options import SamplingArgs, SelectArgs, ValArgs, read_shard
 from wrp.structures import Frame
 
 logger = logging.getLogger("wrp")
@@ -67,7 +67,7 @@ class SegmentationData(DividedData):
         self.sampling = sampling or SamplingArgs()
         self.propagated = propagated
         self.further_images = further_images
-        self.leave_out = read_share(leave_out, "a fold to leave out") if leave_out is not None else None
+        self.leave_out = read_shard(leave_out, "a fold to leave out") if leave_out is not None else None
 
     def training_frames(self) -> list[Labelled]:
         """The data set's further labelled images and all keyframes, each with its clip and index."""
@@ -106,17 +106,17 @@ class SegmentationData(DividedData):
         if propagated is not None:
             first, rest = propagated.split(more)
             parts += [first, rest]
-            share, of_first = labelled * propagated.share, len(first) / len(first + rest)
-            by_epoch = [(0, [labelled - share, share * of_first, share * (1 - of_first)])]
+            ratio, of_first = labelled * propagated.ratio, len(first) / len(first + rest)
+            by_epoch = [(0, [labelled - ratio, ratio * of_first, ratio * (1 - of_first)])]
             if first:
-                by_epoch = [(0, [labelled - share, share, 0.0]), (propagated.reliable_first, by_epoch[0][1])]
+                by_epoch = [(0, [labelled - ratio, ratio, 0.0]), (propagated.reliable_first, by_epoch[0][1])]
             if propagated.truth_last:
                 by_epoch.append((self._epochs() - propagated.truth_last, [labelled, 0.0, 0.0]))
         if sampling.unlabelled:
             parts.append(self._unlabelled_frames())
-            by_epoch = [(epoch, [*shares, sampling.unlabelled]) for epoch, shares in by_epoch]
+            by_epoch = [(epoch, [*ratios, sampling.unlabelled]) for epoch, ratios in by_epoch]
         items = self._train_items([frame for part in parts for frame in part])
-        groups = [(len(part), share) for part, share in zip(parts, by_epoch[0][1], strict=True)]
+        groups = [(len(part), ratio) for part, ratio in zip(parts, by_epoch[0][1], strict=True)]
         length = sampling.epoch_length or len(items)
         return self._crop_loader(items, length, sampling, sampling.batch_size, groups, by_epoch[1:])
 
@@ -135,7 +135,7 @@ class SegmentationData(DividedData):
             )
         items = self._train_items(truth), self._train_items(more)
         steps = (sampling.epoch_length or len(items[0]) + len(items[1])) // sampling.batch_size
-        size = min(max(1, round(sampling.batch_size * propagated.share)), sampling.batch_size - 1)
+        size = min(max(1, round(sampling.batch_size * propagated.ratio)), sampling.batch_size - 1)
         sizes = sampling.batch_size - size, size
         loaders = [self._crop_loader(i, max(1, steps) * n, sampling, n) for i, n in zip(items, sizes, strict=True)]
         return CombinedLoader(dict(zip(("labelled", "unlabelled"), loaders, strict=True)), "min_size")
@@ -146,7 +146,7 @@ class SegmentationData(DividedData):
             (clip.name, i, Frame(frame.stem, frame.image))
             for clip in train.clips
             for i, frame in enumerate(clip.frames)
-            if i not in clip.anchors
+            if i not in clip.keyframes
         ]
         if not frames:
             raise DataError(f"{train.root} has no frame without a label, so sampling.unlabelled must be 0")

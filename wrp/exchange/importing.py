@@ -57,14 +57,14 @@ def import_labels(
     """
     chosen = find_format(format_name)
     index = open_index(into, "folder")
-    targets = _Targets(index)
+    queries = _Targets(index)
     listed = None if frames is None else set(read_list(frames))
     is_wanted = _differs_from(changed_from, index.label_map) if changed_from is not None else _always
     with unpacked(source) as folder:
-        found = dict.fromkeys(_checked(source, chosen.read(folder, index.label_map), listed, targets, is_wanted, force))
+        found = dict.fromkeys(_checked(source, chosen.read(folder, index.label_map), listed, queries, is_wanted, force))
         labels = (label for label in chosen.read(folder, index.label_map) if label.name in found)
         for label in progress(labels, desc="Writing", unit="label", total=len(found)):
-            write_label(targets.path(label.name), label.decode(targets.size(label.name)), index.label_map)
+            write_label(queries.path(label.name), label.decode(queries.size(label.name)), index.label_map)
     logger.info("Imported %d labels into %s", len(found), index.root / "labels")
     return list(found)
 
@@ -132,7 +132,7 @@ def _checked(
     source: Path,
     labels: Iterator[Returned],
     listed: set[str] | None,
-    targets: _Targets,
+    queries: _Targets,
     is_wanted: Callable[[str, np.ndarray], bool],
     force: bool,
 ) -> list[str]:
@@ -145,7 +145,7 @@ def _checked(
         try:
             if seen[label.name] > 1:
                 raise DataError("its label comes twice")
-            if _is_new(label, targets, is_wanted, force):
+            if _is_new(label, queries, is_wanted, force):
                 wanted.append(label.name)
         except DataError as error:
             problems.append(f"{label.name}: {error}")
@@ -160,11 +160,11 @@ def _checked(
     return wanted
 
 
-def _is_new(label: Returned, targets: _Targets, is_wanted: Callable[[str, np.ndarray], bool], force: bool) -> bool:
+def _is_new(label: Returned, queries: _Targets, is_wanted: Callable[[str, np.ndarray], bool], force: bool) -> bool:
     """Whether a label has to be written; DataError if it cannot be."""
-    frame = targets.frame(label.name)
-    labels = label.decode(targets.size(label.name))
-    label_map = targets.label_map
+    frame = queries.frame(label.name)
+    labels = label.decode(queries.size(label.name))
+    label_map = queries.label_map
     if not is_wanted(label.name, labels):
         return False
     if (labels == IGNORE_INDEX).all():

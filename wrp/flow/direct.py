@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from wrp.flow.source import FlowSource
-from wrp.geometry.composed import Chain, replace_flow
+from wrp.geometry.composed import ComposedFlow, replace_flow
 
 # By how much the direct flow's photometric error must be smaller for the chain to go on from it.
 GAIN = 0.01
 
 
-def direct_flow(chain: Chain, flow: FlowSource, frame: Tensor, far: Tensor) -> Chain:
+def direct_flow(composed: ComposedFlow, flow: FlowSource, frame: Tensor, far: Tensor) -> ComposedFlow:
     """The chain between two frames (3, H, W) uint8 with the flow that is estimated between them, started from it."""
-    return replace_flow(chain, flow(frame[None], far[None], start=chain.flow))
+    return replace_flow(composed, flow(frame[None], far[None], start=composed.flow))
 
 
-def without_drift(composed: Chain, direct: Chain, photometric: Tensor) -> Chain:
+def without_drift(composed: ComposedFlow, direct: ComposedFlow, photometric: Tensor) -> ComposedFlow:
     """The chain to go on from.
 
     Args:

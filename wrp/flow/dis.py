@@ -48,7 +48,7 @@ class DIS(FlowEstimator):
     # before has left in their buffers (OpenCV 5.0.0.93).
     smallest = 96
     # OpenCV lets go of the interpreter, so one core estimates while the other composes.
-    ahead = True
+    prefetch = True
 
     def __init__(
         self, preset: str = "fine", scale: float | None = None, pairs_per_call: int = 4, threads: int | None = None

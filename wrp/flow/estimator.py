@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from wrp.flow.padding import Padding
-from wrp.flow.prefetch import ahead
+from wrp.flow.prefetch import prefetch
 from wrp.flow.resizing import Resizer, resize_flow
 from wrp.geometry.backends.cpu import join
 from wrp.geometry.composed import NeighbourFlow
@@ -45,7 +45,7 @@ class FlowEstimator(nn.Module, ABC):
 
     stride: int = 1
     smallest: int = 1
-    ahead: bool = False
+    prefetch: bool = False
     any_frames: bool = True
     sparse: bool = False
 
@@ -145,5 +145,5 @@ class FlowEstimator(nn.Module, ABC):
         todo = list(indices)
         calls = [todo[start : start + self.pairs_per_call] for start in range(0, len(todo), self.pairs_per_call)]
         found = (self.between(batch, call) for call in calls)
-        for flows in ahead(found) if self.ahead else found:
+        for flows in prefetch(found) if self.ahead else found:
             yield from flows

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.hashing import frame_key
+from wrp.flow.hashing import content_hash
 from wrp.structures import FramePair
 
 
 class Exact(FlowEstimator):
-    """The exact flow between neighbouring frames of a generated clip: the oracle of every motion test.
+    """The exact flow between neighbouring frames of a generated clip: the truth of every motion test.
 
     Frames are recognised by their content, so nothing but the frames of this clip, unchanged, has a flow.
 
@@ -37,7 +37,7 @@ class Exact(FlowEstimator):
             raise ValueError(
                 f"the flows of {len(frames)} frames must be {expected}, got {flow_fw.shape}, {flow_bw.shape}"
             )
-        keys = [frame_key(torch.from_numpy(frame).permute(2, 0, 1)) for frame in frames]
+        keys = [content_hash(torch.from_numpy(frame).permute(2, 0, 1)) for frame in frames]
         self._flows = {pair: flow for pair, flow in zip(zip(keys, keys[1:], strict=False), flow_fw, strict=True)}
         self._flows |= {pair: flow for pair, flow in zip(zip(keys[1:], keys, strict=False), flow_bw, strict=True)}
 
@@ -50,7 +50,7 @@ class Exact(FlowEstimator):
         """Look up each pair; WrpError for frames that are no neighbours in the clip."""
         flows = []
         for s, t in zip(frames_s, frames_t, strict=True):
-            key = (frame_key(s), frame_key(t))
+            key = (content_hash(s), content_hash(t))
             if key not in self._flows:
                 raise WrpError("exact flow is known between neighbouring frames of its generated clip only")
             flows.append(torch.from_numpy(self._flows[key]))

@@ -7,13 +7,13 @@ import hashlib
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-KEY_BYTES = 16
+HASH_BYTES = 16
 
 
 _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
-def frame_key(frame: Tensor) -> bytes:
+def content_hash(frame: Tensor) -> bytes:
     """Hash of size and content of a frame (3, H, W) uint8 or of its label (H, W), :data:`KEY_BYTES` long.
 
     Remembered for as long as the tensor lives: neither is written to.
@@ -25,6 +25,6 @@ def frame_key(frame: Tensor) -> bytes:
 
 
 def _hash(frame: Tensor) -> bytes:
-    digest = hashlib.blake2b(repr(tuple(frame.shape)).encode(), digest_size=KEY_BYTES)
+    digest = hashlib.blake2b(repr(tuple(frame.shape)).encode(), digest_size=HASH_BYTES)
     digest.update(frame.cpu().contiguous().numpy().data)
     return digest.digest()

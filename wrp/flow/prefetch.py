@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 _END: Any = object()
 
 
-def ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
+def prefetch(items: Iterator[Item]) -> Generator[Item, None, None]:
     """The same items in the same order, each begun in another thread as soon as the one before is handed out.
 
     Worth it where making an item lets go of the interpreter, as OpenCV and numpy do.

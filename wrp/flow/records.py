@@ -17,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 
 from wrp.errors import WrpError
-from wrp.flow.hashing import KEY_BYTES
+from wrp.flow.hashing import HASH_BYTES
 from wrp.io.writing import make_folder, refuse_link
 
 try:
@@ -141,7 +141,7 @@ class FlowRecords:
                     self._known = 0
                 for number in range(self._known, count):
                     file.seek(self._offset(number))
-                    self._numbers[file.read(2 * KEY_BYTES)] = number
+                    self._numbers[file.read(2 * HASH_BYTES)] = number
                 self._known = count
         except OSError:
             self._numbers.clear()

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Frames that are kept: propagation asks for flow between the anchor, a frame, and its neighbours, some pairs at a time.
+# Frames that are kept: propagation asks for flow between the keyframe, a frame, and its neighbours, some pairs at a
+# time.
 KEPT = 8
 
 

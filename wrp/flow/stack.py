@@ -12,7 +12,7 @@ from typing_extensions import Self
 from wrp.io.caching import count_bytes
 
 
-class Spool:
+class DiskStack:
     """Last in, first out: collected backward in time and used forward in time. Use it as a context manager.
 
     Args:

@@ -1,7 +1,7 @@
 """Running composition: the flow to a far frame, extended by one neighbour at a constant cost per step.
 
 A chain between frames j and a holds the composed flow F_{j→a} and the motion-error mask of the neighbouring flows it
-was made of. Propagation extends it at the near end (the target walks away from the anchor); the cycle of refiner
+was made of. Propagation extends it at the near end (the target walks away from the keyframe); the cycle of refiner
 training extends it at the far end (the other frame walks away from the labelled one).
 """
 
@@ -18,7 +18,7 @@ from wrp.geometry.warp import Sampler, compose, finite, out_of_frame, warp_label
 
 
 @dataclass
-class Chain:
+class ComposedFlow:
     """What is known of the way from frame j to frame a.
 
     Whether the point is in frame a follows from where the flow ends; a mask carried along the chain would be resampled
@@ -46,29 +46,35 @@ class NeighbourFlow:
         return (self.flow_fw, self.flow_bw) if step > 0 else (self.flow_bw, self.flow_fw)
 
 
-def start_chain(label: Tensor) -> Chain:
+def identity_flow(label: Tensor) -> ComposedFlow:
     """The chain from a frame, whose label is (H, W), to itself."""
-    return Chain(zeros((1, 2, *label.shape), torch.float32, label), zeros((1, *label.shape), torch.bool, label))
+    return ComposedFlow(zeros((1, 2, *label.shape), torch.float32, label), zeros((1, *label.shape), torch.bool, label))
 
 
-def extend_near(chain: Chain, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
+def prepend_flow(
+    composed: ComposedFlow, flow_ji: Tensor, flow_ij: Tensor, alpha: float = 0.01, beta: float = 0.5
+) -> ComposedFlow:
     """From the chain i → a to the chain j → a, where j and i are neighbours; α, β: the forward-backward test's."""
     # One pass for both: the way back of the test and the rest of the composed flow are sampled at the same points.
-    back, onward = Sampler(flow_ij, chain.flow).along(flow_ji)
+    back, onward = Sampler(flow_ij, composed.flow).along(flow_ji)
     failed = disagree(flow_ji, back, alpha, beta)
-    return _chain(finite(add(flow_ji.float(), onward)), either(failed, warp_labels(chain.error, flow_ji, True)))
+    return _composed(finite(add(flow_ji.float(), onward)), either(failed, warp_labels(composed.error, flow_ji, True)))
 
 
-def extend_far(chain: Chain, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Chain:
+def append_flow(
+    composed: ComposedFlow, flow_ib: Tensor, flow_bi: Tensor, alpha: float = 0.01, beta: float = 0.5
+) -> ComposedFlow:
     """From the chain t → i to the chain t → b, where i and b are neighbours; α, β: the forward-backward test's."""
     failed = forward_backward_error(flow_ib, flow_bi, alpha, beta)
-    return _chain(finite(compose(chain.flow, flow_ib)), either(chain.error, warp_labels(failed, chain.flow, True)))
+    return _composed(
+        finite(compose(composed.flow, flow_ib)), either(composed.error, warp_labels(failed, composed.flow, True))
+    )
 
 
-def replace_flow(chain: Chain, flow: Tensor) -> Chain:
+def replace_flow(composed: ComposedFlow, flow: Tensor) -> ComposedFlow:
     """The same way with another flow (B, 2, H, W) between its ends."""
-    return _chain(finite(flow), chain.error)
+    return _composed(finite(flow), composed.error)
 
 
-def _chain(flow: Tensor, failed: Tensor) -> Chain:
-    return Chain(flow, either(failed, out_of_frame(flow)))
+def _composed(flow: Tensor, failed: Tensor) -> ComposedFlow:
+    return ComposedFlow(flow, either(failed, out_of_frame(flow)))

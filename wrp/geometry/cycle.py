@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from wrp.geometry.backends.cpu import convert, hide
-from wrp.geometry.composed import Chain
+from wrp.geometry.composed import ComposedFlow
 from wrp.geometry.consistency import photometric_error_along, to_unit
-from wrp.geometry.fusion import Evidence
+from wrp.geometry.fusion import WarpedLabels
 from wrp.geometry.warp import Sampler, compose, in_frame, warp_labels
 
 
-def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
-    """What one anchor says about a target: its label through the composed flow, with the tests of that flow.
+def warp_keyframe(label: Tensor, image: Sampler, query: Tensor, composed: ComposedFlow, distance: int) -> WarpedLabels:
+    """What one keyframe says about a target: its label through the composed flow, with the tests of that flow.
 
     Args:
         label: y_a, (H, W) uint8.
@@ -25,13 +25,13 @@ def anchor_evidence(label: Tensor, image: Sampler, target: Tensor, chain: Chain,
     Returns:
         Evidence of one source.
     """
-    return _evidence(warp_labels(label[None], chain.flow), image, target, chain, distance)
+    return _warped(warp_labels(label[None], composed.flow), image, query, composed, distance)
 
 
-def cycle_evidence(
-    label: Tensor, image: Sampler, target: Tensor, chain_out: Chain, chain_back: Chain, distance: int
-) -> Evidence:
-    """The label of a frame t after the cycle t → b → t (paper), as if b had been its anchor.
+def warp_cycle(
+    label: Tensor, image: Sampler, query: Tensor, composed_out: ComposedFlow, composed_back: ComposedFlow, distance: int
+) -> WarpedLabels:
+    """The label of a frame t after the cycle t → b → t (paper), as if b had been its keyframe.
 
     ỹ_t(x) = y_t(x + F_{t→b}(x) + F'_{b→t}(x + F_{t→b}(x))). The tests look at F_{t→b} alone (ours): the residual of
     both flows together *is* the displacement of the cycle, and a mask made of it would be better than any at inference.
@@ -47,9 +47,9 @@ def cycle_evidence(
     Returns:
         Evidence of one source.
     """
-    returned = compose(chain_out.flow, chain_back.flow)
-    labels = hide(warp_labels(label[None], returned), in_frame(chain_out.flow))
-    return _evidence(labels, image, target, chain_out, distance)
+    returned = compose(composed_out.flow, composed_back.flow)
+    labels = hide(warp_labels(label[None], returned), in_frame(composed_out.flow))
+    return _warped(labels, image, query, composed_out, distance)
 
 
 def image_of(frame: Tensor) -> Sampler:
@@ -57,8 +57,8 @@ def image_of(frame: Tensor) -> Sampler:
     return Sampler(to_unit(frame)[None])
 
 
-def _evidence(labels: Tensor, image: Sampler, target: Tensor, chain: Chain, distance: int) -> Evidence:
+def _warped(labels: Tensor, image: Sampler, query: Tensor, composed: ComposedFlow, distance: int) -> WarpedLabels:
     # Where the chain ends out of frame, there is no label whose weight would follow from this error.
-    photometric = convert(photometric_error_along(target[None], image, chain.flow), torch.float16)
-    away = chain.flow.new_tensor([float(distance)])
-    return Evidence(labels, chain.error, photometric, away, torch.zeros_like(away, dtype=torch.long))
+    photometric = convert(photometric_error_along(query[None], image, composed.flow), torch.float16)
+    away = composed.flow.new_tensor([float(distance)])
+    return WarpedLabels(labels, composed.error, photometric, away, torch.zeros_like(away, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""From what each anchor says about a frame to one label per pixel: two-anchor blend and inpainting."""
+"""From what each keyframe says about a frame to one label per pixel: two-keyframe blend and inpainting."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from wrp.geometry.backends.cpu import (
     strongest,
     tensor,
 )
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.labels import argmax_frame
 from wrp.structures import IGNORE_INDEX
 
-# Weights of the two-anchor blend (ours), fitted on anchor-to-anchor pairs by experiments/propagation/fit.py: they are
-# odds. Photometric errors are mean absolute differences of colours in [0, 1].
+# Weights of the two-keyframe blend (ours), fitted on keyframe-to-keyframe pairs by experiments/propagation/fit.py: they
+# are odds. Photometric errors are mean absolute differences of colours in [0, 1].
 NEARNESS = 0.2
 PHOTOMETRIC_SCALE = 1 / 12
 TRUST_IN_ERROR = 0.3
@@ -40,46 +40,46 @@ CONFIRMED_ERROR = 0.05
 
 
 @dataclass
-class Evidence:
-    """What S sources, in general the labels of two anchors along two flows each, say about one frame.
+class WarpedLabels:
+    """What S sources, in general the labels of two keyframes along two flows each, say about one frame.
 
     Attributes:
         labels: (S, H, W) uint8, labels warped into the frame; 255 where a source says nothing.
         error: (S, H, W) bool, motion-error mask of each source's chain.
         photometric: (S, H, W) floating point in [0, 1], photometric error of each source.
-        distance: (S,) float32, frames to each source's anchor.
-        anchor: (S,) int64, which anchor's label it is, counted from the earlier one.
+        distance: (S,) float32, frames to each source's keyframe.
+        keyframe: (S,) int64, which keyframe's label it is, counted from the earlier one.
     """
 
     labels: Tensor
     error: Tensor
     photometric: Tensor
     distance: Tensor
-    anchor: Tensor
+    keyframe: Tensor
 
-    def crop(self, rows: slice, columns: slice) -> Evidence:
+    def crop(self, rows: slice, columns: slice) -> WarpedLabels:
         """The same about a part of the frame."""
-        return Evidence(
+        return WarpedLabels(
             self.labels[:, rows, columns],
             self.error[:, rows, columns],
             self.photometric[:, rows, columns],
             self.distance,
-            self.anchor,
+            self.keyframe,
         )
 
-    def flip(self) -> Evidence:
+    def flip(self) -> WarpedLabels:
         """The same about the mirrored frame."""
         maps = (self.labels.flip(-1), self.error.flip(-1), self.photometric.flip(-1))
-        return Evidence(*maps, self.distance, self.anchor)
+        return WarpedLabels(*maps, self.distance, self.keyframe)
 
-    def to(self, device: torch.device) -> Evidence:
+    def to(self, device: torch.device) -> WarpedLabels:
         """The same on a device."""
-        return Evidence(*(values.to(device) for values in vars(self).values()))
+        return WarpedLabels(*(values.to(device) for values in vars(self).values()))
 
-    def of_anchor(self, anchor: int) -> Evidence:
-        """What one anchor says."""
-        mine = self.anchor == anchor
-        return Evidence(*(values[mine] for values in vars(self).values()))
+    def of_keyframe(self, keyframe: int) -> WarpedLabels:
+        """What one keyframe says."""
+        mine = self.keyframe == keyframe
+        return WarpedLabels(*(values[mine] for values in vars(self).values()))
 
     @property
     def known(self) -> Tensor:
@@ -87,19 +87,19 @@ class Evidence:
         return self.labels != IGNORE_INDEX
 
 
-def join_sources(sources: list[Evidence]) -> Evidence:
-    """Sources of one anchor as one."""
-    return Evidence(*(join(values) for values in zip(*(vars(source).values() for source in sources), strict=True)))
+def join_sources(sources: list[WarpedLabels]) -> WarpedLabels:
+    """Sources of one keyframe as one."""
+    return WarpedLabels(*(join(values) for values in zip(*(vars(source).values() for source in sources), strict=True)))
 
 
-def gather(anchors: list[Evidence]) -> Evidence:
-    """What several anchors say as one, the earlier first."""
-    numbered = [replace(said, anchor=torch.full_like(said.anchor, i)) for i, said in enumerate(anchors)]
+def gather(keyframes: list[WarpedLabels]) -> WarpedLabels:
+    """What several keyframes say as one, the earlier first."""
+    numbered = [replace(said, keyframe=torch.full_like(said.keyframe, i)) for i, said in enumerate(keyframes)]
     return join_sources(numbered)
 
 
-def anchor_weights(evidence: Evidence) -> Tensor:
-    """Weight of each source at each pixel (ours): near, consistent and photometrically right anchors count more.
+def blend_weights(warped: WarpedLabels) -> Tensor:
+    """Weight of each source at each pixel (ours): near, consistent and photometrically right keyframes count more.
 
     w_s ∝ distance^-ν · exp(-photometric / σ) · (trust in error where the motion-error mask is set), normalised over
     the sources that have a label.
@@ -107,14 +107,12 @@ def anchor_weights(evidence: Evidence) -> Tensor:
     Returns:
         (S, H, W) float32 that sums to 1 over S, or to 0 where no source has a label.
     """
-    near = evidence.distance.clamp(min=0.5).pow(-NEARNESS)
+    near = warped.distance.clamp(min=0.5).pow(-NEARNESS)
     near = near.view(-1, 1, 1)
     in_error = (TRUST_IN_ERROR - 1) * torch.ones_like(near)
-    photometric = convert(evidence.photometric, torch.float32)
+    photometric = convert(warped.photometric, torch.float32)
     # Each factor is float32 for numpy, too, where a number of Python's times a mask would be float64.
-    xp, photometric, error, labels, near, in_error = backend(
-        photometric, evidence.error, evidence.labels, near, in_error
-    )
+    xp, photometric, error, labels, near, in_error = backend(photometric, warped.error, warped.labels, near, in_error)
     weights = _odds(xp, photometric, PHOTOMETRIC_SCALE) * (error * in_error + 1)
     weights = weights * near * (labels != IGNORE_INDEX)
     return tensor(weights / weights.sum(0).clip(1e-12))
@@ -124,46 +122,46 @@ def _odds(xp: Any, photometric: Any, scale: float) -> Any:
     return xp.exp(photometric * (-1 / scale)) + 1e-6
 
 
-def prefer_nearest(evidence: Evidence) -> Evidence:
-    """The same, but at each pixel only the nearest anchor that has a label there; the earlier of two equals."""
-    return replace(evidence, labels=hide_farther(evidence.labels, evidence.distance, evidence.anchor))
+def prefer_nearest(warped: WarpedLabels) -> WarpedLabels:
+    """The same, but at each pixel only the nearest keyframe that has a label there; the earlier of two equals."""
+    return replace(warped, labels=hide_farther(warped.labels, warped.distance, warped.keyframe))
 
 
-def hide_farther(labels: Tensor, distance: Tensor, anchor: Tensor) -> Tensor:
-    """What sources say, 255 where those of a nearer anchor, or of the earlier of two equals, say something.
+def hide_farther(labels: Tensor, distance: Tensor, keyframe: Tensor) -> Tensor:
+    """What sources say, 255 where those of a nearer keyframe, or of the earlier of two equals, say something.
 
     Args:
         labels: (S, H, W) uint8.
-        distance: (S,), frames to the source's anchor.
-        anchor: (S,), which anchor's label it is.
+        distance: (S,), frames to the source's keyframe.
+        keyframe: (S,), which keyframe's label it is.
     """
     hidden = labels.clone()
     taken = torch.zeros_like(labels[0], dtype=torch.bool)
-    order = torch.stack([anchor[s] for s in distance.argsort(stable=True)]).tolist()
+    order = torch.stack([keyframe[s] for s in distance.argsort(stable=True)]).tolist()
     for nearest in dict.fromkeys(order):
-        mine = anchor == nearest
+        mine = keyframe == nearest
         hidden[mine] = labels[mine].masked_fill(taken, IGNORE_INDEX)
         taken = taken | (labels[mine] != IGNORE_INDEX).any(0)
     return hidden
 
 
-def blend(evidence: Evidence, weights: Tensor, num_classes: int) -> Tensor:
+def blend(warped: WarpedLabels, weights: Tensor, num_classes: int) -> Tensor:
     """Class probabilities (C, H, W) float32 by motion from weights (S, H, W); all zero where nothing is known.
 
     Votes are smoothed over neighbouring pixels (ours): labels are sampled at whole pixels, so each is off by up to half
     a pixel, and neighbours differently.
     """
-    votes = smooth(count_votes(evidence.labels, weights, num_classes))
-    known = evidence.known.any(0)
+    votes = smooth(count_votes(warped.labels, weights, num_classes))
+    known = warped.known.any(0)
     return votes * (known / votes.sum(0).clamp(min=1e-12))
 
 
-def blend_labels(evidence: Evidence, weights: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The most probable class of :func:`blend` and its probability, see :func:`~wrp.geometry.labels.decide`."""
-    if not serves(evidence.labels, weights):
-        return decide_frame(blend(evidence, weights, num_classes))
-    labels, most, total = strongest(evidence.labels, weights, _kernel())
-    known = evidence.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
+def blend_labels(warped: WarpedLabels, weights: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return the most probable class of :func:`blend` and its probability."""
+    if not serves(warped.labels, weights):
+        return argmax_frame(blend(warped, weights, num_classes))
+    labels, most, total = strongest(warped.labels, weights, _kernel())
+    known = warped.labels.numpy().min(0) != IGNORE_INDEX  # which is the greatest
     confidence = most.numpy() * (known / total.numpy().clip(1e-12))
     confidence = np.nan_to_num(confidence.clip(0, 1, confidence), copy=False)
     return hide(labels, tensor(confidence > 0)), tensor(confidence)
@@ -195,7 +193,7 @@ def count_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
     return votes.scatter_add_(0, index, weights)[:-1]
 
 
-def elect(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_vote(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """The label with the greatest weight at each pixel, from ids alone.
 
     Args:
@@ -242,17 +240,17 @@ def _sums_of_subsets(weights: list[float]) -> list[float]:
     return [sum(w for s, w in enumerate(weights) if subset >> s & 1) for subset in range(2 ** len(weights))]
 
 
-def motion_error(evidence: Evidence) -> Tensor:
+def motion_error(warped: WarpedLabels) -> Tensor:
     """Motion-error mask E_j (H, W) bool of the blend: every source that has a label is in error.
 
     A source is in error where its chain failed the forward-backward test and the photometric error confirms it (ours).
     Carried along a chain, the forward-backward test alone fires on many pixels whose label is right.
     """
-    failed = evidence.error & (evidence.photometric > CONFIRMED_ERROR)
-    return (failed | ~evidence.known).all(0)
+    failed = warped.error & (warped.photometric > CONFIRMED_ERROR)
+    return (failed | ~warped.known).all(0)
 
 
-def inpaint(motion: Tensor, error: Tensor, semantic: Tensor) -> Tensor:
+def inpaint(motion: Tensor, error: Tensor, teacher_probs: Tensor) -> Tensor:
     """Warp-inpaint (paper): y^WI_j = (1 - E_j) y^M_j + E_j y^S_j, on probabilities.
 
     Args:
@@ -263,4 +261,4 @@ def inpaint(motion: Tensor, error: Tensor, semantic: Tensor) -> Tensor:
     Returns:
         (C, H, W) float32.
     """
-    return torch.where(error, semantic.float(), motion.float())
+    return torch.where(error, teacher_probs.float(), motion.float())

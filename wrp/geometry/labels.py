@@ -10,7 +10,7 @@ from wrp.geometry.backends.cpu import backend, hide, tensor
 from wrp.structures import IGNORE_INDEX
 
 
-def decide(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor]:
+def argmax_with_confidence(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor]:
     """The most probable class and its probability.
 
     Args:
@@ -28,9 +28,9 @@ def decide(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Ten
     )
 
 
-def decide_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
+def argmax_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
     """The same for one frame: probabilities (C, H, W) to labels (H, W) uint8 and confidence (H, W) float32."""
-    labels, confidence = decide(probs[None])
+    labels, confidence = argmax_with_confidence(probs[None])
     return labels[0], confidence[0]
 
 

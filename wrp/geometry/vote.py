@@ -1,4 +1,4 @@
-"""SegProp's vote (Marcu et al., ACCV 2020): four soft sources for each frame between two anchors."""
+"""SegProp's vote (Marcu et al., ACCV 2020): four soft sources for each frame between two keyframes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def push_labels(labels: Tensor, flow: Tensor) -> Tensor:
 
 
 def source_weights(delta: float) -> tuple[float, float]:
-    """Weight of the earlier and of the later anchor's sources: exp(-δ) and exp(-(1-δ)), normalised.
+    """Weight of the earlier and of the later keyframe's sources: exp(-δ) and exp(-(1-δ)), normalised.
 
     Args:
         delta: δ = (j - a) / (b - a), in [0, 1].

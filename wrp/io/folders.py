@@ -15,7 +15,7 @@ RUN, LABELS, SELFTRAIN, SEARCH = "run", "labels", "selftrain", "search"
 FLOW, EXAMPLES, SCENE = "flow", "examples", "scene"
 """Kinds of folders: of autolabel, LabelWriter, selftrain and search, of kept flow and examples, of generated clips."""
 
-WRITTEN = ("labels", "methods", "confidence", "source", "manifest.parts", "report")
+WRITTEN = ("labels", "methods", "confidence", "provenance", "manifest.parts", "report")
 """Folders of a run, each with files of one kind."""
 
 TEMPORARY = "wrp-temporary"

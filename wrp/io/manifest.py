@@ -25,6 +25,9 @@ from wrp.structures import Frame, VideoFrame
 logger = logging.getLogger("wrp")
 
 MANIFEST = "manifest.jsonl"
+SCHEMA = 2
+"""Version of the keys of a line; it grows when they change. Those of wrp 0.1 have none."""
+
 PARTS = "manifest.parts"
 SEEN = "manifest.seen.json"
 BEGUN = ".begun"
@@ -34,7 +37,7 @@ NETWORKS = ("teacher", "refiner")
 """The networks whose checkpoints' hashes stand in a line."""
 
 # The folders of a frame's files, below that of the run.
-_KIND = re.compile(r"labels|confidence|source|methods/[^/\\]+(?<!\.\.)")
+_KIND = re.compile(r"labels|confidence|provenance|methods/[^/\\]+(?<!\.\.)")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Entry:
         clip: Name of the clip.
         frame: Name of the frame.
         index: Its index in the clip.
-        method: What made its label; ``anchor``: it was given.
-        anchors: Indices of the keyframes that were used.
+        method: What made its label; ``keyframe``: it was given.
+        keyframes: Indices of the keyframes that were used.
         distance: Frames to the nearest of them; None where there is none.
         mean_confidence: Mean over its pixels, in [0, 1].
         label: Path of its label below the run's folder.
@@ -61,7 +64,7 @@ class Entry:
     frame: str
     index: int
     method: str
-    anchors: tuple[int, ...]
+    keyframes: tuple[int, ...]
     distance: int | None
     mean_confidence: float
     label: str
@@ -80,8 +83,8 @@ class Entry:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise ValueError(f"the {name} {value!r}")
-        if self.index < 0 or any(type(anchor) is not int or anchor < 0 for anchor in self.anchors):
-            raise ValueError(f"the index {self.index} and the anchors {list(self.anchors)}")
+        if self.index < 0 or any(type(keyframe) is not int or keyframe < 0 for keyframe in self.keyframes):
+            raise ValueError(f"the index {self.index} and the keyframes {list(self.keyframes)}")
         if self.distance is not None and self.distance < 0:
             raise ValueError(f"the distance {self.distance}")
         if not 0 <= self.mean_confidence <= 1:
@@ -98,12 +101,12 @@ class Entry:
     @property
     def is_given(self) -> bool:
         """Whether its label is one that the run was given."""
-        return self.index in self.anchors
+        return self.index in self.keyframes
 
     @property
     def offset(self) -> int:
         """Frames from the nearest keyframe to this frame; negative before it. ValueError where there is none."""
-        return min((self.index - anchor for anchor in self.anchors), key=abs)
+        return min((self.index - keyframe for keyframe in self.keyframes), key=abs)
 
     def files(self, run: Path) -> dict[Path, str]:
         """Its files with their checksums."""
@@ -112,8 +115,9 @@ class Entry:
 
     def line(self) -> str:
         """The line that is written."""
-        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "networks"}
-        return json.dumps(content | {"anchors": list(self.anchors)} | self.networks) + "\n"
+        content = {"schema": SCHEMA}
+        content |= {one.name: getattr(self, one.name) for one in fields(self) if one.name != "networks"}
+        return json.dumps(content | {"keyframes": list(self.keyframes)} | self.networks) + "\n"
 
     @classmethod
     def parse(cls, line: str) -> Entry:
@@ -121,13 +125,15 @@ class Entry:
         content = parse_json(line)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}")
+        if content.get("schema") != SCHEMA:
+            raise ValueError(f"the schema {content.get('schema', 1)!r} of another version of wrp, expected {SCHEMA}")
         names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks")]
         if missing := [name for name in names if name not in content]:
             raise ValueError(f"no {missing[0]}")
         known: dict[str, Any] = {name: content[name] for name in names}
-        if not isinstance(known["anchors"], list):
-            raise ValueError(f"the anchors {known['anchors']!r}")
-        known["anchors"] = tuple(known["anchors"])
+        if not isinstance(known["keyframes"], list):
+            raise ValueError(f"the keyframes {known['keyframes']!r}")
+        known["keyframes"] = tuple(known["keyframes"])
         networks = {name: content[name] for name in NETWORKS if name in content}
         return cls(**known, checksums=content.get("checksums", {}), networks=networks)
 
@@ -168,7 +174,7 @@ def join_manifest(run: Path) -> None:
 
 def remove_temporaries(run: Path) -> None:
     """Delete what killed processes have left half written; once nobody writes there any more."""
-    for folder in ("labels", "methods", "confidence", "source", PARTS):
+    for folder in ("labels", "methods", "confidence", "provenance", PARTS):
         for path in (run / folder).rglob(".*.tmp"):
             path.unlink(missing_ok=True)
 

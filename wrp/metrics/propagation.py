@@ -1,4 +1,4 @@
-"""Scores of propagated labels on hidden frames: by method, distance and region, and of their confidence."""
+"""Scores of propagated labels on held-out frames: by method, distance and region, and of their confidence."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from wrp.structures import IGNORE_INDEX
 # Half the width of the band along the borders of the truth, in pixels.
 TRIMAP = 3
 REGIONS = ("trimap", "inside_error", "outside_error")
-ORACLE = "oracle"
+UPPER_BOUND = "upper_bound"
 
 
 @dataclass
 class Truth:
-    """A hidden frame.
+    """A held-out frame.
 
     Attributes:
         labels: (H, W) uint8.
-        distance: Frames to the nearest anchor.
+        distance: Frames to the nearest keyframe.
         error: Motion-error mask E_j (H, W) bool, where it is known.
     """
 
@@ -52,13 +52,13 @@ class Truth:
 class PropagationScore(Metric):
     """Confusion matrices of each method: by distance, by region and by confidence.
 
-    Where both ``motion`` and ``semantic`` are among the methods, ``oracle`` is scored as well: at each pixel the one of
-    the two that is right. It bounds every selection between them.
+    Where both ``motion`` and ``semantic`` are among the methods, ``upper_bound`` is scored as well: at each pixel the one
+    of the two that is right. It bounds every selection between them.
 
     Args:
         num_classes: C.
         methods: Names of the propagation methods.
-        max_distance: Frames farther from their nearest anchor are counted with this distance.
+        max_distance: Frames farther from their nearest keyframe are counted with this distance.
     """
 
     matrix: Tensor
@@ -72,7 +72,7 @@ class PropagationScore(Metric):
     def __init__(self, num_classes: int, methods: Sequence[str], max_distance: int = 100) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.methods = [*methods, *([ORACLE] if {"motion", "semantic"} <= set(methods) else [])]
+        self.methods = [*methods, *([UPPER_BOUND] if {"motion", "semantic"} <= set(methods) else [])]
         self.max_distance = max_distance
         count, cells = len(self.methods), (num_classes, num_classes + 1)
         for name, shape in {
@@ -101,12 +101,12 @@ class PropagationScore(Metric):
             self.confidence[row] += sums
 
     def update_frame(self, labels: Mapping[str, tuple[Tensor, Tensor | None]], truth: Truth) -> None:
-        """Count one frame of all methods: labels and confidence by name; the oracle's follow from them."""
+        """Count one frame of all methods: labels and confidence by name; those of the upper bound follow from them."""
         for method, (prediction, confidence) in labels.items():
             self.update(method, prediction, confidence, truth)
-        if ORACLE in self.methods:
-            motion, semantic = labels["motion"][0], labels["semantic"][0]
-            self.update(ORACLE, torch.where(semantic == truth.labels, semantic, motion), None, truth)
+        if UPPER_BOUND in self.methods:
+            motion, teacher_probs = labels["motion"][0], labels["semantic"][0]
+            self.update(UPPER_BOUND, torch.where(teacher_probs == truth.labels, teacher_probs, motion), None, truth)
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """For each method: ``miou``, ``per_class`` (C values), ``by_distance``, ``frames`` and what is known beyond.

@@ -26,7 +26,7 @@ class Calibration:
     Attributes:
         shift: Added to the log-odds.
         slope: What they are multiplied with; 1 / slope is known as the temperature.
-        distance: Frames to the anchors at which both were fitted.
+        distance: Frames to the keyframes at which both were fitted.
     """
 
     shift: float
@@ -48,7 +48,7 @@ def fit_calibration(confidence: Tensor, right: Tensor, counts: Tensor, distance:
         confidence: Mean confidence in each of B bins, (B,).
         right: Number of pixels of each bin whose label is right, (B,).
         counts: Number of pixels of each bin, (B,).
-        distance: Frames to the anchors.
+        distance: Frames to the keyframes.
     """
     odds = confidence.double().clamp(MARGIN, 1 - MARGIN).logit()
     features = torch.stack((torch.ones_like(odds), odds), 1)

@@ -17,11 +17,11 @@ from wrp.propagation.calibration import Calibration, fit_calibration
 
 ConfidenceCounts = dict[str, dict[str, list[int]]]
 """By method the ``pixels``, those that are ``right`` and the ``confidence`` of each bin, as whole numbers of
-:mod:`wrp.metrics.calibration`, and the ``distances`` of the frames from the anchors; what JSON can hold."""
+:mod:`wrp.metrics.calibration`, and the ``distances`` of the frames from the keyframes; what JSON can hold."""
 
 
 def counts_of(score: PropagationScore, methods: Sequence[str], distances: Mapping[str, list[int]]) -> ConfidenceCounts:
-    """What a score of hidden frames at these distances contributes to a calibration."""
+    """What a score of held-out frames at these distances contributes to a calibration."""
     counts: ConfidenceCounts = {}
     for row, method in enumerate(methods):
         pixels, right = pixels_by_confidence(score.by_confidence[row].cpu())

@@ -21,7 +21,7 @@ from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confiden
 from wrp.propagation.methods import METHODS, make_methods
 from wrp.propagation.methods.base import PropagationMethod, used_keyframes
 from wrp.propagation.session import Networks, PropagationSession
-from wrp.refinement.module import RefinementModule, semantic_probabilities
+from wrp.refinement.module import RefinementModule, teacher_probabilities
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import ClipBatch
 
@@ -29,7 +29,7 @@ from wrp.structures import ClipBatch
 OTHER_SCORES = ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece")
 
 Frame = tuple[dict[str, tuple[Tensor, Tensor]], Truth]
-"""Labels and confidence of a hidden frame by method, and its truth."""
+"""Labels and confidence of a held-out frame by method, and its truth."""
 
 
 class PropagationModule(BaseModule):
@@ -37,8 +37,8 @@ class PropagationModule(BaseModule):
 
     :meth:`session` labels an interval, frame by frame. ``trainer.predict`` gives a session for each interval, which
     labels when it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter` does that.
-    ``trainer.test`` scores hidden frames and logs ``test/<method>/miou``, ``miou_<distance>``, ``miou_trimap``,
-    ``miou_inside_error`` and ``miou_outside_error`` in percent and ``ece``, and the same of ``oracle`` where both
+    ``trainer.test`` scores held-out frames and logs ``test/<method>/miou``, ``miou_<distance>``, ``miou_trimap``,
+    ``miou_inside_error`` and ``miou_outside_error`` in percent and ``ece``, and the same of ``upper_bound`` where both
     motion and the teacher are among the methods. Flow and warped labels go to the disk when an interval is long.
 
     Args:
@@ -92,7 +92,7 @@ class PropagationModule(BaseModule):
         self.calibration = read_calibration(calibration) if calibration is not None else {}
         self.min_confidence = min_confidence
         networks = {"teacher": teacher, "refiner": refiner}
-        self.made_with = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
+        self.checkpoint_hashes = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         for network in (self.teacher, self.refiner):
             self.labels_seen |= getattr(network, "labels_seen", frozenset())
         self.test_score = PropagationScore(num_classes, methods)
@@ -112,7 +112,7 @@ class PropagationModule(BaseModule):
             >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 3, torch.ones(8, 8, dtype=torch.uint8)
             >>> interval = ClipBatch("clip", ["a", "b", "c"], 0, frames, {0: label, 2: label}, (0, 3))
             >>> [prediction.method for prediction in PropagationModule(2, ["copy"]).session(interval)]
-            ['anchor', 'copy', 'anchor']
+            ['keyframe', 'copy', 'keyframe']
         """
         return self._session(interval, only, self.min_confidence)
 
@@ -124,7 +124,7 @@ class PropagationModule(BaseModule):
         networks = Networks(
             self.num_classes,
             self.flow,
-            self.semantic if self.teacher is not None else None,
+            self.teacher_probs if self.teacher is not None else None,
             self.refiner,
             lambda: self.device,
         )
@@ -134,16 +134,16 @@ class PropagationModule(BaseModule):
         """The Trainer's precision, where there is a Trainer."""
         return nullcontext() if self._trainer is None else self._trainer.precision_plugin.predict_step_context()
 
-    def semantic(self, frame: Tensor) -> Tensor:
+    def teacher_probs(self, frame: Tensor) -> Tensor:
         """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8."""
-        return semantic_probabilities(self.teacher, frame, self.num_classes)
+        return teacher_probabilities(self.teacher, frame, self.num_classes)
 
     @torch.no_grad()
     def calibrate(self, held_out: Iterable[ClipBatch]) -> None:
         """Make confidence the probability that the label is right, from keyframes whose label is held out.
 
         Args:
-            held_out: Stretches between two keyframes with a third one, between them, among their hidden labels.
+            held_out: Stretches between two keyframes with a third one, between them, among their held-out labels.
         """
         self.calibration = {}
         self.calibration = fit_confidence([self.count_confidence(batch) for batch in held_out], self.methods)
@@ -153,29 +153,29 @@ class PropagationModule(BaseModule):
         """Count what one stretch contributes to :meth:`calibrate`.
 
         Args:
-            batch: A stretch between two keyframes with a third one, between them, among its hidden labels.
+            batch: A stretch between two keyframes with a third one, between them, among its held-out labels.
         """
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
-        for labels, truth in self.at_hidden(batch):
+        for labels, truth in self.at_held_out(batch):
             score.update_frame(labels, truth)
         distances = {
             name: [
                 min(abs(index - keyframe) for keyframe in used_keyframes(method.keyframes, batch.labels))
-                for index in sorted(batch.hidden)
+                for index in sorted(batch.held_out)
             ]
             for name, method in self.chosen.items()
         }
         return counts_of(score, self.methods, distances)
 
-    def at_hidden(self, batch: ClipBatch) -> Iterator[Frame]:
+    def at_held_out(self, batch: ClipBatch) -> Iterator[Frame]:
         """Label the frames of an interval whose truth is hidden, and no others, whatever their confidence."""
-        for frame in self._session(batch, batch.hidden, 0.0).frames():
+        for frame in self._session(batch, batch.held_out, 0.0).frames():
             if frame.known is None:
                 continue
             made = frame.predictions
             labels = {method: (made[method].labels, made[method].confidence) for method in self.methods}
             error = None if frame.known.warped is None else motion_error(frame.known.warped)
-            truth = batch.hidden[frame.known.index].to(frame.known.image.device)
+            truth = batch.held_out[frame.known.index].to(frame.known.image.device)
             distance = min(abs(frame.known.index - keyframe) for keyframe in batch.labels)
             yield labels, Truth(truth, distance, error)
 
@@ -184,8 +184,8 @@ class PropagationModule(BaseModule):
         return self.session(batch)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
-        """Score the hidden frames of an interval."""
-        for labels, truth in self.at_hidden(batch):
+        """Score the held-out frames of an interval."""
+        for labels, truth in self.at_held_out(batch):
             self.test_score.update_frame(labels, truth)
 
     def on_test_epoch_end(self) -> None:
@@ -195,7 +195,7 @@ class PropagationModule(BaseModule):
                 logged = {key: score.get(key) for key in ("miou", *OTHER_SCORES)}
                 logged |= {f"miou_{distance}": miou for distance, miou in score["by_distance"].items()}
                 for key, value in logged.items():
-                    if value is not None:  # as where a hidden label has no class
+                    if value is not None:  # as where a held-out label has no class
                         self.log(f"test/{method}/{key}", value)
         self.test_score.reset()
 

@@ -31,7 +31,7 @@ def provenance(labels: Tensor, query: QueryFrame, method: PropagationMethod) -> 
     given = []
     if method.needs.warped:
         warped = query.warped
-        given = [(1 << int(k), theirs) for k, theirs in zip(warped.anchor, warped.labels, strict=True)]
+        given = [(1 << int(k), theirs) for k, theirs in zip(warped.keyframe, warped.labels, strict=True)]
     if method.needs.teacher:
         given.append((TEACHER, query.teacher_labels.labels))
     if not given:

@@ -17,7 +17,7 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.counted import CountedFlow
 from wrp.geometry.finite import NotFinite
-from wrp.geometry.labels import decide_frame, hide_unsure
+from wrp.geometry.labels import argmax_frame, hide_unsure
 from wrp.io.caching import BoundedCache
 from wrp.propagation.calibration import Calibration
 from wrp.propagation.methods.base import (
@@ -30,7 +30,7 @@ from wrp.propagation.methods.base import (
     used_keyframes,
 )
 from wrp.propagation.provenance import provenance
-from wrp.propagation.warping import WarpedLabels
+from wrp.propagation.warping import IntervalWarper
 from wrp.refinement.network import refined
 from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
 
@@ -43,7 +43,7 @@ MOST_NOT_FINITE = 0.01
 # and 11 classes; more are asked for again.
 TEACHER_BYTES = 2**28
 
-GIVEN = "anchor"
+GIVEN = "keyframe"
 """The method of a keyframe's own label."""
 
 
@@ -114,7 +114,7 @@ class PropagationSession:
         self.networks = networks
         self.calibration = dict(calibration or {})
         self.min_confidence = min_confidence
-        self.wanted = tuple(index for index in range(*interval.targets) if only is None or index in only)
+        self.wanted = tuple(index for index in range(*interval.queries) if only is None or index in only)
         self.precision = precision
         self._running: list[Generator[Labelled, None, None]] = []
 
@@ -194,7 +194,7 @@ class _Work:
                     self.decisions.pop(passed, None)
         self._check_finite()
 
-    def _open(self, stack: ExitStack, frames: Collection[int]) -> WarpedLabels | None:
+    def _open(self, stack: ExitStack, frames: Collection[int]) -> IntervalWarper | None:
         """Open what reaches over all frames that are looked at; the stack closes it."""
         if not frames or not (self.needs.warped or self.needs.flow):
             return None
@@ -203,7 +203,7 @@ class _Work:
         if not self.needs.warped:
             return None
         within = range(min(frames), max(frames) + 1)
-        return stack.enter_context(WarpedLabels(self.interval, self.flow, within))
+        return stack.enter_context(IntervalWarper(self.interval, self.flow, within))
 
     def _context(self, needs: Needs, wanted: tuple[int, ...]) -> Context:
         """What a method with these needs may use."""
@@ -212,7 +212,7 @@ class _Work:
             context = replace(context, flow=self.flow)
         return replace(context, refiner=self.networks.refiner, refine=self._refine) if needs.refiner else context
 
-    def _know(self, index: int, warped: WarpedLabels | None) -> Known:
+    def _know(self, index: int, warped: IntervalWarper | None) -> Known:
         image = self.interval.frame(index)
         known = Known(index, image, self.interval.labels, None if warped is None else warped.at(index))
         if not self.needs.teacher:
@@ -268,7 +268,7 @@ class _Work:
         probs = self.networks.teacher(image)
         probs = probs.masked_fill(~self.not_finite["teacher"].known(probs, 0), 0.0)
         # Kept for longer than the probabilities, of which it is a small part.
-        self.decisions[index] = Labels(*decide_frame(probs))
+        self.decisions[index] = Labels(*argmax_frame(probs))
         return probs
 
     def _refine(self, inputs: RefinerInput) -> Tensor:
@@ -309,4 +309,4 @@ def _joined(needs: Iterable[Needs]) -> Needs:
 def _around(queries: Iterable[int], radius: int, interval: ClipBatch) -> list[int]:
     """The query frames, and those frames to label that are no farther from one than the radius; in temporal order."""
     near = {index for query in queries for index in range(query - radius, query + radius + 1)}
-    return sorted(index for index in near if index in range(*interval.targets) and index not in interval.labels)
+    return sorted(index for index in near if index in range(*interval.queries) and index not in interval.labels)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wrp.flow.source import FlowSource
 from wrp.geometry.backends.cpu import join
-from wrp.geometry.composed import start_chain
+from wrp.geometry.composed import identity_flow
 from wrp.geometry.fusion import count_votes, hide_farther
 from wrp.geometry.vote import OFFSETS, push_labels, source_weights
 from wrp.geometry.warp import compose, finite, warp, warp_labels
@@ -37,11 +37,11 @@ def vote_sources(
         flow from it and read through the flow to it, and the weight of each source, (S,) float32.
     """
     sides = Sides.of(batch)
-    indices = [i for i in range(*batch.targets) if i not in batch.labels and (wanted is None or i in wanted)]
+    indices = [i for i in range(*batch.queries) if i not in batch.labels and (wanted is None or i in wanted)]
     if not indices:
         return
     within = range(indices[0], indices[-1] + 1)
-    with FromBothSides(batch, lambda anchor, frames: _vote_from(batch, flow, anchor, frames), within) as made:
+    with FromBothSides(batch, lambda keyframe, frames: _vote_from(batch, flow, keyframe, frames), within) as made:
         for index in indices:
             labels = join([labels for [labels] in made.at(index)])
             weights = torch.full((2,), 0.5, dtype=torch.float32)
@@ -51,7 +51,7 @@ def vote_sources(
             if keyframes == "previous":
                 labels, weights = labels[:2], weights[:2]
             elif keyframes == "nearest" and len(labels) == 4:
-                away = torch.tensor([abs(index - anchor) for anchor in sorted(batch.labels)]).repeat_interleave(2)
+                away = torch.tensor([abs(index - keyframe) for keyframe in sorted(batch.labels)]).repeat_interleave(2)
                 labels = hide_farther(labels, away, torch.tensor([0, 0, 1, 1]))
             yield index, (labels, weights)
 
@@ -93,7 +93,7 @@ def _first_round(
     batch: ClipBatch, flow: FlowSource, num_classes: int, keyframes: str, wanted: Collection[int] | None
 ) -> Generator[tuple[int, Tensor], None, None]:
     with contextlib.closing(vote_sources(batch, flow, keyframes, wanted)) as sources:
-        for index in range(*batch.targets):
+        for index in range(*batch.queries):
             if wanted is not None and index not in wanted:
                 continue
             if index in batch.labels:
@@ -119,10 +119,10 @@ def _next_round(
     """Votes of the round before, gathered in a file, averaged along the flow."""
     known = sorted(batch.labels)
     pinned = known[:1] if keyframes == "previous" else known
-    # Of two anchors, the farther may be outside of the targets; its votes are its label.
-    first, last = min(batch.targets[0], *pinned), max(batch.targets[1] - 1, *pinned)
+    # Of two keyframes, the farther may be outside of the targets; its votes are its label.
+    first, last = min(batch.queries[0], *pinned), max(batch.queries[1] - 1, *pinned)
     if len(pinned) < len(known):
-        last = min(last, known[1] - 1)  # the later anchor is not asked, wherever it stands
+        last = min(last, known[1] - 1)  # the later keyframe is not asked, wherever it stands
     with contextlib.closing(votes), tempfile.TemporaryFile(prefix="wrp-votes-") as file:
         shape: tuple[int, ...] = ()
         for index, soft in votes:
@@ -130,10 +130,10 @@ def _next_round(
             if first <= index <= last:
                 _write(file, index - first, (soft * 255).round().to(torch.uint8))
         one = torch.ones(1, dtype=torch.float32)
-        for anchor in pinned:
-            label = batch.labels[anchor][None].cpu()
-            _write(file, anchor - first, (soft_votes(label, one, shape[0]) * 255).to(torch.uint8))
-        for index in range(*batch.targets):
+        for keyframe in pinned:
+            label = batch.labels[keyframe][None].cpu()
+            _write(file, keyframe - first, (soft_votes(label, one, shape[0]) * 255).to(torch.uint8))
+        for index in range(*batch.queries):
             if wanted is not None and index not in wanted:
                 continue
             if index in batch.labels:
@@ -163,7 +163,7 @@ def _read(file: IO[bytes], number: int, shape: tuple[int, ...]) -> Tensor:
 
 def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -> dict[int, Tensor]:
     """The composed flows from a frame to some frames on one side of it."""
-    way = start_chain(next(iter(batch.labels.values()))).flow
+    way = identity_flow(next(iter(batch.labels.values()))).flow
     ways = {end: way for end in ends if end == index}
     at = index
     while at != ends[-1]:
@@ -176,10 +176,10 @@ def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -
     return ways
 
 
-def _vote_from(batch: ClipBatch, flow: FlowSource, anchor: int, indices: range) -> Iterator[list[Tensor]]:
-    """Labels (2, H, W) of an anchor in each frame of a walk: pushed there, and read from there."""
-    step, label = indices.step, batch.labels[anchor]
-    there = back = start_chain(label).flow  # the composed flow from the anchor, and the one back
+def _vote_from(batch: ClipBatch, flow: FlowSource, keyframe: int, indices: range) -> Iterator[list[Tensor]]:
+    """Labels (2, H, W) of a keyframe in each frame of a walk: pushed there, and read from there."""
+    step, label = indices.step, batch.labels[keyframe]
+    there = back = identity_flow(label).flow  # the composed flow from the keyframe, and the one back
     for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):
         onward, homeward = neighbour.towards(step)
         there, back = finite(compose(there, onward)), finite(compose(homeward, back))

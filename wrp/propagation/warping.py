@@ -11,19 +11,19 @@ from torch import Tensor
 from typing_extensions import Self
 
 from wrp.flow.direct import direct_flow, without_drift
-from wrp.flow.prefetch import ahead
+from wrp.flow.prefetch import prefetch
 from wrp.flow.source import FlowSource
-from wrp.flow.stack import Spool
-from wrp.geometry.composed import NeighbourFlow, extend_near, start_chain
-from wrp.geometry.cycle import anchor_evidence, image_of
-from wrp.geometry.fusion import Evidence, gather, join_sources
+from wrp.flow.stack import DiskStack
+from wrp.geometry.composed import NeighbourFlow, identity_flow, prepend_flow
+from wrp.geometry.cycle import image_of, warp_keyframe
+from wrp.geometry.fusion import WarpedLabels, gather, join_sources
 from wrp.structures import ClipBatch
 
 # Memory for the warped labels of the later keyframe of an interval, in bytes: 24 frames of 480×360.
-SPOOL_BYTES = 2**25
+STACK_BYTES = 2**25
 
 
-class KeyframeWalk:
+class KeyframeWarper:
     """The labels of one keyframe, warped into the frames next to it, one after the other.
 
     One source along the composed flow and, where there is flow between any frames, one along the direct flow, see
@@ -42,23 +42,23 @@ class KeyframeWalk:
         self._label = batch.labels[keyframe]
         self._frame = batch.frame(keyframe)
         self._image = image_of(self._frame)
-        self._chain = start_chain(self._label)
+        self._composed = identity_flow(self._label)
 
-    def along(self, indices: range) -> Iterator[Evidence]:
+    def along(self, indices: range) -> Iterator[WarpedLabels]:
         """Warp into these frames, given in the order of the walk, which starts beside the keyframe."""
         neighbours = self._flow.neighbours(self._batch, (min(index, index - indices.step) for index in indices))
         return map(self._go_to, indices, neighbours)
 
     @torch.no_grad()
-    def _go_to(self, index: int, neighbour: NeighbourFlow) -> Evidence:
+    def _go_to(self, index: int, neighbour: NeighbourFlow) -> WarpedLabels:
         onward, homeward = neighbour.towards(1 if index > self._keyframe else -1)
         frame, distance = self._batch.frame(index), abs(index - self._keyframe)
-        self._chain = extend_near(self._chain, homeward, onward)
-        warped = anchor_evidence(self._label, self._image, frame, self._chain, distance)
+        self._composed = prepend_flow(self._composed, homeward, onward)
+        warped = warp_keyframe(self._label, self._image, frame, self._composed, distance)
         if self._flow.any_frames:
-            direct = direct_flow(self._chain, self._flow, frame, self._frame)
-            warped = join_sources([warped, anchor_evidence(self._label, self._image, frame, direct, distance)])
-            self._chain = without_drift(self._chain, direct, warped.photometric)
+            direct = direct_flow(self._composed, self._flow, frame, self._frame)
+            warped = join_sources([warped, warp_keyframe(self._label, self._image, frame, direct, distance)])
+            self._composed = without_drift(self._composed, direct, warped.photometric)
         return warped
 
 
@@ -86,7 +86,7 @@ class Sides:
             batch: The interval.
             within: The frames that are wanted: no walk goes beyond them. None: all.
         """
-        start, stop = batch.targets
+        start, stop = batch.queries
         within = within if within is not None else range(start, stop)
         earlier = max((a for a in batch.labels if a <= start), default=None)
         later = min((a for a in batch.labels if a >= stop - 1 and a != earlier), default=None)
@@ -118,7 +118,7 @@ class FromBothSides:
     ) -> None:
         sides = Sides.of(batch, within)
         self._open = ExitStack()
-        self._later = self._open.enter_context(Spool(SPOOL_BYTES))
+        self._later = self._open.enter_context(DiskStack(STACK_BYTES))
         self._pushed: list[int] = []
         self._earlier: Iterator[tuple[int, list[Tensor]]] | None = None
         try:
@@ -127,7 +127,7 @@ class FromBothSides:
                     self._later.push(tensors)
                     self._pushed.append(index)
             if sides.earlier is not None:
-                tensors_of = ahead(walk(sides.earlier, sides.onward))
+                tensors_of = prefetch(walk(sides.earlier, sides.onward))
                 self._open.callback(tensors_of.close)
                 self._earlier = zip(sides.onward, tensors_of, strict=True)
         except BaseException:
@@ -152,7 +152,7 @@ class FromBothSides:
         return made
 
 
-class WarpedLabels:
+class IntervalWarper:
     """The labels of the keyframes of an interval, warped into its frames. Use it as a context manager.
 
     Args:
@@ -163,8 +163,8 @@ class WarpedLabels:
 
     def __init__(self, batch: ClipBatch, flow: FlowSource, within: range | None = None) -> None:
         def walk(keyframe: int, indices: range) -> Iterator[list[Tensor]]:
-            along = KeyframeWalk(batch, flow, keyframe).along(indices)
-            return (list(vars(evidence).values()) for evidence in along)
+            along = KeyframeWarper(batch, flow, keyframe).along(indices)
+            return (list(vars(warped).values()) for warped in along)
 
         self._both = FromBothSides(batch, walk, within)
 
@@ -174,10 +174,10 @@ class WarpedLabels:
     def __exit__(self, *_: object) -> None:
         self._both.__exit__()
 
-    def at(self, index: int) -> Evidence:
+    def at(self, index: int) -> WarpedLabels:
         """Warp into one frame that is no keyframe; frames are asked for in temporal order, each once.
 
         Returns:
             The sources of one or two keyframes, the earlier first.
         """
-        return gather([Evidence(*tensors) for tensors in self._both.at(index)])
+        return gather([WarpedLabels(*tensors) for tensors in self._both.at(index)])

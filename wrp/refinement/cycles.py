@@ -9,19 +9,19 @@ from torch import Tensor
 
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.source import FlowSource
-from wrp.geometry.composed import Chain, extend_far, extend_near, start_chain
+from wrp.geometry.composed import ComposedFlow, append_flow, identity_flow, prepend_flow
 from wrp.geometry.consistency import photometric_error_along
-from wrp.geometry.cycle import anchor_evidence, cycle_evidence, image_of
-from wrp.geometry.fusion import Evidence, join_sources
+from wrp.geometry.cycle import image_of, warp_cycle, warp_keyframe
+from wrp.geometry.fusion import WarpedLabels, join_sources
 from wrp.geometry.warp import Sampler
 from wrp.structures import ClipBatch
 
-Cycles = dict[int, Evidence]
+Cycles = dict[int, WarpedLabels]
 """Evidence by the offset of the frame that it came over or from."""
 
 
-def walk_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cycles, Cycles]:
-    """The cycles over each frame of a window, and the labels of the other anchors in it, as its target sees them.
+def make_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cycles, Cycles]:
+    """The cycles over each frame of a window, and the labels of the other keyframes in it, as its target sees them.
 
     Args:
         window: A labelled frame with its neighbours.
@@ -30,46 +30,48 @@ def walk_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cyc
             round.
 
     Returns:
-        Cycles t → t+k → t and labels of anchors at t+k, brought to t, both by k.
+        Cycles t → t+k → t and labels of keyframes at t+k, brought to t, both by k.
     """
-    target = window.targets[0]
-    frame, label = window.frame(target), window.labels[target]
+    query = window.queries[0]
+    frame, label = window.frame(query), window.labels[query]
     image_here = image_of(frame)
     cycles, pairs = {}, {}
     for step, last in zip((-1, 1), window.ends, strict=True):
-        back = start_chain(label)
-        for far, outs, onward, homeward in _outward(window, flow, step, abs(last - target)):
-            back = extend_near(back, homeward, onward)
-            there, offset = window.frame(far), far - target
+        back = identity_flow(label)
+        for far, outs, onward, homeward in _outward(window, flow, step, abs(last - query)):
+            back = prepend_flow(back, homeward, onward)
+            there, offset = window.frame(far), far - query
             image, distance = image_of(there), abs(offset)
             backs, back = _ways(back, there, frame, image_here, flow)
             loops = zip(outs, backs[::-1] if crossed else backs, strict=True)
-            cycles[offset] = join_sources([cycle_evidence(label, image, frame, *loop, distance) for loop in loops])
+            cycles[offset] = join_sources([warp_cycle(label, image, frame, *loop, distance) for loop in loops])
             if far in window.labels:
-                theirs = [anchor_evidence(window.labels[far], image, frame, way, distance) for way in outs]
+                theirs = [warp_keyframe(window.labels[far], image, frame, way, distance) for way in outs]
                 pairs[offset] = join_sources(theirs)
     return cycles, pairs
 
 
 def _outward(
     window: ClipBatch, flow: FlowSource, step: int, reach: int
-) -> Iterator[tuple[int, list[Chain], Tensor, Tensor]]:
+) -> Iterator[tuple[int, list[ComposedFlow], Tensor, Tensor]]:
     """Each frame from the target on, the ways from the target to it, and its flow from and to the frame before."""
-    target = window.targets[0]
-    frame = window.frame(target)
-    out = start_chain(frame[0])
-    for far in range(target + step, target + step * (reach + 1), step):
+    query = window.queries[0]
+    frame = window.frame(query)
+    out = identity_flow(frame[0])
+    for far in range(query + step, query + step * (reach + 1), step):
         onward, homeward = flow.between(window, [min(far, far - step)])[0].towards(step)
-        out = extend_far(out, onward, homeward)
+        out = append_flow(out, onward, homeward)
         there = window.frame(far)
         outs, out = _ways(out, frame, there, image_of(there), flow)
         yield far, outs, onward, homeward
 
 
-def _ways(chain: Chain, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource) -> tuple[list[Chain], Chain]:
+def _ways(
+    composed: ComposedFlow, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource
+) -> tuple[list[ComposedFlow], ComposedFlow]:
     """The chains of the sources between two frames, as at inference, and the one to go on from."""
     if not flow.any_frames:
-        return [chain], chain
-    direct = direct_flow(chain, flow, frame, far)
-    errors = [photometric_error_along(frame[None], image, way.flow)[0] for way in (chain, direct)]
-    return [chain, direct], without_drift(chain, direct, torch.stack(errors))
+        return [composed], composed
+    direct = direct_flow(composed, flow, frame, far)
+    errors = [photometric_error_along(frame[None], image, way.flow)[0] for way in (composed, direct)]
+    return [composed, direct], without_drift(composed, direct, torch.stack(errors))

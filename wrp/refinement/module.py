@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wrp.errors import WrpError
-from wrp.geometry.labels import decide
+from wrp.geometry.labels import argmax_with_confidence
 from wrp.io.checkpoints import load_module
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.module import BaseModule
@@ -101,7 +101,7 @@ class RefinementModule(BaseModule):
         """Refine some examples and compare with their truth."""
         batch = _examples(batch)
         for labels, found in ((self.val_score, refined(self, batch.inputs)), (self.prior_score, batch.inputs.prior)):
-            labels.update(decide(found)[0], batch.labels)
+            labels.update(argmax_with_confidence(found)[0], batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the refined labels and of the prior."""
@@ -112,7 +112,7 @@ class RefinementModule(BaseModule):
     def predict_step(self, batch: RefinerExamples, batch_idx: int) -> list[Prediction]:
         """Refine some examples."""
         batch = _examples(batch)
-        labels, confidence = decide(refined(self, batch.inputs))
+        labels, confidence = argmax_with_confidence(refined(self, batch.inputs))
         name = (batch.clip, batch.stem, batch.index, self.methods[-1])
         return [Prediction(*name, *found) for found in zip(labels, confidence, strict=True)]
 
@@ -120,7 +120,7 @@ class RefinementModule(BaseModule):
 def _encoder_of(checkpoint: str) -> tuple[str, dict[str, Any], frozenset[str]]:
     """The name of a segmentation network's encoder, its weights, and the hashes of the labels that it has seen."""
     module: SegmentationModule = load_module(SegmentationModule, Path(checkpoint))
-    weights = module.deployed.encoder.state_dict()  # type: ignore[union-attr]
+    weights = module.inference_model.encoder.state_dict()  # type: ignore[union-attr]
     return module.network.encoder_name, weights, module.labels_seen
 
 
@@ -132,7 +132,7 @@ def _examples(batch: RefinerExamples) -> RefinerExamples:
     return batch
 
 
-def semantic_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
+def teacher_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
     """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher.
 
     They are the mean of those of the frame and of its mirror image (ours); measured in experiments/README.md.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wrp.geometry.fusion import Evidence, anchor_weights, blend, inpaint, motion_error
+from wrp.geometry.fusion import WarpedLabels, blend, blend_weights, inpaint, motion_error
 from wrp.structures import RefinerInput
 
 # Probability spread over all classes before the logarithm: log-odds of the prior stay within ±log(C · 97 %/ 3 %),
@@ -22,7 +22,7 @@ INPAINT_ODDS = 3.0
 CUES = 4
 
 
-def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> RefinerInput:
+def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) -> RefinerInput:
     """Inputs of one frame, made by the same code in training and at inference.
 
     Args:
@@ -33,15 +33,15 @@ def refiner_input(image: Tensor, evidence: Evidence, semantic: Tensor) -> Refine
     Returns:
         Input with B = 1.
     """
-    weights = anchor_weights(evidence)
-    motion = blend(evidence, weights, semantic.shape[0])
-    error = motion_error(evidence)
-    prior = inpaint(motion, error, semantic)
+    weights = blend_weights(warped)
+    motion = blend(warped, weights, teacher_probs.shape[0])
+    error = motion_error(warped)
+    prior = inpaint(motion, error, teacher_probs)
     disagreement = (1 - motion.amax(0)).clamp(min=0)  # rounding may leave less than nothing
-    photometric = (weights * evidence.photometric.float()).sum(0) * 10
-    nearness = (weights * torch.exp(-evidence.distance / 10).view(-1, 1, 1)).sum(0)
+    photometric = (weights * warped.photometric.float()).sum(0) * 10
+    nearness = (weights * torch.exp(-warped.distance / 10).view(-1, 1, 1)).sum(0)
     cues = torch.stack((error.float(), disagreement, photometric.clamp(max=1), nearness))
-    return RefinerInput(image[None], prior[None], semantic[None].float(), cues[None], motion[None])
+    return RefinerInput(image[None], prior[None], teacher_probs[None].float(), cues[None], motion[None])
 
 
 def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> Tensor:
@@ -116,13 +116,13 @@ class Refiner(nn.Module):
         """Logits (B, C, H, W): logarithm of what is inpainted, smoothed, plus what the network adds."""
         correction, residual = self.residual(inputs).split((1, inputs.prior.shape[1]), 1)
         mask = torch.sigmoid(correction + INPAINT_ODDS * (2 * inputs.cues[:, :1] - 1))
-        inpainted = (1 - mask) * inputs.motion + mask * inputs.semantic
+        inpainted = (1 - mask) * inputs.motion + mask * inputs.teacher_probs
         inpainted = inpainted / inpainted.sum(1, keepdim=True).clamp(min=1e-6)
         return ((1 - SMOOTHING) * inpainted + SMOOTHING / inpainted.shape[1]).log() + residual
 
     def residual(self, inputs: RefinerInput) -> Tensor:
         """Log-odds added to the motion-error mask and logits added to the classes, (B, 1 + C, H, W)."""
-        parts = [inputs.image - 0.5, inputs.prior, inputs.semantic, inputs.cues]
+        parts = [inputs.image - 0.5, inputs.prior, inputs.teacher_probs, inputs.cues]
         if self.view is not None:
             parts.append(self.view(inputs.image))
         features = [self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))]

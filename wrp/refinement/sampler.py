@@ -17,18 +17,18 @@ from torchvision.transforms.v2 import ColorJitter
 from wrp.errors import WrpError
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.hashing import frame_key
+from wrp.flow.hashing import content_hash
 from wrp.geometry.consistency import to_unit
-from wrp.geometry.fusion import Evidence, gather
+from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.caching import BoundedCache
 from wrp.io.checkpoints import labels_seen_by
 from wrp.io.folders import EXAMPLES, claim
 from wrp.options import CycleArgs, KeepArgs
-from wrp.refinement.cycles import walk_cycles
-from wrp.refinement.module import semantic_probabilities
+from wrp.refinement.cycles import make_cycles
+from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import refiner_input, stack_inputs
 from wrp.refinement.noise import displace
-from wrp.refinement.store import Walk, draw_sources, kept_walk
+from wrp.refinement.store import CycleRecord, draw_sources, kept_record
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import ClipBatch, ExampleSource, RefinerExamples, RefinerInput, Windows
 
@@ -90,20 +90,20 @@ class CycleExamples(ExampleSource):
         """Make the validation set: of each frame as a whole, the longest cycles."""
         return _Longest(self, windows, num_classes)
 
-    def walk(self, window: ClipBatch, num_classes: int) -> Walk:
+    def record(self, window: ClipBatch, num_classes: int) -> CycleRecord:
         """Follow the flow from a keyframe to both ends of its window, on the GPU where there is one."""
         if len(window.frames) < 2:
             raise WrpError(f"clip {window.clip}: a refiner needs at least two frames to learn from, got one")
         device = _device()
         window = window.to(device)
-        target = window.targets[0]
+        query = window.queries[0]
         with torch.no_grad():
-            cycles, pairs = walk_cycles(window, self.flow.to(device), self.cycles.crossed)
-            probs = semantic_probabilities(
-                self._load_teacher(window.number, num_classes), window.frame(target), num_classes
+            cycles, pairs = make_cycles(window, self.flow.to(device), self.cycles.crossed)
+            probs = teacher_probabilities(
+                self._load_teacher(window.number, num_classes), window.frame(query), num_classes
             )
         cycles, pairs = ({k: one.to(torch.device("cpu")) for k, one in some.items()} for some in (cycles, pairs))
-        return Walk(window.labels[target].cpu(), probs.half().cpu(), cycles, pairs)
+        return CycleRecord(window.labels[query].cpu(), probs.half().cpu(), cycles, pairs)
 
     def teacher_of(self, number: int) -> str | nn.Module | None:
         """The teacher that does not know the label of this keyframe, where there is one."""
@@ -118,7 +118,7 @@ class CycleExamples(ExampleSource):
             self._teachers[given] = load_segmenter(given, num_classes).to(_device())
         return self._teachers[given]
 
-    def draw(self, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
+    def draw(self, record: CycleRecord, image: Tensor) -> tuple[RefinerInput, Tensor]:
         """Draw one example.
 
         Args:
@@ -128,20 +128,20 @@ class CycleExamples(ExampleSource):
         Returns:
             Inputs with B = 1 and the truth (h, w) uint8.
         """
-        place = self._draw_place(walk.label)
-        sources = draw_sources(walk, self.cycles.interval, self.cycles.pair_ratio)
+        place = self._draw_place(record.label)
+        sources = draw_sources(record, self.cycles.interval, self.cycles.pair_ratio)
         # Cropped one by one: all else stays on the disk.
-        example = self.example(walk, image, [source.crop(*place) for source in sources], place)
-        truth = walk.label[place]
+        example = self.example(record, image, [source.crop(*place) for source in sources], place)
+        truth = record.label[place]
         return (example.flip(), truth.flip(-1)) if torch.rand(()) < 0.5 else (example, truth)
 
-    def example(self, walk: Walk, image: Tensor, sources: list[Evidence], place: Place) -> RefinerInput:
+    def example(self, record: CycleRecord, image: Tensor, sources: list[WarpedLabels], place: Place) -> RefinerInput:
         """What the refiner sees of a part of a keyframe through some sources, disturbed."""
-        evidence = gather(sources)
+        warped = gather(sources)
         if self.cycles.displacement:
-            evidence = replace(evidence, labels=displace(evidence.labels, self.cycles.displacement))
+            warped = replace(warped, labels=displace(warped.labels, self.cycles.displacement))
         whole = (slice(None), *place)
-        example = refiner_input(image[whole], evidence, walk.teacher_probs[whole])
+        example = refiner_input(image[whole], warped, record.teacher_probs[whole])
         jitter = self.cycles.jitter
         example.image = ColorJitter(jitter, jitter, jitter)(example.image)
         return example
@@ -163,36 +163,38 @@ class _Examples(Dataset[RefinerExamples]):
         self.windows = windows
         self.num_classes = num_classes
         keep = source.keep
-        self._held: BoundedCache[str, Walk] = BoundedCache(keep.max_bytes if keep.folder is None else 0, Walk.nbytes)
+        self._held: BoundedCache[str, CycleRecord] = BoundedCache(
+            keep.max_bytes if keep.folder is None else 0, CycleRecord.nbytes
+        )
         self._folder: Path | None = None
         if keep.folder is not None:
             self._folder = claim(Path(keep.folder), EXAMPLES, option="examples.keep.folder")
-        self._frame_keys: dict[int, str] = {}
+        self._frame_hashes: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.windows)
 
     @cached_property
-    def _teacher_keys(self) -> list[str]:
+    def _teacher_hashes(self) -> list[str]:
         """What tells the teachers from others; read once, as they do not change."""
         folds = self.source.fold_teachers
-        return [_network_key(fold) for fold in folds] if folds else [_network_key(self.source.teacher)]
+        return [_network_hash(fold) for fold in folds] if folds else [_network_hash(self.source.teacher)]
 
-    def _walk_of(self, number: int, window: ClipBatch) -> Walk:
+    def _record_of(self, number: int, window: ClipBatch) -> CycleRecord:
         key = self._key(number, window)
-        make = partial(self.source.walk, window, self.num_classes)
+        make = partial(self.source.record, window, self.num_classes)
         if self._folder is None:
             return self._held.get(key, make)
-        return kept_walk(self._folder / f"{key}.walk", self.source.keep.max_bytes, make)
+        return kept_record(self._folder / f"{key}.cycles", self.source.keep.max_bytes, make)
 
     def _key(self, number: int, window: ClipBatch) -> str:
         # Names do not tell: the same folder may see another data set, or labels that were corrected.
-        if number not in self._frame_keys:  # once, as the frames of a long window are read one by one
-            frames = b"".join(frame_key(window.frames[i]) for i in range(len(window.frames)))
-            self._frame_keys[number] = hashlib.sha256(frames).hexdigest()
-        labels = {index: frame_key(label).hex() for index, label in sorted(window.labels.items())}
-        names = (window.clip, window.targets[0], window.stems, self._frame_keys[number], labels)
-        teacher = self._teacher_keys[window.number % len(self._teacher_keys)]
+        if number not in self._frame_hashes:  # once, as the frames of a long window are read one by one
+            frames = b"".join(content_hash(window.frames[i]) for i in range(len(window.frames)))
+            self._frame_hashes[number] = hashlib.sha256(frames).hexdigest()
+        labels = {index: content_hash(label).hex() for index, label in sorted(window.labels.items())}
+        names = (window.clip, window.queries[0], window.stems, self._frame_hashes[number], labels)
+        teacher = self._teacher_hashes[window.number % len(self._teacher_hashes)]
         made = (self.source.flow.signature, self.source.cycles.crossed, teacher, self.num_classes)
         return hashlib.sha256(repr((names, made)).encode()).hexdigest()[:32]
 
@@ -207,11 +209,11 @@ class _Drawn(_Examples):
     def __getitem__(self, key: Any) -> RefinerExamples:
         number, place = (0, key) if isinstance(key, int) else (key.epoch, key.index)
         window = self.windows[place]
-        walk = self._walk_of(place, window)
-        image = to_unit(window.frame(window.targets[0]))
+        record = self._record_of(place, window)
+        image = to_unit(window.frame(window.queries[0]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0]))
-            inputs, labels = zip(*(self.source.draw(walk, image) for _ in range(self.source.crops)), strict=True)
+            inputs, labels = zip(*(self.source.draw(record, image) for _ in range(self.source.crops)), strict=True)
         return _batch(window, list(inputs), torch.stack(labels))
 
 
@@ -220,16 +222,16 @@ class _Longest(_Examples):
 
     def __getitem__(self, key: int) -> RefinerExamples:
         window = self.windows[key]
-        walk = self._walk_of(key, window)
-        ends = sorted({min(walk.cycles), max(walk.cycles)})
-        image = to_unit(window.frame(window.targets[0]))
-        inputs = refiner_input(image, gather([walk.cycles[offset] for offset in ends]), walk.teacher_probs)
-        return _batch(window, [inputs], walk.label[None])
+        record = self._record_of(key, window)
+        ends = sorted({min(record.cycles), max(record.cycles)})
+        image = to_unit(window.frame(window.queries[0]))
+        inputs = refiner_input(image, gather([record.cycles[offset] for offset in ends]), record.teacher_probs)
+        return _batch(window, [inputs], record.label[None])
 
 
 def _batch(window: ClipBatch, inputs: list[RefinerInput], labels: Tensor) -> RefinerExamples:
-    target = window.targets[0]
-    return RefinerExamples(stack_inputs(inputs), labels, window.clip, window.stems[target - window.first], target)
+    query = window.queries[0]
+    return RefinerExamples(stack_inputs(inputs), labels, window.clip, window.stems[query - window.first], query)
 
 
 def _device() -> torch.device:
@@ -239,7 +241,7 @@ def _device() -> torch.device:
     return torch.device("cpu")
 
 
-def _network_key(network: str | nn.Module | None) -> str:
+def _network_hash(network: str | nn.Module | None) -> str:
     """What tells one network from another: its content, and how a module answers."""
     if network is None:
         return ""

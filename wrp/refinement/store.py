@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wrp.geometry.fusion import Evidence
+from wrp.geometry.fusion import WarpedLabels
 from wrp.io.caching import count_bytes
 from wrp.io.writing import replacing
 
 
 @dataclass
-class Walk:
+class CycleRecord:
     """What is learned from at one keyframe t: all that was met on a walk along the flow away from it.
 
     Attributes:
@@ -30,8 +30,8 @@ class Walk:
 
     label: Tensor
     teacher_probs: Tensor
-    cycles: dict[int, Evidence]
-    pairs: dict[int, Evidence]
+    cycles: dict[int, WarpedLabels]
+    pairs: dict[int, WarpedLabels]
 
     def nbytes(self) -> int:
         """Memory it takes."""
@@ -45,35 +45,35 @@ class Walk:
             torch.save(asdict(self), temporary)
 
     @classmethod
-    def load(cls, path: Path) -> Walk:
+    def load(cls, path: Path) -> CycleRecord:
         """Map a file into memory: of what is cropped later, only that part is read."""
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         for kind in ("cycles", "pairs"):
-            state[kind] = {offset: Evidence(**evidence) for offset, evidence in state[kind].items()}
+            state[kind] = {offset: WarpedLabels(**warped) for offset, warped in state[kind].items()}
         return cls(**state)
 
 
-def kept_walk(path: Path, max_bytes: int, make: Callable[[], Walk]) -> Walk:
+def kept_record(path: Path, max_bytes: int, make: Callable[[], CycleRecord]) -> CycleRecord:
     """A walk from its file, made where it is not there; the least recently used files go where there is no room."""
     with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError, KeyError, pickle.UnpicklingError):
         os.utime(path)
-        return Walk.load(path)  # unless it is not there, another process has just deleted it, or it is damaged
-    walk = make()
+        return CycleRecord.load(path)  # unless it is not there, another process has just deleted it, or it is damaged
+    record = make()
     kept = []
-    for file in path.parent.glob("*.walk"):
+    for file in path.parent.glob("*.cycles"):
         with contextlib.suppress(FileNotFoundError):  # another process has just deleted it
             kept.append((file.stat().st_mtime_ns, file.stat().st_size, file))
-    room = max_bytes - walk.nbytes() - sum(size for _, size, _ in kept)
+    room = max_bytes - record.nbytes() - sum(size for _, size, _ in kept)
     for _, size, file in sorted(kept):
         if room >= 0:
             break
         file.unlink(missing_ok=True)
         room += size
-    walk.save(path)
-    return walk
+    record.save(path)
+    return record
 
 
-def draw_sources(walk: Walk, interval: int | None, pair_ratio: float) -> list[Evidence]:
+def draw_sources(record: CycleRecord, interval: int | None, pair_ratio: float) -> list[WarpedLabels]:
     """Draw what two keyframes could say about a frame whose truth is known.
 
     Either the labels of the other keyframes in reach, alone or with a cycle, or two cycles over t - k' and t + k with
@@ -85,29 +85,29 @@ def draw_sources(walk: Walk, interval: int | None, pair_ratio: float) -> list[Ev
         interval: K; None: the length of the walk's longer side.
         pair_ratio: Probability of an example with the labels of other keyframes, where there are any.
     """
-    longest = interval or max(abs(offset) for offset in walk.cycles)
-    if walk.pairs and torch.rand(()) < pair_ratio:
-        sources = [walk.pairs[offset] for offset in _nearest_on_each_side(walk.pairs)]
+    longest = interval or max(abs(offset) for offset in record.cycles)
+    if record.pairs and torch.rand(()) < pair_ratio:
+        sources = [record.pairs[offset] for offset in _nearest_on_each_side(record.pairs)]
         if len(sources) == 1 and torch.rand(()) < 0.5:
-            sources.append(_cycle(walk, int(torch.randint(-longest, longest + 1, ()))))
+            sources.append(_cycle(record, int(torch.randint(-longest, longest + 1, ()))))
         return sources
     before = int(torch.randint(0, longest + 1, ()))
-    return [_cycle(walk, -before), _cycle(walk, longest - before)]
+    return [_cycle(record, -before), _cycle(record, longest - before)]
 
 
-def _nearest_on_each_side(offsets: Mapping[int, Evidence]) -> list[int]:
+def _nearest_on_each_side(offsets: Mapping[int, WarpedLabels]) -> list[int]:
     sides = [[o for o in offsets if o < 0], [o for o in offsets if o > 0]]
     return [min(side, key=abs) for side in sides if side]
 
 
-def _cycle(walk: Walk, offset: int) -> Evidence:
+def _cycle(record: CycleRecord, offset: int) -> WarpedLabels:
     """The cycle over an offset, or over one as far on the other side, or over the nearest to it there is."""
     if offset == 0:
-        label = walk.label
+        label = record.label
         zeros = torch.zeros_like(label[None])
         away = torch.zeros(1, device=label.device)
-        return Evidence(label[None], zeros.bool(), zeros.half(), away, away.long())
+        return WarpedLabels(label[None], zeros.bool(), zeros.half(), away, away.long())
     for wanted in (offset, -offset):
-        if wanted in walk.cycles:
-            return walk.cycles[wanted]
-    return walk.cycles[min(walk.cycles, key=lambda o: (abs(abs(o) - abs(offset)), abs(o - offset)))]
+        if wanted in record.cycles:
+            return record.cycles[wanted]
+    return record.cycles[min(record.cycles, key=lambda o: (abs(abs(o) - abs(offset)), abs(o - offset)))]

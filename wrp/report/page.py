@@ -53,12 +53,12 @@ QUALITY = 75
 SOURCES = LabelMap(
     ids=tuple(range(8)),
     names=(
-        *("nobody", "earlier anchor", "later anchor", "both anchors"),
-        *("teacher", "earlier anchor, teacher", "later anchor, teacher", "all three"),
+        *("nobody", "earlier keyframe", "later keyframe", "both keyframes"),
+        *("teacher", "earlier keyframe, teacher", "later keyframe, teacher", "all three"),
     ),
     colors=tuple((red, green, blue) for red, green, blue in np.reshape(PROVENANCE_PALETTE, (8, 3)).tolist()),
 )
-"""What the values of the files in ``source/`` mean."""
+"""What the values of the files in ``provenance/`` mean."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class FrameRow:
         index: Its index in the clip.
         stem: Its name.
         method: What made its label.
-        distance: Frames to the nearest anchor; None where none was used.
+        distance: Frames to the nearest keyframe; None where none was used.
         confidence: Mean confidence in [0, 1].
-        miou: mIoU in percent of a hidden frame whose truth has a class.
+        miou: mIoU in percent of a held-out frame whose truth has a class.
     """
 
     index: int
@@ -121,11 +121,11 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teache
 
 
 def choose_frames(clip: Clip, rows: Sequence[FrameRow], most: int) -> list[int]:
-    """Indices of at most so many frames of a clip: a quarter are the worst, a quarter anchors, others lie evenly."""
+    """Indices of at most so many frames of a clip: a quarter are the worst, a quarter keyframes, others lie evenly."""
     if len(rows) <= most:
         return list(range(len(rows)))
-    targets = sorted(set(range(len(rows))) - set(clip.anchors), key=lambda i: rows[i].rank)
-    kept = {*targets[: most // 4], *_evenly(clip.anchors, most // 4)}
+    queries = sorted(set(range(len(rows))) - set(clip.keyframes), key=lambda i: rows[i].rank)
+    kept = {*queries[: most // 4], *_evenly(clip.keyframes, most // 4)}
     rest = [i for i in range(len(rows)) if i not in kept]
     return sorted(kept.union(_evenly(rest, most - len(kept))))
 
@@ -137,14 +137,14 @@ def _evenly(items: Sequence[int], most: int) -> list[int]:
 
 
 def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
-    """The frames of each clip in order, with the mIoU of the hidden ones."""
+    """The frames of each clip in order, with the mIoU of the held-out ones."""
     entries = {(entry.clip, entry.frame): entry for entry in read_manifest(out)}
     rows: dict[str, list[FrameRow]] = {}
-    hidden = sum(len(clip.hidden) for clip in index.clips)
+    hidden = sum(len(clip.held_out) for clip in index.clips)
     with tqdm(desc="Scoring frames", unit="frame", total=hidden, disable=not hidden) as progress:
         for clip in index.clips:
             rows[clip.name] = []
-            scored = set(clip.hidden)
+            scored = set(clip.held_out)
             for i, frame in enumerate(clip.frames):
                 entry = entries.get((clip.name, frame.stem))
                 if entry is None:
@@ -158,7 +158,7 @@ def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
 
 
 def _frame_miou(clip: Clip, position: int, label_map: LabelMap, out: Path) -> float | None:
-    """The mIoU of the result at a hidden frame, over the classes in its truth or prediction."""
+    """The mIoU of the result at a held-out frame, over the classes in its truth or prediction."""
     truth = _truth(clip, position, label_map)
     labels = read_label(_written(out, "labels", clip, position), label_map.written, (truth.shape[0], truth.shape[1]))
     value = float(mean_iou(confusion(labels, truth, label_map.num_classes)))
@@ -167,7 +167,7 @@ def _frame_miou(clip: Clip, position: int, label_map: LabelMap, out: Path) -> fl
 
 def _truth(clip: Clip, position: int, label_map: LabelMap) -> Tensor:
     path = clip.frames[position].label
-    assert path is not None  # hidden frames have a label
+    assert path is not None  # held-out frames have a label
     return read_label(path, label_map)
 
 
@@ -186,7 +186,7 @@ def _clip_data(clip: Clip, rows: Sequence[FrameRow]) -> dict[str, Any]:
     """What the timeline shows: all frames, also those without pictures in the page."""
     return {
         "name": clip.name,
-        "anchors": clip.anchors,
+        "keyframes": clip.keyframes,
         "confidence": [row.confidence for row in rows],
         "miou": [row.miou for row in rows],
     }
@@ -198,13 +198,13 @@ def _pictures(clip: Clip, position: int, index: ClipIndex, out: Path) -> dict[st
     shape = (image.height, image.width)
     labels = read_label(_written(out, "labels", clip, position), index.label_map.written, shape)
     confidence = read_confidence(_written(out, "confidence", clip, position), shape)
-    source = _written(out, "source", clip, position)
+    source = _written(out, "provenance", clip, position)
     return {
         "image": _webp(image),
         "labels": _webp_of_numbers(labels),
         "certainty": _webp(Image.fromarray((255 * confidence).round().byte().numpy())),
         "source": _webp_of_numbers(read_label(source, SOURCES, shape)) if source.is_file() else None,
-        "truth": _webp_of_numbers(_truth(clip, position, index.label_map)) if position in clip.hidden else None,
+        "truth": _webp_of_numbers(_truth(clip, position, index.label_map)) if position in clip.held_out else None,
     }
 
 
@@ -269,18 +269,18 @@ def _limits(index: ClipIndex, data: dict[str, Any]) -> str:
         parts.append(f"The page shows the {clips} worst of {len(index.clips)} clips.")
     if frames < total:
         parts.append(
-            f"It holds the pictures of {frames} of {total} frames: the worst, anchors, and others at even distances; "
+            f"It holds the pictures of {frames} of {total} frames: the worst, keyframes, and others at even distances; "
             "the curves show all."
         )
     return " ".join(parts)
 
 
 def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
-    """The tables by their titles; none without hidden frames."""
-    if not any(clip.hidden for clip in index.clips):
+    """The tables by their titles; none without held-out frames."""
+    if not any(clip.held_out for clip in index.clips):
         return {}
     tables = {
-        "mIoU by method and distance to the nearest anchor (d, frames)": overall_rows(metrics),
+        "mIoU by method and distance to the nearest keyframe (d, frames)": overall_rows(metrics),
         "mIoU by region": region_rows(metrics),
         "IoU by class": class_rows(metrics),
     }

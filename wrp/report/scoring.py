@@ -1,4 +1,4 @@
-"""Scores of written labels on hidden frames, read back from disk: no hidden label comes near the propagation."""
+"""Scores of written labels on held-out frames, read back from disk: no held-out label comes near the propagation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def prediction_path(out: Path, methods: tuple[str, ...], method: str, clip: str,
 
 
 def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, Any]:
-    """Score every method on the hidden frames.
+    """Score every method on the held-out frames.
 
     Args:
-        index: The clips with their hidden frames.
+        index: The clips with their held-out frames.
         methods: The methods that were run; the last one is in ``labels``.
         out: Folder of the run.
 
@@ -38,10 +38,10 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
     overall = PropagationScore(label_map.num_classes, methods)
     clips: dict[str, Any] = {}
     masks: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-    for clip in progress(index.clips, desc="Scoring", unit="clip", disable=not any(c.hidden for c in index.clips)):
+    for clip in progress(index.clips, desc="Scoring", unit="clip", disable=not any(c.held_out for c in index.clips)):
         of_clip = PropagationScore(label_map.num_classes, methods)
         similar: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-        for i in clip.hidden:
+        for i in clip.held_out:
             labels, truth = _frame(clip, i, methods, out, label_map)
             of_clip.update_frame(labels, truth)
             # The protocol of DAVIS leaves out the first and the last frame of a sequence.
@@ -65,7 +65,7 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
 def _frame(
     clip: Clip, index: int, methods: tuple[str, ...], out: Path, label_map: LabelMap
 ) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Truth]:
-    """What was written about a hidden frame, and its truth; only the result has its confidence on disk."""
+    """What was written about a held-out frame, and its truth; only the result has its confidence on disk."""
     frame = clip.frames[index]
     assert frame.label is not None
     truth = read_label(frame.label, label_map)
@@ -76,13 +76,13 @@ def _frame(
         labels[method] = read_label(path, label_map.written, size), None
     confidence = read_confidence(out / "confidence" / clip.name / f"{frame.stem}.png", size)
     labels[methods[-1]] = (labels[methods[-1]][0], confidence)
-    return labels, Truth(truth, min(abs(index - anchor) for anchor in clip.anchors))
+    return labels, Truth(truth, min(abs(index - keyframe) for keyframe in clip.keyframes))
 
 
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
     result = {}
     for method in score_.methods:
-        # Not by compute(): clips without hidden frames are no mistake, and nothing is to be synchronised.
+        # Not by compute(): clips without held-out frames are no mistake, and nothing is to be synchronised.
         scores = score_.summarize(method)
         result[method] = scores | {"per_class": dict(zip(label_map.names, scores["per_class"], strict=True))}
     return result

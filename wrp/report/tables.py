@@ -27,13 +27,17 @@ DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
 FLOW_IS_PART = "Those of flow are part of those of the refiner and of propagation."
 
 
+METRICS_SCHEMA = 2
+"""Version of the keys of ``metrics.json``."""
+
+
 def overall_table(metrics: dict[str, Any]) -> str:
-    """Markdown table of the methods: mIoU over all hidden frames and by distance to the nearest anchor."""
+    """Markdown table of the methods: mIoU over all held-out frames and by distance to the nearest keyframe."""
     return markdown_table(*overall_rows(metrics))
 
 
 def overall_rows(metrics: dict[str, Any]) -> Table:
-    """The methods: mIoU over all hidden frames and by distance to the nearest anchor."""
+    """The methods: mIoU over all held-out frames and by distance to the nearest keyframe."""
     overall = metrics["overall"]
     distances = sorted({int(d) for scores in overall.values() for d in scores["by_distance"]})
     shown = [d for d in distances if d in DISTANCES or d == distances[-1]]
@@ -68,8 +72,10 @@ def read_metrics(index: ClipIndex, out: Path) -> dict[str, Any]:
         )
     remedy = "delete it and run the command that made it again"
     metrics = read_json(path, remedy)
-    if metrics.get("schema") != 1:
-        raise WrpError(f"{path} cannot be used (its schema is {metrics.get('schema')!r}, expected 1); {remedy}")
+    if metrics.get("schema") != METRICS_SCHEMA:
+        raise WrpError(
+            f"{path} cannot be used (its schema is {metrics.get('schema')!r}, expected {METRICS_SCHEMA}); {remedy}"
+        )
     if lacking := [
         key for key in ("settings", "overall", "clips", "seconds") if not isinstance(metrics.get(key), dict)
     ]:
@@ -81,8 +87,11 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
     """Write report.md and its pictures from the files of a run."""
     methods = tuple(metrics["settings"]["methods"])
     parts = ["# Labels by wrp", summary(index, metrics)]
-    if any(clip.hidden for clip in index.clips):
-        parts += ["## Scores on hidden frames", "mIoU in percent; d is the distance to the nearest anchor in frames."]
+    if any(clip.held_out for clip in index.clips):
+        parts += [
+            "## Scores on held-out frames",
+            "mIoU in percent; d is the distance to the nearest keyframe in frames.",
+        ]
         parts.append(overall_table(metrics))
         if "student" in metrics:
             parts.append(f"The student by itself, on the same frames: mIoU {format_score(metrics['student']['miou'])}")
@@ -102,9 +111,9 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
 
 
 def pictured_frame(clip: Clip) -> int:
-    """The frame that is farthest from its anchors, hidden ones first: where the methods differ most."""
-    candidates = clip.hidden or tuple(i for i in range(len(clip.frames)) if i not in clip.anchors) or clip.anchors
-    return max(candidates, key=lambda i: min(abs(i - anchor) for anchor in clip.anchors))
+    """The frame that is farthest from its keyframes, held-out ones first: where the methods differ most."""
+    candidates = clip.held_out or tuple(i for i in range(len(clip.frames)) if i not in clip.keyframes) or clip.keyframes
+    return max(candidates, key=lambda i: min(abs(i - keyframe) for keyframe in clip.keyframes))
 
 
 def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, ...], out: Path) -> Image.Image:
@@ -117,7 +126,7 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
         tiles.append(("truth", label_map.colorize(read_label(frame.label, label_map).numpy())))
     for method in methods:
         path = prediction_path(out, methods, method, clip.name, frame.stem)
-        if path.is_file():  # at an anchor only the result is written
+        if path.is_file():  # at a keyframe only the result is written
             tiles.append((method, label_map.colorize(read_label(path, label_map.written).numpy())))
     columns = min(3, len(tiles))
     rows = -(-len(tiles) // columns)
@@ -135,11 +144,11 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
 def summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
     """What was labelled by whom, in a sentence."""
     frames = sum(len(clip.frames) for clip in index.clips)
-    anchors = sum(len(clip.anchors) for clip in index.clips)
+    keyframes = sum(len(clip.keyframes) for clip in index.clips)
     final = metrics["settings"]["methods"][-1]
     return (
-        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {anchors} of them labelled "
-        f"by hand; the labels of the others in `labels/` are by `{final}`."
+        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {keyframes} of them "
+        f"labelled by hand; the labels of the others in `labels/` are by `{final}`."
     )
 
 

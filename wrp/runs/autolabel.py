@@ -34,7 +34,7 @@ from wrp.propagation.methods import make_methods
 from wrp.propagation.module import PropagationModule
 from wrp.report.page import write_page
 from wrp.report.scoring import score
-from wrp.report.tables import write_report
+from wrp.report.tables import METRICS_SCHEMA, write_report
 from wrp.runs.calibrating import CALIBRATION, calibrate
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
 from wrp.runs.networks import needs, network_paths, network_stages, score_student, student_stages
@@ -104,7 +104,7 @@ def _autolabel(settings: Settings, index: ClipIndex, broken: dict[str, str], sta
     runner.add("total", time.perf_counter() - started)
     if not finished:
         return None
-    metrics: dict[str, Any] = {"schema": 1, "settings": _record(settings, index, out)}
+    metrics: dict[str, Any] = {"schema": METRICS_SCHEMA, "settings": _record(settings, index, out)}
     if broken:
         metrics["skipped"] = broken
     metrics |= score(index, tuple(settings.methods), out) | score_student(settings, index)
@@ -146,17 +146,17 @@ def index_of(settings: Settings) -> ClipIndex:
 
 def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> None:
     """Warn of clips whose labels have no class, and raise DataError where networks would learn from nothing else."""
-    anchors = [(clip, anchor) for clip in index.clips for anchor in clip.anchors]
+    keyframes = [(clip, keyframe) for clip in index.clips for keyframe in clip.keyframes]
     needed = needs(settings)
     trains_refiner = needed.refiner and settings.refiner is None
     trains_network = (needed.teacher and settings.teacher is None) or settings.student is not None
-    first = anchors[0][0].frames[anchors[0][1]].label
+    first = keyframes[0][0].frames[keyframes[0][1]].label
     if not checked.shown and (trains_refiner or (trains_network and not checked.images)):
-        raise nothing_to_learn(len(anchors), first)
+        raise nothing_to_learn(len(keyframes), first)
     folds = settings.train_teacher.folds if trains_refiner and not checked.images else 0
     for fold in range(folds):
-        kept = [anchor for number, anchor in enumerate(anchors) if number % folds != fold]
-        if not any((clip.name, anchor) in checked.shown for clip, anchor in kept):
+        kept = [keyframe for number, keyframe in enumerate(keyframes) if number % folds != fold]
+        if not any((clip.name, keyframe) in checked.shown for clip, keyframe in kept):
             raise nothing_to_learn(len(kept), first, f" of fold {fold + 1} of --teacher-folds {folds}")
     for name in checked.unlabelled:
         logger.warning("No label of clip %s has a pixel with a class: its frames stay 255, but by semantic", name)
@@ -207,7 +207,7 @@ def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
 def _labels_hash(index: ClipIndex) -> str:
     """The first 16 digits of the SHA-256 of the labels that a run learns from, and of the frames that they are of."""
     digest = hashlib.sha256()
-    frames = [*index.images, *(clip.frames[anchor] for clip in index.clips for anchor in clip.anchors)]
+    frames = [*index.images, *(clip.frames[keyframe] for clip in index.clips for keyframe in clip.keyframes)]
     for frame in frames:
         assert frame.label is not None
         digest.update(f"{frame.stem}\n".encode() + hashlib.sha256(frame.label.read_bytes()).digest())

@@ -46,7 +46,7 @@ def calibrate(module: PropagationModule, index: ClipIndex, path: Path) -> None:
     )
     for number in labels:
         counted.append(module.count_confidence(held_out[number]))
-        write_json(unfinished, {"made_with": module.made_with, "counted": counted})
+        write_json(unfinished, {"checkpoint_hashes": module.checkpoint_hashes, "counted": counted})
     lines = fit_confidence(counted, module.methods)
     write_json(path, {method: asdict(line) for method, line in lines.items()})
     unfinished.unlink(missing_ok=True)
@@ -63,6 +63,6 @@ def _counted(unfinished: Path, module: PropagationModule) -> list[ConfidenceCoun
         logger.warning("%s", error)
         return []
     counted = content.get("counted")
-    if content.get("made_with") != module.made_with or not isinstance(counted, list):
+    if content.get("checkpoint_hashes") != module.checkpoint_hashes or not isinstance(counted, list):
         return []
     return counted if all(is_counted(counts, module.methods) for counts in counted) else []

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wrp.errors import WrpError
-from wrp.options import NetworkArgs, SelectArgs, read_share
+from wrp.options import NetworkArgs, SelectArgs, read_shard
 
 # Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -28,8 +28,8 @@ class TeacherArgs:
         weights: Encoder weights: auto (ImageNet's if they can be had, else from scratch), none, or a name.
         network: The network.
         losses: Weight of each loss.
-        share: Ratio of its crops that come from the clips' frames, labelled by motion alone. It makes the teacher
-            better and the refiner worse: the teacher's errors are then those of motion.
+        propagated_ratio: Ratio of its crops that come from the clips' frames, labelled by motion alone. It makes the
+            teacher better and the refiner worse: the teacher's errors are then those of motion.
         confidence: Pixels of those frames that are less confident do not count.
         lr: Learning rate at the start.
         steps: Training steps.
@@ -41,7 +41,7 @@ class TeacherArgs:
     weights: str = "auto"
     network: NetworkArgs = field(default_factory=_teacher_network)
     losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
-    share: float = 0.0
+    propagated_ratio: float = 0.0
     confidence: float = 0.7
     lr: float = 5e-3
     steps: int = 2000
@@ -135,7 +135,7 @@ class Settings:
         for name, value in least.items():
             if value < 1:
                 raise WrpError(f"--{name} must be at least 1, got {value}")
-        ratios = {"min-confidence": run.min_confidence, "teacher-share": teacher.share}
+        ratios = {"min-confidence": run.min_confidence, "propagated-ratio": teacher.propagated_ratio}
         for name, ratio in (ratios | {"train_teacher.confidence": teacher.confidence}).items():
             if not 0 <= ratio <= 1:
                 raise WrpError(f"--{name} must be in 0 … 1, got {ratio}")
@@ -152,7 +152,7 @@ class Settings:
         if run.on_error not in ("stop", "skip"):
             raise WrpError(f"--on-error must be stop or skip, got {run.on_error!r}")
         if run.shard is not None:
-            read_share(run.shard, "--shard")
+            read_shard(run.shard, "--shard")
         for name, number in (("limit", run.limit), ("workers", run.workers)):
             if number is not None and number < 0:
                 raise WrpError(f"--{name} must be at least 0, got {number}")
@@ -168,10 +168,10 @@ SHORT = {
     "clips": "select.clips",
     "label-every": "select.label_every",
     "label-offset": "select.label_offset",
-    "anchors": "select.keyframes",
+    "keyframes": "select.keyframes",
     "weights": "train_teacher.weights",
     "teacher-steps": "train_teacher.steps",
-    "teacher-share": "train_teacher.share",
+    "propagated-ratio": "train_teacher.propagated_ratio",
     "teacher-folds": "train_teacher.folds",
     "refiner-steps": "train_refiner.steps",
     "on-error": "run.on_error",

@@ -92,7 +92,7 @@ def _teacher(settings: Settings, index: ClipIndex, flow: FlowCache, what: str) -
         )
     write_json(out / "weights.json", {"encoder": weights})
     motion = out / TEMPORARY / "motion"
-    propagated = label_by_motion(index, flow, motion) if settings.train_teacher.share else None
+    propagated = label_by_motion(index, flow, motion) if settings.train_teacher.propagated_ratio else None
     logger.info("%s", what)
     train_teacher(settings, index, weights, propagated, network_paths(settings)["teacher"])
 
@@ -103,7 +103,7 @@ def _fold(settings: Settings, index: ClipIndex, path: Path, fold: str) -> None:
 
 def label_by_motion(index: ClipIndex, flow: FlowCache, out: Path) -> Path | None:
     """Label the clips by motion alone, for the teacher to learn from; None where every frame has a label."""
-    if all(len(clip.anchors) == len(clip.frames) for clip in index.clips):
+    if all(len(clip.keyframes) == len(clip.frames) for clip in index.clips):
         return None
     data = PropagationData.over(index, done=str(out))
     if len(data.intervals()):
@@ -127,12 +127,12 @@ def student_stages(settings: Settings, index: ClipIndex) -> list[Stage]:
 
 
 def score_student(settings: Settings, index: ClipIndex) -> dict[str, Any]:
-    """Scores of the student by itself, on hidden frames where there are any."""
-    if settings.student is None or not any(clip.hidden for clip in index.clips):
+    """Scores of the student by itself, on held-out frames where there are any."""
+    if settings.student is None or not any(clip.held_out for clip in index.clips):
         return {}
     data, module = SegmentationData.over(index, workers=settings.run.workers), student_path(settings)
     with quiet_lightning():
         [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, module), data, verbose=False)
-    # Neither is a number where no hidden label has a class.
+    # Neither is a number where no held-out label has a class.
     found = {key: scale * scores.get(f"test/{key}", math.nan) for key, scale in (("miou", 100), ("ece", 1))}
     return {"student": {key: None if math.isnan(value) else round(value, 6) for key, value in found.items()}}

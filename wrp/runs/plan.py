@@ -16,7 +16,7 @@ from wrp.data.refinement import LEAST_DRAWS
 from wrp.flow.dis import DIS
 from wrp.io.images import read_image
 from wrp.io.manifest import written_parts
-from wrp.refinement.module import semantic_probabilities
+from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import CUES, Refiner, refined
 from wrp.runs.config import Settings
 from wrp.runs.networks import needs
@@ -59,15 +59,15 @@ def plan(settings: Settings, index: ClipIndex) -> list[Step]:
         steps.append(_refiner(settings, index, refiner))
     done = written_parts(out)
     left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
-    targets = sum(i.stop - i.start for i in left)
-    # Direct flow to each anchor, and a look by each network.
-    work = {"flow": float(sum(len(i.anchors) * (i.stop - i.start) for i in left))}
-    work |= {"teacher": float(targets)} if needs(settings).teacher else {}
-    work |= {"refine": float(targets)} if needs(settings).refiner else {}
+    queries = sum(i.stop - i.start for i in left)
+    # Direct flow to each keyframe, and a look by each network.
+    work = {"flow": float(sum(len(i.keyframes) * (i.stop - i.start) for i in left))}
+    work |= {"teacher": float(queries)} if needs(settings).teacher else {}
+    work |= {"refine": float(queries)} if needs(settings).refiner else {}
     methods = ", ".join(settings.methods)
-    steps.append(Step("propagate", f"{targets} frames in {len(left)} intervals, by {methods}", work))
+    steps.append(Step("propagate", f"{queries} frames in {len(left)} intervals, by {methods}", work))
     if settings.student is not None:
-        frames = labelled + sum(len(clip.frames) - len(clip.anchors) for clip in clips)
+        frames = labelled + sum(len(clip.frames) - len(clip.keyframes) for clip in clips)
         student = _done(student_path(settings))
         steps.append(_network(f"student ({settings.student})", settings, frames, student))
     return steps
@@ -141,7 +141,7 @@ class Costs:
         settings, given = self.settings, self.settings.teacher
         module = load_segmenter(given, self.num_classes) or make_segmenter(settings, self.num_classes, None).eval()
         with torch.inference_mode():
-            return _time(lambda: semantic_probabilities(module.to(self.device), self.frames[0], self.num_classes))
+            return _time(lambda: teacher_probabilities(module.to(self.device), self.frames[0], self.num_classes))
 
     def _refiner_step(self) -> float:
         refiner = Refiner(self.num_classes).to(self.device)
@@ -180,12 +180,12 @@ def _wait() -> None:
 def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Costs | None = None) -> str:
     """What is there and what will be done, one line each; with costs, how long each step takes."""
     clips = index.clips
-    frames, anchors = sum(len(clip.frames) for clip in clips), sum(len(clip.anchors) for clip in clips)
+    frames, keyframes = sum(len(clip.frames) for clip in clips), sum(len(clip.keyframes) for clip in clips)
     longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     lines = [
         f"{settings.root} ({index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
-        f"{anchors} of them labelled, "
+        f"{keyframes} of them labelled, "
         f"intervals of up to {longest} frames, {index.label_map.num_classes} classes",
         f"device: {device}; seed {settings.run.seed}",
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from wrp.data.index import ClipIndex
 from wrp.data.propagated import RELIABLE
 from wrp.errors import DataError
-from wrp.geometry.labels import decide
+from wrp.geometry.labels import argmax_with_confidence
 from wrp.io.images import read_image, read_label
 from wrp.io.manifest import read_manifest
 from wrp.io.progress import progress
@@ -28,7 +28,7 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
     :func:`~wrp.selftraining.st_plus_plus.video_reliability`.
 
     Args:
-        index: The clips, with the anchors of the run.
+        index: The clips, with the keyframes of the run.
         out: Folder of the run.
         networks: Checkpoints of one network along its training on labelled frames, the last one last.
 
@@ -45,7 +45,7 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
     scores = {}
     for entry in progress(read_manifest(out), desc="Ranking", unit="frame"):
         key = (entry.clip, entry.frame)
-        if key in frames and entry.anchors and not entry.is_given:
+        if key in frames and entry.keyframes and not entry.is_given:
             predictions = [predict(module, frames[key]) for module in modules]
             propagated = read_label(out / entry.label, index.label_map.written)
             steadiness = stability(predictions, num_classes)
@@ -61,5 +61,5 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
 def predict(module: SegmentationModule, frame: Frame) -> Tensor:
     """Predicted labels (H, W) uint8 of an image."""
     with torch.inference_mode():
-        labels, _ = decide(module.probabilities(read_image(frame.image)[None].to(module.device)))
+        labels, _ = argmax_with_confidence(module.probabilities(read_image(frame.image)[None].to(module.device)))
     return labels[0].cpu()

@@ -55,9 +55,9 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
     drift: dict[int, list[float]] = defaultdict(list)
     for entry in progress(read_manifest(out), desc="Rectifying", unit="frame"):
         clip = clips.get(entry.clip)
-        if clip is None or not entry.anchors or entry.is_given:
+        if clip is None or not entry.keyframes or entry.is_given:
             continue
-        anchor = min(entry.anchors, key=lambda a: abs(a - entry.index))
+        anchor = min(entry.keyframes, key=lambda a: abs(a - entry.index))
         key = (clip.name, anchor)
         if key not in prototypes:
             prototypes[key] = _prototypes(module, clip, anchor, index)
@@ -80,7 +80,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
 def _features(module: SegmentationModule, clip: Clip, index: int) -> Tensor:
     with torch.inference_mode():
         image = to_unit(read_image(clip.frames[index].image)[None].to(module.device))
-        return with_features(module.deployed, image)[1][0].cpu().clone()
+        return with_features(module.inference_model, image)[1][0].cpu().clone()
 
 
 def _prototypes(module: SegmentationModule, clip: Clip, anchor: int, index: ClipIndex) -> dict[int, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
@@ -19,6 +20,11 @@ from wrp.io.opening import parse_yaml, read_json
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
 from wrp.options import flat
 from wrp.runs.config import SHORT, Settings
+
+logger = logging.getLogger("wrp")
+
+RENAMED = {"--anchors": "--keyframes"}
+"""Flags by their names in wrp 0.1, which are still taken."""
 
 # What a run adds to its settings in settings.json.
 ADDED = ("labels", "networks", "frames")
@@ -163,6 +169,9 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")
+        if name in RENAMED:
+            logger.warning("%s is now %s; the old name will go in a later version", name, RENAMED[name])
+            name = RENAMED[name]
         setting = SHORT.get(name[2:], name[2:]) if name.startswith("--") else ""
         if not _is_flag(word):
             name, setting, value = "ROOT", "root", word

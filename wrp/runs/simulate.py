@@ -1,4 +1,4 @@
-"""What suggestions are worth: hidden labels are handed out frame by frame, and everything is propagated anew."""
+"""What suggestions are worth: held-out labels are handed out frame by frame, and everything is propagated anew."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Frames = dict[int, tuple[Doubt, Tensor | None]]
 
 
 class Replay:
-    """The clips of a run, propagated from its anchors and any further labels, and scored.
+    """The clips of a run, propagated from its keyframes and any further labels, and scored.
 
     The score is mIoU over the frames that were hidden at the start: the same frames whoever chooses. Those that have
     been labelled count as right, as they are in the data set that one ends up with. What an interval gives is
     remembered.
 
     Args:
-        index: The clips, with hidden labels.
+        index: The clips, with held-out labels.
         module: Propagates by one method.
 
     Raises:
@@ -49,28 +49,28 @@ class Replay:
     """
 
     def __init__(self, index: ClipIndex, module: PropagationModule) -> None:
-        if not any(clip.hidden for clip in index.clips):
+        if not any(clip.held_out for clip in index.clips):
             raise WrpError(
                 f"none of the labels in {index.root} is hidden, so nothing can be scored: make the run with "
-                "`wrp autolabel --label-every K`, or with --anchors FILE"
+                "`wrp autolabel --label-every K`, or with --keyframes FILE"
             )
         self.index = index
         self.module = module
         self._known: dict[tuple[Any, ...], Frames] = {}
 
     def clips(self, labels: Labels) -> list[Clip]:
-        """The clips with these labels as further anchors."""
+        """The clips with these labels as further keyframes."""
         clips = []
         for number, clip in enumerate(self.index.clips):
             given = {index for of, index in labels if of == number}
-            clips.append(replace(clip, anchors=tuple(sorted({*clip.anchors, *given}))))
+            clips.append(replace(clip, keyframes=tuple(sorted({*clip.keyframes, *given}))))
         return clips
 
     def frames(self, clip: Clip) -> Frames:
         """Doubt of each frame, and confusion matrix of those that were hidden at the start."""
         frames: Frames = {}
         for interval in intervals(clip):
-            key = (clip.name, interval.start, interval.stop, interval.anchors)
+            key = (clip.name, interval.start, interval.stop, interval.keyframes)
             if key not in self._known:
                 self._known[key] = self._propagate(interval)
             frames |= self._known[key]
@@ -83,7 +83,7 @@ class Replay:
         found: Frames = {}
         for result in self.module.session(items[items.intervals.index(interval)]):
             matrix, label = None, clip.frames[result.index].label
-            if result.index in clip.hidden and label is not None:
+            if result.index in clip.held_out and label is not None:
                 matrix = confusion(result.labels, read_label(label, label_map), label_map.num_classes)
             found[result.index] = (doubt(result.confidence), matrix)
         return found
@@ -99,20 +99,20 @@ class Replay:
         gaps, numbers = [], []
         for number, clip in enumerate(self.clips(before)):
             doubts = {i: found for i, (found, _) in self.frames(clip).items()}
-            found = gaps_of(clip, doubts, clip.hidden)
+            found = gaps_of(clip, doubts, clip.held_out)
             gaps += found
             numbers += [number] * len(found)
         return before + _numbered(numbers, choose(gaps, count))
 
     def uniform(self, count: int) -> Labels:
-        """``count`` labels, spaced evenly in the intervals that the anchors leave."""
+        """``count`` labels, spaced evenly in the intervals that the keyframes leave."""
         cut = [(number, interval) for number, clip in enumerate(self.index.clips) for interval in intervals(clip)]
         numbers, found = zip(*cut, strict=True)
         return _numbered(numbers, spread(found, count))
 
     def at_random(self, seed: int) -> Labels:
         """All frames that may get a label, in a random order."""
-        frames = [(number, i) for number, clip in enumerate(self.index.clips) for i in clip.hidden]
+        frames = [(number, i) for number, clip in enumerate(self.index.clips) for i in clip.held_out]
         return random.Random(seed).sample(frames, len(frames))
 
 
@@ -121,11 +121,11 @@ def _numbered(numbers: Sequence[int], chosen: Sequence[Sequence[int]]) -> Labels
 
 
 def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
-    """Frames of each interval, among those with a hidden label, spaced evenly.
+    """Frames of each interval, among those with a held-out label, spaced evenly.
 
     Each goes to the interval that has the frame farthest from a label; then those of an interval are spread over it.
     """
-    free = [[i for i in range(gap.start, gap.stop) if i in gap.clip.hidden] for gap in gaps]
+    free = [[i for i in range(gap.start, gap.stop) if i in gap.clip.held_out] for gap in gaps]
     counts = [0] * len(gaps)
     for _ in range(min(count, sum(map(len, free)))):
         farthest = [_reach(gap, n) if n < len(f) else -1.0 for gap, f, n in zip(gaps, free, counts, strict=True)]
@@ -142,7 +142,7 @@ def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
 def _reach(gap: Interval, number: int) -> float:
     """Frames from a label to the farthest frame of an interval with this number of further labels."""
     first, last = gap.span
-    return (last - first) / (2 * number + len(gap.anchors))
+    return (last - first) / (2 * number + len(gap.keyframes))
 
 
 def _place(gap: Interval, place: int, number: int) -> float:
@@ -162,11 +162,11 @@ def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str
         ``{"start": mIoU, "miou": {way: [after 1, after 2, …]}, "chosen": {way: [["<clip>/<frame>", …], …]}}``.
 
     Raises:
-        WrpError: If ``count`` is no number of hidden frames.
+        WrpError: If ``count`` is no number of held-out frames.
     """
-    hidden = sum(len(clip.hidden) for clip in replay.index.clips)
-    if not 1 <= count <= hidden:
-        raise WrpError(f"the number of frames to add, -n, must be in 1 … {hidden}, the frames hidden, got {count}")
+    held_out = sum(len(clip.held_out) for clip in replay.index.clips)
+    if not 1 <= count <= held_out:
+        raise WrpError(f"the number of frames to add, -n, must be in 1 … {held_out}, the frames hidden, got {count}")
     ways: dict[str, list[Labels]] = {way: [] for way in ("suggested", "one by one", "uniform")}
     ways |= {f"random {seed}": [replay.at_random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
     miou: dict[str, list[float]] = {way: [] for way in ways}

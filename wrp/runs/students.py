@@ -37,7 +37,7 @@ class Way:
 WAYS = {
     # every pixel by its confidence
     "plain": Way(),
-    # by its consistency with the anchors (CISC-R)
+    # by its consistency with the keyframes (CISC-R)
     "cisc-r": Way({"weights": WEIGHTS}),
     # by its confidence, for a second head that is thrown away (Three-Stage)
     "three-stage": Way({"apart": True}, ThreeStageModule),

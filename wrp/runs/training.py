@@ -59,7 +59,7 @@ def train_teacher(
     args = settings.train_teacher
     labels = None
     if propagated is not None:
-        labels = PropagatedLabels(str(propagated), args.share, args.confidence, weighted=False)
+        labels = PropagatedLabels(str(propagated), args.propagated_ratio, args.confidence, weighted=False)
     train_segmenter(settings, index, weights, labels, path, leave_out=leave_out)
 
 

@@ -19,7 +19,7 @@ BOUNDARY = 2
 
 # OHEM: pixels whose true class has less than this probability are hard, and so is at least one in sixteen.
 HARD_PROBABILITY = 0.7
-HARD_SHARE = 16
+HARD_RATIO = 16
 
 
 def cross_entropy(
@@ -88,7 +88,7 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     counted = labels != IGNORE_INDEX
     losses = functional.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
     probability = torch.where(counted, (-losses.detach()).exp(), torch.inf)
-    least = probability.flatten().kthvalue(max(1, probability.numel() // HARD_SHARE)).values
+    least = probability.flatten().kthvalue(max(1, probability.numel() // HARD_RATIO)).values
     return weighted_mean(losses, counted * (probability <= least.clamp(min=HARD_PROBABILITY)), weights)
 
 

@@ -15,7 +15,7 @@ from wrp.flow.cache import FlowCache, cached
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
-from wrp.geometry.labels import decide, resize_labels
+from wrp.geometry.labels import argmax_with_confidence, resize_labels
 from wrp.io.checkpoints import load_module
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
@@ -45,9 +45,9 @@ class SegmentationModule(BaseModule):
         loss: From logits (B, C, H, W), labels (B, H, W) uint8 and how much each pixel counts, (B, H, W) float32 or
             None, to a scalar; None: :class:`~wrp.segmentation.losses.SegmentationLoss`, cross-entropy alone.
         auxiliary: Weight of the losses of auxiliary logits, where the network has any.
-        guesser: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while this
-            one learns (data with ``unlabelled``); frozen.
-        guess_confidence: Guesses that are less confident do not count; others count by their confidence.
+        pseudo_labeler: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while
+            this one learns (data with ``unlabelled``); frozen.
+        pseudo_label_threshold: Guesses that are less confident do not count; others count by their confidence.
         compile_net: Whether to compile the network in place.
         net: A network of your own instead: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), in training a
             tuple of them where there are auxiliary ones.
@@ -57,7 +57,7 @@ class SegmentationModule(BaseModule):
     """
 
     methods = ("semantic",)
-    frozen = ("flow", "guesser")
+    frozen = ("flow", "pseudo_labeler")
 
     def __init__(
         self,
@@ -67,25 +67,25 @@ class SegmentationModule(BaseModule):
         inference: InferenceArgs | None = None,
         loss: nn.Module | None = None,
         auxiliary: float = 0.4,
-        guesser: str | nn.Module | None = None,
-        guess_confidence: float = 0.8,
+        pseudo_labeler: str | nn.Module | None = None,
+        pseudo_label_threshold: float = 0.8,
         compile_net: bool = False,
         net: nn.Module | None = None,
     ) -> None:
         super().__init__(optimizer)
         self.network = as_options(NetworkArgs, network)
-        self.save_arguments("net", "loss", "inference", "compile_net", "guesser")
+        self.save_arguments("net", "loss", "inference", "compile_net", "pseudo_labeler")
         # Weights are those of the checkpoint; what was downloaded before it was trained is not asked for again.
         self.save_hyperparameters({"network": asdict(replace(self.network, encoder_weights=None))})
         self.num_classes = num_classes
         self.inference = as_options(InferenceArgs, inference)
         self.criterion = loss if loss is not None else SegmentationLoss()
         self.auxiliary = auxiliary
-        self.guesser: Any = load_segmenter(guesser, num_classes)
-        if self.guesser is not None:
-            self.freeze_part("guesser")
-            self.labels_seen |= getattr(self.guesser, "labels_seen", frozenset())
-        self.guess_confidence = guess_confidence
+        self.pseudo_labeler: Any = load_segmenter(pseudo_labeler, num_classes)
+        if self.pseudo_labeler is not None:
+            self.freeze_part("pseudo_labeler")
+            self.labels_seen |= getattr(self.pseudo_labeler, "labels_seen", frozenset())
+        self.pseudo_label_threshold = pseudo_label_threshold
         self.net = net if net is not None else self.configure_network()
         if self.optimizer.encoder_lr == 0:
             self.backbone.requires_grad_(False).eval()
@@ -115,7 +115,7 @@ class SegmentationModule(BaseModule):
         return backbone
 
     @property
-    def deployed(self) -> nn.Module:
+    def inference_model(self) -> nn.Module:
         """The network that predicts."""
         return self.net
 
@@ -167,22 +167,22 @@ class SegmentationModule(BaseModule):
     def label_source(self, batch: FrameBatch) -> tuple[Tensor, Tensor | None]:
         """Labels (B, H, W) uint8 to learn from and how much each pixel counts, (B, H, W) float32 or None: all the same.
 
-        Those of the batch, and the guesser's where there is none; override it for another source.
+        Those of the batch, and the pseudo_labeler's where there is none; override it for another source.
 
         Raises:
-            WrpError: If frames come without a label and there is no guesser.
+            WrpError: If frames come without a label and there is no pseudo_labeler.
         """
-        if self.guesser is None and batch.unlabelled:
+        if self.pseudo_labeler is None and batch.unlabelled:
             raise WrpError(
                 "unlabelled images come without labels and nobody guesses them: pass data.init_args.pseudo, a folder "
-                "of labels, or model.init_args.guesser, a checkpoint"
+                "of labels, or model.init_args.pseudo_labeler, a checkpoint"
             )
-        if self.guesser is None or batch.weights is None:
+        if self.pseudo_labeler is None or batch.weights is None:
             return batch.labels, batch.weights
-        guess, confidence = decide(self.guesser.probabilities(batch.images))
+        pseudo, confidence = argmax_with_confidence(self.pseudo_labeler.probabilities(batch.images))
         missing = (batch.labels == IGNORE_INDEX) & (batch.weights > 0)
-        guess = guess.masked_fill(confidence < self.guess_confidence, IGNORE_INDEX)
-        return torch.where(missing, guess, batch.labels), torch.where(missing, confidence, batch.weights)
+        pseudo = pseudo.masked_fill(confidence < self.pseudo_label_threshold, IGNORE_INDEX)
+        return torch.where(missing, pseudo, batch.labels), torch.where(missing, confidence, batch.weights)
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
@@ -213,15 +213,15 @@ class SegmentationModule(BaseModule):
     def _test_interval(self, batch: ClipBatch) -> None:
         if self.flow is None:  # no other use of the module needs any
             self.flow = cached(self.configure_flow().to(self.device))
-        start, stop = batch.targets
+        start, stop = batch.queries
         last = batch.first + len(batch.frames) - 1
         previous: Tensor | None = None
         # One frame beyond the interval: each pair of neighbours belongs to the interval of the earlier one.
         for index in range(start, min(stop, last) + 1):
             probs = self.probabilities(batch.frame(index)[None])
-            labels, confidence = decide(probs)
-            if index in batch.hidden and index < stop:
-                truth = batch.hidden[index][None]
+            labels, confidence = argmax_with_confidence(probs)
+            if index in batch.held_out and index < stop:
+                truth = batch.held_out[index][None]
                 self.test_score.update(labels, truth)
                 self.calibration.update(labels, confidence, truth)
             if previous is not None:
@@ -231,7 +231,7 @@ class SegmentationModule(BaseModule):
 
     def predict_step(self, batch: FrameBatch, batch_idx: int) -> list[Prediction]:
         """Label every frame of a batch."""
-        labels, confidence = decide(self.probabilities(_frames(batch).images))
+        labels, confidence = argmax_with_confidence(self.probabilities(_frames(batch).images))
         names = zip(batch.clips, batch.stems, batch.indices, strict=True)
         return [
             Prediction(clip, stem, index, self.methods[-1], labels[i], confidence[i])
@@ -255,7 +255,7 @@ class SegmentationModule(BaseModule):
             score.reset()
 
     def _score(self, score: SegmentationScore, batch: FrameBatch, calibration: CalibrationError | None = None) -> None:
-        labels, confidence = decide(self.probabilities(_frames(batch).images))
+        labels, confidence = argmax_with_confidence(self.probabilities(_frames(batch).images))
         score.update(labels, batch.labels)
         if calibration is not None:
             calibration.update(labels, confidence, batch.labels)

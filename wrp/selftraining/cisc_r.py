@@ -17,7 +17,7 @@ from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, spl
 from wrp.structures import IGNORE_INDEX, FrameBatch
 
 # Share of an image's pixels from which on it counts as one that shows a class.
-LEAST_SHARE = 0.03
+MIN_RATIO = 0.03
 
 # Cosines are kept this far from 0 and 1: rounding takes them beyond, and one logarithm of zero would outweigh an image.
 EPSILON = 1e-5
@@ -156,7 +156,7 @@ def image_reliability(features: Tensor, labels: Tensor, anchors: Tensor, mean: b
 def classes_shown(labels: Tensor, num_classes: int) -> list[int]:
     """Classes that cover 3 % of a label (H, W) or more."""
     counts = torch.bincount(labels.flatten().long().clamp(max=num_classes), minlength=num_classes + 1)[:num_classes]
-    return (counts >= LEAST_SHARE * labels.numel()).nonzero().flatten().tolist()
+    return (counts >= MIN_RATIO * labels.numel()).nonzero().flatten().tolist()
 
 
 class QueryIndex:
@@ -196,8 +196,8 @@ class CiscModule(StudentModule):
     """CISC-R's network: stage 1 with a consistency term, later stages with rectified pseudo-labels.
 
     Stage 1 is a fit on labelled images alone (:class:`~wrp.structures.FrameBatch`): each image of a batch is compared
-    with the next one by a class they share. In later stages the guesser, the frozen network of the stage before, gives
-    the features by which a pseudo-label is compared with a labelled crop.
+    with the next one by a class they share. In later stages the pseudo_labeler, the frozen network of the stage before,
+    gives the features by which a pseudo-label is compared with a labelled crop.
 
     Args:
         consistency: Weight of the consistency term of stage 1.
@@ -244,10 +244,10 @@ class CiscModule(StudentModule):
 
     @torch.no_grad()
     def rectify(self, images: Tensor, pseudo: Tensor, labelled: FrameBatch) -> Tensor:
-        """W of each pseudo-label, (B, H, W) float32, by a query for each image; 1 without a guesser."""
-        if self.guesser is None:
+        """W of each pseudo-label, (B, H, W) float32, by a query for each image; 1 without a pseudo_labeler."""
+        if self.pseudo_labeler is None:
             return torch.ones(pseudo.shape, device=pseudo.device)
-        _, features = with_features(self.guesser.deployed, to_unit(images))
+        _, features = with_features(self.pseudo_labeler.inference_model, to_unit(images))
         weights = []
         for number, label in enumerate(pseudo):
             image, truth, c = self._query(label, labelled, number)
@@ -255,7 +255,7 @@ class CiscModule(StudentModule):
             if c is None:
                 weights.append(rectify_weight(torch.zeros_like(label), torch.zeros(shape, device=label.device)))
                 continue
-            _, theirs = with_features(self.guesser.deployed, to_unit(image[None]))
+            _, theirs = with_features(self.pseudo_labeler.inference_model, to_unit(image[None]))
             prototype = masked_pool(theirs, (truth == c)[None])
             weights.append(rectify_weight(label == c, cisc_map(features[number : number + 1], prototype, shape)[0]))
         return torch.stack(weights)

@@ -59,8 +59,8 @@ class StudentModule(SegmentationModule):
 
     A batch is a dictionary of two :class:`~wrp.structures.FrameBatch`, ``labelled`` and ``unlabelled``, see
     :class:`~wrp.data.semisupervised.SemiSupervisedData`; the source is :meth:`label_source`: pseudo-labels that were
-    written, or the guesser's. The loss is that of the labelled images plus that of a strong view of the others, each
-    divided by its pixels. All other arguments are those of :class:`~wrp.segmentation.module.SegmentationModule`.
+    written, or the pseudo_labeler's. The loss is that of the labelled images plus that of a strong view of the others,
+    each divided by its pixels. All other arguments are those of :class:`~wrp.segmentation.module.SegmentationModule`.
 
     Args:
         cutout: Whether strong views have rectangles cut out.

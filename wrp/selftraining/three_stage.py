@@ -130,7 +130,7 @@ class ThreeStageModule(StudentModule):
         update_average(self.average, self.net, decay)
 
     @property
-    def deployed(self) -> nn.Module:
+    def inference_model(self) -> nn.Module:
         """F's average."""
         return self.average
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from wrp.geometry.consistency import to_unit
-from wrp.geometry.labels import decide
+from wrp.geometry.labels import argmax_with_confidence
 from wrp.selftraining.student import StudentModule, fit_labels
 from wrp.structures import IGNORE_INDEX, FrameBatch
 
@@ -50,7 +50,7 @@ class UniMatchModule(StudentModule):
 
     @torch.no_grad()
     def _sure(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        labels, confidence = decide(logits.detach().float().softmax(1))
+        labels, confidence = argmax_with_confidence(logits.detach().float().softmax(1))
         return labels, (confidence >= self.threshold).float()
 
     def _with_dropout(self, images: Tensor) -> Tensor:

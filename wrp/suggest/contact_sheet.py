@@ -64,7 +64,7 @@ def _row(rank: int, suggestion: Suggestion, label_map: LabelMap, out: Path) -> I
     confidence = _doubt(read_confidence(out / "confidence" / name, size).numpy())
     height = max(1, round(TILE_WIDTH * size[0] / size[1]))
     row = Image.new("RGB", (3 * TILE_WIDTH, height + CAPTION_HEIGHT), "white")
-    caption = f"{rank}. {suggestion.clip.name}/{suggestion.stem}: {suggestion.distance} frames from an anchor, mean "
+    caption = f"{rank}. {suggestion.clip.name}/{suggestion.stem}: {suggestion.distance} frames from a keyframe, mean "
     ImageDraw.Draw(row).text(
         (4, 1), f"{caption}confidence {suggestion.confidence:.3f}", fill="black", font=ImageFont.load_default(13)
     )

@@ -32,7 +32,7 @@ class Gap:
     """An interval and how wrong its labels are expected to be.
 
     Attributes:
-        interval: The interval; every clip is cut into them by its anchors.
+        interval: The interval; every clip is cut into them by its keyframes.
         errors: Expected share of wrong pixels of each of its frames, (N,) float64 in [0, 1].
         free: Indices in the clip of the frames that may be suggested.
     """
@@ -46,8 +46,8 @@ class Gap:
 
         ℓ and ℓ' are the drift lengths before and after. e(u) is the frame's own error: what was hard about it stays.
         """
-        frames, anchors = range(self.interval.start, self.interval.stop), self.interval.anchors
-        before, after = drift_length(frames, anchors), drift_length(frames, [*anchors, *labels])
+        frames, keyframes = range(self.interval.start, self.interval.stop), self.interval.keyframes
+        before, after = drift_length(frames, keyframes), drift_length(frames, [*keyframes, *labels])
         return self.errors * (after / np.where(before > 0, before, 1)) ** GROWTH
 
     def total(self, labels: Collection[int]) -> float:
@@ -79,17 +79,17 @@ class Suggestion:
 
     @property
     def distance(self) -> int:
-        """Frames to the nearest anchor of the run."""
-        return min(abs(self.index - anchor) for anchor in self.clip.anchors)
+        """Frames to the nearest keyframe of the run."""
+        return min(abs(self.index - keyframe) for keyframe in self.clip.keyframes)
 
 
-def drift_length(frames: Sequence[int], anchors: Sequence[int]) -> np.ndarray:
+def drift_length(frames: Sequence[int], keyframes: Sequence[int]) -> np.ndarray:
     """How far the labels of frames can have drifted, (N,) float64 in frames.
 
-    d₁ d₂ / (d₁ + d₂), with d₁ and d₂ the distances to the anchors before and after: the variance of a random walk that
-    is held at both ends. d₁ where there is but one anchor; 0 at anchors.
+    d₁ d₂ / (d₁ + d₂), with d₁ and d₂ the distances to the keyframes before and after: the variance of a random walk
+    that is held at both ends. d₁ where there is but one keyframe; 0 at keyframes.
     """
-    ends, at = np.array(sorted(anchors)), np.array(frames)
+    ends, at = np.array(sorted(keyframes)), np.array(frames)
     earlier = np.append(-np.inf, ends)[np.searchsorted(ends, at, side="right")]
     later = np.append(ends, np.inf)[np.searchsorted(ends, at, side="left")]
     with np.errstate(divide="ignore"):
@@ -107,16 +107,16 @@ def gaps_of(clip: Clip, doubts: Mapping[int, Doubt], free: Collection[int]) -> l
 
     Args:
         clip: The clip.
-        doubts: Of each of its frames. Pixels without a label are no error as long as an anchor beside has so many, too:
-            people leave them blank on purpose.
+        doubts: Of each of its frames. Pixels without a label are no error as long as a keyframe beside has so many,
+            too: people leave them blank on purpose.
         free: Indices of the frames that may be suggested.
     """
     gaps = []
     for interval in intervals(clip):
         frames = range(interval.start, interval.stop)
-        on_purpose = max(doubts[anchor][1] for anchor in interval.anchors)
+        on_purpose = max(doubts[keyframe][1] for keyframe in interval.keyframes)
         errors = np.array([wrong + max(0.0, blank - on_purpose) for wrong, blank in (doubts[i] for i in frames)])
-        gaps.append(Gap(interval, errors, tuple(i for i in frames if i in free and i not in interval.anchors)))
+        gaps.append(Gap(interval, errors, tuple(i for i in frames if i in free and i not in interval.keyframes)))
     return gaps
 
 
@@ -169,15 +169,15 @@ def ranked(gaps: Sequence[Gap], chosen: Sequence[Sequence[int]]) -> list[tuple[G
 
 
 def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
-    """Rank the frames of a run that are worth a label, from what it has written; hidden labels are not looked at.
+    """Rank the frames of a run that are worth a label, from what it has written; held-out labels are not looked at.
 
     Args:
-        index: The clips, with the anchors of the run.
+        index: The clips, with the keyframes of the run.
         out: Folder of the run.
         count: How many frames one could label.
 
     Raises:
-        WrpError: If ``count`` is below 1, the run is not complete or not of these anchors, or no frame is unlabelled.
+        WrpError: If ``count`` is below 1, the run is not complete or not of these keyframes, or no frame is unlabelled.
     """
     if count < 1:
         raise WrpError(f"the number of frames to suggest, -n, must be at least 1, got {count}")
@@ -190,7 +190,7 @@ def suggest(index: ClipIndex, out: Path, count: int) -> list[Suggestion]:
         folder = out / "confidence" / clip.name
         frames = progress(clip.frames, desc=f"Reading {clip.name}", unit="frame")
         doubts = {i: doubt(read_confidence(folder / f"{frame.stem}.png")) for i, frame in enumerate(frames)}
-        gaps += gaps_of(clip, doubts, set(range(len(clip.frames))) - set(clip.anchors))
+        gaps += gaps_of(clip, doubts, set(range(len(clip.frames))) - set(clip.keyframes))
     free = sum(len(gap.free) for gap in gaps)
     if not free:
         raise WrpError(f"every frame of the clips of {out} has a label already: there is nothing to suggest")
@@ -209,8 +209,8 @@ def _check_run(clip: Clip, entries: dict[int, Entry], out: Path) -> None:
             f"{out} has no label of {clip.name}/{missing[0]} ({len(missing)} frames are missing): run `wrp autolabel` "
             "to its end first"
         )
-    anchors = {i for i, entry in entries.items() if entry.method == "anchor"}
-    if changed := sorted(anchors ^ set(clip.anchors)):
+    keyframes = {i for i, entry in entries.items() if entry.method == "keyframe"}
+    if changed := sorted(keyframes ^ set(clip.keyframes)):
         raise WrpError(
             f"the label of {clip.name}/{clip.frames[changed[0]].stem} came or went after {out} was made: run `wrp "
             "autolabel` again, with another --out, and ask that run"

@@ -28,7 +28,7 @@ from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
 from wrp.refinement.network import Refiner, refined, refiner_input
-from wrp.refinement.sampler import Walk
+from wrp.refinement.sampler import CycleRecord
 from wrp.runs.training import fit
 from wrp.structures import IGNORE_INDEX, RefinerInput
 
@@ -48,8 +48,8 @@ def ask_for(inputs: RefinerInput, number: int) -> RefinerInput:
 class OneAgainstRest(CycleExamples):
     """Each example asks for a class that is in it, drawn at random."""
 
-    def draw(self, walk: Walk, image: Tensor) -> tuple[RefinerInput, Tensor]:
-        example, truth = super().draw(walk, image)
+    def draw(self, record: CycleRecord, image: Tensor) -> tuple[RefinerInput, Tensor]:
+        example, truth = super().draw(record, image)
         present = truth[truth != IGNORE_INDEX].unique()
         number = int(present[torch.randint(len(present), ())]) if len(present) else 0
         return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(

@@ -90,10 +90,10 @@ def measure(kind: type[PropagationModule], methods: list[str], options: argparse
     index = select_clips(open_index(options.root), select)
     flow = FlowCache(DIS(), options.flow_cache)
     module = kind(index.label_map.num_classes, methods, options.teacher, options.refiner, flow).eval()
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), unit="interval"):
-            for labels, truth in module.at_hidden(items[number]):
+            for labels, truth in module.at_held_out(items[number]):
                 module.test_score.update_frame(labels, truth)
     scores = module.test_score.compute()
     rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]

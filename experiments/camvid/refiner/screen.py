@@ -1,6 +1,6 @@
 """Screen one choice of the refiner's training at a time, with one teacher for all rows.
 
-Each row is trained on the labelled frames of a clip, at half its resolution, and scored on its hidden frames. Results
+Each row is trained on the labelled frames of a clip, at half its resolution, and scored on its held-out frames. Results
 are appended to a file as they come; what is in it already is not made again, so the same command goes on where it
 stopped. The best rows are confirmed at full resolution, with labels nearer to one another as well.
 
@@ -87,7 +87,7 @@ ROWS: dict[str, Row] = {
     "borders count three times": Row(loss={"cross_entropy": {**BALANCED, "boundary": 2.0}}),
     "cross-entropy and Dice": Row(loss={"weights": {"cross_entropy": 1.0, "dice": 1.0}, "cross_entropy": BALANCED}),
     "cycles alone": Row(CycleArgs(pair_ratio=0.0)),
-    "anchor-to-anchor pairs, with a cycle where there is one anchor": Row(CycleArgs(pair_ratio=1.0)),
+    "keyframe-to-keyframe pairs, with a cycle where there is one keyframe": Row(CycleArgs(pair_ratio=1.0)),
     "displaced by 1 px": Row(CycleArgs(displacement=1.0)),
     "displaced by 3 px": Row(CycleArgs(displacement=3.0)),
     "learning rate 0.002": Row(optimizer=OptimizerArgs(lr=0.002)),
@@ -161,7 +161,7 @@ def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
     teacher = find_teacher(options) if ROWS[row].teacher else NoTeacher(num_classes)
     flow = FlowCache(DIS(), options.flow_cache)
     scorer = PropagationModule(num_classes, METHODS, teacher, str(network), flow)
-    items = IntervalItems(index.clips, index.label_map, with_hidden=True)
+    items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=f"{row}, K = {every}", unit="interval"):
             scorer.test_step(items[number], number)

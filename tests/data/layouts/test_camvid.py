@@ -17,7 +17,7 @@ def test_val_is_one_clip_with_the_labelled_frames_of_train_beside_it(tmp_path: P
     (clip,) = index.clips
     assert clip.name == "0016E5_07959"
     assert [frame.stem for frame in clip.frames] == [f"0016E5_{7959 + 2 * i:05d}" for i in range(6)]
-    assert clip.anchors == tuple(range(6))
+    assert clip.keyframes == tuple(range(6))
     assert len(index.images) == 4
     assert {frame.image.parent.name for frame in index.images} == {"train"}
     assert {frame.label.parent.name for frame in index.images if frame.label} == {"trainannot"}
@@ -67,7 +67,7 @@ def test_a_lone_frame_does_not_take_the_first_frame_of_the_run_after_it(tmp_path
 def test_frames_of_val_without_a_label_are_targets(tmp_path: Path) -> None:
     make_camvid(tmp_path, val=4)
     (tmp_path / "valannot" / "0016E5_07961.png").unlink()
-    assert open_index(tmp_path).clips[0].anchors == (0, 2, 3)
+    assert open_index(tmp_path).clips[0].keyframes == (0, 2, 3)
 
 
 def test_train_frames_without_a_label_teach_nothing(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_splits_are_checked(tmp_path: Path) -> None:
 def test_the_real_val_split_is_one_clip() -> None:
     index = open_index(Path(os.environ["WRP_DATA"], "camvid"))
     (clip,) = index.clips
-    assert (clip.name, len(clip.frames), len(clip.anchors), len(index.images)) == ("0016E5_07959", 51, 51, 367)
+    assert (clip.name, len(clip.frames), len(clip.keyframes), len(index.images)) == ("0016E5_07959", 51, 51, 367)
     label_path = clip.frames[0].label
     assert label_path is not None
     label = read_label(label_path, index.label_map, (360, 480))

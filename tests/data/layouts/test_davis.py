@@ -14,7 +14,7 @@ def test_every_sequence_is_a_clip_with_masks(tmp_path: Path) -> None:
     index = open_index(make_davis(tmp_path, {"surf": 3, "bear": 5}))
     assert (index.layout, index.binary, index.images) == ("davis", True, ())
     assert [(clip.name, len(clip.frames)) for clip in index.clips] == [("bear", 5), ("surf", 3)]
-    assert index.clips[0].anchors == tuple(range(5))
+    assert index.clips[0].keyframes == tuple(range(5))
     assert index.clips[0].frames[3].image == tmp_path / "JPEGImages" / "480p" / "bear" / "00003.jpg"
     assert index.clips[0].frames[3].label == tmp_path / "Annotations" / "480p" / "bear" / "00003.png"
 
@@ -62,7 +62,7 @@ def test_frames_without_a_mask_are_targets(tmp_path: Path) -> None:
     make_davis(tmp_path, {"bear": 4})
     for i in (1, 2, 3):
         (tmp_path / "Annotations" / "480p" / "bear" / f"{i:05d}.png").unlink()
-    assert open_index(tmp_path).clips[0].anchors == (0,)
+    assert open_index(tmp_path).clips[0].keyframes == (0,)
 
 
 @pytest.mark.data
@@ -72,7 +72,7 @@ def test_the_real_sequences_can_be_read_with_their_oddities() -> None:
     clips = {clip.name: clip for clip in index.clips}
     lengths = {name: len(clip.frames) for name, clip in clips.items()}
     assert lengths == {"bear": 82, "bus": 80, "car-turn": 80, "surf": 55, "swing": 60}
-    assert all(len(clip.anchors) == len(clip.frames) for clip in index.clips)
+    assert all(len(clip.keyframes) == len(clip.frames) for clip in index.clips)
     for name, i, classes in (("bear", 77, {0, 1}), ("surf", 54, {0}), ("bus", 0, {0, 1})):
         label = clips[name].frames[i].label
         assert label is not None

@@ -14,7 +14,7 @@ def test_clips_frames_and_labels_are_found(tmp_path: Path) -> None:
     assert [clip.name for clip in index.clips] == ["run", "walk"]
     walk = index.clips[1]
     assert [frame.stem for frame in walk.frames] == [f"{i:05d}" for i in range(5)]
-    assert walk.anchors == (0, 2)
+    assert walk.keyframes == (0, 2)
     assert walk.frames[2].label == tmp_path / "labels" / "walk" / "00002.png"
     assert walk.frames[1].label is None
 
@@ -26,7 +26,7 @@ def test_jpeg_frames_have_png_labels(tmp_path: Path) -> None:
 
 
 def test_clips_without_labels_are_clips(tmp_path: Path) -> None:
-    assert open_index(make_folder(tmp_path, {"walk": 2}, labelled=())).clips[0].anchors == ()
+    assert open_index(make_folder(tmp_path, {"walk": 2}, labelled=())).clips[0].keyframes == ()
 
 
 def test_empty_folders_and_stray_files_are_no_clips(tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ def test_cityscapes(tmp_path: Path) -> None:
     ]
     for clip in index.clips:
         assert len(clip.frames) == 30
-        assert clip.anchors == (19,)
+        assert clip.keyframes == (19,)
         assert clip.frames[19].stem == clip.name
     assert labels_of(index.clips[0].frames[19], index) == [0, 13, 18, 255]
     assert [frame.stem for frame in index.images] == ["bochum_000000_000019"]
     assert open_index(tmp_path, split="train").images == ()
     (unlabelled,) = open_index(tmp_path, split="test").clips
-    assert (len(unlabelled.frames), unlabelled.anchors) == (30, ())
+    assert (len(unlabelled.frames), unlabelled.keyframes) == (30, ())
     written = index.label_map.decode(np.array([[0, 18, 255]], np.uint8))
     assert written.tolist() == [[7, 33, 255]]
 
@@ -49,12 +49,12 @@ def test_kitti(tmp_path: Path) -> None:
     make_kitti(tmp_path)
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("kitti", 19)
-    assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [
+    assert [(clip.name, len(clip.frames), clip.keyframes) for clip in index.clips] == [
         ("000000", 21, (10,)),
         ("000001", 21, (10,)),
     ]
     assert labels_of(index.clips[0].frames[10], index) == [0, 10]
-    assert all(clip.anchors == () for clip in open_index(tmp_path, split="testing").clips)
+    assert all(clip.keyframes == () for clip in open_index(tmp_path, split="testing").clips)
 
 
 def test_apolloscape(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_apolloscape(tmp_path: Path) -> None:
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("apolloscape", 22)
     assert [clip.name for clip in index.clips] == ["road01_ins_Record001_Camera5", "road02_ins_Record001_Camera5"]
-    assert index.clips[0].anchors == (1,)
+    assert index.clips[0].keyframes == (1,)
     # A crowd of cars is cars; an overpass is no class.
     label = read_label(index.clips[0].frames[1].label or Path(), index.label_map)
     assert label[0].unique_consecutive().tolist() == [0, 1, 255]
@@ -77,7 +77,7 @@ def test_nyuv2(tmp_path: Path) -> None:
     make_nyuv2(tmp_path)
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("nyuv2", 40)
-    assert [(clip.name, len(clip.frames), clip.anchors) for clip in index.clips] == [
+    assert [(clip.name, len(clip.frames), clip.keyframes) for clip in index.clips] == [
         ("bathroom_0001", 4, (2,)),
         ("den_0002", 4, (2,)),
     ]
@@ -118,7 +118,7 @@ def test_camvid_in_its_own_colours(tmp_path: Path) -> None:
     index = open_index(tmp_path)
     assert (index.layout, index.label_map.num_classes) == ("camvid32", 11)
     (clip,) = index.clips
-    assert clip.anchors == (0, 2)
+    assert clip.keyframes == (0, 2)
     read = read_label(clip.frames[0].label or Path(), index.label_map)
     assert read[0].unique_consecutive().tolist() == [0, 1, 10, 255]
     assert sum(len(colors) for colors in COLORS.values()) == 31

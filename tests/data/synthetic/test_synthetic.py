@@ -31,7 +31,7 @@ def pairs(clip: SyntheticClip):
         yield b[0], a[0], b[1], a[1], clip.flow_bw[t], clip.flow_fw[t], clip.occlusion_bw[t]
 
 
-def targets(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def queries(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width = flow.shape[1:]
     return flow[0] + np.arange(width), flow[1] + np.arange(height)[:, None]
 
@@ -144,7 +144,7 @@ def test_labels_follow_the_flow_outside_occlusions(clip: SyntheticClip) -> None:
     for _, _, labels, other, flow, _, occlusion in pairs(clip):
         counted = ~occlusion & away_from_borders(labels)
         assert counted.mean() > 0.5
-        agreement = (sample_nearest(other, *targets(flow)) == labels)[counted].mean()
+        agreement = (sample_nearest(other, *queries(flow)) == labels)[counted].mean()
         assert agreement >= 0.995
     # The same comparison without the flow fails, or it would say nothing.
     assert (clip.labels[0] == clip.labels[6])[away_from_borders(clip.labels[0])].mean() < 0.98
@@ -152,7 +152,7 @@ def test_labels_follow_the_flow_outside_occlusions(clip: SyntheticClip) -> None:
 
 def test_flow_there_and_back_returns_to_the_start(full_size: list[SyntheticClip]) -> None:
     for _, _, labels, _, flow, flow_back, occlusion in (pair for clip in full_size for pair in pairs(clip)):
-        x, y = targets(flow)
+        x, y = queries(flow)
         counted = ~occlusion & away_from_borders(labels) & smooth(flow)
         counted &= sample_nearest(smooth(flow_back), x, y)
         assert counted.mean() > 0.4
@@ -165,7 +165,7 @@ def test_flow_there_and_back_returns_to_the_start(full_size: list[SyntheticClip]
 def test_frames_agree_along_the_flow_better_than_in_place(clip: SyntheticClip) -> None:
     moved, still = [], []
     for frame, other, _, _, flow, _, occlusion in pairs(clip):
-        warped = sample_bilinear(other.astype(np.float32), *targets(flow))
+        warped = sample_bilinear(other.astype(np.float32), *queries(flow))
         moved.append(np.abs(warped - frame)[~occlusion].mean())
         still.append(np.abs(other.astype(np.float32) - frame)[~occlusion].mean())
     assert np.mean(moved) < 0.75 * np.mean(still)
@@ -174,7 +174,7 @@ def test_frames_agree_along_the_flow_better_than_in_place(clip: SyntheticClip) -
 def test_occluded_pixels_are_hidden_or_leave_the_picture(clip: SyntheticClip) -> None:
     height, width = clip.labels.shape[1:]
     for _, _, _, _, flow, _, occlusion in pairs(clip):
-        x, y = (np.rint(part) for part in targets(flow))
+        x, y = (np.rint(part) for part in queries(flow))
         leaves = (x < 0) | (x >= width) | (y < 0) | (y >= height)
         assert occlusion[leaves].all()
         assert 0.001 < (occlusion & ~leaves).mean() < 0.3
@@ -182,7 +182,7 @@ def test_occluded_pixels_are_hidden_or_leave_the_picture(clip: SyntheticClip) ->
 
 def test_what_is_occluded_backwards_is_not_reached_forwards(full_size: list[SyntheticClip]) -> None:
     for clip in full_size:
-        x, y = (np.rint(part).astype(int) for part in targets(clip.flow_fw[0]))
+        x, y = (np.rint(part).astype(int) for part in queries(clip.flow_fw[0]))
         seen, reached = ~clip.occlusion_fw[0], np.zeros(clip.labels.shape[1:], bool)
         reached[y[seen], x[seen]] = True
         assert reached[~clip.occlusion_bw[0]].mean() > 0.9

@@ -51,7 +51,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     clips = _snippets(root, split)
     images: list[Frame] = []
     if split != "train" and (root / "leftImg8bit_sequence" / "train").is_dir():
-        images = [clip.frames[i] for clip in _snippets(root, "train") for i in clip.anchors]
+        images = [clip.frames[i] for clip in _snippets(root, "train") for i in clip.keyframes]
     return ClipIndex(root, "cityscapes", LABEL_MAP, tuple(clips), tuple(images))
 
 

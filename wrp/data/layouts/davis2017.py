@@ -45,8 +45,8 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     for name in names:
         labels = root / "Annotations" / RESOLUTION / name
         clip = make_clip(name, (Frame(i.stem, i, label_beside(labels, i)) for i in list_images(folder / name)))
-        if clip.anchors:  # the first mask shows all objects of its sequence
-            objects = max(objects, _highest(clip.frames[clip.anchors[0]]))
+        if clip.keyframes:  # the first mask shows all objects of its sequence
+            objects = max(objects, _highest(clip.frames[clip.keyframes[0]]))
         clips.append(clip)
     if not clips:
         raise DataError(f"{folder} holds no sequences" + (f" of split {split!r}" if split else ""))

@@ -65,7 +65,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     if not clips:
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
     classes = root / "classes.yaml"
-    labelled = [clip.frames[i].label for clip in clips for i in clip.anchors]
+    labelled = [clip.frames[i].label for clip in clips for i in clip.keyframes]
     if classes.is_file() or not labelled:
         label_map = read_label_map(classes)
     else:

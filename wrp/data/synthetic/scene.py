@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from wrp.data.synthetic.textures import CLASSES, HIDDEN, SKY, Array, Painter
+from wrp.data.synthetic.textures import CLASSES, HELD_OUT, SKY, Array, Painter
 from wrp.data.synthetic.world import Camera, Scene, Surface
 
 __all__ = ["CLASSES", "Motion", "SyntheticClip", "SyntheticFrame", "iterate_frames", "render_clip"]
@@ -178,7 +178,7 @@ def _paint(
     area = np.s_[y0:y1, x0:x1]
     inverse = inverse @ np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1.0]])
     labels = _warp(surface.texture.labels, inverse, (x1 - x0, y1 - y0), True)
-    shown = labels != HIDDEN
+    shown = labels != HELD_OUT
     if reaches_behind:
         # What lies behind the camera projects into the picture as well, mirrored.
         a, b, c = inverse[2]
@@ -197,7 +197,7 @@ def _warp(texture: Array, inverse: Array, size: tuple[int, int], is_label: bool)
     to_texels = np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1]]) @ inverse
     border = cv2.BORDER_CONSTANT if is_label else cv2.BORDER_REPLICATE
     flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if is_label else cv2.INTER_LINEAR)
-    return cv2.warpPerspective(texture, to_texels, size, flags=flags, borderMode=border, borderValue=HIDDEN)
+    return cv2.warpPerspective(texture, to_texels, size, flags=flags, borderMode=border, borderValue=HELD_OUT)
 
 
 def _motion(source: _Raster, target: _Raster) -> Motion:

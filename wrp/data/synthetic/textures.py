@@ -27,7 +27,7 @@ CLASSES: tuple[tuple[str, Colour], ...] = (
     ("grass", (0, 192, 64)),
 )
 ROAD, BUILDING, SKY, PAVEMENT, TREE, POLE, CAR, PERSON, SIGN, FENCE, BICYCLIST, GRASS = range(len(CLASSES))
-HIDDEN = 255  # label of a transparent texel
+HELD_OUT = 255  # label of a transparent texel
 
 # Metres; the road is centred on x = 0.
 TILE = 12.0  # along the street, per building and per piece of ground
@@ -69,7 +69,7 @@ class Painter:
         self._label = label
         shape = tuple(self._size[::-1].tolist())
         self._colours: Array = np.full((*shape, 3), fill, np.uint8)
-        self._labels: Array = np.full(shape, label if opaque else HIDDEN, np.uint8)
+        self._labels: Array = np.full(shape, label if opaque else HELD_OUT, np.uint8)
 
     def polygon(self, points: Any, colour: Colour, label: int | None = None) -> None:
         """Fill the polygon through ``points``, a sequence of (x, y)."""

@@ -198,8 +198,8 @@ class Scene:
             self._car(cars[rng.integers(5)], -_LANE, z, self._path(z=velocity * t))
             z += rng.uniform(9, 25)
         if rng.random() < 0.6:
-            ahead = rng.uniform(9, 14) + 2.5 * np.sin(2 * np.pi * t / 60 + rng.uniform(0, 6))
-            self._car(cars[0], _LANE, 0.0, self._path(z=speed * t + ahead))
+            prefetch = rng.uniform(9, 14) + 2.5 * np.sin(2 * np.pi * t / 60 + rng.uniform(0, 6))
+            self._car(cars[0], _LANE, 0.0, self._path(z=speed * t + prefetch))
 
     def _cross_traffic(self, painter: Painter, z: float) -> None:
         """A car that crosses on a side street, while the camera is well before it."""

@@ -95,12 +95,12 @@ def either(first: Tensor, second: Tensor) -> Tensor:
     return tensor(one | other)
 
 
-def hide(values: Tensor, known: Tensor, hidden: int = IGNORE_INDEX) -> Tensor:
+def hide(values: Tensor, known: Tensor, value: int = IGNORE_INDEX) -> Tensor:
     """Labels, or other values, replaced where they are not known."""
     if not serves(values, known):
-        return values.masked_fill(~known, hidden)
+        return values.masked_fill(~known, value)
     result = values.numpy().copy()
-    np.putmask(result, ~known.numpy(), hidden)
+    np.putmask(result, ~known.numpy(), value)
     return torch.from_numpy(result)
 
 

@@ -12,7 +12,7 @@ from typing_extensions import TypeVar
 
 from wrp.errors import WrpError
 from wrp.flow.source import FlowSource
-from wrp.geometry.fusion import Evidence, prefer_nearest
+from wrp.geometry.fusion import WarpedLabels, prefer_nearest
 from wrp.structures import ClipBatch, RefinerInput
 
 Keyframes = Literal["both", "previous", "nearest"]
@@ -85,7 +85,7 @@ class Known:
     index: int
     image: Tensor
     keyframes: Mapping[int, Tensor]
-    warped: Evidence | None = None
+    warped: WarpedLabels | None = None
     teacher_probs: Callable[[], Tensor] | None = None
     teacher_labels: Callable[[], Labels] | None = None
 
@@ -128,11 +128,11 @@ class QueryFrame:
         return {index: self._known.keyframes[index] for index in used}
 
     @property
-    def warped(self) -> Evidence:
+    def warped(self) -> WarpedLabels:
         """Labels of the keyframes that are used, warped into this frame."""
         warped = _require(self._known.warped, self._needs.warped, "warped")
         if self._uses == "previous":
-            return warped.of_anchor(0)
+            return warped.of_keyframe(0)
         return prefer_nearest(warped) if self._uses == "nearest" else warped
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wrp.geometry.fusion import elect, hide_farther
+from wrp.geometry.fusion import hide_farther, weighted_vote
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 
 
@@ -18,4 +18,4 @@ class Copy(PropagationMethod):
         away = torch.tensor([abs(query.index - keyframe) for keyframe in query.keyframes], dtype=torch.float32)
         if self.keyframes == "nearest":
             labels = hide_farther(labels, away, torch.arange(len(away)))
-        return elect(labels, 1 / (away + 1e-3 * torch.arange(len(away))))  # halfway, the earlier one
+        return weighted_vote(labels, 1 / (away + 1e-3 * torch.arange(len(away))))  # halfway, the earlier one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wrp.geometry.fusion import anchor_weights, blend_labels
+from wrp.geometry.fusion import blend_labels, blend_weights
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 
 
@@ -16,4 +16,4 @@ class Motion(PropagationMethod):
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
         """Decide for the class that the warped labels make most probable."""
         warped = query.warped
-        return blend_labels(warped, anchor_weights(warped), state.num_classes)
+        return blend_labels(warped, blend_weights(warped), state.num_classes)

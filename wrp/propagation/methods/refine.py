@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from wrp.geometry.composed import NeighbourFlow, extend_far, start_chain
+from wrp.geometry.composed import NeighbourFlow, append_flow, identity_flow
 from wrp.geometry.consistency import to_unit
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.labels import argmax_frame
 from wrp.geometry.warp import warp
 from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame, used_keyframes
 from wrp.refinement.network import refiner_input
@@ -66,7 +66,7 @@ class Refine(PropagationMethod[Answers]):
         for kept in (state.probs, state.flows):
             for index in [index for index in kept if index < query.index - self.needs.neighbours]:
                 del kept[index]
-        return decide_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
+        return argmax_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
 
     def answer(self, query: QueryFrame, context: Context) -> Tensor:
         """The refiner's answer at one frame, probabilities (C, H, W) float32."""
@@ -78,17 +78,17 @@ class Refine(PropagationMethod[Answers]):
         first, last = state.context.interval.ends
         radius = self.needs.neighbours
         for step in (-1, 1):
-            chain = start_chain(query.image[0])
+            composed = identity_flow(query.image[0])
             for at in range(query.index, query.index + step * radius, step):
                 far = at + step
                 if not first <= far <= last:
                     break
                 onward, homeward = _flow_between(min(at, far), state).towards(step)
-                chain = extend_far(chain, onward, homeward)
+                composed = append_flow(composed, onward, homeward)
                 if abs(far - query.index) not in self.voters:
                     continue
                 if (answers := self._answers_at(far, query, state)) is not None:
-                    yield warp(answers[None], chain.flow)[0][0], ~chain.error[0]
+                    yield warp(answers[None], composed.flow)[0][0], ~composed.error[0]
 
     def _answers_at(self, index: int, query: QueryFrame, state: Answers) -> Tensor | None:
         """The answer at a frame around the query, (C, H, W) float32; None where there is none."""

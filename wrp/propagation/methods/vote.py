@@ -6,8 +6,8 @@ from collections.abc import Generator
 
 from torch import Tensor
 
-from wrp.geometry.fusion import elect
-from wrp.geometry.labels import decide_frame
+from wrp.geometry.fusion import weighted_vote
+from wrp.geometry.labels import argmax_frame
 from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame
 from wrp.propagation.voting import vote_interval, vote_sources
 
@@ -37,7 +37,7 @@ class Vote(PropagationMethod[Votes]):
 
     def predict(self, query: QueryFrame, state: Votes) -> tuple[Tensor, Tensor]:
         """Decide for the class with the most votes."""
-        return decide_frame(next(votes for index, votes in state if index == query.index))
+        return argmax_frame(next(votes for index, votes in state if index == query.index))
 
     def close(self, state: Votes) -> None:
         """Delete the votes, which wait in a temporary file."""
@@ -56,7 +56,7 @@ class VoteOnce(PropagationMethod[Sources]):
 
     def predict(self, query: QueryFrame, state: Sources) -> tuple[Tensor, Tensor]:
         """Decide for the label with the most votes."""
-        return elect(*next(sources for index, sources in state if index == query.index))
+        return weighted_vote(*next(sources for index, sources in state if index == query.index))
 
     def close(self, state: Sources) -> None:
         """Delete what waits in a temporary file."""

@@ -106,8 +106,8 @@ async function show(next) {
 
 function describe(frame) {
   const parts = [`${frame.stem}: frame ${frame.index + 1} of ${clip.miou.length}`];
-  parts.push(frame.method === "anchor" ? "labelled by hand" : `by ${frame.method}`);
-  if (frame.distance) parts.push(`${frame.distance} from the nearest anchor`);
+  parts.push(frame.method === "keyframe" ? "labelled by hand" : `by ${frame.method}`);
+  if (frame.distance) parts.push(`${frame.distance} from the nearest keyframe`);
   parts.push(`mean confidence ${frame.confidence.toFixed(3)}`);
   if (frame.miou !== null) parts.push(`mIoU ${frame.miou.toFixed(1)}`);
   return parts.join(" · ");
@@ -151,8 +151,8 @@ function filter() {
 }
 
 function rank(frame) {
-  // as FrameRow.rank; anchors come last
-  return frame.method === "anchor" ? 2000 : frame.miou ?? 1000 + frame.confidence;
+  // as FrameRow.rank; keyframes come last
+  return frame.method === "keyframe" ? 2000 : frame.miou ?? 1000 + frame.confidence;
 }
 
 function sorted(frames) {
@@ -161,7 +161,7 @@ function sorted(frames) {
 
 function listWorst(clips) {
   const owners = new Map(clips.flatMap((one) => one.frames.map((frame) => [frame, one])));
-  const targets = sorted(owners.keys()).filter((frame) => frame.method !== "anchor");
+  const targets = sorted(owners.keys()).filter((frame) => frame.method !== "keyframe");
   at("worst").tBodies[0].replaceChildren(...targets.map((frame) => {
     const one = owners.get(frame);
     const row = document.createElement("tr");
@@ -228,11 +228,11 @@ function drawTimeline() {
     parts.push(...track(clip.miou, bottom + GAP, "miou", "mIoU, percent", 5, 1));
     bottom += GAP + TRACK;
   }
-  for (const anchor of clip.anchors) {
-    const x = across(anchor);
-    parts.push(svg("path", { class: "anchor", d: `M${x} ${GAP}V${bottom}` }));
+  for (const keyframe of clip.keyframes) {
+    const x = across(keyframe);
+    parts.push(svg("path", { class: "keyframe", d: `M${x} ${GAP}V${bottom}` }));
     const mark = svg("path", { class: "mark", d: `M${x} ${bottom + 3}l5 9h-10z` });
-    mark.append(svg("title", {}, `anchor, frame ${anchor + 1}`));
+    mark.append(svg("title", {}, `keyframe, frame ${keyframe + 1}`));
     parts.push(mark);
   }
   parts.push(svg("path", { class: "cursor", id: "cursor" }));

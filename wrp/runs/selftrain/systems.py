@@ -26,7 +26,7 @@ from wrp.runs.training import thirds_of
 from wrp.segmentation.module import SegmentationModule
 from wrp.segmentation.network import with_features
 from wrp.selftraining.cisc_r import (
-    LEAST_SHARE,
+    MIN_RATIO,
     CiscModule,
     QueryIndex,
     cisc_map,
@@ -91,8 +91,8 @@ def _selective(
         return [frames[stem] for stem in split_reliable(run.scores(ranking))[0 if reliable else 1]]
 
     def training(stage: str, network: Path) -> Stage:
-        guesser: dict[str, Any] = {"guesser": str(network)} if issubclass(kind, CiscModule) else {}
-        return run.training(stage, kind, lambda: run.data(run.folder(stage)), (network,), draw, **guesser)
+        pseudo_labeler: dict[str, Any] = {"pseudo_labeler": str(network)} if issubclass(kind, CiscModule) else {}
+        return run.training(stage, kind, lambda: run.data(run.folder(stage)), (network,), draw, **pseudo_labeler)
 
     second = run.path("reliable")
     return [
@@ -109,7 +109,7 @@ def cisc_r(run: Run) -> list[Stage]:
     truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
     if not any(classes_shown(truth, run.label_map.num_classes) for truth in truths):
         raise WrpError(
-            f"no image of {run.settings.lists.labelled} shows a class on {LEAST_SHARE:.0%} of its pixels or more, and "
+            f"no image of {run.settings.lists.labelled} shows a class on {MIN_RATIO:.0%} of its pixels or more, and "
             "cisc-r compares images by such classes; use another system"
         )
 
@@ -161,7 +161,9 @@ def anchor_vectors(
 def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
     """The decoder's features (D, h, w) of an image."""
     with torch.inference_mode():
-        return with_features(teacher.deployed, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][0].cpu()
+        return with_features(teacher.inference_model, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][
+            0
+        ].cpu()
 
 
 class _Queries:
