@@ -1,4 +1,4 @@
-"""Print the validation curves of runs of `wrp fit` that logged to a CSVLogger, one column a run.
+"""Print the validation curves of runs of `wrp fit` that logged to a CSVLogger, one column per run.
 
 wrp fit --config experiments/camvid/segmentation.yaml --trainer.logger CSVLogger --trainer.logger.save_dir runs \
         --trainer.logger.name plain
@@ -15,10 +15,10 @@ from wrp.io.tables import markdown_table
 
 
 def curve(run: Path, key: str) -> dict[int, float]:
-    """The value of a metric by step, in percent, of the last version of a run."""
+    """Read a metric of the last version of a run: percent by step."""
     path = max(run.rglob("metrics.csv"), key=lambda found: found.stat().st_mtime, default=None)
     if path is None:
-        raise SystemExit(f"{run} holds no metrics.csv: log with --trainer.logger CSVLogger")
+        raise SystemExit(f"{run} has no metrics.csv: log with --trainer.logger CSVLogger")
     with path.open(encoding="utf-8") as file:
         return {int(row["step"]): 100 * float(row[key]) for row in csv.DictReader(file) if row.get(key)}
 

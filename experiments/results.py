@@ -1,4 +1,4 @@
-"""Results of a study, a line of JSON each, appended as they come; the same command goes on where it stopped."""
+"""Keep the results of a study, one line of JSON each, so that the same command continues where it stopped."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Results:
-    """The lines of a file.
+    """The results in a file of JSON lines.
 
     Args:
-        path: The file; it need not be there yet.
+        path: The file; it need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,7 +24,7 @@ class Results:
         return map(json.loads, lines)
 
     def once(self, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
-        """Add what belongs to ``key``, unless it is there."""
+        """Make and append the result with these keys, unless the file holds it already."""
         if not any(key.items() <= result.items() for result in self):
             result = {**key, **make()}
             with self.path.open("a", encoding="utf-8") as file:
@@ -32,6 +32,6 @@ class Results:
 
 
 def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean and standard deviation, with two digits; a ``sign`` of ``+`` shows it."""
+    """Format mean and standard deviation with two digits; ``sign="+"`` shows the sign of the mean."""
     spread = statistics.stdev(values) if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):{sign}.2f} ± {spread:.2f}"

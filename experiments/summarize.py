@@ -1,4 +1,4 @@
-"""Print one table of the scores of several runs of `wrp autolabel` or `wrp demo`.
+"""Print one table with the scores of several runs of `wrp autolabel` or `wrp demo`.
 
 python experiments/summarize.py DIR ...
 """
@@ -46,7 +46,7 @@ def _name(settings: dict[str, Any]) -> str:
 
 
 def _masks(run: dict[str, Any]) -> str:
-    """J / F of each clip and their mean, as DAVIS scores masks."""
+    """Format J / F of each clip and their mean, the scores of DAVIS for masks."""
     rows = []
     for method, overall in run["overall"].items():
         if overall.get("j") is not None:

@@ -46,7 +46,7 @@ def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Pat
             confidence = random.integers(1, 256, (height, width)) * (labels < 255)
             save(run / "confidence" / name, confidence.astype(np.uint8))
             entry = {"clip": clip, "frame": f"{i:05d}", "index": i, "method": "motion", "keyframes": [0], "distance": i}
-            lines.append(json.dumps(entry | {"mean_confidence": 0.5, "label": f"labels/{name}"}))
+            lines.append(json.dumps(entry | {"schema": 2, "mean_confidence": 0.5, "label": f"labels/{name}"}))
         (root / "labels" / clip).mkdir(parents=True)
         shutil.copy(run / "labels" / clip / "00000.png", root / "labels" / clip / "00000.png")
     write_label_map(label_map, root / "classes.yaml")

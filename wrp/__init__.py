@@ -1,6 +1,6 @@
 """Warp-Refine Propagation: dense labels for every frame of a video from a few labelled ones.
 
-The public names are imported when they are first used: ``import wrp`` loads neither Lightning nor torchvision.
+Public names are imported on first use: ``import wrp`` loads neither Lightning nor torchvision.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name at its first use."""
+    """Import a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'wrp' has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

@@ -1,4 +1,4 @@
-"""What the three LightningModules share: how they are optimised, saved and loaded."""
+"""The base of the LightningModules: how they are optimised, saved and loaded."""
 
 from __future__ import annotations
 
@@ -25,28 +25,34 @@ from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 
 logger = logging.getLogger("wrp")
 
-# Steps between looks at the loss on a GPU, where each waits for the step to end.
+# Steps between checks of the loss on a GPU: each check waits for the step to end.
 LOOK_EVERY = 50
 
 
 class BaseModule(pl.LightningModule):
     """Base of the package's LightningModules.
 
-    Subclasses override any of the ``configure_*`` methods; networks named in :attr:`frozen` are never trained and never
-    saved: they come from their own checkpoint.
+    Subclasses may override any of the ``configure_*`` methods. Networks named in :attr:`frozen` are never trained and
+    never saved, as they have checkpoints of their own.
 
     Args:
-        optimizer: How it is optimised.
+        optimizer: Optimiser and learning rates.
 
     Attributes:
-        labels_seen: The hashes of the labels that its networks have learned from, see
-            :func:`~wrp.io.manifest.label_hash`, as far as that is known.
+        frozen: Names of the attributes that hold frozen networks.
+        labels_seen: The hashes of the labels that its networks were trained on, as far as they are known, see
+            :func:`~wrp.io.manifest.label_hash`.
+
+    Example:
+        >>> module = BaseModule(OptimizerArgs(lr=0.01))
+        >>> module.optimizer.lr, module.labels_seen
+        (0.01, frozenset())
     """
 
     frozen: tuple[str, ...] = ()
 
     CLASS_KEY = CLASS_KEY
-    """Where a checkpoint says which class made it."""
+    """Key of a checkpoint that holds the name of the module's class."""
 
     def __init__(self, optimizer: OptimizerArgs | dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -54,19 +60,19 @@ class BaseModule(pl.LightningModule):
         self.labels_seen: frozenset[str] = frozenset()
 
     def save_arguments(self, *ignore: str) -> None:
-        """Save the arguments of ``__init__`` as hyper-parameters; call it there.
+        """Save the arguments of the calling ``__init__`` as hyper-parameters.
 
         Args:
-            ignore: Arguments that are not saved: objects, and what belongs to one training.
+            ignore: Names of arguments that are not saved: objects, and arguments that concern a single training.
         """
         frame = inspect.currentframe()
         assert frame is not None
         self.save_hyperparameters(ignore=list(ignore), frame=frame.f_back)
-        self.save_hyperparameters({"optimizer": asdict(self.optimizer)})  # defaults may be others in a later version
+        self.save_hyperparameters({"optimizer": asdict(self.optimizer)})  # later versions may have other defaults
         make_plain(self.hparams)
 
     def configure_optimizers(self) -> Any:
-        """The named optimizer with the "poly" schedule, stepped after every batch."""
+        """Make the optimiser and the "poly" schedule (1 - step / steps)^0.9, stepped after every batch."""
         args, groups = self.optimizer, self.parameter_groups()
         more = self.trainer.world_size * self.trainer.accumulate_grad_batches if args.scale_lr else 1
         for group in groups:
@@ -81,30 +87,36 @@ class BaseModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained, in the optimizer's groups; those without a learning rate of their own get the module's."""
+        """Return the trained parameters in the optimiser's groups; a group without ``lr`` gets the module's."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def setup(self, stage: str) -> None:
-        """Refuse a folder for flow where the data are read from."""
+        """Refuse a flow cache inside a folder that data or flow are read from.
+
+        Raises:
+            WrpError: If the folder of the flow cache is such a folder, or holds other files.
+        """
         flow, data = getattr(self, "flow", None), getattr(self.trainer, "datamodule", None)
         if flow is not None and flow.folder is not None:
             check_output(Path(flow.folder), FLOW, {*flow.reads, *getattr(data, "reads", ())}, "flow cache")
 
     def on_fit_start(self) -> None:
-        """Keep the seed of the run, which :meth:`on_train_batch_start` replaces."""
+        """Store the seed of the run, as :meth:`on_train_batch_start` seeds every step."""
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the step, so that a training that goes on is the one it would have been; keep its batch for messages."""
+        """Seed the step, so that a resumed training equals an uninterrupted one, and keep the batch for messages."""
         step = [self._seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         self._batch = batch
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Stop before a loss that is not finite makes the weights so; on a GPU at every fiftieth step, not to wait.
+        """Stop before a loss that is not finite spoils the weights.
+
+        On a GPU, only every fiftieth step is checked, as each check waits for the step to end.
 
         Raises:
-            WrpError: If the loss is not finite; it names the frames of the batch.
+            WrpError: If the loss is not finite; the message names the frames of the batch.
         """
         looks = loss.device.type == "cpu" or self.global_step % LOOK_EVERY == 0
         if looks and not torch.isfinite(loss):
@@ -114,7 +126,7 @@ class BaseModule(pl.LightningModule):
             )
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; frozen networks stay in evaluation mode."""
+        """Set training mode; frozen networks stay in evaluation mode."""
         super().train(mode)
         for name in self.frozen:
             network = getattr(self, name, None)
@@ -123,18 +135,22 @@ class BaseModule(pl.LightningModule):
         return self
 
     def freeze_part(self, name: str) -> None:
-        """Take a frozen network out of training for good."""
+        """Exclude the network of this attribute from training: no gradients, and evaluation mode."""
         getattr(self, name).requires_grad_(False).eval()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Weights without those of frozen networks."""
+        """Return the weights without those of frozen networks."""
         state = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", "")
         skipped = tuple(f"{prefix}{name}." for name in self.frozen)
         return {key: value for key, value in state.items() if not key.startswith(skipped)}
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load weights; those of frozen networks are neither expected nor missed."""
+        """Load weights, without those of frozen networks.
+
+        Raises:
+            RuntimeError: If ``strict`` and weights are missing or unexpected.
+        """
         own = tuple(f"{name}." for name in self.frozen)
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = [key for key in result.missing_keys if not key.startswith(own)]
@@ -146,13 +162,16 @@ class BaseModule(pl.LightningModule):
         return result
 
     def teardown(self, stage: str) -> None:
-        """Tell how often a shared cache had the flow that was asked for."""
+        """Log how often a shared cache held the requested flow."""
         flow = getattr(self, "flow", None)
         if flow is not None and flow.folder is not None:
             logger.info("%s", flow.summary())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the class, so that a checkpoint is never loaded into another one, the format, and the labels seen."""
+        """Record the class, the format, and the hashes of the labels seen in training.
+
+        The class is checked on loading, so that a checkpoint is never loaded into another class.
+        """
         if self._trainer is not None:
             self.labels_seen |= getattr(self._trainer.datamodule, "labels_seen", frozenset())  # type: ignore[attr-defined]
         checkpoint[self.CLASS_KEY] = class_name(type(self))
@@ -160,13 +179,23 @@ class BaseModule(pl.LightningModule):
         checkpoint[SEEN_KEY] = sorted(self.labels_seen)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another class or format."""
+        """Read the hashes of the labels seen; refuse the checkpoint of another class or format.
+
+        Raises:
+            WrpError: If class or format differ.
+        """
         check_class(checkpoint, type(self))
         self.labels_seen = labels_seen_in(checkpoint)
 
 
 def frame_names(batch: Any) -> str:
-    """The frames of a batch, for messages."""
+    """Return the names of a batch's frames, for messages.
+
+    Example:
+        >>> images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, 8, 8, dtype=torch.uint8)
+        >>> frame_names(FrameBatch(images, labels, ["street", "street"], ["a", "b"], [0, 1]))
+        'street/a, street/b'
+    """
     if isinstance(batch, Mapping):
         return ", ".join(frame_names(part) for part in batch.values())
     if isinstance(batch, FrameBatch):
@@ -179,7 +208,17 @@ def frame_names(batch: Any) -> str:
 
 
 def file_hash(path: str) -> str:
-    """The first 16 digits of the SHA-256 of a checkpoint; WrpError if there is none."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a checkpoint file.
+
+    Raises:
+        WrpError: If there is no such file.
+
+    Example:
+        >>> file_hash("missing.ckpt")
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: there is no checkpoint missing.ckpt
+    """
     if not Path(path).is_file():
         raise WrpError(f"there is no checkpoint {path}")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

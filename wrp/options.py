@@ -1,4 +1,4 @@
-"""Groups of arguments that are written once and used by modules, data modules and runs alike; loads no torch."""
+"""Groups of arguments, shared by modules, data modules and runs. This module does not load torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class SelectArgs:
-    """Which clips of a data set are used, and which of their labels are keyframes; the others are held back.
+    """Which clips of a data set are used, and which of their labels are keyframes. All other labels are held out.
 
     Attributes:
-        clips: Names of the clips, as a list or with commas; None: all.
-        label_every: Keep every K-th label and hold back the others; None: keep all.
-        label_offset: Number of the first label that is kept.
-        keyframes: A file with the labels to keep, lines ``<clip>/<frame>``, instead of every K-th.
+        clips: Names of the clips, as a list or separated by commas; None: all.
+        label_every: Keep every K-th label and hold out the others; None: keep all.
+        label_offset: Index of the first label that is kept.
+        keyframes: A file that lists the labels to keep, one ``<clip>/<frame>`` per line, instead of every K-th.
+
+    Example:
+        >>> SelectArgs(clips="street, park", label_every=5).clips
+        ['street', 'park']
     """
 
     clips: list[str] | str | None = None
@@ -28,27 +32,36 @@ class SelectArgs:
     keyframes: str | None = None
 
     def __post_init__(self) -> None:
-        """Take names apart."""
+        """Split a string of names."""
         object.__setattr__(self, "clips", _names(self.clips))
 
 
 @dataclass(frozen=True)
 class ValArgs:
-    """Which labelled frames are for validation and test, and not for training; at most one of the first four.
+    """Which labelled frames are used for validation and test instead of training.
 
-    Without any, the labels that :class:`SelectArgs` holds back.
+    At most one of ``split``, ``clips``, ``keyframes`` and ``ratio`` may be given. If none is given, validation uses the
+    labels that :class:`SelectArgs` holds out.
 
     Attributes:
-        split: Another split of the data set.
-        clips: Names of clips, as a list or with commas.
-        keyframes: A file of frames, lines ``<clip>/<frame>``.
-        ratio: So many of the labelled frames, drawn at random, in (0, 1).
+        split: Name of another split of the data set.
+        clips: Names of clips, as a list or separated by commas.
+        keyframes: A file that lists frames, one ``<clip>/<frame>`` per line.
+        ratio: Ratio of the labelled frames, in (0, 1), drawn at random.
         seed: Seed of that draw.
-        overlap: Whether training and validation may have labels in common: scores then say little. Where no label is
-            held back at all, training labels are validated on.
+        overlap: Whether training and validation may share labels. The scores then say little about other frames. If no
+            label is held out at all, validation uses the training labels.
 
     Raises:
-        WrpError: If several are given, or the ratio is none.
+        WrpError: If more than one of the four is given, or ``ratio`` is not in (0, 1).
+
+    Example:
+        >>> ValArgs(ratio=0.2, seed=1).ratio
+        0.2
+        >>> ValArgs(split="val", ratio=0.2)
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: val.split and val.ratio exclude one another
     """
 
     split: str | None = None
@@ -59,7 +72,7 @@ class ValArgs:
     overlap: bool = False
 
     def __post_init__(self) -> None:
-        """Take names apart, and refuse what contradicts itself."""
+        """Split a string of names, and refuse contradictory or invalid arguments."""
         object.__setattr__(self, "clips", _names(self.clips))
         given = [name for name in ("split", "clips", "keyframes", "ratio") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -76,13 +89,18 @@ class SamplingArgs:
         crop_size: Height and width of the crops in pixels.
         batch_size: Crops per batch.
         epoch_length: Crops per training epoch; None: each frame once.
-        class_uniform: Ratio of the crops that show a class which is drawn uniformly, so that rare ones have their
-            part; the index of where classes are is kept in ``~/.cache/wrp/tiles``.
-        unlabelled: Ratio of the crops that come from frames without a label, for a module that guesses them.
-        seed: Seed of order and augmentation.
+        class_uniform: Ratio of the crops, in [0, 1], that show a class drawn uniformly, so that rare classes appear
+            often enough; the index of where each class is found is kept in ``~/.cache/wrp/tiles``.
+        unlabelled: Ratio of the crops, in [0, 1), taken from frames without a label, for a module with a
+            pseudo-labeler.
+        seed: Seed of the order and the augmentation.
 
     Raises:
         WrpError: If a ratio or size is out of range.
+
+    Example:
+        >>> SamplingArgs(crop_size=(128, 128), batch_size=4).epoch_length is None
+        True
     """
 
     crop_size: tuple[int, int] = (192, 256)
@@ -110,15 +128,19 @@ class NetworkArgs:
     """A segmentation network by name, see :func:`~wrp.segmentation.network.create_segmenter`.
 
     Attributes:
-        arch: Name in segmentation-models-pytorch.
-        encoder_name: Name of an encoder there, or ``tu-`` and a name of timm's.
-        encoder_weights: Encoder weights, e.g. ``imagenet``; None to start from scratch.
-        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` of ``FPN``.
-        scale: Working resolution of the network: 0.5 is about four times as fast, and blurs what is thin.
+        arch: Name of the architecture in segmentation-models-pytorch.
+        encoder_name: Name of one of its encoders, or ``tu-`` followed by the name of a timm model.
+        encoder_weights: Name of the encoder weights, e.g. ``imagenet``; None: train from scratch.
+        options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` for ``FPN``.
+        scale: Magnification at which the network works: 0.5 is about four times as fast, but blurs thin structures.
         ocr: Whether the head is an :class:`~wrp.segmentation.heads.OCRHead`.
         attention_scales: Scales that are blended by learned attention, see
-            :class:`~wrp.segmentation.multiscale.MultiScale`; None: the image as it is.
+            :class:`~wrp.segmentation.multiscale.MultiScale`; None: a single scale, without attention.
         test_scales: Scales that are blended in evaluation; None: those of training.
+
+    Example:
+        >>> NetworkArgs("FPN", "tu-regnetx_002", options={"decoder_pyramid_channels": 64}).scale
+        1.0
     """
 
     arch: str = "FPN"
@@ -136,12 +158,16 @@ class RefinerArgs:
     """The refiner's network, see :class:`~wrp.refinement.network.Refiner`.
 
     Attributes:
-        channels: Width of its levels, full resolution first.
-        decoder: Architecture of segmentation-models-pytorch that shows it the image as an encoder sees it; None: it
-            sees the image alone.
+        channels: Width of each level, full resolution first; multiples of 4.
+        decoder: Architecture of segmentation-models-pytorch that gives the refiner features of the image, computed by
+            an encoder; None: the refiner gets the image alone.
         encoder_name: Name of that encoder.
-        encoder_from: Checkpoint of a SegmentationModule whose encoder and its weights are taken instead.
-        freeze_encoder: Whether the encoder stays as it is.
+        encoder_from: Checkpoint of a SegmentationModule whose encoder and encoder weights are used instead.
+        freeze_encoder: Whether the encoder is not trained.
+
+    Example:
+        >>> RefinerArgs(channels=(8, 16)).decoder is None
+        True
     """
 
     channels: tuple[int, ...] = (16, 32, 48, 64, 96)
@@ -153,16 +179,21 @@ class RefinerArgs:
 
 @dataclass(frozen=True)
 class CycleArgs:
-    """How examples are drawn for a refiner, see :class:`~wrp.refinement.sampler.CycleExamples`.
+    """How training examples of a refiner are drawn, see :class:`~wrp.refinement.sampler.CycleExamples`.
 
     Attributes:
-        interval: Distance between keyframes that examples imitate, in frames; None: the whole length of the walk.
-        pair_ratio: Ratio of the examples that use another keyframe's label, where one is near enough.
+        interval: Distance between the two keyframes that an example imitates, in frames; None: the length of the
+            longest cycle.
+        pair_ratio: Ratio of the examples, in [0, 1], that use another keyframe's label, where one is near enough.
         crossed: Whether a cycle goes out along the composed flow and back along the direct one, and the other way
-            round; along one flow both ways it returns to its start however wrong the flow is.
+            round. Along one flow both ways, a cycle returns to its start however wrong the flow is.
         displacement: Smooth random displacement of each source of an example, standard deviation in pixels.
-        jitter: Strength of random brightness, contrast and saturation of the examples, 0 … 1: few labelled frames are
-            learned by heart soon.
+        jitter: Strength of the random brightness, contrast and saturation of the examples, 0 … 1. It delays
+            overfitting, as there are few labelled frames.
+
+    Example:
+        >>> CycleArgs(interval=10).pair_ratio
+        0.5
     """
 
     interval: int | None = None
@@ -174,11 +205,15 @@ class CycleArgs:
 
 @dataclass(frozen=True)
 class KeepArgs:
-    """Where what is costly to make is kept.
+    """Where results that are costly to compute are kept.
 
     Attributes:
-        folder: A folder of files, which runs may share; None: in the memory of each process.
-        max_bytes: How much is kept, in bytes; the least recently used goes first.
+        folder: A folder for the files, which runs may share; None: the memory of each process.
+        max_bytes: Size limit in bytes; the least recently used results are deleted first.
+
+    Example:
+        >>> KeepArgs().max_bytes
+        2147483648
     """
 
     folder: str | None = None
@@ -194,11 +229,19 @@ class OptimizerArgs:
         lr: Learning rate at the start.
         weight_decay: Weight decay.
         encoder_lr: Learning rate of the encoder as a ratio of ``lr``; 0 freezes it.
-        layer_decay: The same for each further layer of the encoder, from its end to its beginning.
-        scale_lr: Whether the learning rate grows with the number of processes and of accumulated batches.
+        layer_decay: Factor on the learning rate for each further layer of the encoder, from its last to its first.
+        scale_lr: Whether the learning rate is multiplied by the number of processes and of accumulated batches.
 
     Raises:
-        WrpError: If there is no such optimizer.
+        WrpError: If ``name`` is neither ``adamw`` nor ``sgd``.
+
+    Example:
+        >>> OptimizerArgs(name="sgd", lr=0.01).weight_decay
+        0.01
+        >>> OptimizerArgs(name="lion")
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: unknown optimizer 'lion', expected adamw or sgd
     """
 
     name: str = "adamw"
@@ -209,23 +252,27 @@ class OptimizerArgs:
     scale_lr: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an optimizer that there is not."""
+        """Refuse an unknown optimizer."""
         if self.name not in ("adamw", "sgd"):
             raise WrpError(f"unknown optimizer {self.name!r}, expected adamw or sgd")
 
 
 @dataclass(frozen=True)
 class InferenceArgs:
-    """From what labels are decided in evaluation.
+    """Sliding windows and test-time augmentation: how class probabilities are computed in evaluation.
 
     Attributes:
-        window: Height and width of sliding windows in pixels; None: the whole image at once.
-        overlap: Ratio of a window that it has in common with the next one, at least.
+        window: Height and width of the sliding windows in pixels; None: the whole image at once.
+        overlap: Least ratio of a window, in [0, 1), that it shares with the next one.
         scales: Magnifications of the image; class probabilities are averaged over them.
-        flip: Whether the mirror image counts as well.
+        flip: Whether the probabilities of the mirror image are averaged in as well.
 
     Raises:
         WrpError: If a value is out of range.
+
+    Example:
+        >>> InferenceArgs(window=(256, 256), scales=[1.0, 1.5], flip=True).scales
+        [1.0, 1.5]
     """
 
     window: tuple[int, int] | None = None
@@ -248,17 +295,32 @@ def _names(clips: list[str] | str | None) -> list[str] | None:
 
 
 def make_plain(hparams: MutableMapping[str, Any]) -> None:
-    """Turn groups of arguments among hyper-parameters into dictionaries: checkpoints hold plain values alone."""
+    """Turn argument groups among the hyper-parameters into dictionaries, in place: checkpoints hold only plain values.
+
+    Example:
+        >>> hparams = {"keep": KeepArgs(folder="kept")}
+        >>> make_plain(hparams)
+        >>> hparams
+        {'keep': {'folder': 'kept', 'max_bytes': 2147483648}}
+    """
     for name, value in list(hparams.items()):
         if is_dataclass(value) and not isinstance(value, type):
             hparams[name] = asdict(value)
 
 
 def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> Options:
-    """The group of arguments that was given, or was saved in a checkpoint as a dictionary; the default for None.
+    """Return a group of arguments, which may be given as a dictionary, as saved in a checkpoint.
+
+    Args:
+        kind: The class of the group.
+        value: The group, or its arguments as a dictionary; None: the defaults.
 
     Raises:
-        WrpError: If a saved one has an argument that there is not.
+        WrpError: If the dictionary has an unknown argument.
+
+    Example:
+        >>> as_options(KeepArgs, {"max_bytes": 100})
+        KeepArgs(folder=None, max_bytes=100)
     """
     if value is None:
         return kind()
@@ -271,7 +333,14 @@ def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> O
 
 
 def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Settings with those of groups by their dotted names; dictionaries that are values stay whole."""
+    """Flatten nested settings into pairs of a dotted name and a value.
+
+    The dictionaries ``losses`` and ``options`` are values and stay whole.
+
+    Example:
+        >>> list(flat({"out": "run", "val": {"ratio": 0.2}}))
+        [('out', 'run'), ('val.ratio', 0.2)]
+    """
     for name, value in settings.items():
         if isinstance(value, dict) and value and name not in ("losses", "options"):
             yield from ((f"{name}.{inner}", found) for inner, found in flat(value))
@@ -280,7 +349,19 @@ def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def read_shard(text: str, what: str) -> tuple[int, int]:
-    """(number from 0, how many there are) of a share ``i/n``; DataError if it is no such thing."""
+    """Parse a shard ``i/n``: return its number, counted from 0, and how many shards there are.
+
+    Args:
+        text: The shard, e.g. ``2/3``.
+        what: The name of the option, for the message.
+
+    Raises:
+        DataError: If ``text`` is not i/n with i in 1 … n.
+
+    Example:
+        >>> read_shard("2/3", "--shard")
+        (1, 3)
+    """
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise DataError(f"{what} must be i/n with i in 1 … n, such as 2/3; got {text!r}")

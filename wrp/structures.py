@@ -1,7 +1,7 @@
-"""The containers in which data, modules and callbacks meet; their fields carry the shapes and units.
+"""Containers and protocols shared by data, modules and callbacks, with the shapes and units of their fields.
 
-Arrays and tensors of labels hold class *indices* 0 … C-1 and :data:`IGNORE_INDEX`; the ids that stand in the files
-are known to :class:`LabelMap` alone.
+Arrays and tensors of labels hold class *indices* 0 … C-1 and :data:`IGNORE_INDEX`. Only :class:`LabelMap` knows the ids
+that label files hold.
 """
 
 from __future__ import annotations
@@ -21,22 +21,31 @@ if TYPE_CHECKING:  # else `wrp --help` would wait for torch
     from torch.utils.data import Dataset
 
 IGNORE_INDEX = 255
-"""Label of a pixel without a class: left out of every loss and score, written where nothing is known."""
+"""Label of a pixel without a class: ignored by every loss and score, and written where nothing is known."""
 
 _UNKNOWN = 254
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the values of label files mean.
+    """The classes of a data set, and the meaning of the values in its label files.
 
     Attributes:
-        ids: The id of each class in the files, in the order of the class indices 0 … C-1.
+        ids: The id of each class in the files, 0 … 254, in the order of the class indices 0 … C-1.
         names: The name of each class.
         colors: RGB colour of each class, 0 … 255.
         ignore: Values that mean "no class"; 255 always does, unless it is an alias.
-        aliases: Further values of a class, as pairs (value, id): DAVIS writes its object as 255 and means 1.
+        aliases: Further values of a class, as pairs (value, id): DAVIS writes 255 for its object, whose id is 1.
         more_colors: Further colours of a class in label files that are colour pictures, as pairs (colour, id).
+
+    Raises:
+        DataError: If the classes are incomplete, repeated or too many, or a value is out of range or ambiguous.
+
+    Example:
+        >>> label_map = LabelMap(ids=(0, 7), names=("sky", "road"), colors=((70, 130, 180), (128, 64, 128)))
+        >>> indices = label_map.encode(np.array([[0, 7, 255]], np.uint8))
+        >>> indices.tolist(), label_map.decode(indices).tolist()
+        ([[0, 1, 255]], [[0, 7, 255]])
     """
 
     ids: tuple[int, ...]
@@ -47,7 +56,7 @@ class LabelMap:
     more_colors: tuple[tuple[tuple[int, int, int], int], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse maps that could not be read back."""
+        """Refuse maps whose files could not be read back."""
         if not self.ids or not len(self.ids) == len(self.names) == len(self.colors):
             raise DataError(
                 f"a label map needs as many ids as names and colours and at least one, got {len(self.ids)} ids, "
@@ -77,10 +86,10 @@ class LabelMap:
 
         Args:
             values: (H, W) uint8, as read from the file.
-            path: The file, for the message.
+            path: The path of the file, for the message.
 
         Returns:
-            (H, W) uint8 with 0 … C-1 and 255.
+            (H, W) uint8, 0 … C-1 and 255.
 
         Raises:
             DataError: If a value is neither a class id nor an ignored one.
@@ -114,14 +123,14 @@ class LabelMap:
         return LabelMap(self.ids, self.names, self.colors)
 
     def colorize(self, labels: np.ndarray) -> np.ndarray:
-        """Picture (…, 3) uint8 RGB of class indices (…) uint8; unlabelled pixels are black."""
+        """Turn class indices (…) uint8 into colours (…, 3) uint8 RGB; unlabelled pixels are black."""
         table = np.zeros((256, 3), np.uint8)
         table[: self.num_classes] = self.colors
         return table[labels]
 
     @property
     def palette(self) -> list[int]:
-        """The 768 numbers of a PNG palette that shows *ids* in the colours of their classes."""
+        """The 768 numbers of a PNG palette that shows *ids* (not indices) in the colours of their classes."""
         table = np.zeros((256, 3), np.uint8)
         table[list(self.ids)] = self.colors
         return [int(value) for value in table.ravel()]
@@ -129,7 +138,12 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """Where a frame is that has no file of its own: ``number``, from 0, in a video."""
+    """A frame of a video file: its path and its number, counted from 0.
+
+    Example:
+        >>> str(VideoFrame(Path("street.mp4"), 12))
+        'street.mp4 frame 12'
+    """
 
     path: Path
     number: int
@@ -140,9 +154,17 @@ class VideoFrame:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a clip: ``stem`` names its outputs; ``label`` is the path of its dense label, if it has one.
+    """The files of one frame of a clip.
 
-    A label that was propagated comes with the path of its ``confidence``, 8-bit grey.
+    Attributes:
+        stem: Name of the frame and of its output files.
+        image: The image.
+        label: Path of its dense label; None: it has none.
+        confidence: Path of the confidence of a propagated label, 8-bit grey; None: there is none.
+
+    Example:
+        >>> Frame("000000", Path("images/000000.png")).label is None
+        True
     """
 
     stem: str
@@ -153,13 +175,18 @@ class Frame:
 
 @dataclass(frozen=True)
 class Clip:
-    """A run of neighbouring frames of one camera.
+    """A sequence of consecutive frames of one camera.
 
     Attributes:
         name: Name of the clip and of its output folders.
         frames: All frames in temporal order.
         keyframes: Indices of the frames whose label may be used.
-        hidden: Indices of the frames whose label exists but is kept back for scoring.
+        held_out: Indices of the frames whose label exists but is used for scoring only.
+
+    Example:
+        >>> frames = tuple(Frame(stem, Path(f"{stem}.png")) for stem in "abc")
+        >>> Clip("street", frames, keyframes=(0, 2)).held_out
+        ()
     """
 
     name: str
@@ -170,10 +197,22 @@ class Clip:
 
 @dataclass(frozen=True)
 class Interval:
-    """The unit of work: the targets ``start`` … ``stop - 1`` of one clip and the keyframes on both sides of them.
+    """The unit of work: the frames ``start`` … ``stop - 1`` of a clip, and the keyframes on both sides of them.
 
-    Every frame of a clip belongs to exactly one interval. ``previous`` <= ``start``; ``next`` >= ``stop - 1``; one of
-    the two is missing at the ends of a clip that lie outside all keyframes.
+    Every frame of a clip belongs to exactly one interval.
+
+    Attributes:
+        clip: The clip.
+        start: Index of the first frame to label.
+        stop: Index behind the last frame to label.
+        previous: Index of the keyframe before the frames, at most ``start``; None before the first keyframe of a clip.
+        next: Index of the keyframe after the frames, at least ``stop - 1``; None after the last keyframe.
+
+    Example:
+        >>> clip = Clip("street", tuple(Frame(stem, Path(f"{stem}.png")) for stem in "abcd"), keyframes=(0, 3))
+        >>> interval = Interval(clip, start=1, stop=3, previous=0, next=3)
+        >>> interval.keyframes, interval.span
+        ((0, 3), (0, 3))
     """
 
     clip: Clip
@@ -184,18 +223,23 @@ class Interval:
 
     @property
     def keyframes(self) -> tuple[int, ...]:
-        """The keyframes there are, earlier first, each once."""
+        """The indices of its keyframes, the earlier first, each once."""
         return tuple(sorted({a for a in (self.previous, self.next) if a is not None}))
 
     @property
     def span(self) -> tuple[int, int]:
-        """First and last frame that is needed, keyframes included."""
+        """Indices of the first and the last frame that are needed, keyframes included."""
         return min(self.start, *self.keyframes), max(self.stop - 1, *self.keyframes)
 
 
 @dataclass(frozen=True)
 class FramePair:
-    """Names of two frames of a clip between which there is flow: from ``source`` to ``target``."""
+    """Names of a clip and of two of its frames: flow leads from ``source`` to ``target``.
+
+    Example:
+        >>> FramePair("street", source="000000", target="000001").target
+        '000001'
+    """
 
     clip: str
     source: str
@@ -203,7 +247,14 @@ class FramePair:
 
 
 class IndexedFrames(Protocol):
-    """Frames (3, H, W) uint8 RGB by their number: a list of them, or something that reads them late."""
+    """Frames (3, H, W) uint8 RGB by number: a list of tensors, or a sequence that reads each frame on access.
+
+    Example:
+        >>> import torch
+        >>> frames: IndexedFrames = [torch.zeros(3, 8, 8, dtype=torch.uint8)]
+        >>> len(frames), frames[0].shape
+        (1, torch.Size([3, 8, 8]))
+    """
 
     def __len__(self) -> int: ...
 
@@ -212,18 +263,26 @@ class IndexedFrames(Protocol):
 
 @dataclass
 class ClipBatch:
-    """A stretch of one clip: an interval to label, or a labelled frame with its neighbours.
+    """Consecutive frames of one clip, read: an interval to label, or a window, i.e. a labelled frame with neighbours.
 
     Attributes:
         clip: Name of the clip.
         stems: Names of the N frames.
         first: Index in the clip of ``frames[0]``.
-        frames: N tensors (3, H, W) uint8 RGB; of a long stretch, read when they are asked for.
+        frames: N tensors (3, H, W) uint8 RGB; those of many frames are read on access.
         labels: Labels that may be used, (H, W) uint8, by index in the clip.
-        targets: Range [start, stop) of indices in the clip that are to be labelled, or the one to learn from.
-        hidden: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
+        queries: Range [start, stop) of indices in the clip: the frames to label, or the labelled frame of a window.
+        held_out: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
         number: Of a window, how many labelled frames of the data come before its own.
-        unlabelled: Whether no label of the whole clip has a pixel with a class: nothing can be brought anywhere.
+        unlabelled: Whether no label of the whole clip has a pixel with a class, so that nothing can be propagated.
+
+    Example:
+        >>> import torch
+        >>> frames = [torch.full((3, 2, 2), value, dtype=torch.uint8) for value in (10, 11, 12)]
+        >>> label = torch.zeros(2, 2, dtype=torch.uint8)
+        >>> batch = ClipBatch("street", ["a", "b", "c"], 10, frames, labels={10: label, 12: label}, queries=(11, 12))
+        >>> batch.ends, batch.frame(11)[0, 0].tolist()
+        ((10, 12), [11, 11])
     """
 
     clip: str
@@ -242,15 +301,15 @@ class ClipBatch:
         return self.first, self.first + len(self.frames) - 1
 
     def frame(self, index: int) -> Tensor:
-        """The frame (3, H, W) uint8 with this index in the clip; IndexError outside of the stretch."""
+        """Return the frame (3, H, W) uint8 with this index in the clip; raise IndexError if it is not included."""
         if index < self.first:
             raise IndexError(f"frame {index} lies before the stretch, which begins at {self.first}")
         frame = self.frames[index - self.first]
-        # Frames that are read late were not there when the stretch went to its device.
+        # Frames that are read on access did not exist yet when :meth:`to` moved the others.
         return frame.to(next(iter(self.labels.values())).device) if self.labels else frame
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
-        """The same on a device, but for frames that are read late."""
+        """Copy to a device, except for frames that are read on access: :meth:`frame` moves these."""
         frames = self.frames
         if isinstance(frames, list):
             frames = [frame.to(device, non_blocking=non_blocking) for frame in frames]
@@ -271,9 +330,16 @@ class FrameBatch:
         clips: Name of the clip of each frame; empty for images without video.
         stems: Name of each frame.
         indices: Index of each frame in its clip.
-        weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; where it is positive without a
-            label, one may be guessed. None: all labelled pixels count the same.
-        unlabelled: How many of the frames come without any label, for somebody to guess it.
+        weights: How much each pixel counts in training, (B, H, W) float32 in [0, 1]; where it is positive and there is
+            no label, a pseudo-label may be used. None: all labelled pixels count the same.
+        unlabelled: How many of the frames have no label and need pseudo-labels.
+
+    Example:
+        >>> import torch
+        >>> images, labels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.full((2, 8, 8), 255, dtype=torch.uint8)
+        >>> batch = FrameBatch(images, labels, ["street", "street"], ["a", "b"], [0, 1], unlabelled=2)
+        >>> batch.images.shape, batch.weights is None
+        (torch.Size([2, 3, 8, 8]), True)
     """
 
     images: Tensor
@@ -285,7 +351,7 @@ class FrameBatch:
     unlabelled: int = 0
 
     def pin_memory(self) -> FrameBatch:
-        """The same in page-locked memory, as a loader asks for where there is a GPU."""
+        """Copy to page-locked memory; PyTorch's data loader calls this where there is a GPU."""
         weights = None if self.weights is None else self.weights.pin_memory()
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory(), weights=weights)
 
@@ -298,14 +364,21 @@ class Prediction:
         clip: Name of the clip.
         stem: Name of the frame.
         index: Index of the frame in the clip.
-        method: What made the label: a propagation method, or ``keyframe`` for a keyframe's label, which was given.
+        method: Name of the propagation method that made the label; ``keyframe`` for the given label of a keyframe.
         labels: (H, W) uint8, class indices and 255.
-        confidence: (H, W) float32 in [0, 1]: how sure the label is, 0 where unlabelled.
-        keyframes: Indices in the clip of the keyframes that were used, or that are around the frame where the method
-            uses none; in temporal order.
-        distances: Frames to each of them.
-        provenance: (H, W) uint8, which of what the method was given agrees with the label: 1 the earlier or only
-            keyframe, 2 the later one, 4 the teacher, and sums of these; None where it was given none of them.
+        confidence: (H, W) float32 in [0, 1], 0 where unlabelled.
+        keyframes: Indices in the clip of the keyframes that were used, in temporal order; if the method uses none, the
+            keyframes of the interval.
+        distances: Distance to each of them, in frames.
+        provenance: (H, W) uint8, which of the method's inputs agree with the label: a sum of 1 for the earlier or only
+            keyframe, 2 for the later one, 4 for the teacher; None if the method has none of these inputs.
+
+    Example:
+        >>> import torch
+        >>> labels, confidence = torch.ones(2, 2, dtype=torch.uint8), torch.ones(2, 2)
+        >>> prediction = Prediction("street", "000003", 3, "motion", labels, confidence, (0, 5), (3, 2))
+        >>> prediction.distance
+        2
     """
 
     clip: str
@@ -320,26 +393,33 @@ class Prediction:
 
     @property
     def distance(self) -> int | None:
-        """Frames to the nearest of the keyframes; None where there is none."""
+        """Distance to the nearest of the keyframes, in frames; None if there is none."""
         return min(self.distances, default=None)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Prediction:
-        """The same on a device, as Lightning asks for where it returns predictions."""
+        """Copy to a device; Lightning calls this for the predictions that it returns."""
         names = [name for name in ("labels", "confidence", "provenance") if getattr(self, name) is not None]
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=non_blocking) for name in names})
 
 
 @dataclass
 class RefinerInput:
-    """What the refiner sees of B frames.
+    """Input of the refiner for B frames.
 
     Attributes:
         image: (B, 3, H, W) float32 in [0, 1].
         prior: y^WI, the inpainted soft label, (B, C, H, W) float32 that sums to 1, or to 0 where nothing is known.
-        semantic: p^S, the teacher's probabilities, (B, C, H, W) float32; zeros where there is no teacher.
-        cues: (B, 4, H, W) float32 in [0, 1]: motion-error mask, disagreement of the sources, their blended photometric
-            error and nearness exp(-distance / 10).
-        motion: y^M, the soft label before it was inpainted, (B, C, H, W) float32 that sums to 1 or 0.
+        teacher_probs: p^S, the teacher's probabilities, (B, C, H, W) float32; zeros if there is no teacher.
+        cues: (B, 4, H, W) float32 in [0, 1]: the motion-error mask, the disagreement of the sources, their blended
+            photometric error, and their blended nearness exp(-distance / 10).
+        motion: y^M, the soft label before inpainting, (B, C, H, W) float32 that sums to 1 or 0.
+
+    Example:
+        >>> import torch
+        >>> soft, cues = torch.full((1, 2, 4, 4), 0.5), torch.zeros(1, 4, 4, 4)
+        >>> inputs = RefinerInput(torch.zeros(1, 3, 4, 4), prior=soft, teacher_probs=soft, cues=cues, motion=soft)
+        >>> inputs.flip().prior.shape
+        torch.Size([1, 2, 4, 4])
     """
 
     image: Tensor
@@ -349,20 +429,27 @@ class RefinerInput:
     motion: Tensor
 
     def flip(self) -> RefinerInput:
-        """The same of the mirrored frames."""
+        """Mirror all maps from left to right."""
         return RefinerInput(*(values.flip(-1) for values in vars(self).values()))
 
 
 @dataclass
 class RefinerExamples:
-    """B examples from one frame whose truth is known.
+    """B training examples of the refiner from one labelled frame.
 
     Attributes:
-        inputs: What the refiner sees.
-        labels: The truth, (B, H, W) uint8, class indices and 255.
+        inputs: The refiner's input.
+        labels: The ground truth, (B, H, W) uint8, class indices and 255.
         clip: Name of the clip.
         stem: Name of the frame.
         index: Index of the frame in the clip.
+
+    Example:
+        >>> import torch
+        >>> soft = torch.full((1, 2, 4, 4), 0.5)
+        >>> inputs = RefinerInput(torch.zeros(1, 3, 4, 4), soft, soft, torch.zeros(1, 4, 4, 4), soft)
+        >>> RefinerExamples(inputs, torch.zeros(1, 4, 4, dtype=torch.uint8), "street", "000003", 3).stem
+        '000003'
     """
 
     inputs: RefinerInput
@@ -372,13 +459,21 @@ class RefinerExamples:
     index: int
 
     def pin_memory(self) -> RefinerExamples:
-        """The same in page-locked memory, as a loader asks for where there is a GPU."""
+        """Copy to page-locked memory; PyTorch's data loader calls this where there is a GPU."""
         inputs = RefinerInput(*(values.pin_memory() for values in vars(self.inputs).values()))
         return replace(self, inputs=inputs, labels=self.labels.pin_memory())
 
 
 class Windows(Protocol):
-    """Labelled frames with their neighbours, by number; each is read when it is asked for."""
+    """Windows, i.e. labelled frames with their neighbours, by number; each is read on access.
+
+    Example:
+        >>> import torch
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2, torch.zeros(8, 8, dtype=torch.uint8)
+        >>> windows: Windows = [ClipBatch("street", ["a", "b"], 0, frames, {0: label}, queries=(0, 1))]
+        >>> windows[0].queries
+        (0, 1)
+    """
 
     def __len__(self) -> int: ...
 
@@ -386,21 +481,39 @@ class Windows(Protocol):
 
 
 class ExampleSource(ABC):
-    """Makes examples for a refiner from labelled frames and their neighbours.
+    """Makes training examples of a refiner from labelled frames and their neighbours.
 
-    Each of its data sets has as many items as there are windows, and an item is a batch for
+    Each of its data sets has as many items as there are windows. An item is a batch for
     :class:`~wrp.RefinementModule`.
+
+    Example:
+        >>> class MyExamples(ExampleSource):
+        ...     def training(self, windows, num_classes, seed):
+        ...         return []  # a torch data set of RefinerExamples
+        ...     def validation(self, windows, num_classes):
+        ...         return []
+        >>> MyExamples().labels_seen
+        frozenset()
     """
 
     @property
     def labels_seen(self) -> frozenset[str]:
-        """The hashes of the labels that its networks have learned from, see :func:`~wrp.io.manifest.label_hash`."""
+        """The hashes of the labels that its networks were trained on, see :func:`~wrp.io.manifest.label_hash`."""
         return frozenset()
 
     @abstractmethod
     def training(self, windows: Windows, num_classes: int, seed: int) -> Dataset[Any]:
-        """Make the training set, whose items are asked for by :class:`~wrp.data.transforms.Draw`, and seeded by it."""
+        """Make the training set.
+
+        Args:
+            windows: The labelled frames with their neighbours.
+            num_classes: Number of classes C.
+            seed: Seed of the run.
+
+        Returns:
+            A data set whose items are indexed by :class:`~wrp.data.transforms.Draw`, which also seeds each item.
+        """
 
     @abstractmethod
     def validation(self, windows: Windows, num_classes: int) -> Dataset[Any]:
-        """Make the validation set: the same examples each time."""
+        """Make the validation set, which holds the same examples each time; arguments as in :meth:`training`."""

@@ -1,4 +1,4 @@
-"""Intervals to measure with: generated ones, real ones, and such as take no memory."""
+"""Intervals for the benchmarks: generated ones, real ones, and ones that take almost no memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = ((360, 480), (720, 1280))
 
 
 def interval(height: int, width: int, count: int) -> ClipBatch:
-    """A generated interval of ``count`` frames with a keyframe at both ends, in memory."""
+    """Make an interval of ``count`` generated frames with a keyframe at both ends, in memory."""
     clip = render_clip(count, height, width, CLASSES)
     frames = [torch.from_numpy(frame).permute(2, 0, 1).contiguous() for frame in clip.frames]
     labels = {i: torch.from_numpy(clip.labels[i]) for i in (0, count - 1)}
@@ -33,7 +33,7 @@ def interval(height: int, width: int, count: int) -> ClipBatch:
 
 
 def real_interval(root: str, count: int, size: tuple[int, int] | None = None) -> ClipBatch:
-    """The first ``count`` frames of a data set's first clip, their ends as keyframes; scaled to ``size`` if given."""
+    """Read the first ``count`` frames of a data set's first clip, its ends as keyframes; scaled to ``size`` if set."""
     index = select_clips(open_index(root), SelectArgs(label_every=count - 1))
     batch = WindowItems(index.clips, index.label_map)[0]
     batch.queries = (0, count)
@@ -48,7 +48,7 @@ def real_interval(root: str, count: int, size: tuple[int, int] | None = None) ->
 
 
 class Rolling:
-    """Frames made when they are asked for: a texture that slides."""
+    """Frames that are made when they are read: a sliding texture."""
 
     def __init__(self, count: int, height: int, width: int) -> None:
         self.count = count
@@ -64,7 +64,7 @@ class Rolling:
 
 
 def rolling_interval(count: int, height: int, width: int, num_classes: int) -> ClipBatch:
-    """An interval of any length that takes the memory of one frame; its labels are blocks of all classes."""
+    """Make an interval of any length that takes the memory of one frame; its labels are blocks of all classes."""
     y, x = np.indices((height, width)) // 24
     label = torch.from_numpy(((y * (width // 24 + 1) + x) % num_classes).astype(np.uint8))
     stems = [f"{i:05d}" for i in range(count)]
@@ -73,7 +73,7 @@ def rolling_interval(count: int, height: int, width: int, num_classes: int) -> C
 
 
 class Given(FlowEstimator):
-    """Flows that are there already."""
+    """A flow estimator that returns flows computed before."""
 
     any_frames = False
 

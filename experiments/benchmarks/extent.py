@@ -1,4 +1,4 @@
-"""How much is measured: quickly, and for the published tables."""
+"""How much the benchmarks measure: in the quick run, and for the published tables."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Extent:
         scene: Frames of the generated scene, and their size.
         every: Distances K between labels.
         seeds: Numbers of the first label that is kept.
-        methods: Propagators without networks; empty: all.
-        propagation: Sizes, and frames of the interval.
-        votes: Sizes and K.
-        steps: Training steps of a run, runs, and size of the crops.
-        loader: Frames at most, and runs.
-        writer: Sizes, frames, and runs.
-        growth: Cases by what grows.
+        methods: Methods without networks; empty: all.
+        propagation: Frame sizes, and number of frames of the interval.
+        votes: Frame sizes and K.
+        steps: Training steps per run, number of runs, and size of the crops.
+        loader: Greatest number of frames, and number of runs.
+        writer: Frame sizes, number of frames, and number of runs.
+        growth: Cases, by the quantity that grows.
         jobs: Frames of each of two clips, and their size.
-        startup: Runs.
-        gpu: Size and frames.
+        startup: Number of runs.
+        gpu: Frame size and number of frames.
     """
 
     scene: tuple[int, Size]
@@ -47,7 +47,7 @@ class Extent:
 
 
 def cases(lengths: Sequence[int], of_length: Size, sizes: Sequence[Size], frames: int) -> dict[str, tuple[Case, ...]]:
-    """Longer intervals, larger frames, and more classes."""
+    """Cases with longer intervals, larger frames, and more classes."""
     return {
         "frames": tuple(Case("motion", length, *of_length, CLASSES) for length in lengths),
         "pixels": tuple(Case("motion", frames, *size, CLASSES) for size in sizes),

@@ -1,11 +1,12 @@
-"""What labelling costs on a GPU: frames per second, and the share of each part of the work.
+"""Measure labelling on a GPU: frames per second, and the percentage of the time that each part takes.
 
     python experiments/benchmarks/gpu.py
-    python experiments/benchmarks/gpu.py --device cpu --size 64 96 --frames 4     to see that it runs
+    python experiments/benchmarks/gpu.py --device cpu --size 64 96 --frames 4     to check that it works
 
 Teacher and refiner are those of `wrp autolabel`, for 19 classes, and RAFT is torchvision's small one, all of them
-untrained: time does not depend on the weights. Frames per second are those of `refine` as it runs. For the shares each
-part waits for the one before, in one thread, and for the GPU: parts that otherwise overlap add up to the whole.
+untrained: time does not depend on the weights. Frames per second are those of `refine` as it normally runs. For the
+percentages, each part waits for the one before it, in one thread, and for the GPU, so that parts which otherwise
+overlap add up to the whole.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ NOT_YET = "not yet run on a GPU"
 
 @dataclass(frozen=True)
 class Route:
-    """How the work is done."""
+    """One way to do the work: flow estimator, precision, compilation."""
 
     flow: str
     amp: bool
@@ -51,7 +52,7 @@ class Parts:
 
     Args:
         route: The route.
-        device: Where they work.
+        device: Device they run on.
     """
 
     def __init__(self, route: Route, device: torch.device) -> None:
@@ -66,7 +67,7 @@ class Parts:
             self.refiner.net.compile(backend=BACKEND)
 
     def label(self, batch: ClipBatch) -> float:
-        """Seconds of labelling an interval by ``refine``; no flow is kept from one call to the next."""
+        """Seconds to label an interval with ``refine``; no flow is kept from one call to the next."""
         module = PropagationModule(CITYSCAPES, ["refine"], self.teacher, self.refiner, self.flow).to(self.device).eval()
         wait(self.device)
         started = time.perf_counter()
@@ -78,7 +79,7 @@ class Parts:
 
     @contextmanager
     def clocked(self) -> Iterator[dict[str, float]]:
-        """Seconds of each part, filled within the block, in which nothing is done side by side."""
+        """Seconds of each part, filled within the block, in which nothing runs in parallel."""
         parts: dict[str, nn.Module] = {"flow": self.flow, "teacher": self.teacher, "refiner": self.refiner}
         seconds = dict.fromkeys(parts, 0.0)
 
@@ -98,7 +99,7 @@ class Parts:
 
         with ExitStack() as stack:
             for module in ("wrp.propagation.warping", "wrp.flow.estimator"):
-                stack.enter_context(patch(f"{module}.ahead", iter))
+                stack.enter_context(patch(f"{module}.prefetch", iter))
             for name, part in parts.items():
                 for handle in (part.register_forward_pre_hook(begin(name)), part.register_forward_hook(end(name))):
                     stack.callback(handle.remove)
@@ -111,13 +112,13 @@ def wait(device: torch.device) -> None:
 
 
 def measure(device: torch.device, size: tuple[int, int], frames: int, routes: Sequence[Route] = ROUTES) -> Rows:
-    """A row for each route.
+    """Measure a row for each route.
 
     Args:
-        device: Where to work.
+        device: Device to run on.
         size: Height and width of the frames.
-        frames: Frames of the interval.
-        routes: How.
+        frames: Number of frames of the interval.
+        routes: The routes.
     """
     batch = interval(*size, frames)
     batch = replace(
@@ -135,12 +136,12 @@ def measure(device: torch.device, size: tuple[int, int], frames: int, routes: Se
         peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
         with parts.clocked() as seconds:
             whole = parts.label(batch)
-        shares = {f"{name}, %": 100 * one / whole for name, one in seconds.items()}
+        percentages = {f"{name}, %": 100 * one / whole for name, one in seconds.items()}
         rows.append(
             {"flow": route.flow, "AMP": _yes(route.amp), "compiled": _yes(route.compiled), "frames/s": speed}
             | {"peak, MB": peak}
-            | shares
-            | {"own code, %": 100 - sum(shares.values())}
+            | percentages
+            | {"own code, %": 100 - sum(percentages.values())}
         )
     return rows
 
@@ -150,7 +151,7 @@ def _yes(given: bool) -> str:
 
 
 def title(device: torch.device, size: tuple[int, int]) -> str:
-    """What the table is of; that of a CPU says that it is none of a GPU."""
+    """Title of the table; for a CPU it says that nothing was measured on a GPU."""
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"a CPU, {NOT_YET}"
     return f"`refine` of {size[1]}×{size[0]} on {where}"
 
@@ -159,10 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
     parser.add_argument("--size", type=int, nargs=2, default=[1024, 2048], help="height and width of the frames")
-    parser.add_argument("--frames", type=int, default=12, help="of an interval")
+    parser.add_argument("--frames", type=int, default=12, help="number of frames of the interval")
     options = parser.parse_args()
     if options.device.type == "cuda" and not torch.cuda.is_available():
-        parser.error(f"there is no GPU here ({NOT_YET}); --device cpu with a small --size shows that it runs")
+        parser.error(f"there is no GPU here ({NOT_YET}); --device cpu with a small --size shows that it works")
     print(f"{title(options.device, options.size)}\n\n{table(measure(options.device, options.size, options.frames))}")
 
 

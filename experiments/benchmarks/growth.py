@@ -1,8 +1,8 @@
-"""Time a frame and peak memory of propagation, each case in a process of its own; and how both grow.
+"""Measure time per frame and peak memory of propagation, each case in a process of its own, and how both grow.
 
     python experiments/benchmarks/growth.py refine 20 1024 2048 19     one case: method, frames, height, width, classes
 
-The flow is DIS `ultrafast`: its preset has no part in how time and memory grow.
+The flow is DIS `ultrafast`: how time and memory grow does not depend on the preset.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIME, PEAK, BEYOND = "ms a frame", "peak, MB", "beyond the libraries, MB"
 
 @dataclass(frozen=True)
 class Case:
-    """What is propagated."""
+    """One case: method, length, size and number of classes."""
 
     method: str
     frames: int
@@ -39,13 +39,13 @@ class Case:
 
 
 def networks(num_classes: int) -> tuple[SegmentationModule, RefinementModule]:
-    """Untrained ones, which take the same time and memory."""
+    """Make untrained networks, which take the same time and memory as trained ones."""
     teacher = SegmentationModule(num_classes, Settings(root="clips", out="labels").train_teacher.network)
     return teacher.eval(), RefinementModule(num_classes).eval()
 
 
 def measure_here(case: Case) -> dict[str, float]:
-    """Milliseconds a frame and megabytes of one case; the peak is that of this process up to now."""
+    """Milliseconds per frame and megabytes of one case; the peak is that of this process up to now."""
     teacher, refiner = networks(case.classes) if case.method == "refine" else (None, None)
     module = PropagationModule(case.classes, [case.method], teacher, refiner, DIS("ultrafast", 1))
     size = (case.height, case.width, case.classes)
@@ -53,7 +53,7 @@ def measure_here(case: Case) -> dict[str, float]:
     before = memory_of_this_process("VmRSS")
     for _ in module.session(rolling_interval(WARM_UP, *size)):
         pass
-    module.flow = FlowCache(DIS("ultrafast", 1))  # the first knows these frames
+    module.flow = FlowCache(DIS("ultrafast", 1))  # the cache holds the flow of the warm-up
     started = time.perf_counter()
     for _ in module.session(batch):
         pass
@@ -63,13 +63,13 @@ def measure_here(case: Case) -> dict[str, float]:
 
 
 def measure(case: Case) -> dict[str, float]:
-    """The same in a fresh process."""
+    """Measure one case in a fresh process."""
     found: dict[str, float] = in_fresh_process(__file__, *astuple(case))
     return found
 
 
 def growth(axes: dict[str, Sequence[Case]]) -> tuple[Rows, Rows]:
-    """Time and memory along each axis, and the fitted exponents.
+    """Measure time and memory along each axis, and fit the exponents.
 
     Args:
         axes: The cases of each axis, named ``frames``, ``pixels`` or ``classes`` for what grows along it.

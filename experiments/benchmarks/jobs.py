@@ -1,4 +1,4 @@
-"""Two jobs that share the intervals of one data set against one job, a CPU core each."""
+"""Compare two jobs that divide the intervals of one data set (``--shard``) with one job; each job has one CPU core."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wrp.data.synthetic.folder import generate_folder
 
 
 def two_clips(folder: Path, frames: int, size: tuple[int, int]) -> Path:
-    """Two generated clips with labels at both ends: two intervals of the same length, and nothing to score."""
+    """Make two generated clips with labels at both ends: two intervals of the same length, and nothing to score."""
     root = generate_folder(folder / "two-clips", num_frames=frames, height=size[0], width=size[1], clips=2)
     for path in (root / "labels").glob("*/*.png"):
         if int(path.stem) not in (0, frames - 1):
@@ -23,25 +23,25 @@ def two_clips(folder: Path, frames: int, size: tuple[int, int]) -> Path:
     return root
 
 
-def label(root: Path, out: Path, shares: Sequence[Sequence[str]], cores: set[int] | None = None) -> float:
-    """Seconds until some jobs of `wrp autolabel` are done.
+def label(root: Path, out: Path, shards: Sequence[Sequence[str]], cores: set[int] | None = None) -> float:
+    """Run jobs of `wrp autolabel` at the same time and return the seconds until all are done.
 
     Args:
         root: The data set.
         out: Folder to write to.
-        shares: Further arguments of each job.
-        cores: What all of them may use; None: one core each.
+        shards: Further arguments of each job.
+        cores: Cores that all of them may use; None: one core each.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if cores is None else str(len(cores))}
     command = [sys.executable, "-m", "wrp", "autolabel", str(root), f"--out={out}", "--methods=motion"]
     usable = sorted(os.sched_getaffinity(0))
-    logs = [out.with_name(f"{out.name}-{number}.log") for number in range(len(shares))]
+    logs = [out.with_name(f"{out.name}-{number}.log") for number in range(len(shards))]
     started = time.perf_counter()
     jobs = []
-    for number, share in enumerate(shares):
+    for number, shard in enumerate(shards):
         with logs[number].open("w") as log:
-            jobs.append(subprocess.Popen([*command, *share], env=environment, stdout=log, stderr=log))
-        # Before it has started its threads, and before OpenCV counts the cores.
+            jobs.append(subprocess.Popen([*command, *shard], env=environment, stdout=log, stderr=log))
+        # Before the process starts its threads, and before OpenCV counts the cores.
         os.sched_setaffinity(jobs[-1].pid, cores or {usable[number % len(usable)]})
     codes = [job.wait() for job in jobs]
     seconds = time.perf_counter() - started
@@ -52,7 +52,7 @@ def label(root: Path, out: Path, shares: Sequence[Sequence[str]], cores: set[int
 
 
 def measure(folder: Path, frames: int, size: tuple[int, int]) -> Rows:
-    """Frames per second of one job and of two, the start of the processes and the report included.
+    """Measure frames per second of one job and of two, including the start of the processes and the report.
 
     Args:
         folder: Where to write.
@@ -69,7 +69,7 @@ def measure(folder: Path, frames: int, size: tuple[int, int]) -> Rows:
     }
     alone = seconds["one job, one core"]
     return [
-        {"": name, "s": one, "of them to start": start, "frames/s": 2 * frames / one}
+        {"": name, "s": one, "start-up, s": start, "frames/s": 2 * frames / one}
         | {"ratio": alone / one, "ratio without start": (alone - start) / (one - start)}
         for name, one in seconds.items()
     ]

@@ -1,4 +1,4 @@
-"""Loaders against raw decoding: frames per second of the same files, in one run.
+"""Compare loaders with raw decoding: frames per second of the same files, in one run.
 
     python experiments/benchmarks/loader.py camvid davis2016
 
@@ -27,7 +27,7 @@ from wrp.structures import Frame, LabelMap
 
 
 def raw(frames: list[Frame], label_map: LabelMap) -> float:
-    """Frames and labels decoded per second."""
+    """Frames per second when frames and labels are only decoded."""
     started = time.perf_counter()
     for frame in frames:
         image = read_image(frame.image)
@@ -37,7 +37,7 @@ def raw(frames: list[Frame], label_map: LabelMap) -> float:
 
 
 def loaded(loader: Iterable[object], frames: int) -> float:
-    """Frames served per second, starting the workers included."""
+    """Frames served per second, including the start of the workers."""
     started = time.perf_counter()
     for _ in loader:
         pass
@@ -45,12 +45,12 @@ def loaded(loader: Iterable[object], frames: int) -> float:
 
 
 def measure(root: str, limit: int, repeats: int) -> Rows:
-    """Rows of the table for one data set, by its first clip.
+    """Measure the rows of the table for one data set, on its first clip.
 
     Args:
         root: The data set.
-        limit: At most so many frames; intervals are served whole.
-        repeats: Runs of each, of which the median counts.
+        limit: Greatest number of frames; intervals are served whole.
+        repeats: Number of runs, of which the median counts.
     """
     index = open_index(root)
     clip, [sparse, *_] = index.clips[0], select_clips(index, SelectArgs(label_every=10)).clips
@@ -80,8 +80,8 @@ def measure(root: str, limit: int, repeats: int) -> Rows:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
-    parser.add_argument("--frames", type=int, default=400, help="at most so many frames of a clip")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each, of which the median counts")
+    parser.add_argument("--frames", type=int, default=400, help="greatest number of frames of a clip")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs, of which the median counts")
     options = parser.parse_args()
     rows = [row for root in options.roots for row in measure(root, options.frames, options.repeats)]
     print(table(rows))

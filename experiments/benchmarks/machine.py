@@ -1,4 +1,4 @@
-"""On what and with what a benchmark was run."""
+"""Describe the machine and the software of a benchmark."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def machine() -> dict[str, Any]:
 
 
 def memory() -> str | None:
-    """Memory to a tenth of a GB: what the system itself takes of it differs from start to start."""
+    """Read the memory, rounded to a tenth of a GB: what the system itself takes differs from start to start."""
     found = _after("/proc/meminfo", "MemTotal")
     return found and f"{int(found.split()[0]) * 1024 / 1e9:.1f} GB"
 
 
 def commit() -> str | None:
-    """The commit of the sources, with a note where they were changed since; None where there is none."""
+    """Read the commit of the sources, with a note if they have changed since; None if there is none."""
     here = Path(__file__).parent
     try:
         run = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
@@ -49,7 +49,7 @@ def commit() -> str | None:
 
 
 def _after(path: str, key: str) -> str | None:
-    """The value of the first line ``key: value`` of a file of Linux."""
+    """Read the value of the first line ``key: value`` of one of Linux's files."""
     file = Path(path)
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), None)

@@ -1,4 +1,4 @@
-"""What all benchmarks share: times, fitted exponents, and rows that become tables."""
+"""Tools of all benchmarks: times, fitted exponents, and rows that become tables."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ import torch
 from wrp.io.tables import markdown_table
 
 Rows = list[dict[str, Any]]
-"""Rows of a table by the heads of their columns; a cell is a name, a number, several of them, or None."""
+"""Rows of a table, each a mapping from column head to cell: a name, a number, several numbers, or None."""
 
 
 def least(repetitions: int, *works: Callable[[], object]) -> list[float]:
-    """The least time of each piece of work in seconds; they take turns."""
+    """Measure the shortest time of each piece of work in seconds; the pieces take turns."""
     return [min(times) for times in timed(repetitions, *works)]
 
 
 def timed(repetitions: int, *works: Callable[[], object]) -> list[list[float]]:
-    """All times of each piece of work in seconds; they take turns."""
+    """Measure all times of each piece of work in seconds; the pieces take turns."""
     times: list[list[float]] = [[] for _ in works]
     for _ in range(repetitions):
         for work, kept in zip(works, times, strict=True):
@@ -40,9 +40,9 @@ def timed(repetitions: int, *works: Callable[[], object]) -> list[list[float]]:
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
-    """The power of the size with which a cost grows, by least squares of logarithms; None where it cannot be told.
+    """Fit the power of the size with which a cost grows, by least squares of logarithms.
 
-    0 is a constant cost, 1 a linear one.
+    0 is a constant cost, 1 a linear one; None where it cannot be fitted.
     """
     if min(costs) <= 0 or min(sizes) == max(sizes):
         return None
@@ -50,32 +50,32 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float | None:
 
 
 def use_threads(count: int) -> None:
-    """Let torch and OpenCV, and the processes that are started from here, use so many threads."""
+    """Set the number of threads of torch and OpenCV, and of the processes that are started from here."""
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
     os.environ["OMP_NUM_THREADS"] = str(count)
 
 
 def in_fresh_process(script: str, *arguments: object) -> Any:
-    """The JSON that a script prints in a process of its own, with the same packages and as many threads."""
+    """Run a script in a process of its own, with as many threads, and return the JSON that it prints."""
     given = [*map(str, arguments), f"--threads={torch.get_num_threads()}"]
     run = subprocess.run([sys.executable, script, *given], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout)
 
 
 def memory_of_this_process(what: str) -> float:
-    """``VmRSS``, what is in memory, or ``VmHWM``, its peak, in MB; ru_maxrss of a child begins with its parent's."""
+    """``VmRSS``, the present memory, or ``VmHWM``, its peak, in MB; ru_maxrss of a child begins with its parent's."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split(f"{what}:")[1].split()[0]) / 1024
 
 
 def table(rows: Rows) -> str:
-    """A Markdown table."""
+    """Format rows as a Markdown table."""
     return markdown_table(list(rows[0]), [[cell(value) for value in row.values()] for row in rows])
 
 
 def cell(value: Any) -> str:
-    """A cell's text; several numbers become their mean and deviation."""
+    """Format a cell; several numbers become their mean and standard deviation."""
     if isinstance(value, list):
         known = [number for number in value if number is not None]
         if len(known) < 2:

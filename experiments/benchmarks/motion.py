@@ -1,10 +1,11 @@
-"""Time and memory of everything geometric, as ratios measured in one run.
+"""Measure time and memory of all geometry, as ratios within one run.
 
     python experiments/benchmarks/motion.py                      all tables, on a generated clip
     python experiments/benchmarks/motion.py --root camvid        on a real clip; adds the table of composed flow
     python experiments/benchmarks/motion.py --only vote          one table
 
-Frames are decoded before the clock starts. Each time is the least of several repetitions; what is compared takes turns.
+Frames are decoded before the clock starts. Each time is the shortest of several repetitions; the pieces of work that
+are compared take turns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Motion-only propagation against its flow."""
+"""Compare motion-only propagation with the time of its flow alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from wrp.structures import ClipBatch
 
 
 class Recorded(DIS):
-    """DIS that keeps what OpenCV was asked."""
+    """DIS that records the inputs of its OpenCV calls."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -32,12 +32,12 @@ class Recorded(DIS):
 def propagation(
     make: Callable[[int, tuple[int, int]], ClipBatch], sizes: Sequence[tuple[int, int]], count: int
 ) -> Rows:
-    """Motion-only propagation of an interval from both keyframes against its DIS calls alone, one after the other.
+    """Compare motion-only propagation from both keyframes with its DIS calls alone, made one after the other.
 
     Args:
-        make: The interval of so many frames of a size.
+        make: Makes an interval with this many frames of this size.
         sizes: Heights and widths.
-        count: Frames of the interval.
+        count: Number of frames of the interval.
     """
     rows = []
     for size in sizes:

@@ -1,6 +1,7 @@
-"""Quality of the propagators on held-out frames, by the distance between labels.
+"""Measure the quality of propagation methods on held-out frames, by the distance between labels.
 
-Labels at every second frame are a ceiling: no held-out frame is farther than one from a label on either side.
+Labels at every second frame give close to the best result that can be reached: every held-out frame is next to a
+labelled one on either side.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from methods import BY_MOTION, Masks, score
 def by_motion(
     roots: Sequence[str], every: Sequence[int], seeds: Sequence[int], methods: Sequence[str] = tuple(BY_MOTION)
 ) -> Rows:
-    """Propagators without networks: a row for each data set and K, a column for each of them, a value for each seed.
+    """Score methods without networks: a row for each data set and K, a column for each method, a value for each seed.
 
-    Propagation draws nothing at random: a seed is the number of the first label that is kept, so that each has other
-    labels and other held-out frames; there are at most K of them.
+    Propagation draws nothing at random. The seed is the number of the first label that is kept, so that each seed has
+    other keyframes and other held-out frames; there are at most K of them.
     """
     rows: Rows = []
     flow = FlowCache(DIS())
@@ -48,10 +49,10 @@ def by_motion(
 
 
 def by_networks(runs: Sequence[str]) -> Rows:
-    """What finished runs of ``wrp autolabel`` have measured on the frames that are hidden there, in percent.
+    """Collect the scores of finished runs of ``wrp autolabel`` on their held-out frames, in percent.
 
-    Runs on the same data with the same K are one column, a value for each run; ``upper_bound`` is the better of motion
-    and teacher at every pixel, ``student`` the one of the runs that have one, by itself.
+    Runs on the same data with the same K are one column, with a value for each run. ``upper_bound`` takes the better of
+    motion and teacher at every pixel; ``student`` is the student network by itself, where a run has one.
     """
     columns: dict[str, list[dict[str, Any]]] = {}
     for run in map(Path, runs):
@@ -71,7 +72,7 @@ def by_networks(runs: Sequence[str]) -> Rows:
 
 
 def finished(run: Path) -> dict[str, Any]:
-    """What a finished run has measured; WrpError where there is none, or nothing was hidden to be scored."""
+    """Read the metrics of a finished run; WrpError if there are none, or if the run held out no labels."""
     index = open_run(run)
     if not any(clip.held_out for clip in index.clips):
         raise WrpError(f"{run} has no held-out labels to score: expected a run with --label-every K")
@@ -81,7 +82,7 @@ def finished(run: Path) -> dict[str, Any]:
 def _by_score(
     methods: Sequence[str], index: ClipIndex, found: list[tuple[dict[str, dict[str, Any]], Masks]]
 ) -> dict[str, dict[str, list[float | None]]]:
-    """A value for each finding, of each method: mIoU, and J where there are masks of one object."""
+    """Values of each method by score: mIoU, and J for masks of one object."""
     values = {"mIoU": {method: [scores[method]["miou"] for scores, _ in found] for method in methods}}
     if index.binary:
         values["J"] = {method: [_mean_region(masks, method) for _, masks in found] for method in methods}

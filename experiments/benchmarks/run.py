@@ -1,12 +1,12 @@
-"""All benchmarks: one Markdown and one JSON file of tables, with versions, hardware, seeds and commit.
+"""Run all benchmarks and write their tables to one Markdown and one JSON file, with versions, hardware and commit.
 
-    python experiments/benchmarks/run.py                              quick, below ten minutes on two idle cores
+    python experiments/benchmarks/run.py                              quick: under ten minutes on two idle cores
     python experiments/benchmarks/run.py --full --root camvid davis2016
     python experiments/benchmarks/run.py --only quality --root camvid --every 2 10 25 --seeds 0 1 2
-    python experiments/benchmarks/run.py --only vote startup          some of the tables
+    python experiments/benchmarks/run.py --only vote startup          only these tables
 
-Quality and loaders are measured on the data sets of --root, in any layout that is known, or on a generated scene; all
-else on generated clips. Both files are written after each table; those in them that are not made anew stay.
+Quality and loaders are measured on the data sets of --root, in any layout that the package knows, or on a generated
+scene; everything else on generated clips. Both files are written after each table; tables that are not made anew stay.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ from wrp.structures import ClipBatch
 RESULTS = Path(__file__).parent / "results"
 
 
-# What may differ between the tables of a file.
+# Facts that may differ between the tables of one file.
 OF_TABLES = ("commit", "system", "cores", "threads", "load at the start")
 
 
 @dataclass(frozen=True)
 class Part:
-    """One table, what it is of, its name in :data:`TABLES`, and how it was made."""
+    """One table: title, description, rows, its name in :data:`TABLES`, and how it was made."""
 
     title: str
     what: str
@@ -64,7 +64,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Data sets, finished runs, and a folder to work in."""
+    """Data sets, finished runs, and a working folder."""
 
     roots: list[str]
     runs: list[str]
@@ -74,8 +74,9 @@ class Inputs:
 def quality(extent: Extent, inputs: Inputs) -> list[Part]:
     methods = {"methods": extent.methods} if extent.methods else {}
     what = (
-        "Percent on the held-out frames, labels every K-th; K=2 is the ceiling: held-out frames are beside a labelled "
-        "one. With several seeds, mean ± deviation over the first label that is kept."
+        "mIoU, and J for masks of one object, in percent on the held-out frames, with every K-th frame labelled. K=2 "
+        "is close to the best that can be reached: every held-out frame is next to a labelled one. With several seeds: "
+        "mean ± standard deviation, where the seed is the number of the first label that is kept."
     )
     rows = by_motion(inputs.roots, extent.every, extent.seeds, **methods)
     return [Part("Quality by motion alone", what, rows)]
@@ -85,21 +86,25 @@ def networks(_: Extent, inputs: Inputs) -> list[Part]:
     if not inputs.runs:
         return []
     what = (
-        "mIoU, or J where the head says so, in percent, that finished runs have measured on their held-out frames; "
-        "mean ± deviation over the runs."
+        "mIoU in percent, or J where the column says so, that finished runs have measured on their held-out frames; "
+        "mean ± standard deviation over the runs."
     )
     return [Part("Quality with networks", what, by_networks(inputs.runs))]
 
 
 def propagating(extent: Extent, _: Inputs) -> list[Part]:
-    what = "An interval labelled from both keyframes by `motion`, against its DIS calls alone, one after the other."
+    what = (
+        "Time to label an interval from both keyframes with `motion`, compared with its DIS calls alone, made one "
+        "after the other."
+    )
     return [Part("Propagation over flow", what, propagation(generated, *extent.propagation))]
 
 
 def votes(extent: Extent, _: Inputs) -> list[Part]:
     what = (
-        "SegProp's four sources and the two-keyframe fusion, flows given, against a straightforward vote that traces "
-        "four chains of flows anew for each frame; × is how many times as fast."
+        "SegProp's vote (four sources) and the two-keyframe fusion, with the flows given, compared with a plain "
+        "implementation of the vote that follows four sequences of flows anew for each frame; × says how many times "
+        "as fast."
     )
     return [Part("Vote and fusion over the plain vote", what, voting(generated, extent.votes))]
 
@@ -109,18 +114,24 @@ def generated(count: int, size: tuple[int, int]) -> ClipBatch:
 
 
 def training_step(extent: Extent, _: Inputs) -> list[Part]:
-    what = "SegmentationModule under the Trainer, against the same steps in a plain torch loop; medians."
+    what = "A training step of SegmentationModule under the Trainer, compared with one in a plain torch loop; medians."
     return [Part("Module step over a plain loop", what, step.measure(*extent.steps))]
 
 
 def loaders(extent: Extent, inputs: Inputs) -> list[Part]:
-    what = "Frames served, the start of the workers included, against decoding them one after the other; medians."
+    what = (
+        "Frames served per second, including the start of the workers, compared with decoding the same files one after "
+        "the other; medians."
+    )
     rows = [row for root in inputs.roots for row in loader.measure(root, *extent.loader)]
     return [Part("Loader over raw decoding", what, rows)]
 
 
 def writers(extent: Extent, inputs: Inputs) -> list[Part]:
-    what = "LabelWriter against encoding the same labels, confidences and sources as PNG, in memory, in one thread."
+    what = (
+        "LabelWriter, compared with encoding the same labels, confidence and provenance maps as PNG, in memory and in "
+        "one thread."
+    )
     return [Part("Writer over raw encoding", what, writer.measure(*extent.writer, inputs.folder))]
 
 
@@ -129,13 +140,13 @@ def growing(extent: Extent, _: Inputs) -> list[Part]:
     return [
         Part(
             "Time and memory by length, resolution and classes",
-            "Propagation with DIS `ultrafast`, each row in a process of its own, whose whole peak is given.",
+            "Propagation with DIS `ultrafast`; each row ran in a process of its own, whose peak memory is given.",
             rows,
         ),
         Part(
             "Fitted exponents",
-            "Slopes of the rows above on logarithmic scales: of the time a frame, 0 is constant and 1 linear; of the "
-            "memory beyond what is taken before propagation begins, likewise.",
+            "Exponents fitted to the rows above, slopes on logarithmic scales: 0 is constant, 1 is linear. They are "
+            "for the time per frame, and for the memory on top of what is used before propagation begins.",
             exponents,
         ),
     ]
@@ -143,8 +154,8 @@ def growing(extent: Extent, _: Inputs) -> list[Part]:
 
 def two_jobs(extent: Extent, inputs: Inputs) -> list[Part]:
     what = (
-        "`wrp autolabel --methods motion` of two intervals, report included, in one job and in two with `--shard`; "
-        "ratios are over one job on one core, and the start is the time of a job with `--limit 0`."
+        "`wrp autolabel --methods motion` on two intervals, report included, as one job and as two with `--shard`. "
+        "Ratios are relative to one job on one core; start-up is the time of a job with `--limit 0`."
     )
     return [Part("Two jobs over one", what, jobs.measure(inputs.folder, *extent.jobs))]
 
@@ -152,13 +163,13 @@ def two_jobs(extent: Extent, inputs: Inputs) -> list[Part]:
 def on_gpu(extent: Extent, _: Inputs) -> list[Part]:
     size, frames = extent.gpu
     if not torch.cuda.is_available():
-        return [Part("GPU", f"There is none in this machine: {gpu.NOT_YET}.", [])]
+        return [Part("GPU", f"This machine has no GPU: {gpu.NOT_YET}.", [])]
     device = torch.device("cuda")
     return [Part("GPU", gpu.title(device, size), gpu.measure(device, size, frames))]
 
 
 def starting(extent: Extent, _: Inputs) -> list[Part]:
-    what = "Seconds until it is done in a fresh process, median; the files are in the system's cache."
+    what = "Seconds that a fresh process takes, median; the files are in the system's cache."
     return [Part("Start-up", what, startup.measure(extent.startup))]
 
 
@@ -178,7 +189,7 @@ TABLES: dict[str, Callable[[Extent, Inputs], list[Part]]] = {
 
 
 def markdown(facts: dict[str, Any], parts: Sequence[Part]) -> str:
-    """The Markdown file."""
+    """Format the Markdown file."""
     sections = []
     for part in parts:
         made = f"`{part.made['command']}`: {_listed({k: v for k, v in part.made.items() if k != 'command'}, ', ')}"
@@ -203,11 +214,11 @@ def measure(
 
     Args:
         extent: How much is measured.
-        inputs: With what.
-        only: Names of the tables.
+        inputs: The data to measure with.
+        only: Names of the tables to make.
         out: Path of both files, without suffix.
         facts: The machine and its software.
-        made: How these tables are made.
+        made: Command, seeds and commit of these tables.
     """
     parts = kept(out, only, facts)
     for name in tqdm([name for name in TABLES if name in only], desc="Benchmarks", unit="part"):
@@ -223,10 +234,10 @@ def measure(
 
 
 def kept(out: Path, only: Sequence[str], facts: dict[str, Any]) -> list[Part]:
-    """The tables that are there and are not made anew.
+    """Read the tables that exist and are not made anew.
 
     Raises:
-        WrpError: If they are of another machine, or of other versions.
+        WrpError: If they come from another machine or other versions.
     """
     path = out.with_name(f"{out.name}.json")
     if set(only) == set(TABLES) or not path.is_file():
@@ -250,9 +261,9 @@ def main() -> None:
         default=[],
         help="finished runs of `wrp autolabel --label-every K`, for `networks`",
     )
-    parser.add_argument("--every", type=int, nargs="+", help="distances between labels, for the tables of quality")
-    parser.add_argument("--seeds", type=int, nargs="+", help="numbers of the first label that is kept, likewise")
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="some of the tables")
+    parser.add_argument("--every", type=int, nargs="+", help="distances K between labels, for the table of quality")
+    parser.add_argument("--seeds", type=int, nargs="+", help="numbers of the first label that is kept")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES), help="make only these tables")
     parser.add_argument("--out", type=Path, default=RESULTS, help="path of both files, without .md and .json")
     parser.add_argument("--threads", type=int, default=2, help="of torch and OpenCV (default: %(default)s)")
     options = parser.parse_args()
@@ -275,13 +286,13 @@ def main() -> None:
 
 
 def command(arguments: list[str]) -> str:
-    """The command line, without where the files are written."""
+    """Format the command line, without --out."""
     kept = [word for word, before in zip(arguments, ["", *arguments], strict=False) if "--out" not in (word, before)]
     return " ".join(["run.py", *(word for word in kept if not word.startswith("--out="))])
 
 
 def scene(extent: Extent, folder: Path) -> str:
-    """A generated data set."""
+    """Generate a data set."""
     frames, (height, width) = extent.scene
     return str(generate_folder(folder / "generated", num_frames=frames, height=height, width=width))
 

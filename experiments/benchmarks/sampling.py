@@ -1,4 +1,4 @@
-"""Composed flow against sampling anew at every step, and the routes of a bilinear sample."""
+"""Compare composed flow with sampling anew at every step, and the implementations of bilinear sampling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wrp.options import SelectArgs
 
 
 def composed(root: str) -> Rows:
-    """Composed flow against sampling the label anew at every step: mIoU by distance, all start frames of the clip."""
+    """Compare composed flow with sampling the label anew at every step: mIoU by distance, from every second frame."""
     index = open_index(root)
     batch = WindowItems(select_clips(index, SelectArgs(label_every=1)).clips, index.label_map, radius=10**6)[0]
     cache, rows = FlowCache(DIS("medium", 1)), []
@@ -42,20 +42,20 @@ def composed(root: str) -> Rows:
 
 
 def gathered(values: Tensor, coords: Tensor) -> Tensor:
-    """Bilinear samples by four gathers of rows of channels."""
+    """Sample bilinearly with four gathers of rows of channels."""
     _, channels, _height, width = values.shape
     rows = values[0].reshape(channels, -1).t().contiguous()
     x, y = coords[0]
     left, top = x.floor(), y.floor()
-    right_share, bottom_share = (x - left).view(-1, 1), (y - top).view(-1, 1)
+    right_weight, bottom_weight = (x - left).view(-1, 1), (y - top).view(-1, 1)
     base = (top * width + left).long().view(-1).clamp(max=len(rows) - width - 2)
-    upper = torch.lerp(rows.index_select(0, base), rows.index_select(0, base + 1), right_share)
-    lower = torch.lerp(rows.index_select(0, base + width), rows.index_select(0, base + width + 1), right_share)
-    return torch.lerp(upper, lower, bottom_share).t().reshape(1, channels, *x.shape)
+    upper = torch.lerp(rows.index_select(0, base), rows.index_select(0, base + 1), right_weight)
+    lower = torch.lerp(rows.index_select(0, base + width), rows.index_select(0, base + width + 1), right_weight)
+    return torch.lerp(upper, lower, bottom_weight).t().reshape(1, channels, *x.shape)
 
 
 def primitives(sizes: Sequence[tuple[int, int]]) -> Rows:
-    """Bilinear samples of two, three and four channels by each route, in milliseconds."""
+    """Time bilinear sampling of two, three and four channels by each implementation, in milliseconds."""
     rows = []
     for height, width in sizes:
         coarse = torch.randn(1, 2, 6, 8, generator=torch.Generator().manual_seed(0)) * 5

@@ -1,4 +1,4 @@
-"""How long it takes until something happens, in fresh processes."""
+"""Measure how long fresh processes take to import packages and to print the help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED = {
 
 
 def measure(repeats: int) -> Rows:
-    """Seconds of each, the median of several runs that take turns after one that is not counted."""
+    """Measure the seconds of each, the median of several runs that take turns; a first run is not counted."""
     works = [lambda c=command: _run(c) for command in STARTED.values()]
     for work in works:
         work()

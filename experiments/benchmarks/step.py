@@ -1,9 +1,9 @@
-"""A training step of SegmentationModule under Lightning's Trainer against a plain torch loop, in one run.
+"""Compare a training step of SegmentationModule under Lightning's Trainer with a plain torch loop, in one run.
 
     python experiments/benchmarks/step.py
 
-Both see the same network, batches, loss and optimizer. Runs take turns, and the median over all steps counts: what else
-the machine does meets single steps.
+Both use the same network, batches, loss and optimizer. Runs take turns, and the median over all steps counts: whatever
+else the machine does affects single steps only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LOSSES = {"cross_entropy": 1.0, "dice": 1.0}
 
 
 def make_batches(steps: int, height: int, width: int) -> list[FrameBatch]:
-    """Four crops each, of noise and blocks."""
+    """Make batches of four crops each: images of noise, labels of blocks."""
     generator = torch.Generator().manual_seed(0)
     batches = []
     for _ in range(steps):
@@ -45,14 +45,14 @@ def make_batches(steps: int, height: int, width: int) -> list[FrameBatch]:
 
 
 def make_module() -> SegmentationModule:
-    """The teacher of `wrp autolabel`."""
+    """Make the teacher of `wrp autolabel`."""
     pl.seed_everything(0, verbose=False)
     network = NetworkArgs("FPN", "tu-regnetx_002", options=dict(SLIM_FPN))
     return SegmentationModule(11, network, OptimizerArgs(lr=5e-3), loss=SegmentationLoss(LOSSES))
 
 
 def with_trainer(batches: list[FrameBatch]) -> list[float]:
-    """Seconds of each step but the first under the Trainer."""
+    """Seconds of each step under the Trainer, without the first."""
     module, times = make_module(), []
 
     class Clock(pl.Callback):
@@ -84,11 +84,11 @@ def plain(batches: list[FrameBatch]) -> list[float]:
 
 
 def measure(steps: int, repeats: int, size: tuple[int, int]) -> Rows:
-    """Both, and their ratio.
+    """Measure both, and their ratio.
 
     Args:
-        steps: Steps of a run.
-        repeats: Runs of each.
+        steps: Steps per run.
+        repeats: Number of runs.
         size: Height and width of the crops.
     """
     batches = make_batches(steps, *size)

@@ -1,4 +1,4 @@
-"""SegProp's vote and the two-keyframe fusion, flows given, against a straightforward vote."""
+"""Compare SegProp's vote and the two-keyframe fusion, with the flows given, with a plain implementation of the vote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from wrp.structures import IGNORE_INDEX, ClipBatch
 
 
 def traced(flows: list[Tensor]) -> Tensor:
-    """Where a chain of flows leads, followed step by step from its beginning: coordinates (1, H, W, 2) in [-1, 1]."""
+    """Follow a sequence of flows step by step from each pixel; returns coordinates (1, H, W, 2) in pixels."""
     height, width = flows[0].shape[-2:]
     scale = torch.tensor([2 / (width - 1), 2 / (height - 1)])
     y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
@@ -34,7 +34,7 @@ def traced(flows: list[Tensor]) -> Tensor:
 
 
 def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> list[Tensor]:
-    """SegProp's vote as its definition reads: for each frame, trace four chains of flows anew and count votes."""
+    """Vote as SegProp defines it: for each frame, follow four sequences of flows anew and count votes."""
     (a, label_a), (b, label_b) = sorted(batch.labels.items())
     height, width = label_a.shape
     results = []
@@ -49,9 +49,9 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
         for label, read, push, weight in ((label_a, to_a, from_a, earlier), (label_b, to_b, from_b, later)):
             x, y = ((read[0] + 0.5).floor().long()).unbind(-1)
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            said = label[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+            sampled = label[y.clamp(0, height - 1), x.clamp(0, width - 1)]
             for c in range(CLASSES):
-                votes[c] += weight / 2 * ((said == c) & inside)
+                votes[c] += weight / 2 * ((sampled == c) & inside)
             x, y = ((push[0] + 0.5).floor().long()).unbind(-1)
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (label != IGNORE_INDEX)
             landed = torch.full((height, width), -1, dtype=torch.long)
@@ -76,10 +76,10 @@ def our_fusion(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
 
 
 def voting(make: Callable[[int, tuple[int, int]], ClipBatch], cases: Sequence[tuple[tuple[int, int], int]]) -> Rows:
-    """Voting and two-keyframe fusion with flows given, against a straightforward vote.
+    """Compare voting and two-keyframe fusion, with the flows given, with a plain implementation of the vote.
 
     Args:
-        make: The interval of so many frames of a size.
+        make: Makes an interval with this many frames of this size.
         cases: (height, width) and K.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""LabelWriter against raw PNG encoding of the same pictures, in memory, by one thread."""
+"""Compare LabelWriter with raw PNG encoding of the same pictures, in memory and in one thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wrp.structures import Prediction
 
 
 def encode(results: list[Prediction]) -> int:
-    """Encode labels, confidence and source of each frame; returns the bytes of all."""
+    """Encode labels, confidence and provenance of each frame; returns the number of bytes."""
     palette, total = label_map(CLASSES).palette, 0
     for result in results:
         labels = Image.fromarray(result.labels.numpy())
@@ -41,7 +41,7 @@ def encode(results: list[Prediction]) -> int:
 
 
 def write(results: list[Prediction], out: Path) -> None:
-    """Write them as ``trainer.predict`` does: atomically, synchronised with the disk, with the manifest."""
+    """Write the results as ``trainer.predict`` does: atomically, synchronised with the disk, with the manifest."""
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(label_map=label_map(CLASSES)))
     module: Any = SimpleNamespace(methods=["motion"])
     LabelWriter(str(out)).write_on_batch_end(trainer, module, results, None, None, 0, 0)
@@ -49,12 +49,12 @@ def write(results: list[Prediction], out: Path) -> None:
 
 
 def measure(sizes: Sequence[tuple[int, int]], frames: int, repeats: int, folder: Path) -> Rows:
-    """Frames per second of both by size of the frames; the median of several runs.
+    """Measure frames per second of both by frame size; the median of several runs.
 
     Args:
         sizes: Heights and widths.
-        frames: Frames of an interval, propagated by motion.
-        repeats: Runs of each.
+        frames: Number of frames of an interval, propagated by motion.
+        repeats: Number of runs.
         folder: Where to write.
     """
     rows = []

@@ -1,10 +1,10 @@
-"""Write the labels of NYU Depth V2 in the layout that this package reads.
+"""Convert the labels of NYU Depth V2 to the layout that this package reads.
 
     python experiments/nyuv2/convert.py nyu_depth_v2_labeled.mat classMapping40.mat splits.mat --out $WRP_DATA/nyuv2
 
-The first file is from https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html, the second, which brings its 894
-classes to 40 (Gupta et al., CVPR 2013), and the third from the authors' toolboxes. Put the raw frames into
-``<out>/raw``. Needs h5py and scipy.
+The first file is from https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html. The second maps its 894 classes to 40
+(Gupta et al., CVPR 2013); it and the third file are from the authors' toolboxes. Put the raw frames into ``<out>/raw``.
+Needs h5py and scipy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def convert(labelled: Path, mapping: Path, splits: Path, out: Path) -> int:
     except ImportError as error:
         raise SystemExit(f"{error}: pip install h5py scipy") from error
     if (out / "labels40").exists():
-        raise SystemExit(f"{out / 'labels40'} is there already; delete it to have it made again")
+        raise SystemExit(f"{out / 'labels40'} exists already: delete it to convert anew")
     to_40 = np.concatenate(([0], loadmat(mapping)["mapClass"].ravel())).astype(np.uint8)
     stems = []
     with h5py.File(labelled) as file:
@@ -36,7 +36,7 @@ def convert(labelled: Path, mapping: Path, splits: Path, out: Path) -> int:
         for i in tqdm(range(len(labels)), unit="label"):
             name = Path("".join(map(chr, file[names[i]][:].ravel())))
             stems.append(f"{name.parent}/{name.stem}")
-            # MATLAB stores columns first. Class 0 is no class; indices count from 0.
+            # MATLAB stores columns first. Class 0 means unlabelled; our class indices begin at 0.
             ids = to_40[labels[i].T]
             write_label(out / "labels40" / name.parent / f"{name.stem}.png", ids - 1, LABEL_MAP)
     chosen = loadmat(splits)

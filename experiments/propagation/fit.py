@@ -1,9 +1,9 @@
-"""Fit the weights of the blend of all sources (wrp/ops/fusion.py) on labels between keyframes.
+"""Fit the weights of the two-keyframe blend (wrp/geometry/fusion.py) on held-out labels between keyframes.
 
-Where the sources disagree and some of them are right, the probability of the truth is modelled as the share of the
-weights of the sources that name it: w ∝ exp(θ · f) with the features f = (log distance, photometric error, motion
-error, direct flow). θ has the greatest likelihood; each setting is fitted by itself, and all together with the same
-number of pixels from each.
+The fit uses the pixels where the sources disagree and some of them are right. The probability of the true class is
+modelled as the sum of the normalised weights of the sources that name it. A weight is w ∝ exp(θ · f), with the features
+f = (log distance, photometric error, motion error, direct flow); θ maximises the likelihood. Each setting is fitted by
+itself, and then all together with the same number of pixels from each.
 
     python experiments/propagation/fit.py camvid davis2016 --every 10 25
 """
@@ -41,7 +41,7 @@ HEADER = [
 ]
 DEFAULTS = torch.tensor([-NEARNESS, -1 / PHOTOMETRIC_SCALE, float(torch.tensor(TRUST_IN_ERROR).log()), 0.0])
 
-# Sources of two keyframes along two flows; a setting counts with so many pixels at most.
+# Sources of two keyframes along two flows each, and the greatest number of pixels of a setting.
 SOURCES = 4
 PIXELS = 200_000
 
@@ -50,42 +50,42 @@ Pixels = tuple[Tensor, Tensor, Tensor]
 
 
 def features(warped: WarpedLabels) -> Tensor:
-    """(S, 4, H, W) float32."""
+    """Compute the features of each source, (S, 4, H, W) float32."""
     distance = warped.distance.log().view(-1, 1, 1).expand(warped.labels.shape)
     direct = torch.arange(SOURCES).remainder(2).view(-1, 1, 1).expand(warped.labels.shape)
     return torch.stack((distance, warped.photometric.float(), warped.error.float(), direct.float()), 1)
 
 
-def warped_at_hidden(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, WarpedLabels]]:
-    """The labels of the keyframes, warped into each held-out frame of an interval."""
+def warped_at_held_out(batch: ClipBatch, flow: FlowCache) -> Iterator[tuple[int, WarpedLabels]]:
+    """Warp the labels of the keyframes into each held-out frame of an interval."""
     with IntervalWarper(batch, flow) as warped:
         for at in sorted(batch.held_out):
             yield at, warped.at(at)
 
 
 def disagreeing(root: str, clips: list[str] | None, every: int, flow: FlowCache) -> Pixels:
-    """The pixels of held-out frames where some sources are right and others are not."""
+    """Collect pixels of held-out frames where some sources are right and others are wrong."""
     index = select_clips(open_index(root), SelectArgs(clips, every))
     items = IntervalItems(index.clips, index.label_map, with_held_out=True)
     generator = torch.Generator().manual_seed(0)
-    share = PIXELS / max(1, sum(len(clip.held_out) for clip in index.clips))
+    per_frame = PIXELS / max(1, sum(len(clip.held_out) for clip in index.clips))
     found: list[Pixels] = []
     for number in tqdm(range(len(items)), desc=f"{Path(root).name} K={every}", unit="interval"):
         batch = items[number]
-        for at, warped in warped_at_hidden(batch, flow):
+        for at, warped in warped_at_held_out(batch, flow):
             if len(warped.labels) < SOURCES:
                 continue
             truth = batch.held_out[at]
             right = warped.labels == truth
             place = ((truth != IGNORE_INDEX) & right.any(0) & (warped.known & ~right).any(0)).flatten().nonzero()[:, 0]
-            place = place[torch.randperm(len(place), generator=generator)[: max(1, int(share))]]
+            place = place[torch.randperm(len(place), generator=generator)[: max(1, int(per_frame))]]
             maps = (features(warped).flatten(2), warped.labels.flatten(1), truth.flatten())
             found.append((maps[0][..., place].permute(2, 0, 1), maps[1][:, place].T, maps[2][place]))
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
 
-def shares(theta: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
-    """Weight of the sources that name the truth, and the greatest weight of another label, (N,) each."""
+def weights_of_truth(theta: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
+    """Weight of the sources that name the truth, and the greatest weight of any other class, (N,) each."""
     given, labels, truth = pixels
     weights = (given @ theta).masked_fill(labels == IGNORE_INDEX, -1e9).softmax(1)
     same = (labels[:, :, None] == labels[:, None, :]).float()
@@ -95,13 +95,13 @@ def shares(theta: Tensor, pixels: Pixels) -> tuple[Tensor, Tensor]:
 
 
 def fit(pixels: Pixels) -> Tensor:
-    """θ (4,) of greatest likelihood."""
+    """Fit θ (4,) by maximum likelihood."""
     theta = torch.zeros(4, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = -shares(theta, pixels)[0].clamp(min=1e-6).log().mean()
+        loss = -weights_of_truth(theta, pixels)[0].clamp(min=1e-6).log().mean()
         loss.backward()
         return loss
 
@@ -110,8 +110,8 @@ def fit(pixels: Pixels) -> Tensor:
 
 
 def right(theta: Tensor, pixels: Pixels) -> str:
-    """Share of the pixels where the truth has the greatest weight."""
-    truth, other = shares(theta, pixels)
+    """Percentage of the pixels where the truth has the greatest weight."""
+    truth, other = weights_of_truth(theta, pixels)
     return f"{100 * (truth > other).double().mean():.2f} %"
 
 
@@ -134,7 +134,8 @@ def main() -> None:
         for pixels in named.values()
         for chosen in [torch.randperm(len(pixels[2]), generator=generator)[:least]]
     ]
-    named["all, each the same"] = tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))  # type: ignore[assignment]
+    together = tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
+    named["all, equally weighted"] = together  # type: ignore[assignment]
     rows = []
     for name, pixels in named.items():
         theta = fit(pixels)

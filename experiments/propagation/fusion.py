@@ -1,7 +1,8 @@
-"""Measure the constants of the two-keyframe blend and of the motion-error mask (wrp/ops/fusion.py).
+"""Measure the constants of the two-keyframe blend and of the motion-error mask (wrp/geometry/fusion.py).
 
-One constant is changed at a time from its default; each row is the mean mIoU over the settings in the columns. With
---teacher, rows of the motion-error mask show warp-inpaint, without, the blend's motion-only labels.
+Each row changes one constant from its default; the first column is the mean mIoU over the settings in the others.
+Without --teacher, the rows vary the blend and score motion-only labels; with --teacher, they vary the motion-error mask
+and score warp-inpaint.
 
     python experiments/propagation/fusion.py camvid --every 5 10 25 50
     python experiments/propagation/fusion.py camvid --every 25 --teacher DIR/teacher.ckpt
@@ -50,7 +51,7 @@ def inpaint(frame: Known, num_classes: int) -> Tensor:
 
 
 def photometric_alone(threshold: float) -> Variant:
-    """Inpaint wherever every source differs from the frame by more than a threshold."""
+    """Inpaint where the photometric error of every source exceeds a threshold."""
 
     def variant(frame: Known, num_classes: int) -> Tensor:
         warped = frame.warped
@@ -61,7 +62,7 @@ def photometric_alone(threshold: float) -> Variant:
 
 
 def with_constants(variant: Variant, **constants: float) -> Variant:
-    """The same with other constants of the module."""
+    """Make the same variant with other constants of the module."""
 
     def changed(frame: Known, num_classes: int) -> Tensor:
         before = {name: getattr(fusion, name) for name in constants}
@@ -93,12 +94,12 @@ def variants(teacher: bool, scales: tuple[float, ...]) -> dict[str, Variant]:
         rows[f"inpaint, CONFIRMED_ERROR = {value}"] = with_constants(inpaint, CONFIRMED_ERROR=value)
     for value in (0.15, 0.25):
         rows[f"inpaint, photometric error above {value} alone"] = photometric_alone(value)
-    rows["inpaint where both keyframes are lost"] = with_constants(inpaint, CONFIRMED_ERROR=9.0)
+    rows["inpaint where no keyframe has a label"] = with_constants(inpaint, CONFIRMED_ERROR=9.0)
     return rows
 
 
 def frames(root: str, every: int, offset: int, teacher: str | None) -> Iterator[tuple[Known, Tensor]]:
-    """Every held-out frame of a data set with its truth."""
+    """Yield every held-out frame of a data set with its truth."""
     index = select_clips(open_index(root), SelectArgs(label_every=every, label_offset=offset))
     methods = ["inpaint"] if teacher else ["motion"]
     module = PropagationModule(index.label_map.num_classes, methods, teacher)

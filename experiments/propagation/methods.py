@@ -1,10 +1,10 @@
-"""Score propagators on the held-out frames of data sets: every method in every setting, in one table.
+"""Score propagation methods on the held-out frames of data sets: every method in every setting, in one table.
 
     python experiments/propagation/methods.py camvid --every 5 10 25 50
     python experiments/propagation/methods.py davis2016 --every 10 --methods motion vote-once vote
     python experiments/propagation/methods.py camvid --every 25 --teacher DIR/teacher.ckpt --refiner DIR/refiner.ckpt
 
-Binary data sets are scored by J and F as well, by distance to the nearest keyframe.
+Data sets of masks of one object are scored by J and F as well, by distance to the nearest keyframe.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DISTANCES = (1, 2, 3, 5, 8, 12, 18, 25)
 
 
 Masks = dict[tuple[str, int], list[tuple[float, float]]]
-"""J and F of the frames of masks of one object, by method and least distance."""
+"""J and F of each frame with a mask of one object, by method and by the distance that its bin begins at."""
 
 
 def score(
@@ -55,19 +55,19 @@ def score(
     calibrate: bool = False,
     name: str = "",
 ) -> tuple[dict[str, dict[str, Any]], Masks]:
-    """Scores of methods on the held-out frames of a data set.
+    """Score methods on the held-out frames of a data set.
 
     Args:
-        index: The clips, some of whose labels are hidden.
+        index: The clips, some of whose labels are held out.
         methods: Propagation methods.
-        teacher: Checkpoint.
-        refiner: Checkpoint.
+        teacher: Checkpoint of the teacher.
+        refiner: Checkpoint of the refiner.
         flow: Flow estimator; None: DIS.
         calibrate: Whether to calibrate the confidence on held-out keyframes.
-        name: What the progress bar says.
+        name: Text of the progress bar.
 
     Returns:
-        What :meth:`~wrp.metrics.propagation.PropagationScore.compute` does, and the scores of masks where there are.
+        The result of :meth:`~wrp.metrics.propagation.PropagationScore.compute`, and the scores of masks, if any.
     """
     module = PropagationModule(index.label_map.num_classes, methods, teacher, refiner, flow).eval()
     if calibrate:
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, nargs="+", default=[25])
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--clips", nargs="+", help="only these clips")
-    parser.add_argument("--methods", nargs="+", help="default: all that the given networks allow")
+    parser.add_argument("--methods", nargs="+", help="default: all that work with the given networks")
     parser.add_argument("--teacher", help="checkpoint")
     parser.add_argument("--refiner", help="checkpoint")
     parser.add_argument("--calibrate", action="store_true", help="calibrate the confidence on held-out keyframes")
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def by_distance(masks: Masks, methods: list[str]) -> str:
-    """J and F in percent, mean over the frames from this distance to below the next one."""
+    """Format J and F in percent, mean over the frames from each distance to below the next one."""
     distances = sorted({distance for _, distance in masks})
     rows = []
     for method in methods:

@@ -1,6 +1,6 @@
-"""Compare settings of the optical flow by the labels that it carries: motion-only mIoU of the held-out frames.
+"""Compare settings of the optical flow by the mIoU of motion-only labels on the held-out frames.
 
-Each setting of DIS with neighbouring flows alone ("composed") and with direct flows against drift ("and direct").
+Each setting of DIS is used with the composed flow alone ("composed"), and with direct flows as well ("and direct").
 
     python experiments/propagation/motion.py camvid --every 10 25 50
     python experiments/propagation/motion.py davis2016 --every 20 --settings medium@1 fine@1 fine@2
@@ -29,7 +29,7 @@ METHODS = ["motion:previous", "motion"]
 
 
 def score(root: str, clips: list[str] | None, every: int, flow: FlowCache, direct: bool) -> list[str]:
-    """Both methods: mIoU, and seconds."""
+    """Score both methods: mIoU of each, and seconds."""
     index = select_clips(open_index(root), SelectArgs(clips, every))
     flow.any_frames = direct
     module = PropagationModule(index.label_map.num_classes, METHODS, flow=flow).eval()

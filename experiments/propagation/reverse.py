@@ -1,6 +1,6 @@
 """Write a data set with all its clips backward in time, in the folder layout.
 
-Frames are links, labels are written anew.
+Frames are links to the original files; labels are written anew.
 
     python experiments/propagation/reverse.py camvid runs/reversed
 """
@@ -17,7 +17,7 @@ from wrp.io.writing import new_folder, write_label
 
 
 def reverse(root: str, split: str | None, out: Path) -> None:
-    """Write the clips; those that are videos are refused."""
+    """Write the clips; clips that are videos are refused."""
     index = open_index(root, split=split)
     with new_folder(out) as folder:
         for clip in index.clips:
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument("--split", help="of the data set")
+    parser.add_argument("--split", help="split of the data set")
     options = parser.parse_args()
     reverse(options.root, options.split, options.out)
 

@@ -1,9 +1,9 @@
-"""The semi-supervised systems on images of which one in eight has a label, with whole drives or clips held out.
+"""Compare the semi-supervised systems on images of which one in eight has a label; whole drives or clips are scored.
 
-Of CamVid's training frames those of the drives 0001TP and 0016E5 are learned from and those of 0006R0 are for the
-score; of 24 generated clips, 18 and 6. All systems have the same network and steps per training; the first stage is
-shared where it is the same. Results are appended to a file as they come; what is in it is not made again, and a run
-that was stopped goes on by stages.
+Of CamVid's training frames, those of the drives 0001TP and 0016E5 are for training and those of 0006R0 for the score;
+of 24 generated clips, 18 and 6. All systems have the same network and the same steps per training; a first stage that
+several systems have in common is trained once. Results are appended to a file as they come. What the file already holds
+is not made again, and a run that was stopped continues with the stage it was at.
 
     python experiments/selftraining/compare.py camvid --runs runs/selftraining
     python experiments/selftraining/compare.py generated --seeds 0
@@ -46,7 +46,7 @@ CROP = {"camvid": (256, 384), "generated": (192, 320)}
 
 
 class PlainColours(StrongView):
-    """Strong views whose colours stay, to see what changing them costs where classes are known by their colour."""
+    """Strong views without colour changes: shows what those cost where classes differ by their colour."""
 
     def __init__(self, cutout: bool = True) -> None:
         super().__init__(cutout)
@@ -54,7 +54,7 @@ class PlainColours(StrongView):
 
 
 def find_sequences(data: str, runs: Path) -> tuple[Path, dict[str, list[str]]]:
-    """The data set, and the names of the images of each of its sequences."""
+    """Find the data set, and the names of the images of each of its sequences."""
     sequences: dict[str, list[str]] = defaultdict(list)
     if data == "camvid":
         root = find_folder("camvid")
@@ -72,7 +72,7 @@ def find_sequences(data: str, runs: Path) -> tuple[Path, dict[str, list[str]]]:
 
 
 def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) -> Lists:
-    """The three lists of images."""
+    """Write the three lists of images."""
     out.mkdir(parents=True, exist_ok=True)
     learned = [names for sequence, names in sequences.items() if sequence not in held_out]
     lists = {
@@ -87,14 +87,14 @@ def write_lists(sequences: dict[str, list[str]], held_out: set[str], out: Path) 
 
 
 def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """All stages of one system."""
+    """Run all stages of one system."""
     data, runs = options.data, Path(options.runs) / options.data
     root, sequences = find_sequences(data, runs)
     lists = write_lists(sequences, HELD_OUT[data], runs / "lists")
     started = time.perf_counter()
-    # ST++ needs its first network at thirds of its training, so its first stage serves the others.
+    # ST++ needs checkpoints at thirds of its first training, so the others use its first stage.
     shared = runs / f"st++-{seed}" / "supervised.ckpt"
-    shares = system in ("supervised", "st", "three-stage") and shared.is_file()
+    reuses = system in ("supervised", "st", "three-stage") and shared.is_file()
     metrics = selftrain(
         SelfTraining(
             system,
@@ -102,7 +102,7 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
             lists,
             out=str(runs / f"{named(system, options)}-{seed}".replace(", ", "-").replace(" ", "-")),
             layout=LAYOUT[data],
-            supervised=str(shared) if shares else None,
+            supervised=str(shared) if reuses else None,
             steps=options.steps,
             sampling=replace(SelfTraining.sampling, crop_size=CROP[data]),
             network=replace(SelfTraining.network, scale=0.5),
@@ -114,12 +114,12 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def named(system: str, options: argparse.Namespace) -> str:
-    """How a system is called in the table."""
+    """Name of a system in the table."""
     return f"{system}, plain colours" if options.plain_colours else system
 
 
 def table() -> str:
-    """Mean and spread over the seeds, and the gain over labelled images alone."""
+    """Format mean and standard deviation over the seeds, and the gain over labelled images alone."""
     by_system: dict[tuple[str, int, str], dict[int, float]] = defaultdict(dict)
     for result in RESULTS:
         by_system[result["data"], result["steps"], result["system"]][result["seed"]] = result["miou"]
@@ -139,8 +139,8 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["st++", *(s for s in SYSTEM_NAMES if s != "st++")])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--plain-colours", action="store_true", help="strong views keep their colours")
-    parser.add_argument("--table", action="store_true", help="print the results there are and stop")
+    parser.add_argument("--plain-colours", action="store_true", help="strong views without colour changes")
+    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
     options = parser.parse_args()
     if not options.table:
         if options.data is None:

@@ -1,8 +1,8 @@
-"""What propagated labels are worth to a student: the same network and steps, with and without them.
+"""Measure what propagated labels are worth to a student: the same network and steps, with and without them.
 
-On CamVid the student learns from the clip's keyframes and its propagated labels, and is scored on the training frames
-of the same drive, which it has not seen. On generated clips, one label in 30, whole clips are held out. Results are
-appended to a file as they come; what is in it is not made again.
+On CamVid, the student learns from the clip's keyframes and its propagated labels, and is scored on the training frames
+of the same drive, which it has not seen. On generated clips with one label in 30 frames, whole clips are kept for the
+score. Results are appended to a file as they come; what the file already holds is not made again.
 
     python experiments/student/compare.py camvid --propagated runs/camvid-25 --every 25
     python experiments/student/compare.py generated --every 30
@@ -45,10 +45,10 @@ sys.path.append(str(Path(__file__).parents[1]))
 from results import Results, mean_and_spread
 
 RESULTS = Results(Path(__file__).with_name("results.jsonl"))
-GENERATED = (24, 31)  # clips, frames of each: one label in 30 leaves its first and its last frame
+GENERATED = (24, 31)  # clips, and frames of each: with one label in 30, the first and the last frame are labelled
 HELD_OUT = 6
 
-# How a student learns: which propagated labels, and how they count.
+# How a student learns: which propagated labels it uses, and how they are weighted.
 STUDENTS: dict[str, Way] = {
     "keyframes alone": Way(),
     "all pixels alike": Way({"weighted": False}),
@@ -62,7 +62,7 @@ STUDENTS: dict[str, Way] = {
 
 
 def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int, Frame]], str]:
-    """The clips to learn from, the frames to score on, and the folder of propagated labels."""
+    """Find the clips to learn from, the frames to score on, and the folder of propagated labels."""
     if options.data == "camvid":
         index = select_clips(open_index("camvid"), SelectArgs(label_every=options.every))
         drive = index.clips[0].name.split("_")[0]
@@ -89,7 +89,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     index, scored, propagated = prepare(options)
     pl.seed_everything(seed, verbose=False)
     way = STUDENTS[student]
-    # Where CISC-R's features and ST++'s predictions come from: the same seed's network without propagated labels.
+    # The network of the same seed without propagated labels gives CISC-R's features and ST++'s predictions.
     alone = Path(options.runs) / f"{options.data}-{options.every}-{options.steps}-{seed}.ckpt"
     if student in ("CISC-R weights", "ST++ scheduling") and not alone.is_file():
         run("keyframes alone", seed, options)
@@ -123,12 +123,12 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
-    """What a result belongs to."""
+    """Return the settings that identify a result."""
     return {"data": options.data, "every": options.every, "steps": options.steps}
 
 
 def table() -> str:
-    """Mean and spread over the seeds."""
+    """Format mean and standard deviation over the seeds."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for result in RESULTS:
         groups[result["data"], result["every"], result["steps"], result["student"]].append(result)
@@ -152,8 +152,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=list(STUDENTS), metavar="STUDENT")
-    parser.add_argument("--runs", default=str(Path(tempfile.gettempdir()) / "wrp-student"), help="folder for its clips")
-    parser.add_argument("--table", action="store_true", help="print the results there are and stop")
+    parser.add_argument("--runs", default=str(Path(tempfile.gettempdir()) / "wrp-student"), help="working folder")
+    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
     options = parser.parse_args()
     if not options.table:
         if options.data is None or (options.data == "camvid" and options.propagated is None):

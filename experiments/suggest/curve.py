@@ -1,9 +1,10 @@
-"""What suggested frames are worth: mIoU after each further label, against even spacing and chance.
+"""Measure what suggested frames are worth: mIoU after each further label, compared with even spacing and chance.
 
 python experiments/suggest/curve.py camvid -n 6
 python experiments/suggest/curve.py davis2016 --clips bear bus car-turn surf swing --half -n 8
 
-Of each clip, the first and the last label are there at the start. All clips share the labels that are added.
+At the start, the first and the last label of each clip are keyframes. The labels that are added are divided among all
+clips.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from wrp.runs.simulate import Replay, curve_table, curves
 
 
 def halved(index: ClipIndex, folder: Path) -> ClipIndex:
-    """The clips at half their size, written to a folder."""
+    """Write the clips at half their size to a folder."""
     for clip in index.clips:
         for frame in tqdm(clip.frames, desc=f"Halving {clip.name}", unit="frame"):
             image = Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy())
@@ -46,7 +47,7 @@ def halved(index: ClipIndex, folder: Path) -> ClipIndex:
 
 
 def only_ends(index: ClipIndex) -> ClipIndex:
-    """The first and the last label of each clip as keyframes, all others hidden."""
+    """Keep the first and the last label of each clip as keyframes and hold out all others."""
     ends = [keep_labels(c, {c.frames[c.keyframes[0]].stem, c.frames[c.keyframes[-1]].stem}) for c in index.clips]
     return replace(index, clips=tuple(ends))
 

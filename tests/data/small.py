@@ -90,7 +90,7 @@ def make_run(out: Path, clip: str = "walk", count: int = 9, every: int = 4, valu
         entry |= {"method": "motion", "distance": away, "mean_confidence": 1 - 0.4 * away}
         files = {kind: out / kind / clip / f"{stem}.png" for kind in ("labels", "confidence")}
         entry["checksums"] = {kind: checksum(path.read_bytes()) for kind, path in files.items()}
-        lines.append(json.dumps(entry))
+        lines.append(json.dumps({"schema": 2} | entry))
     (out / "manifest.jsonl").write_text("\n".join(lines) + "\n")
     return str(out)
 

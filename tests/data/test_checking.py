@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.clips import id_picture, make_camvid, make_folder, picture, save
-from tests.io.test_video import write_video
+from tests.io.videos import write_video
 from wrp.cli.main import main
 
 

@@ -158,7 +158,7 @@ def test_what_is_missing_or_damaged_is_told(root: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     with pytest.raises(DataError, match="holds no propagated labels of walk"):
         PropagatedLabels(run, max_distance=0).frames(clips)
-    for wrong in ({"share": 0.0}, {"share": 1.5}, {"min_confidence": 2.0}, {"truth_last": -1}):
+    for wrong in ({"ratio": 0.0}, {"ratio": 1.5}, {"min_confidence": 2.0}, {"truth_last": -1}):
         with pytest.raises(DataError, match=next(iter(wrong))):
             PropagatedLabels(run, **wrong)  # type: ignore[arg-type]
 

@@ -56,7 +56,7 @@ OTHERS = {
 
 def names(batch):
     if isinstance(batch, ClipBatch):
-        return [f"{batch.clip}/{batch.targets[0]}"]
+        return [f"{batch.clip}/{batch.queries[0]}"]
     return [f"{clip}/{index}" for clip, index in zip(batch.clips, batch.indices)]
 
 

@@ -3,8 +3,8 @@ import threading
 import pytest
 import torch
 
-from tests.flow.base import FlowEstimatorTester, texture
 from wrp.flow.dis import DIS, PRESETS
+from wrp.testing import FlowEstimatorTester, texture
 
 
 class TestDIS(FlowEstimatorTester):

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.flow.base import FlowEstimatorTester, texture
 from wrp.data.synthetic.scene import render_clip
 from wrp.errors import DataError, WrpError
 from wrp.flow.dis import DIS
@@ -21,6 +20,7 @@ from wrp.flow.padding import Padding
 from wrp.flow.raft import RAFT
 from wrp.flow.stored import Stored, read_flow
 from wrp.structures import ClipBatch, FramePair
+from wrp.testing import FlowEstimatorTester, texture
 
 
 class Shift(FlowEstimator):

@@ -43,7 +43,7 @@ def test_errors_arrive_and_nothing_is_left_running() -> None:
     assert next(worker) == 1
     with pytest.raises(KeyError, match="broken"):
         next(worker)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wrp-ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wrp-prefetch")]
 
 
 def test_nothing_stays_nothing() -> None:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from tests.flow.base import FlowEstimatorTester
 from wrp.errors import WrpError
 from wrp.flow import ptlflow
+from wrp.testing import FlowEstimatorTester
 
 installed = pytest.mark.skipif(not ptlflow._PTLFLOW, reason="ptlflow is not installed")
 

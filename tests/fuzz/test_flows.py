@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.flow.test_cache import Counting, stretch
+from tests.flow.small import Counting, stretch
 from tests.fuzz.damage import damaged, png
 from wrp.errors import DataError
 from wrp.flow import stored

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.clips import CLASSES_YAML, make_folder
-from tests.data.test_propagated import make_run
+from tests.data.small import make_run
 from tests.exports import make_run as make_exported
 from tests.fuzz.damage import altered, damaged, plain
 from wrp.data.index import read_list, select_clips

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.damage import damaged
-from tests.io.test_video import index_first, write_plainly, write_video
+from tests.io.videos import index_first, write_plainly, write_video
 from wrp.errors import DataError
 from wrp.io.video import Video
 

@@ -395,7 +395,7 @@ def test_weights_of_another_program_are_not_ours(tmp_path: Path, capsys: pytest.
     assert main(["weights", str(checkpoint(tmp_path / "a.ckpt")), f"--out={mine}"]) == 2
     assert mine.read_bytes() == before
     assert main(["weights", str(mine), f"--out={tmp_path / 'x.safetensors'}"]) == 2
-    assert "is no checkpoint of one of the package's modules" in capsys.readouterr().err
+    assert "is not a checkpoint of one of the package's modules" in capsys.readouterr().err
 
 
 def test_jobs_that_begin_at_once_share_a_new_folder(tmp_path: Path) -> None:

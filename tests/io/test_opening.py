@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.clips import picture, save
-from tests.io.test_video import write_video
+from tests.io.videos import write_video
 from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError
 from wrp.io import opening

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.clips import make_folder
-from tests.modules.test_roundtrip import FIT, PREDICT, checkpoints, writer
+from tests.modules.small import FIT, PREDICT, checkpoints, writer
 from wrp import (
     CycleExamples,
     PropagationData,
@@ -132,7 +132,7 @@ def test_weights_alone_are_no_training_to_go_on_with(
     assert main([*command, f"--ckpt_path={weights}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line == (
-        "wrp: error: ckpt_path network.safetensors holds weights alone; expected the checkpoint that they are from"
+        "wrp: error: ckpt_path network.safetensors contains weights only; expected the checkpoint they were taken from"
     )
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.clips import make_folder
-from tests.propagation.test_methods import CLASSES, Believer, Teacher
-from tests.propagation.test_warping import stretch
-from tests.refinement.test_module import Constant, window
+from tests.propagation.small import CLASSES, BrightnessTeacher, IdentityRefiner, stretch
+from tests.refinement.small import Constant, window
 from wrp import CycleExamples, PropagationModule
 from wrp.data.items import WindowItems
 from wrp.data.layouts.registry import open_index
@@ -57,7 +56,7 @@ def test_flow_that_is_not_finite_stops_each_time_it_is_asked_for(folder: bool, t
 
 def test_flow_of_the_training_is_not_held_against_aninterval() -> None:
     flow = FlowCache(Lost(False))
-    CycleExamples(flow=flow).walk(window(), 3)
+    CycleExamples(flow=flow).record(window(), 3)
     module = PropagationModule(CLASSES, flow=flow)
     batch = interval()
     flow.estimator = Constant(False)
@@ -103,8 +102,8 @@ def test_corrected_labels_are_learned_from() -> None:
     windows = [batch, corrected, replace(batch, clip="other")]
     items = source.validation(windows, 3)
     made = []
-    walk = source.walk
-    source.walk = lambda *given: made.append(1) or walk(*given)  # type: ignore[method-assign, func-returns-value]
+    record = source.record
+    source.record = lambda *given: made.append(1) or record(*given)  # type: ignore[method-assign, func-returns-value]
     for _ in range(2):
         for number, one in enumerate(windows):
             assert torch.equal(items[number].labels[0], one.labels[1])
@@ -121,7 +120,7 @@ def test_a_clip_of_one_frame_is_no_window_but_counts_in_the_folds(tmp_path: Path
 
 @pytest.mark.parametrize("method", ["motion", "vote", "vote-once", "refine"])
 def test_labels_do_not_depend_on_torchs_default_precision(method: str) -> None:
-    module = PropagationModule(CLASSES, [method], Teacher(), Believer())
+    module = PropagationModule(CLASSES, [method], BrightnessTeacher(), IdentityRefiner())
     expected = list(module.session(interval()))
     torch.set_default_dtype(torch.float64)
     try:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from tests.clips import make_folder
+from tests.modules.small import FIT, PREDICT, checkpoints, writer
 from wrp import CycleExamples, LabelWriter, PropagationData, PropagationModule, RefinementModule, SegmentationModule
 from wrp.cli.lightning import run
 from wrp.cli.main import main
@@ -29,9 +30,7 @@ from wrp.propagation.methods.copy import Copy
 from wrp.refinement.store import CycleRecord
 from wrp.structures import ClipBatch
 
-FIT = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
-PREDICT = ["--trainer.logger=false", "--trainer.accelerator=cpu", "--trainer.devices=1", "--return_predictions=false"]
 SEGMENTER = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
 REFINER = ["--model=RefinementModule", "--model.network.channels=[4,8,8]"]
 CYCLES = ["--data.examples=CycleExamples", "--data.examples.crop_size=[16,32]", "--data.examples.crops=2"]
@@ -44,18 +43,6 @@ OF_KIND = {  # all labels are trained on and scored
 
 def data(root: Path, kind: str) -> list[str]:
     return [f"--data={kind}", "--data.num_classes=3", f"--data.root={root}", *OF_KIND[kind]]
-
-
-def checkpoints(folder: str) -> list[str]:
-    return [
-        "--trainer.callbacks=ModelCheckpoint",
-        f"--trainer.callbacks.dirpath={folder}",
-        "--trainer.callbacks.filename=model",
-    ]
-
-
-def writer(folder: str) -> list[str]:
-    return ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={folder}"]
 
 
 @pytest.fixture
@@ -288,9 +275,9 @@ def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Pat
         made = []
 
         class Counted(CycleExamples):
-            def walk(self, window: ClipBatch, num_classes: int) -> CycleRecord:
+            def record(self, window: ClipBatch, num_classes: int) -> CycleRecord:
                 made.append(window)  # noqa: B023, used in this turn
-                return super().walk(window, num_classes)
+                return super().record(window, num_classes)
 
         first, second, again = Counted(keep=keep).validation(windows, 3)
         assert torch.equal(first.inputs.image, again.inputs.image)

@@ -1,57 +1,40 @@
-"""What every propagation method has to keep to; a new one is tested by its line in METHODS."""
+"""What every propagation method has to fulfil, and what those of the package promise beyond it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor, nn
 
-from tests.propagation.test_warping import INTERVALS, SIZE, stretch
+from tests.propagation.small import (
+    CLASSES,
+    INTERVALS,
+    METHODS,
+    BrightnessTeacher,
+    IdentityRefiner,
+    stretch,
+)
 from wrp import PropagationModule
-from wrp.propagation.methods import METHODS as KNOWN
-from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
-
-CLASSES = 5
-METHODS = [*KNOWN, *(f"{name}:{which}" for name, kind in KNOWN.items() for which in sorted(kind.works_from))]
-
-
-class Teacher(nn.Module):
-    """Knows the class by the brightness of the pixel."""
-
-    num_classes = CLASSES
-
-    def probabilities(self, images: Tensor) -> Tensor:
-        scores = -(images.float().mean(1, keepdim=True) / 51 - torch.arange(CLASSES).view(1, -1, 1, 1)).abs()
-        return scores.softmax(1)
+from wrp.propagation.methods import make_methods
+from wrp.propagation.methods.base import PropagationMethod
+from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction
+from wrp.testing import PropagationMethodTester
 
 
-class Believer(nn.Module):
-    """A refiner that changes nothing."""
+class TestMethods(PropagationMethodTester):
+    @pytest.fixture(params=METHODS, autouse=True)
+    def _name(self, request: pytest.FixtureRequest) -> None:
+        self.name: str = request.param
+        self.follows_keyframes = self.name != "semantic"
 
-    num_classes = CLASSES
-
-    def forward(self, inputs: RefinerInput) -> Tensor:
-        return inputs.prior.clamp(min=1e-6).log()
+    def make(self) -> PropagationMethod[Any]:
+        [made] = make_methods([self.name]).values()
+        return made
 
 
 def run(method: str, batch: ClipBatch) -> list[Prediction]:
-    return list(PropagationModule(CLASSES, [method], Teacher(), Believer()).session(batch))
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("batch", INTERVALS.values(), ids=INTERVALS)
-def test_every_frame_has_a_label_and_an_honest_confidence(method: str, batch: ClipBatch) -> None:
-    results = run(method, batch)
-    assert [result.index for result in results] == list(range(*batch.queries))
-    for result, again in zip(results, run(method, batch), strict=True):
-        assert result.method == ("keyframe" if result.index in batch.labels else method)
-        assert result.labels.shape == SIZE
-        assert result.labels.dtype == torch.uint8
-        assert ((result.labels < CLASSES) | (result.labels == IGNORE_INDEX)).all()
-        assert result.confidence.dtype == torch.float32
-        assert ((result.confidence >= 0) & (result.confidence <= 1)).all()
-        assert torch.equal(result.confidence == 0, result.labels == IGNORE_INDEX)
-        assert torch.equal(result.labels, again.labels)
+    return list(PropagationModule(CLASSES, [method], BrightnessTeacher(), IdentityRefiner()).session(batch))
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "semantic"])
@@ -70,8 +53,8 @@ def test_where_nothing_moves_the_label_stays(method: str) -> None:
 
 def test_only_what_is_needed_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
-        raise AssertionError("not asked for")
+        raise AssertionError("warped though no method needs it")
 
-    monkeypatch.setattr("wrp.propagation.session.WarpedLabels", never)
+    monkeypatch.setattr("wrp.propagation.session.IntervalWarper", never)
     for method in ("copy", "semantic", "vote-once", "vote"):
         assert len(run(method, INTERVALS["between two keyframes"])) == 6

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tests.flow.base import texture
-from tests.propagation.test_methods import CLASSES, Believer, Teacher
-from tests.refinement.test_module import SIZE, Constant, Slow
+from tests.propagation.small import CLASSES, BrightnessTeacher, IdentityRefiner
+from tests.refinement.small import SIZE, Constant, Slow
 from wrp import PropagationModule
 from wrp.flow.estimator import FlowEstimator
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Answers, Refine
 from wrp.structures import ClipBatch, Prediction
+from wrp.testing import texture
 
 COUNT = 19
 WRONG = 8
@@ -44,7 +44,7 @@ def label(
         return probs
 
     monkeypatch.setattr(Refine, "answer", answer)
-    module = PropagationModule(CLASSES, [method], Teacher(), Believer(), flow or Slow(True))
+    module = PropagationModule(CLASSES, [method], BrightnessTeacher(), IdentityRefiner(), flow or Slow(True))
     if batch.held_out:
         list(module.at_held_out(batch))
     return list(module.session(batch)) if not batch.held_out else [], asked
@@ -80,7 +80,7 @@ def test_votes_come_along_the_flow_from_where_the_scene_was(monkeypatch: pytest.
         return 0.8 * seen + 0.2 / CLASSES
 
     monkeypatch.setattr(Refine, "answer", answer)
-    module = PropagationModule(CLASSES, ["refine"], Teacher(), Believer(), Constant(False))
+    module = PropagationModule(CLASSES, ["refine"], BrightnessTeacher(), IdentityRefiner(), Constant(False))
     results = list(module.session(interval()))
     border = 2 * max(VOTERS)
     inside = (slice(None), slice(border, -border))
@@ -118,6 +118,6 @@ def test_what_is_not_needed_any_more_is_let_go() -> None:
     class Watching(PropagationModule):
         known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = {"refine": Watched}
 
-    list(Watching(CLASSES, ["refine"], Teacher(), Believer(), Slow(True)).session(interval()))
+    list(Watching(CLASSES, ["refine"], BrightnessTeacher(), IdentityRefiner(), Slow(True)).session(interval()))
     assert len(kept) == COUNT - 2
     assert max(map(len, kept)) <= 2 * max(VOTERS) + 1

@@ -14,9 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.propagation.test_methods import CLASSES, METHODS, Believer, Teacher
-from tests.propagation.test_warping import INTERVALS, SIZE, stretch
-from tests.refinement.test_module import Constant
+from tests.propagation.small import CLASSES, INTERVALS, METHODS, SIZE, BrightnessTeacher, IdentityRefiner, stretch
+from tests.refinement.small import Constant
 from wrp import PropagationModule
 from wrp.errors import WrpError
 from wrp.flow import cache
@@ -29,7 +28,7 @@ EVERY = ["copy", "motion", "vote-once", "vote", "semantic", "inpaint", "refine"]
 
 
 def module(methods: list[str], flow: FlowCache | None = None) -> PropagationModule:
-    return PropagationModule(CLASSES, methods, Teacher(), Believer(), flow)
+    return PropagationModule(CLASSES, methods, BrightnessTeacher(), IdentityRefiner(), flow)
 
 
 def same(one: Prediction, other: Prediction) -> bool:
@@ -93,7 +92,7 @@ def test_some_frames_alone_are_those_of_all(method: str, only: set[int]) -> None
 def test_frames_that_are_not_wanted_are_not_labelled() -> None:
     asked = []
 
-    class Counted(Teacher):
+    class Counted(BrightnessTeacher):
         def probabilities(self, images: Tensor) -> Tensor:
             asked.append(images)
             return super().probabilities(images)
@@ -196,7 +195,10 @@ def test_a_method_gets_nothing_that_it_has_not_declared(part: str) -> None:
         }
 
     methods = ["sly", "refine"] if part != "neighbours" else ["sly"]
-    assert len(list(Two(CLASSES, methods, Teacher(), Believer()).session(stretch((4,), 4, 9, (4, 10))))) > 5
+    assert (
+        len(list(Two(CLASSES, methods, BrightnessTeacher(), IdentityRefiner()).session(stretch((4,), 4, 9, (4, 10)))))
+        > 5
+    )
 
 
 def test_a_method_refuses_keyframes_that_it_cannot_work_from() -> None:
@@ -233,7 +235,11 @@ def test_neighbours_are_as_near_as_declared() -> None:
             "looking": Looking,
         }
 
-    list(With(CLASSES, ["looking", "refine"], Teacher(), Believer()).session(stretch((4, 10), 4, 10, (4, 10))))
+    list(
+        With(CLASSES, ["looking", "refine"], BrightnessTeacher(), IdentityRefiner()).session(
+            stretch((4, 10), 4, 10, (4, 10))
+        )
+    )
     assert seen == {5: [5, 6, 7], 6: [5, 6, 7, 8], 7: [5, 6, 7, 8, 9], 8: [6, 7, 8, 9], 9: [7, 8, 9]}
 
 
@@ -252,8 +258,8 @@ LONG = """
 import sys
 import resource
 import torch
-from tests.flow.base import texture
-from tests.propagation.test_methods import CLASSES, Believer, Teacher
+from wrp.testing import texture
+from tests.propagation.small import CLASSES, IdentityRefiner, BrightnessTeacher
 from wrp import PropagationModule
 from wrp.flow.dis import DIS
 from wrp.structures import ClipBatch
@@ -272,7 +278,8 @@ class Late:
 
 label = (torch.arange(size[1]).expand(size) // 32 % CLASSES).to(torch.uint8)
 batch = ClipBatch("clip", [str(i) for i in range(count + 1)], 0, Late(), {0: label, count: label}, (0, count))
-module = PropagationModule(CLASSES, ["motion", "vote", "inpaint", "refine"], Teacher(), Believer(), DIS("ultrafast"))
+methods = ["motion", "vote", "inpaint", "refine"]
+module = PropagationModule(CLASSES, methods, BrightnessTeacher(), IdentityRefiner(), DIS("ultrafast"))
 made = sum(1 for _ in module.session(batch))
 assert made == 4 * (count - 1) + 1, made
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

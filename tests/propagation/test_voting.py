@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.propagation.test_warping import INTERVALS, SIZE, stretch
+from tests.propagation.small import INTERVALS, SIZE, stretch
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.geometry.fusion import weighted_vote
@@ -96,7 +96,7 @@ def test_anchors_may_be_chosen() -> None:
 
 @pytest.mark.parametrize("rounds", [0, 1, 2])
 @pytest.mark.parametrize(
-    "targets", [(0, 12), (0, 13)], ids=["the later keyframe behind", "the later keyframe among them"]
+    "queries", [(0, 12), (0, 13)], ids=["the later keyframe behind", "the later keyframe among them"]
 )
 def test_the_previous_keyframe_alone_is_the_previous_keyframe_alone(rounds: int, queries: tuple[int, int]) -> None:
     batch = stretch((0, 12), 0, 12, queries)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.flow.base import texture
+from tests.propagation.small import INTERVALS, SIZE, stretch
 from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
@@ -18,28 +18,7 @@ from wrp.geometry.cycle import image_of, warp_keyframe
 from wrp.geometry.fusion import WarpedLabels, gather, join_sources
 from wrp.propagation import warping as walk
 from wrp.propagation.warping import IntervalWarper, Sides
-from wrp.structures import IGNORE_INDEX, ClipBatch, FramePair
-
-SIZE = (40, 56)
-
-
-def stretch(keyframes: Sequence[int], first: int, last: int, queries: tuple[int, int]) -> ClipBatch:
-    """Frames first … last of a sliding texture, with labels that slide along."""
-    frames = [texture(*SIZE, 1.5 * i, -0.5 * i) for i in range(first, last + 1)]
-    x = torch.arange(SIZE[1]).expand(SIZE)
-    labels = {a: ((x - 1.5 * a) // 9 % 5).to(torch.uint8) for a in keyframes}
-    for label in labels.values():
-        label[:3] = IGNORE_INDEX
-    return ClipBatch("clip", [str(i) for i in range(first, last + 1)], first, frames, labels, queries)
-
-
-INTERVALS = {
-    "between two keyframes": stretch((4, 10), 4, 10, (4, 10)),
-    "last, with its end": stretch((4, 10), 4, 10, (4, 11)),
-    "before the first keyframe": stretch((4,), 0, 4, (0, 4)),
-    "behind the last keyframe": stretch((4,), 4, 9, (4, 10)),
-    "one frame": stretch((4,), 4, 4, (4, 5)),
-}
+from wrp.structures import ClipBatch, FramePair
 
 
 def anew(batch: ClipBatch, cache: FlowCache, keyframe: int, index: int) -> WarpedLabels:

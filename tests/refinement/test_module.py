@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ import torch
 from torch import Tensor
 
 from tests.clips import make_folder
-from tests.flow.base import texture
+from tests.refinement.small import SIZE, Constant, window
 from wrp import CycleExamples, RefinementModule, SegmentationModule
 from wrp.errors import WrpError
-from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.checkpoints import load_module
@@ -27,51 +25,7 @@ from wrp.options import CycleArgs, NetworkArgs, RefinerArgs
 from wrp.refinement import sampler
 from wrp.refinement.network import refiner_input
 from wrp.refinement.store import CycleRecord, draw_sources
-from wrp.structures import IGNORE_INDEX, ClipBatch, FramePair
-
-SIZE = (24, 40)
-
-
-class Constant(FlowEstimator):
-    """Frames slide by one pixel, and that is what direct flow says; the flow between neighbours says two.
-
-    Args:
-        direct: Whether there is flow between any frames.
-    """
-
-    def __init__(self, direct: bool) -> None:
-        super().__init__()
-        self.any_frames = direct
-
-    @property
-    def signature(self) -> str:
-        return "constant"
-
-    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        # Forward and backward take turns by halves, see FlowEstimator.between.
-        flow = torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
-        half = len(frames_s) // 2
-        flow[:half, 0], flow[half:, 0] = 2, -2
-        return flow
-
-    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
-        return torch.stack((start[:, 0].sign(), start[:, 1]), 1)
-
-
-class Slow(Constant):
-    """Frames stand still, and all flows say so."""
-
-    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        return torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
-
-    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
-        return torch.zeros_like(start)
-
-
-def window() -> ClipBatch:
-    frames = [texture(*SIZE, i) for i in range(3)]
-    label = (torch.arange(SIZE[1]) // 8 % 3).to(torch.uint8).expand(SIZE).contiguous()
-    return ClipBatch("clip", ["0", "1", "2"], 0, frames, {1: label}, (1, 2))
+from wrp.structures import IGNORE_INDEX
 
 
 def record(direct: bool) -> CycleRecord:

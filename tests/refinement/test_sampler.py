@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tests.clips import make_folder
-from tests.refinement.test_module import SIZE, Constant, window
+from tests.refinement.small import SIZE, Constant, window
 from wrp import CycleExamples, RefinementData, SegmentationModule
 from wrp.data.transforms import Draw
 from wrp.errors import WrpError

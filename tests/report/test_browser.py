@@ -76,12 +76,12 @@ def test_scrubbing_shows_the_labels_of_each_frame(page: Page, reported: Path) ->
                 assert (seen[labels == value] == (*color, 255)).all()
             assert (seen[labels == 255] == 0).all()
         addresses.add(page.locator("#image").get_attribute("src"))
-        assert page.locator("#no-source").is_visible() == (index in (0, 4, 8))
+        assert page.locator("#no-provenance").is_visible() == (index in (0, 4, 8))
     assert len(addresses) == 9
     source = ids(reported / "provenance/walk/00003.png")
     show(page, 3)
     for value in np.unique(source):
-        assert (canvas(page, "source")[source == value, :3] == [255 * (value >> bit & 1) for bit in range(3)]).all()
+        assert (canvas(page, "provenance")[source == value, :3] == [255 * (value >> bit & 1) for bit in range(3)]).all()
 
 
 def test_doubt_is_bright(page: Page, reported: Path) -> None:
@@ -99,7 +99,7 @@ def test_keys_and_play_move_through_the_clip(page: Page) -> None:
     facts = page.locator("#facts")
     expect(facts).to_contain_text("00000: frame 1 of 9 · labelled by hand")
     page.locator("body").press("ArrowRight")
-    expect(facts).to_contain_text("00001: frame 2 of 9 · by motion · 1 from the nearest keyframe")
+    expect(facts).to_contain_text("00001: frame 2 of 9 · by motion · 1 frame from the nearest keyframe")
     page.locator("body").press("End")
     expect(facts).to_contain_text("frame 9 of 9")
     page.locator("body").press("ArrowRight")

@@ -85,7 +85,7 @@ def test_unlabelled_pixels_stay_as_they_are() -> None:
     [
         (["--video", "--fps", "0"], "--fps must be in 0.1 … 1000, got 0"),
         (["--video", "--fps", "nan"], "--fps must be in 0.1 … 1000, got nan"),
-        (["--fps", "10"], "--fps 10 goes with --video"),
+        (["--fps", "10"], "--fps 10 needs --video"),
     ],
 )
 def test_bad_rates_are_refused(run: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,15 +61,15 @@ def test_the_pictures_are_those_of_the_run(reported: Path) -> None:
         assert np.abs(shown - ids(reported.parent / "clips/frames/walk" / name)).mean() < 25
         keyframe = frame["index"] in (0, 4, 8)
         assert frame["method"] == ("keyframe" if keyframe else "motion")
-        assert (frame["truth"] is None) == (frame["miou"] is None) == (frame["source"] is None) == keyframe
+        assert (frame["truth"] is None) == (frame["miou"] is None) == (frame["provenance"] is None) == keyframe
         if not keyframe:
             assert np.array_equal(pixels(frame["truth"])[..., 0], indices(ids(truth / name)))
-            assert np.array_equal(pixels(frame["source"])[..., 0], ids(reported / "provenance/walk" / name))
+            assert np.array_equal(pixels(frame["provenance"])[..., 0], ids(reported / "provenance/walk" / name))
 
 
 def test_the_legend_names_no_source_that_the_run_has_not(reported: Path) -> None:
-    names = [source["name"] for source in data_of(reported)["sources"]]
-    assert names == ["nobody", "earlier keyframe", "later keyframe", "both keyframes"]
+    names = [entry["name"] for entry in data_of(reported)["provenance_legend"]]
+    assert names == ["none", "earlier keyframe", "later keyframe", "both keyframes"]
 
 
 def test_the_score_of_a_frame_is_that_of_its_classes(reported: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_page_is_one_file(reported: Path) -> None:
     assert "mIoU by clip" in text
     assert 'class="reliability"' in text
     assert "pytorch-lightning" in text
-    assert "It holds the pictures of" not in text
+    assert "frames are included" not in text
     for address in ("http://", "https://", "@import", "url("):
         assert address not in text.replace("http://www.w3.org/2000/svg", "")
 
@@ -144,13 +144,13 @@ def test_what_is_left_out_is_said(
     monkeypatch.setattr(html, "LONGEST", 20)
     assert main(["report", str(out)]) == 0
     text = (out / "report.html").read_text()
-    assert "It holds the pictures of 8 of 14 frames" in text
+    assert "Pictures of only 8 of the 14 frames are included" in text
     assert [len(clip["frames"]) for clip in data_of(out)["clips"]] == [4, 4]
     assert [len(clip["miou"]) for clip in data_of(out)["clips"]] == [5, 9]
     assert pixels(data_of(out)["clips"][0]["frames"][0]["labels"]).shape == (12, 20, 3)
     monkeypatch.setattr(html, "CLIPS", 1)
     assert main(["report", str(out)]) == 0
-    assert "The page shows the 1 worst of 2 clips" in (out / "report.html").read_text()
+    assert "This page shows only the 1 lowest-scoring of 2 clips" in (out / "report.html").read_text()
     means = {
         clip: scores["motion"]["miou"]
         for clip, scores in json.loads((out / "metrics.json").read_text())["clips"].items()
@@ -162,7 +162,7 @@ def test_a_run_without_hidden_labels_has_no_scores(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "clips", {"walk": 5}, labelled=(2,))
     assert main(["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "motion"]) == 0
     text = (tmp_path / "out/report.html").read_text()
-    assert "no labels were hidden" in text
+    assert "no labels were held out" in text
     assert "Scores on held-out frames" not in text
     assert data_of(tmp_path / "out")["clips"][0]["miou"] == [None] * 5
 
@@ -190,7 +190,7 @@ def test_report_is_written_again(reported: Path, tmp_path: Path, capsys: pytest.
         ('metrics.json={"schema": 2}', "metrics.json cannot be used (it lacks settings)"),
         ("settings.json=[", "settings.json is damaged"),
         ("settings.json=[1]", "settings.json is damaged"),
-        ('settings.json={"root": 5}', "settings.json is damaged (root must be of type str, got 5)"),
+        ('settings.json={"root": 5}', "settings.json is damaged (its root is 5)"),
         ("manifest.jsonl=", "manifest.jsonl lacks frame 00000 of clip"),
     ],
 )
@@ -221,5 +221,5 @@ def test_the_page_of_a_clip_of_vga_size_stays_small(tmp_path: Path) -> None:
     for path in (out / "labels/street0").iterdir():  # sources could not be worse
         save(out / "provenance/street0" / path.name, random.integers(0, 8, (360, 480), np.uint8))
     assert main(["report", str(out)]) == 0
-    assert all(frame["source"] for frame in data_of(out)["clips"][0]["frames"])
+    assert all(frame["provenance"] for frame in data_of(out)["clips"][0]["frames"])
     assert 2e6 < (out / "report.html").stat().st_size < 15e6

@@ -329,11 +329,11 @@ def test_a_student_learns_from_all_frames_in_the_end(
     assert not (out / "student.ckpt").exists()
     before = tree(out)
     assert main([*command, "--student"]) == 0
-    assert "student by itself: mIoU" in capsys.readouterr().out
+    assert "student network alone: mIoU" in capsys.readouterr().out
     assert tree(out) == before
     assert set(metrics(out)["student"]) == {"miou", "ece"}
     assert 0 <= metrics(out)["student"]["ece"] <= 1
-    assert "The student by itself" in (out / "report.md").read_text()
+    assert "The student alone" in (out / "report.md").read_text()
     made = (out / "student.ckpt").stat().st_mtime_ns
     assert main([*command, "--student"]) == 0
     assert (out / "student.ckpt").stat().st_mtime_ns == made

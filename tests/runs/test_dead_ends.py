@@ -227,7 +227,7 @@ def test_a_run_without_its_settings_is_refused(
     else:
         (out / "settings.json").unlink()
     assert main(["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=2"]) == 2
-    assert "put a copy in its place, or choose another --out" in capsys.readouterr().err
+    assert "restore it from a copy, or choose another --out" in capsys.readouterr().err
     assert tree(out) == before
 
 
@@ -252,7 +252,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_with_a_remedy(
     (out / "metrics.json").mkdir()
     (out / "metrics.json" / "x").touch()
     assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 2
-    assert "move away what stands in the place of a file" in capsys.readouterr().err
+    assert "move away the file or folder that is in the way" in capsys.readouterr().err
 
 
 def test_a_check_that_is_told_to_stop_reads_no_more_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.clips import CLASSES_YAML, id_picture, make_davis, make_folder, make_video, picture, save
 from tests.exports import make_run
 from tests.fuzz.damage import png
-from tests.io.test_video import index_first, rotate_metadata, write_plainly, write_video
+from tests.io.videos import index_first, rotate_metadata, write_plainly, write_video
 from wrp import SegmentationModule
 from wrp.cli.main import main
 from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, class_name
@@ -106,7 +106,7 @@ def promise_more(video: Path) -> None:
     [
         (".mp4", cut, "walk.mp4"),
         (".mkv", scratch, "walk.mkv"),
-        (".avi", promise_more, "says that it has 34 frames, but holds 24"),
+        (".avi", promise_more, "declares 34 frames, but holds 24"),
     ],
 )
 def test_a_video_that_is_not_whole(

@@ -51,7 +51,7 @@ def test_what_is_there_or_given_costs_nothing(root: Path) -> None:
     (out / "teacher.ckpt").touch()
     steps = {step.name: step for step in plan(chosen, index_of(chosen))}
     assert list(steps) == ["flow", "teacher", "refiner", "propagate", "student (plain)"]
-    assert steps["teacher"].what == f"{out / 'teacher.ckpt'}, which is there already"
+    assert steps["teacher"].what == f"{out / 'teacher.ckpt'} exists already"
     assert steps["refiner"].what == "some.ckpt"
     assert not steps["teacher"].work
     assert not steps["refiner"].work
@@ -118,7 +118,7 @@ def test_the_settings_of_a_run_serve_another(root: Path, tmp_path: Path) -> None
         ("run: {seed: null}", "run.seed must be of type int, got None"),
         ("train_teacher: {losses: {dice: much}}", "train_teacher.losses must be of type"),
         ("run: {seed: 1}", "root must be given"),
-        ("- seed", "must name settings"),
+        ("- seed", "must contain settings"),
         ("a: [", "cannot be read"),
     ],
 )
@@ -159,7 +159,7 @@ def test_labels_that_came_later_are_for_another_folder(root: Path, capsys: pytes
     third = sorted((root / "frames" / "walk").iterdir())[2]
     first.with_name(f"{third.stem}.png").write_bytes(first.read_bytes())
     assert main(command) == 2
-    assert "has learned from other labels than there are now; choose another --out" in capsys.readouterr().err
+    assert "whose labels have changed since: they were added, removed or edited; choose" in capsys.readouterr().err
 
 
 def test_a_dry_run_reads_the_files(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,11 +119,11 @@ def test_a_trial_that_fails_stops_the_search(
     ("changes", "said"),
     [
         ({"command": None}, "command must begin with wrp"),
-        ({"command": ["wrp", "fit"]}, "must begin with wrp and hold"),
+        ({"command": ["wrp", "fit"]}, "must begin with wrp and contain"),
         ({"metric": {"name": "x"}}, "metric.goal must be one of maximize, minimize, got None"),
         ({"parameters": {"a": {"distribution": "normal", "mu": 0}}}, "parameter a needs value, values, or min and max"),
         ({"parameters": {"a": 3}}, "parameter a needs"),
-        ({"parameters": ["a"]}, "parameters must name some"),
+        ({"parameters": ["a"]}, "parameters must be a mapping of names"),
         ({"metric": "val/miou"}, "metric.goal must be one of maximize, minimize, got None"),
     ],
 )
@@ -140,5 +140,5 @@ def test_a_sweep_without_its_parts_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_without_the_metric_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WrpError, match="holds no value of val/miou"):
+    with pytest.raises(WrpError, match="contains no value of val/miou"):
         last_value(tmp_path, "val/miou")

@@ -179,9 +179,9 @@ def test_a_root_is_taken_as_it_is_written(root: str) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["a", "b", "--out=out"], "unrecognized argument 'b': there is a root already, 'a'"),
-        (["a", "--out=out", "--seed=3", "b"], "unrecognized argument 'b': there is a root already, 'a'"),
-        (["a", "--root=b", "--out=out"], "unrecognized argument 'b': there is a root already, 'a'"),
+        (["a", "b", "--out=out"], "unrecognized argument 'b': ROOT is already given as 'a'"),
+        (["a", "--out=out", "--seed=3", "b"], "unrecognized argument 'b': ROOT is already given as 'a'"),
+        (["a", "--root=b", "--out=out"], "unrecognized argument 'b': ROOT is already given as 'a'"),
         ([], "root and out must be given, on the command line or in --config FILE"),
         (["--out=out"], "root must be given, on the command line or in --config FILE"),
         (["clips"], "out must be given, on the command line or in --config FILE"),
@@ -223,7 +223,7 @@ def test_a_root_is_taken_as_it_is_written(root: str) -> None:
         ([*BARE, "--limit=-1"], "--limit must be at least 0, got -1"),
         ([*BARE, "--workers=-1"], "--workers must be at least 0, got -1"),
         ([*BARE, "--shard=3/2"], "--shard must be i/n with i in 1 … n, such as 2/3; got '3/2'"),
-        ([*BARE, "--train_teacher.network.encoder_weights=imagenet"], "give --weights"),
+        ([*BARE, "--train_teacher.network.encoder_weights=imagenet"], "use --weights instead"),
     ],
 )
 def test_arguments_that_are_none_are_refused(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,8 +313,8 @@ def test_files_of_other_settings_are_refused_by_name_and_path(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- seed", "must name settings, lines `name: value`, got a list"),
-        ("3", "must name settings, lines `name: value`, got a int"),
+        ("- seed", "must contain settings, lines `name: value`, got a list"),
+        ("3", "must contain settings, lines `name: value`, got a int"),
         ("a: [", "cannot be read: "),
         ("\x00", "cannot be read: "),
     ],
@@ -500,7 +500,7 @@ def test_a_line_of_the_manifest_says_all_of_a_frame(entry: Entry) -> None:
     assert line.splitlines(keepends=True) == [line]
     assert Entry.parse(line) == entry
     said = json.loads(line)
-    assert said.keys() - set(NETWORKS) == {one.name for one in fields(Entry)} - {"networks"}
+    assert said.keys() - set(NETWORKS) == {"schema", *(one.name for one in fields(Entry))} - {"networks"}
     assert {name: said[name] for name in NETWORKS if name in said} == entry.networks
 
 
@@ -516,6 +516,7 @@ NO_CHECKSUMS = (
 )
 NO_SHARES = (None, "0.5", True, -0.1, 1.1, float("nan"), float("inf"), [0.5])
 DAMAGE: list[tuple[str, Any]] = [
+    *(("schema", value) for value in (None, 1, "2", 3)),
     *((name, value) for name in ("clip", "frame", "method", "label") for value in (None, 3, ["a"], {})),
     *(("index", value) for value in (None, "3", 3.0, True, -1, [3])),
     *(("keyframes", value) for value in (None, 3, "04", [0.5], ["0"], [True], [-1], [None], {"0": 4})),

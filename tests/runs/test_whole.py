@@ -179,7 +179,7 @@ def test_labels_of_other_networks_are_not_mixed(root: Path, tmp_path: Path, caps
     next(iter(checkpoint["state_dict"].values())).add_(0.1)
     torch.save(checkpoint, out / "teacher.ckpt")
     assert main([*command, "--teacher-steps=1"]) == 2
-    assert f"{out} holds labels that were made with another teacher than there is now" in capsys.readouterr().err
+    assert f"{out} holds labels from another teacher checkpoint than the current one" in capsys.readouterr().err
 
 
 def test_what_was_trained_with_another_teacher_is_not_taken(
@@ -195,7 +195,7 @@ def test_what_was_trained_with_another_teacher_is_not_taken(
     next(iter(checkpoint["state_dict"].values())).add_(0.1)
     torch.save(checkpoint, teacher)
     assert main(command) == 2
-    assert f"{out} holds a run with another teacher than {teacher} is now" in capsys.readouterr().err
+    assert f"{out} holds a run with a teacher that differs from {teacher}" in capsys.readouterr().err
 
 
 def test_a_student_without_a_hidden_class_to_be_scored_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -204,7 +204,7 @@ def test_a_student_without_a_hidden_class_to_be_scored_on(tmp_path: Path, capsys
     Image.fromarray(np.full_like(np.array(Image.open(label)), 255)).save(label)
     command = ["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=2", "--weights=none"]
     assert main([*command, "--student", "--teacher-steps=1"]) == 0
-    assert "student by itself: mIoU –" in capsys.readouterr().out
+    assert "student network alone: mIoU –" in capsys.readouterr().out
     assert parse_json((out / "metrics.json").read_text())["student"] == {"miou": None, "ece": None}
 
 
@@ -217,7 +217,7 @@ def test_labels_of_other_frames_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
     pixels[0, 0] ^= 1
     save(frame, pixels)
     assert main(command) == 2
-    assert f"{out} holds labels for other frames of clip walk than there are now" in capsys.readouterr().err
+    assert f"{out} holds labels of clip walk, whose frames have changed since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["cut short", "corrected by hand"])

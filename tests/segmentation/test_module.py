@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import BackboneFinetuning, EMAWeightAveraging
 from torch import Tensor, nn
 
 from tests.clips import make_folder
-from tests.data.test_propagated import make_run
+from tests.data.small import make_run
 from wrp import PropagationData, SegmentationData, SegmentationModule
 from wrp.callbacks.pictures import CELL, NAMES, ConfusionPicture, draw_confusion
 from wrp.data.propagated import PropagatedLabels

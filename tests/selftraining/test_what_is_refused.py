@@ -44,12 +44,12 @@ def test_the_command_line_takes_every_argument_of_every_module(
 
 @pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule])
 def test_students_without_any_labels_for_the_others_are_refused(kind: type[StudentModule]) -> None:
-    with pytest.raises(WrpError, match="nobody guesses them"):
+    with pytest.raises(WrpError, match="have no pseudo-labels"):
         kind(**SMALL).semi_loss(batch(), batch(labelled=False))
 
 
 def test_frames_without_a_label_need_a_guesser() -> None:
-    with pytest.raises(WrpError, match="nobody guesses them"):
+    with pytest.raises(WrpError, match="have no pseudo-labels"):
         SegmentationModule(**SMALL).training_step(batch(labelled=False), 0)
 
 
@@ -114,8 +114,8 @@ def test_arguments_that_cannot_work_are_refused_before_the_folder_is_claimed(
 @pytest.mark.parametrize(
     ("which", "content", "message"),
     [
-        ("labelled", "", "names no images"),
-        ("unlabelled", "\n", "names no images"),
+        ("labelled", "", "lists no images"),
+        ("unlabelled", "\n", "lists no images"),
         ("unlabelled", "train/view1\ntrain/view2\n", "train-view1 is in both"),
     ],
 )

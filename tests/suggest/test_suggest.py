@@ -149,7 +149,7 @@ def test_only_the_clips_asked_for_and_only_frames_there_are(
     _, out = run
     with caplog.at_level("INFO", "wrp"):
         assert main(["suggest", str(out), "-n", "30", "--clips", "run"]) == 0
-    assert "only 4 have no label" in caplog.text
+    assert "only 4 frames have no label" in caplog.text
     assert sorted((out / "suggest.txt").read_text().split()) == [f"run/0000{i}" for i in range(1, 5)]
     assert Image.open(out / "suggest.png").size == (960, 40 + 4 * 210)
     assert main(["suggest", str(out), "--clips", "fly"]) == 2
@@ -189,7 +189,7 @@ def test_a_run_without_unlabelled_frames_or_of_other_labels(tmp_path: Path, caps
     save(root / "labels/walk/00003.png", id_picture(3))
     capsys.readouterr()
     assert main(["suggest", str(out)]) == 2
-    assert "the label of walk/00003 came or went" in capsys.readouterr().err
+    assert "the label of walk/00003 was added or removed" in capsys.readouterr().err
     assert main(["autolabel", str(root), "--out", str(tmp_path / "full"), "--methods", "motion"]) == 0
     assert main(["suggest", str(tmp_path / "full")]) == 2
     assert "has a label already" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole or not at all, and of which nothing is run."""
+"""Checkpoints that are written whole or not at all, and read without running code."""
 
 from __future__ import annotations
 
@@ -14,33 +14,47 @@ from wrp.io.writing import replacing
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary name beside it, waits for the disk, and renames it.
+    """Plugin of the Trainer that writes checkpoints atomically: to a temporary file beside it, flushed, then renamed.
 
-    Lightning's own moves it from the system's temporary folder: where that is another disk, a full one leaves half of
-    a checkpoint behind, and a folder that may not be written to is passed over in silence (2.6.6).
+    Lightning's own plugin moves the file from the system's temporary folder. If that is another disk, a full disk
+    leaves half of a checkpoint behind, and a folder without write permission is ignored silently (2.6.6).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     WholeCheckpointIO().save_checkpoint({"epoch": 3}, f"{folder}/last.ckpt")
+        ...     WholeCheckpointIO().load_checkpoint(f"{folder}/last.ckpt")
+        {'epoch': 3}
     """
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read one, local or remote, of which nothing is run whatever is asked for: tensors and plain values.
+        """Read a checkpoint, local or remote.
+
+        Only tensors and plain values are read, whatever ``weights_only`` is: no code of the file is run.
 
         Raises:
-            WrpError: If it holds anything else, or is damaged.
+            WrpError: If the file holds anything else, or is damaged.
+            OSError: If it cannot be opened.
         """
         try:
             return super().load_checkpoint(path, map_location, weights_only=True)
         except OSError:
             raise
-        except Exception as error:  # a damaged file raises whatever the unpickler met first
+        except Exception as error:  # what a damaged file raises depends on where the damage is
             raise WrpError(f"{path} cannot be read as a checkpoint: {in_short(error)}") from error
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write it; OSError if that fails. What is no local file is left to Lightning."""
+        """Write a checkpoint; remote paths are left to Lightning.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        # In memory first: torch says nothing of use where the disk is full.
+        # To memory first: torch's message for a full disk does not tell the reason.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         with replacing(Path(path)) as temporary:

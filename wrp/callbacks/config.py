@@ -1,4 +1,4 @@
-"""Each run keeps its whole configuration."""
+"""A copy of the whole configuration in the folder of each run."""
 
 from __future__ import annotations
 
@@ -15,40 +15,56 @@ from pytorch_lightning.loggers import WandbLogger
 from wrp.io.folders import check_file, check_place
 from wrp.io.writing import write_text
 
-# By which a copy that may be replaced is known.
+# First line of the file: a file that begins with it may be replaced.
 HEADER = "# The whole configuration of a run, written by `wrp`.\n"
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the configuration into the run's own folder, and push it in full to W&B.
+    """Write the configuration to the folder of the run, and send it in full to W&B.
 
-    Lightning's callback knows no folder of a run where the logger is not CSVLogger or TensorBoardLogger, so that runs
-    into one ``save_dir`` overwrite the file of one another.
+    Lightning's callback knows the folder of a run only for CSVLogger and TensorBoardLogger. With other loggers, runs
+    with the same ``save_dir`` overwrite each other's file. All other arguments are those of Lightning's callback.
+
+    Args:
+        read: Files named in the configuration, which the copy must not replace.
+
+    Example:
+        >>> from pytorch_lightning.cli import LightningArgumentParser
+        >>> SaveConfig(LightningArgumentParser(), config={}).config_filename
+        'config.yaml'
     """
 
     _folder = Path()
 
     def __init__(self, *args: Any, read: Sequence[Path] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.read = read  # files among the arguments, which the copy does not replace
+        self.read = read  # files among the arguments, which the copy must not replace
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Ask for the folder, which every process has to do, and save in one of them."""
+        """Find and check the folder in every process, then save the configuration in one of them.
+
+        Raises:
+            WrpError: If the copy would replace another file.
+        """
         self._folder = Path(trainer.log_dir or ".")
         reads = {*self.read, *getattr(trainer.datamodule, "reads", ())}  # type: ignore[attr-defined]
-        # Without a logger it is a folder of the user's. In every process: where one alone stops, others wait for it.
+        # Without a logger it is the user's folder. All processes check: if one alone stopped, the others would wait.
         check_file(self._folder / self.config_filename, _is_ours, reads, "the copy of the configuration")
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse checkpoints among the data."""
+        """Refuse a checkpoint folder inside a folder that data are read from.
+
+        Raises:
+            WrpError: If a checkpoint callback has such a folder.
+        """
         for callback in trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
                 reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
                 check_place(Path(folder), reads, "the folder of checkpoints")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Save where the run keeps its checkpoints, too."""
+        """Write the configuration to the folder in which the run keeps its checkpoints."""
         folder, text = self._folder, self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

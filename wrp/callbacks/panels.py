@@ -1,4 +1,4 @@
-"""Frames, their truth and their predictions in the logger, and the IoU of each class by its name."""
+"""Log frames with their truth and prediction, and the IoU of each class by name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from wrp.structures import IGNORE_INDEX, FrameBatch, LabelMap, Prediction
 
 
 class SegmentationPanels(pl.Callback):
-    """Show W&B or TensorBoard what SegmentationModule makes of the first frames of each validation.
+    """Log the first frames of each validation of a SegmentationModule to W&B or TensorBoard.
 
-    W&B gets the frames with truth and prediction as masks, TensorBoard the three side by side. After a test they get a
-    table of the classes, too. Other loggers get nothing.
+    W&B gets the frames with truth and prediction as masks, TensorBoard the three pictures side by side. After a test,
+    both get a table of the IoU of each class. Nothing is logged to other loggers.
 
     Args:
-        frames: How many frames.
+        frames: How many frames are logged.
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[SegmentationPanels(frames=2)], logger=False, enable_checkpointing=False)
+        >>> [callback.frames for callback in trainer.callbacks if isinstance(callback, SegmentationPanels)]
+        [2]
     """
 
     def __init__(self, frames: int = 4) -> None:
@@ -26,7 +31,7 @@ class SegmentationPanels(pl.Callback):
         self._left = 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew."""
+        """Reset the count of frames; log none in a sanity check, and only in the first process."""
         self._left = 0 if trainer.sanity_checking or not trainer.is_global_zero else self.frames
 
     def on_validation_batch_end(
@@ -38,7 +43,7 @@ class SegmentationPanels(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log the frames of a batch, as many as are still wanted."""
+        """Log the frames of a batch, until the number of frames is reached."""
         if self._left < 1:
             return
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
@@ -52,7 +57,7 @@ class SegmentationPanels(pl.Callback):
         self._left -= len(predicted)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the IoU of each class in percent; classes that were nowhere are left out."""
+        """Log the IoU of each class in percent, without classes absent from truth and prediction."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         scores = {name: float(trainer.callback_metrics[f"test/iou_{i}"]) for i, name in enumerate(label_map.names)}
         rows: list[list[Any]] = [[name, round(100 * iou, 2)] for name, iou in scores.items() if not np.isnan(iou)]

@@ -1,4 +1,4 @@
-"""Pictures of scores."""
+"""Picture of the confusion matrix of a test."""
 
 from __future__ import annotations
 
@@ -17,27 +17,35 @@ from wrp.structures import LabelMap
 CELL = 34  # pixels
 NAMES = 130  # pixels
 
-# By which a picture that may be replaced is known.
+# Value of the PNG's "Software" entry: a picture with it may be replaced.
 SOFTWARE = "wrp ConfusionPicture"
 
 
 class ConfusionPicture(pl.Callback):
-    """Draw the confusion matrix of a test of SegmentationModule.
+    """Draw the confusion matrix of a test of a SegmentationModule.
 
     Args:
-        path: Where to write it, a PNG.
+        path: PNG file to write.
+
+    Example:
+        >>> ConfusionPicture("confusion.png").path.name
+        'confusion.png'
     """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a path that would replace a picture of somebody else's."""
+        """Check the path.
+
+        Raises:
+            WrpError: If the picture would replace another file, or lie in a folder that data are read from.
+        """
         reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
         self.path = check_file(self.path, _is_ours, reads, "ConfusionPicture.path")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw what all processes have counted."""
+        """Draw the confusion matrix, summed over all processes."""
         score = pl_module.test_score
         with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):  # type: ignore[union-attr, operator]
             matrix = score.matrix.cpu().numpy()  # type: ignore[union-attr, operator]
@@ -47,18 +55,23 @@ class ConfusionPicture(pl.Callback):
 
 
 def _is_ours(path: Path) -> bool:
-    # Whatever Pillow raises is of no picture of ours.
+    # If Pillow raises an error, it is not a picture of this callback.
     with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as picture:
         return picture.info.get("Software") == SOFTWARE
     return False
 
 
 def draw_confusion(matrix: np.ndarray, label_map: LabelMap) -> Image.Image:
-    """A confusion matrix as a picture: rows are the truth, in percent of its pixels, columns the prediction.
+    """Draw a confusion matrix: rows are the truth, columns the prediction, in percent of the pixels of a row.
 
     Args:
-        matrix: (C, C + 1) counts; the last column holds the unlabelled predictions.
+        matrix: (C, C + 1) counts of pixels; the last column counts unlabelled predictions.
         label_map: The classes.
+
+    Example:
+        >>> label_map = LabelMap((0, 1), ("sky", "road"), ((70, 130, 180), (128, 64, 128)))
+        >>> draw_confusion(np.array([[9, 1, 0], [2, 7, 1]]), label_map).size
+        (240, 206)
     """
     shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     rows, columns = matrix.shape
@@ -74,7 +87,7 @@ def draw_confusion(matrix: np.ndarray, label_map: LabelMap) -> Image.Image:
     for row in range(rows):
         for column in range(columns):
             share, left, top = shares[row, column], NAMES + CELL * column, NAMES + CELL * row
-            # White to blue; right answers, on the diagonal, white to green.
+            # From white to blue; on the diagonal, correct predictions, from white to green.
             strong = (20, 120, 60) if row == column else (30, 60, 160)
             color = tuple(round(255 - (255 - channel) * share / 100) for channel in strong)
             pen.rectangle((left, top, left + CELL - 1, top + CELL - 1), fill=color, outline=(225, 225, 225))

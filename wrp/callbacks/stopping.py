@@ -1,4 +1,4 @@
-"""A Trainer that stops when it is told to."""
+"""Stop the Trainer when a signal arrives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from wrp.io.stopping import check_stop
 
 
 class StopWhenTold(pl.Callback):
-    """Look at every batch whether a signal has come that nobody has heard, see :mod:`wrp.io.stopping`."""
+    """Check at every batch for a signal whose exception was lost, see :mod:`wrp.io.stopping`.
+
+    Example:
+        >>> StopWhenTold().on_train_batch_start()  # without a signal, nothing happens
+    """
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Raise what a signal asks for."""

@@ -1,4 +1,4 @@
-"""Writing propagated labels to disk, interval by interval, from every process."""
+"""Write propagated labels to disk, interval by interval, from every process."""
 
 from __future__ import annotations
 
@@ -36,27 +36,33 @@ logger = logging.getLogger("wrp")
 
 
 class LabelWriter(BasePredictionWriter):
-    """Write what ``trainer.predict`` yields in the package's folder layout.
+    """Write the predictions of ``trainer.predict`` in the package's folder layout.
 
-    * ``labels/<clip>/<stem>.png``: indexed PNG of ids, of the module's last method; keyframes' labels as they were
-    given
-    * ``methods/<method>/<clip>/<stem>.png``: the same of its other methods
+    * ``labels/<clip>/<stem>.png``: indexed PNG of ids, by the module's last method; the labels of keyframes as given
+    * ``methods/<method>/<clip>/<stem>.png``: the same by its other methods
     * ``confidence/<clip>/<stem>.png``: 8-bit grey, 255 is certain
-    * ``provenance/<clip>/<stem>.png``: what agrees with the label, a sum of 1 for the earlier or only keyframe, 2 for
-      the later one, 4 for the teacher
-    * ``manifest.jsonl``: one line per frame, with the checksums of its files and of the networks, complete once all
-      intervals are
+    * ``provenance/<clip>/<stem>.png``: which inputs agree with the label, a sum of 1 for the earlier or only keyframe,
+      2 for the later one, 4 for the teacher
+    * ``manifest.jsonl``: one line per frame, with the checksums of its files and the checkpoint hashes of the networks;
+      written when all intervals are done
 
-    Every batch is noted in ``manifest.parts`` when all its files are there, so that an interrupted run can go on. The
-    label map is the data module's. Files are encoded and written in threads, while the next frames are made.
+    Each batch is recorded in ``manifest.parts`` once all its files are written, so that an interrupted run can be
+    resumed. The label map is that of the data module. Files are encoded and written in threads while the next frames
+    are labelled.
 
     Args:
-        out: Folder to write to, empty or written by this callback before, and apart from what the data module reads.
-        threads: Threads that write.
+        out: Folder to write to: empty, or written by this callback before, and outside the folders that the data module
+            reads.
+        threads: Number of threads that write.
+
+    Example:
+        >>> writer = LabelWriter("runs/street", threads=4)
+        >>> writer.out.name, writer.kind
+        ('street', 'labels')
     """
 
     kind: ClassVar[str] = LABELS
-    """What the folder is claimed as, see :mod:`wrp.io.folders`."""
+    """Kind of output folder, see :mod:`wrp.io.folders`."""
 
     def __init__(self, out: str, threads: int = 2) -> None:
         super().__init__("batch")
@@ -65,10 +71,10 @@ class LabelWriter(BasePredictionWriter):
         self.noted: dict[Path, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder this callback's, and note what the labels in it have seen.
+        """Claim the folder for this callback, and record the hashes of the labels that data and networks have seen.
 
         Raises:
-            WrpError: If the folder is somebody else's, or holds labels of other networks that are not made anew.
+            WrpError: If the folder holds other files, or labels made by other networks that this run keeps.
         """
         readers = trainer.datamodule, getattr(pl_module, "flow", None)  # type: ignore[attr-defined]
         claimed = self.kind, {read for reader in readers for read in getattr(reader, "reads", ())}, "LabelWriter.out"
@@ -96,7 +102,7 @@ class LabelWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch of results."""
+        """Write the predictions of one batch."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
         final = pl_module.methods[-1]  # type: ignore[index]
         checkpoint_hashes = getattr(pl_module, "checkpoint_hashes", {})
@@ -104,7 +110,7 @@ class LabelWriter(BasePredictionWriter):
         written: dict[str, Future[str]] = {}
         part = None
         with _Threads(self.threads, self.noted) as threads:
-            for result in prediction:  # may be an iterator that works as it goes
+            for result in prediction:  # may be a session, which labels while it is iterated over
                 check_stop()
                 if part is None:
                     part = part_of(self.out, result.clip, result.index)
@@ -129,7 +135,7 @@ class LabelWriter(BasePredictionWriter):
         files = [{kind: file.result() for kind, file in written.items()} for _, written in entries]
         for folder in threads.folders:
             sync_folder(folder)
-        # The note that a batch is complete comes last, when all else is on the disk.
+        # The batch is recorded as complete last, when all its files are on the disk.
         if part is not None:
             noted = zip(entries, files, strict=True)
             write_part(part, (replace(entry, checksums=checksums) for (entry, _), checksums in noted))
@@ -137,7 +143,7 @@ class LabelWriter(BasePredictionWriter):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Join the parts of the manifest once every process has written its own.
 
-        ``on_predict_end`` would not do: Lightning leaves it out in a process that got no interval.
+        This is not done in ``on_predict_end``, as Lightning does not call it in a process without intervals.
         """
         if stage != "predict":
             return
@@ -147,14 +153,14 @@ class LabelWriter(BasePredictionWriter):
 
 
 class _Threads:
-    """A few threads that write a bounded number of files at a time; what one of them raises is raised here.
+    """A few threads that write a bounded number of files at a time; their exceptions are raised in the caller.
 
-    What somebody has corrected is not written over: a file that can be read and is not what is noted for it, or of
-    which nothing is noted though nobody was interrupted in writing it.
+    Files that a user has corrected are not overwritten. A file counts as corrected if it is readable and differs from
+    its recorded checksum, or if it has no recorded checksum although no earlier run was interrupted while writing.
 
     Args:
-        threads: How many.
-        noted: The checksums of files that were written before.
+        threads: Number of threads.
+        noted: The recorded checksums of files that were written before.
     """
 
     def __init__(self, threads: int, noted: dict[Path, str]) -> None:
@@ -169,12 +175,15 @@ class _Threads:
         return self
 
     def begin(self, begun: Path) -> None:
-        """Note that files are written from now on, and whether that is noted already."""
+        """Mark a batch as begun, and remember whether an earlier run was interrupted in it."""
         self.interrupted = begun.is_file()
         write_content(begun, b"")
 
     def do(self, path: Path, encode: Callable[..., bytes], *args: Any) -> Future[str]:
-        """Write a file soon, after the oldest is done where too many wait: they hold a frame each. Its checksum."""
+        """Queue a file for writing and return the future of its checksum.
+
+        If too many files are queued, wait for the oldest: each of them holds a frame in memory.
+        """
         self.folders.add(path.parent)
         if len(self.waiting) >= 4 * self.threads:
             self.waiting.popleft().result()

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# Done, but for the clips that were skipped.
+# Exit code of a run that is finished except for clips that were skipped.
 EXIT_PARTIAL = 3
 
 
 def add(verbs: Any) -> None:
-    """Name the command in the parser, which leaves its arguments to :func:`run`."""
+    """Add the name of the command to the parser of `wrp`; :func:`run` parses its arguments."""
     verbs.add_parser("autolabel", help="label every frame of a data set's clips", add_help=False)
 
 
 def run(args: Sequence[str]) -> int:
-    """Run `wrp autolabel` with these arguments; its exit code."""
+    """Run `wrp autolabel` with these arguments and return its exit code."""
     from wrp.io.writing import follow_links
     from wrp.runs.settings import parse_arguments
 
@@ -38,14 +38,14 @@ def run(args: Sequence[str]) -> int:
 
 
 def add_demo(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add `wrp demo` to the parser of `wrp`."""
     verb = verbs.add_parser(
         "demo",
         help="autolabel a generated street scene",
-        description="Generate a street scene with known truth, propagate every 12th label, and score the other frames.",
+        description="Generate a street scene with known labels, propagate every 12th, and score the other frames.",
     )
     verb.add_argument("--out", default="wrp-demo", help="folder for scene/ and run/ (default: %(default)s)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of the scene and the trainings (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of the scene and of the run (default: %(default)s)")
     verb.set_defaults(run=_demo)
 
 
@@ -64,7 +64,7 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
     if any(scores["frames"] for scores in metrics["overall"].values()):
         print(overall_table(metrics))
     if "student" in metrics:
-        print(f"student by itself: mIoU {format_score(metrics['student']['miou'])}")
+        print(f"student network alone: mIoU {format_score(metrics['student']['miou'])}")
     for clip, problem in metrics.get("skipped", {}).items():
         print(f"skipped {clip}: {problem}")
     print(f"labels: {out / 'labels'}")

@@ -1,4 +1,4 @@
-"""`wrp data`: check a data set, generate one, list the layouts."""
+"""`wrp data`: check a data set, generate one, or list the layouts."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from wrp.errors import WrpError
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     data = verbs.add_parser("data", help="check a data set, or generate one").add_subparsers(
         metavar="WHAT", required=True
     )
-    check = data.add_parser("check", help="read every file of a data set and say what is there and what is broken")
-    check.add_argument("root", help="data set, looked for below WRP_DATA as well")
+    check = data.add_parser("check", help="read every file of a data set and list what it contains and what is damaged")
+    check.add_argument("root", help="data set; also searched for below WRP_DATA")
     check.add_argument("--layout", default="auto", help="auto or the name of a layout (default: %(default)s)")
     check.add_argument("--split", help="split of the data set (default: the layout's)")
-    check.add_argument("--threads", type=int, default=2, help="files read at the same time (default: %(default)s)")
+    check.add_argument("--threads", type=int, default=2, help="files to read in parallel (default: %(default)s)")
     check.set_defaults(run=_check)
     synthetic = data.add_parser("synthetic", help="generate street scenes with the labels of all frames")
     synthetic.add_argument("out", help="folder to write")
-    synthetic.add_argument("--clips", type=int, default=1, help="how many (default: %(default)s)")
-    synthetic.add_argument("--frames", type=int, default=49, help="frames of each (default: %(default)s)")
-    synthetic.add_argument("--size", default="448x256", metavar="WxH", help="pixels (default: %(default)s)")
-    synthetic.add_argument("--seed", type=int, default=0, help="seed of the first (default: %(default)s)")
+    synthetic.add_argument("--clips", type=int, default=1, help="number of clips (default: %(default)s)")
+    synthetic.add_argument("--frames", type=int, default=49, help="frames per clip (default: %(default)s)")
+    synthetic.add_argument("--size", default="448x256", metavar="WxH", help="size in pixels (default: %(default)s)")
+    synthetic.add_argument("--seed", type=int, default=0, help="seed of the first clip (default: %(default)s)")
     synthetic.set_defaults(run=_synthetic)
-    data.add_parser("layouts", help="list the layouts that are known").set_defaults(run=_layouts)
+    data.add_parser("layouts", help="list the known layouts").set_defaults(run=_layouts)
 
 
 def _check(options: argparse.Namespace) -> None:

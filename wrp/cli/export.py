@@ -10,17 +10,17 @@ FORMATS = "coco, cvat, cityscapes, voc or camvid"
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add `wrp export` to the parser of `wrp`."""
     verb = verbs.add_parser(
         "export",
-        help="write a run's labels for annotators and trainers: COCO, CVAT, Cityscapes, VOC, CamVid",
+        help="write a run's labels for annotation and training tools: COCO, CVAT, Cityscapes, VOC, CamVid",
         description="Write the labels of a run, finished or not, in the format of another program.",
     )
     verb.add_argument("run_folder", metavar="DIR", help="folder of a run of autolabel")
     verb.add_argument("--format", required=True, help=FORMATS)
-    verb.add_argument("--out", required=True, metavar="PATH", help="folder to write; nothing may be in it yet")
+    verb.add_argument("--out", required=True, metavar="PATH", help="folder to write to, new or empty")
     verb.add_argument(
-        "--min-confidence", type=float, default=0.0, metavar="P", help="leave pixels unlabelled that are less confident"
+        "--min-confidence", type=float, default=0.0, metavar="P", help="leave pixels below this confidence unlabelled"
     )
     verb.add_argument(
         "--images", choices=("none", "copy"), default="copy", help="whether to copy the frames (default: %(default)s)"
@@ -29,12 +29,12 @@ def add(verbs: Any) -> None:
 
 
 def add_import(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add `wrp import` to the parser of `wrp`."""
     verb = verbs.add_parser(
         "import",
-        help="read corrected labels back as labels of a data set",
-        description="Read labels that were exported and corrected back into ROOT/labels, where the next run finds them "
-        "as keyframes. Everything is checked first: either all is written or nothing.",
+        help="import corrected labels into a data set",
+        description="Import labels that were exported and corrected into ROOT/labels, where the next run uses them as "
+        "keyframes. Everything is checked first: either all labels are written or none.",
     )
     verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
     verb.add_argument("--format", required=True, help=FORMATS)
@@ -42,12 +42,12 @@ def add_import(verbs: Any) -> None:
         "--into",
         required=True,
         metavar="ROOT",
-        help="data set with frames/, and classes.yaml unless labels are indexed",
+        help="data set with frames/, and with classes.yaml unless its labels hold class indices",
     )
     which = verb.add_mutually_exclusive_group(required=True)
-    which.add_argument("--frames", metavar="FILE", help="import the frames it lists, lines CLIP/FRAME")
-    which.add_argument("--changed-from", metavar="DIR", help="import what differs from the labels of this run")
-    verb.add_argument("--force", action="store_true", help="replace labels that are there already")
+    which.add_argument("--frames", metavar="FILE", help="import the frames listed in FILE, one CLIP/FRAME per line")
+    which.add_argument("--changed-from", metavar="DIR", help="import the labels that differ from those of this run")
+    verb.add_argument("--force", action="store_true", help="replace existing labels")
     verb.set_defaults(run=_import)
 
 

@@ -69,18 +69,25 @@ LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
 
 
 class WrpCLI(LightningCLI):
-    """LightningCLI in subclass mode; the data's number of classes becomes the model's."""
+    """LightningCLI in subclass mode; the number of classes of the data is passed to the model.
+
+    It is run by :func:`run`.
+
+    Example:
+        >>> sorted(WrpCLI.subcommands())
+        ['fit', 'predict', 'test', 'validate']
+    """
 
     _named: list[str] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what data and model must agree on."""
+        """Link the number of classes of the model to that of the data."""
         parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Make the Trainer, with checkpoints that are written whole unless the configuration has a way of its own.
+        """Make the Trainer; checkpoints are written atomically unless the configuration has a CheckpointIO of its own.
 
-        It stops when it is told to.
+        The Trainer also stops after a signal to terminate the process.
         """
         plugins = _listed(self._get(self.config_init, "trainer.plugins", []))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -90,7 +97,7 @@ class WrpCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_instantiate_classes(self) -> None:
-        """Check what Lightning would find out late, or never."""
+        """Refuse loggers whose package is not installed, which Lightning would notice late."""
         config = self.config[self.config.subcommand]
         for logger in _listed(config.trainer.logger):
             name = str(getattr(logger, "class_path", "")).rsplit(".", 1)[-1]
@@ -107,22 +114,22 @@ class WrpCLI(LightningCLI):
         safe = bool(os.environ.get("WRP_SAFE"))
         remote = "://" in path or (path.startswith("registry") and not Path(path).exists())
         if Path(path).is_dir():
-            raise WrpError(f"ckpt_path {path} is a folder, of which Lightning would run what it holds; expected a file")
+            raise WrpError(f"ckpt_path {path} is a folder, from which code could be run; expected a checkpoint file")
         if path.endswith(WEIGHTS):
-            raise WrpError(f"ckpt_path {path} holds weights alone; expected the checkpoint that they are from")
+            raise WrpError(f"ckpt_path {path} contains weights only; expected the checkpoint they were taken from")
         if safe and remote:
-            raise WrpError(f"ckpt_path {path} is no local file, and others are not read with --safe: download it first")
+            raise WrpError(f"ckpt_path {path} is not a local file, which --safe requires: download it first")
         if Path(path).is_file() and config.get("model"):
             _compare(Path(path), config.model)
         elif path not in ("last", "best", "hpc") and not remote and not Path(path).exists():
             raise WrpError(f"there is no checkpoint {path}")
-        given = config.as_dict()  # what the configuration names may be named again
+        given = config.as_dict()  # the checkpoint may use the names that the configuration uses
         self._named = list(texts_in(given))
         with imports_limited(*_import_paths(given)):
             super()._parse_ckpt_path()
 
     def instantiate_classes(self) -> None:
-        """Make trainer, model and data; names that only the checkpoint has are asked of no hub."""
+        """Make trainer, model and data; nothing is downloaded for names that only the checkpoint contains."""
         if self._named is None:
             super().instantiate_classes()
             return
@@ -131,15 +138,15 @@ class WrpCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The verbs, and which of the Trainer's arguments are none of theirs: no checkpoint may run anything."""
+        """Return the subcommands with the Trainer arguments that each leaves out; ``weights_only`` is always set."""
         return {verb: {*skipped, "weights_only"} for verb, skipped in LightningCLI.subcommands().items()}
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Also for a CheckpointIO of the configuration's own; Lightning would trust what comes from an address."""
+        """Set ``weights_only``, because Lightning would run code from checkpoints that it downloads."""
         strategy = self.trainer.strategy
         if self._named is not None and type(strategy).load_checkpoint is not Strategy.load_checkpoint:
             raise WrpError(
-                f"{type(strategy).__name__} reads checkpoints in a way of its own, which may run what they hold: leave "
+                f"{type(strategy).__name__} loads checkpoints by itself, which could run code from them: leave "
                 "out --ckpt_path, or use another --trainer.strategy, such as ddp"
             )
         return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
@@ -170,14 +177,18 @@ def run(args: list[str] | None) -> WrpCLI:
     )
 
 
-# Groups of arguments, in models, data modules and sources of examples.
+# Names of groups of arguments in models, data modules and sources of examples.
 GROUPS = ("network", "optimizer", "inference", "select", "val", "sampling", "cycles", "keep", "propagated")
 
 
 def with_nulls(args: list[str]) -> list[str]:
-    """The arguments of a command with ``--model.network.arch=null`` as ``--model.network={arch: null}``.
+    """Rewrite arguments such as ``--model.network.arch=null`` as ``--model.network={arch: null}``.
 
-    jsonargparse takes the null of an argument in a group for the text None.
+    jsonargparse reads the null of an argument within a group as the text "None".
+
+    Example:
+        >>> with_nulls(["fit", "--model.network.arch=null", "--seed_everything=1"])
+        ['fit', '--model.network={arch: null}', '--seed_everything=1']
     """
     found: list[str] = []
     for arg in args:
@@ -190,7 +201,7 @@ def with_nulls(args: list[str]) -> list[str]:
 
 
 def _files(args: list[str]) -> list[Path]:
-    """The files among the arguments of a command."""
+    """Return the files among the arguments of a command."""
     named = [Path(arg.rpartition("=")[2]) for arg in args]
     return [path.resolve() for path in named if path.is_file()]
 
@@ -200,7 +211,7 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _import_paths(value: Any) -> Iterator[str]:
-    """The classes that a configuration names, by these names and by those of where they lie."""
+    """Yield the import paths of the classes in a configuration, as written and as defined."""
     if isinstance(value, dict):
         path = value.get("class_path")
         parts = path.split(".") if isinstance(path, str) else []
@@ -217,7 +228,7 @@ def _import_paths(value: Any) -> Iterator[str]:
 
 
 def _compare(path: Path, model: Any) -> None:
-    """Refuse the checkpoint of another class; warn where its settings replace those given."""
+    """Refuse the checkpoint of another class; warn of settings in it that replace given ones."""
     checkpoint = read_checkpoint(path, mmap=True)
     saved = checkpoint.get("hyper_parameters", {})
     if not isinstance(saved, dict):
@@ -234,10 +245,10 @@ def _compare(path: Path, model: Any) -> None:
 
 
 def _replaced(saved: dict[str, Any], given: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Name, saved value and given value of the arguments that differ; of groups, those of their arguments."""
+    """Yield name, saved value and given value of the arguments that differ, with those in groups."""
     for key, value in saved.items():
         if isinstance(value, dict) and key in given and isinstance(given[key], Namespace):
             yield from ((f"{key}.{name}", *both) for name, *both in _replaced(value, given[key]))
-        # Weights of the encoder are those of the checkpoint.
+        # The checkpoint holds the weights of the encoder itself.
         elif key in given and key != "encoder_weights" and given[key] != value and not isinstance(value, list | dict):
             yield key, value, given[key]

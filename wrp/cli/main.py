@@ -1,4 +1,4 @@
-"""The command line: LightningCLI's verbs and those of :mod:`wrp.cli`."""
+"""The command line: the commands of LightningCLI and those of :mod:`wrp.cli`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIGHTNING_VERBS = {
     "fit": "train a module",
     "validate": "score a module on the validation data",
     "test": "score a module on the test data",
-    "predict": "write a module's labels",
+    "predict": "write the labels that a module predicts",
 }
 
 EXIT_ERROR = 2
@@ -43,14 +43,19 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        args: Arguments; None: those of the process.
+        args: The arguments after ``wrp``; None: those of the process.
 
     Returns:
-        Exit code: 0 done, 2 an error in usage or input, 3 done but for the clips that were skipped, 130 interrupted,
-        143 terminated.
+        Exit code: 0 finished, 2 error in usage or input, 3 finished except for clips that were skipped, 130
+        interrupted, 143 terminated.
+
+    Example:
+        >>> main(["data", "layouts"])  # doctest: +ELLIPSIS
+        folder: ...
+        0
     """
     given = list(sys.argv[1:] if args is None else args)
-    if "--safe" in given[1:2]:  # of LightningCLI's verbs; the environment reaches the processes that it starts
+    if "--safe" in given[1:2]:  # of LightningCLI's commands; their processes inherit the environment
         os.environ["WRP_SAFE"] = os.environ.get("WRP_SAFE") or "1"  # an empty one would not be safe
         (sys.argv if args is None else given).remove("--safe")
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
@@ -68,22 +73,22 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"wrp: error: {_message(error)}", file=sys.stderr)
         return EXIT_ERROR
     except (IsADirectoryError, NotADirectoryError) as error:
-        print(f"wrp: error: {error}: move away what stands in the place of a file or a folder", file=sys.stderr)
+        print(f"wrp: error: {error}: move away the file or folder that is in the way", file=sys.stderr)
         return EXIT_ERROR
     except OSError as error:  # a full disk, a folder that may not be written to
-        print(f"wrp: error: {error}; what is written so far is whole, the same command goes on", file=sys.stderr)
+        print(f"wrp: error: {error}; files written so far are complete; run it again to resume", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return _stopped("interrupted", EXIT_INTERRUPTED)
     except Terminated:
         return _stopped("terminated", EXIT_TERMINATED)
-    except ValueError as error:  # jsonargparse makes it of what a class raises that it tries to make
+    except ValueError as error:  # jsonargparse turns errors that a class raises while it is made into ValueError
         if (mistake := _cause(error)) is None:
             raise
         print(f"wrp: error: {_message(mistake)}", file=sys.stderr)
         return EXIT_ERROR
-    except SystemExit as exit_:  # argparse and jsonargparse have said why
-        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning makes this of it
+    except SystemExit as exit_:  # argparse and jsonargparse have printed the reason
+        if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning turns the interrupt into SystemExit
             return _stopped("interrupted", EXIT_INTERRUPTED)
         return exit_.code if isinstance(exit_.code, int) else EXIT_ERROR
 
@@ -94,14 +99,14 @@ def _stopped(how: str, code: int) -> int:
 
 
 def _cause(error: BaseException | None) -> WrpError | None:
-    """The user's mistake that an error was made of, if there is one."""
+    """Return the WrpError that caused an error, if there is one."""
     while error is not None and not isinstance(error, WrpError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _message(error: WrpError) -> str:
-    """The message; a loader's worker process wraps it into its traceback."""
+    """Return the message of an error, without the traceback that a loader's worker process adds."""
     text = str(error)
     marker = f"{type(error).__name__}: "
     return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text
@@ -117,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="wrp",
         description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
-        epilog="fit, validate, test and predict are LightningCLI's: `wrp fit --help`, `wrp fit --config FILE`.",
+        epilog="fit, validate, test and predict belong to LightningCLI: `wrp fit --help`, `wrp fit --config FILE`.",
     )
     stack = ", ".join(f"{package} {version}" for package, version in versions().items())
     parser.add_argument("--version", action="version", version=stack)

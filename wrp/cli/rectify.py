@@ -8,12 +8,13 @@ from typing import Any
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "rectify",
-        help="weigh a run's labels by their consistency with the anchors (CISC-R)",
-        description="Write DIR/rectified: how far each pixel's label agrees with the features of the clip's own "
-        "anchors, for a student to learn from; and DIR/drift.json: how the disagreement grows with the distance.",
+        help="weight a run's labels by their consistency with the keyframes (CISC-R)",
+        description="Write DIR/rectified, which tells how well each pixel's label agrees with the features of "
+        "the clip's own keyframes, as weights for the training of a student; and DIR/drift.json, which tells how the "
+        "disagreement grows with the distance to the keyframe.",
     )
     verb.add_argument("out", metavar="DIR", help="folder of a run of autolabel")
     verb.add_argument("--teacher", metavar="CKPT", help="network whose features are compared (default: the run's)")

@@ -10,15 +10,17 @@ from wrp.errors import WrpError
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "report",
-        help="write a run's report.html and report.md again, and videos",
+        help="write report.html and report.md of a run again, and videos",
         description="Write DIR/report.html and DIR/report.md from the files of a finished run of autolabel.",
     )
     verb.add_argument("out", metavar="DIR", help="folder of a run of autolabel")
     verb.add_argument(
-        "--video", action="store_true", help="also write DIR/report/<clip>.mp4: each frame beside its labels over it"
+        "--video",
+        action="store_true",
+        help="also write DIR/report/<clip>.mp4: each frame beside its overlay with labels",
     )
     verb.add_argument("--fps", type=float, help="frames per second of the videos (default 15)")
     verb.set_defaults(run=_report)
@@ -32,7 +34,7 @@ def _report(options: argparse.Namespace) -> None:
     from wrp.runs.autolabel import write_reports
 
     if options.fps is not None and not options.video:
-        raise WrpError(f"--fps {options.fps:g} goes with --video")
+        raise WrpError(f"--fps {options.fps:g} needs --video")
     out = require_run(Path(options.out))
     encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
     index = open_run(out)

@@ -9,31 +9,31 @@ from typing import Any
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "selftrain",
         help="train on labelled and unlabelled images: ST, ST++, CISC-R, Three-Stage, UniMatch",
-        description="Run all stages of a semi-supervised system. Run it again to resume: stages that are done stay.",
+        description="Run all stages of a semi-supervised system. Run it again to resume: finished stages are skipped.",
     )
     verb.add_argument("system", help="supervised, st, st++, cisc-r, three-stage or unimatch")
-    verb.add_argument("root", help="data set, looked for below WRP_DATA as well")
+    verb.add_argument("root", help="data set; also searched for below WRP_DATA")
     verb.add_argument("--labelled", required=True, metavar="LIST", help="file with the names of the labelled images")
-    verb.add_argument("--unlabelled", required=True, metavar="LIST", help="file with the names of the others")
+    verb.add_argument("--unlabelled", required=True, metavar="LIST", help="file with the names of unlabelled images")
     verb.add_argument("--val", required=True, metavar="LIST", help="file with the names of the images to score on")
     verb.add_argument("--out", required=True, help="folder to write to")
     verb.add_argument(
         "--layout", default="folder", help="folder, voc, cityscapes, coco or camvid (default: %(default)s)"
     )
-    verb.add_argument("--supervised", metavar="CKPT", help="network of the first stage, to be shared between systems")
+    verb.add_argument("--supervised", metavar="CKPT", help="network to use instead of training the first stage")
     verb.add_argument("--steps", type=int, metavar="N", help="training steps of each stage (default 2000)")
-    verb.add_argument("--crop-size", type=int, nargs=2, metavar=("H", "W"), help="pixels (default 192 288)")
+    verb.add_argument("--crop-size", type=int, nargs=2, metavar=("H", "W"), help="size in pixels (default 192 288)")
     verb.add_argument("--batch-size", type=int, metavar="N", help="labelled and unlabelled crops per step (default 4)")
-    verb.add_argument("--architecture", help="of segmentation-models-pytorch (default FPN)")
-    verb.add_argument("--encoder", help="of segmentation-models-pytorch or timm (default tu-regnetx_002)")
+    verb.add_argument("--architecture", help="architecture in segmentation-models-pytorch (default FPN)")
+    verb.add_argument("--encoder", help="encoder in segmentation-models-pytorch or timm (default tu-regnetx_002)")
     verb.add_argument("--weights", help="encoder weights, such as imagenet (default: from scratch)")
-    verb.add_argument("--scale", type=float, help="working resolution (default 1)")
+    verb.add_argument("--scale", type=float, help="working resolution of the network as a ratio (default 1)")
     verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
-    verb.add_argument("--seed", type=int, default=0, help="seed of everything that is random (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     verb.set_defaults(run=_selftrain)
 
 
@@ -45,7 +45,7 @@ def _selftrain(options: argparse.Namespace) -> None:
     given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
 
     def take(**names: str) -> dict[str, Any]:
-        """Arguments by the names of their settings, of those that were given."""
+        """Move given arguments out, by the names of their settings."""
         return {setting: given.pop(flag) for flag, setting in names.items() if flag in given}
 
     lists = Lists(**{name: given.pop(name) for name in ("labelled", "unlabelled", "val")})

@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "suggest",
-        help="say which frames of a run to label next",
-        description="Rank the unlabelled frames of a run by what a label there would gain, and write DIR/suggest.txt, "
-        "lines CLIP/FRAME, and DIR/suggest.png: frame, labels and confidence of each.",
+        help="suggest which frames of a run to label next",
+        description="Rank the unlabelled frames of a run by how much a label there would reduce the expected error. "
+        "Write DIR/suggest.txt, one CLIP/FRAME per line, and DIR/suggest.png: frame, labels and confidence of each.",
     )
     verb.add_argument("out", metavar="DIR", help="folder of a finished run of autolabel")
-    verb.add_argument("-n", type=int, default=5, help="how many frames can be labelled (default: %(default)s)")
+    verb.add_argument("-n", type=int, default=5, help="number of frames to suggest (default: %(default)s)")
     verb.add_argument("--clips", help="names of clips, comma-separated (default: all of the run)")
     verb.add_argument(
         "--simulate",
         action="store_true",
-        help="where labels were hidden: add 1 … n of them as suggested, evenly spaced and at random, propagate again "
-        "by motion, and compare mIoU; writes DIR/suggest-simulated.json",
+        help="for runs with held-out labels: add 1 … n of these labels as suggested, evenly spaced and at random, "
+        "propagate by motion each time, and compare mIoU; writes DIR/suggest-simulated.json",
     )
     verb.add_argument(
-        "--flow-cache", metavar="DIR", help="of --simulate: optical flow of an earlier run, as of autolabel"
+        "--flow-cache", metavar="DIR", help="with --simulate: folder of cached optical flow, as for autolabel"
     )
     verb.set_defaults(run=_suggest)
 
@@ -59,8 +59,8 @@ def _rank(index: ClipIndex, out: Path, count: int) -> None:
     print(suggestion_table(suggestions))
     print(f"frames: {out / 'suggest.txt'}\npictures: {out / 'suggest.png'}")
     print(
-        f"next: label these frames in {index.root}, then run `wrp autolabel` with another --out; a list for "
-        "--keyframes needs these lines besides the old ones"
+        f"next: label these frames in {index.root}, then run `wrp autolabel` with another --out; if you use "
+        "--keyframes FILE, add the lines of suggest.txt to FILE"
     )
 
 
@@ -75,10 +75,10 @@ def _simulate(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -
     if flow_cache is not None:
         reads = {*index.reads, (out / "labels").resolve()}
         flow_cache = str(check_output(Path(flow_cache), FLOW, reads, "--flow-cache"))
-    # In a folder, flow outlives its clip: the replay comes back to each.
+    # In a folder, because flow in memory is dropped after each clip, and the simulation needs every clip repeatedly.
     with tempfile.TemporaryDirectory(prefix="wrp-flow-") as folder:
         flow = FlowCache(DIS(), flow_cache or folder)
         result = curves(Replay(index, PropagationModule(index.label_map.num_classes, ["motion"], flow=flow)), count)
     write_json(out / "suggest-simulated.json", result)
     print(curve_table(result))
-    print(f"curves: {out / 'suggest-simulate.json'}")
+    print(f"curves: {out / 'suggest-simulated.json'}")

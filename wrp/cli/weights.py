@@ -11,12 +11,12 @@ from wrp.errors import WrpError
 
 
 def add(verbs: Any) -> None:
-    """Add the command to the parser."""
+    """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "weights",
         help="write a checkpoint's weights as safetensors",
-        description="Write the weights of a checkpoint of this package as safetensors, with its class and settings, a "
-        "third of its size. Whatever takes a checkpoint takes this file as well, but for --ckpt_path.",
+        description="Write the weights of a checkpoint of this package as safetensors, with its class and settings. "
+        "The file has a third of the size, and can be used wherever a checkpoint can, except for --ckpt_path.",
     )
     verb.add_argument("checkpoint", metavar="CKPT", help="checkpoint of one of the package's modules")
     verb.add_argument("--out", metavar="FILE", help="file to write (default: CKPT with the suffix .safetensors)")
@@ -36,7 +36,7 @@ def _weights(options: argparse.Namespace) -> None:
     out = check_file(out, _is_ours, [source.resolve()])
     checkpoint = read_checkpoint(source)
     if checkpoint.get(BaseModule.CLASS_KEY) is None:
-        raise WrpError(f"{source} is no checkpoint of one of the package's modules")
+        raise WrpError(f"{source} is not a checkpoint of one of the package's modules")
     with replacing(out) as temporary:
         save_weights(checkpoint, temporary)
     print(out)

@@ -1,4 +1,4 @@
-"""Reading every file of a data set once, to say what is there and what is broken."""
+"""Checks of a data set: every file is read once, to report what it holds and what is damaged."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ logger = logging.getLogger("wrp")
 
 @dataclass
 class Findings:
-    """What a check has found.
+    """The result of :func:`check_data`.
 
     Attributes:
         index: The data set.
-        sizes: Frames of each size (height, width), by clip; further images under "".
-        pixels: Labelled pixels of each class and, last, of none, by clip.
-        broken: What cannot be used, one message each.
+        sizes: Number of frames of each size (height, width) in pixels, by clip name; further images are under "".
+        pixels: Number of labelled pixels by clip name: an int64 array (C + 1,), one number for each class and, last,
+            that of unlabelled pixels in labelled frames.
+        broken: One message for each problem: a file that cannot be used, a clip of mixed sizes, a clip without a label.
+
+    Example:
+        >>> from wrp.structures import LabelMap
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), ())
+        >>> print(describe(Findings(index, broken=["clip a: none of its 3 frames has a label"])).splitlines()[-1])
+        - clip a: none of its 3 frames has a label
     """
 
     index: ClipIndex
@@ -48,7 +55,19 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
 
     Args:
         index: The data set.
-        threads: Files that are read at the same time.
+        threads: Number of files that are read at the same time.
+
+    Returns:
+        What was found. Problems are collected, not raised.
+
+    Example:
+        >>> import tempfile
+        >>> from wrp.data.layouts.registry import open_index
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_synthetic(Path(folder, "street"), clips=1, frames=2, size=(32, 48), seed=0)
+        ...     found = check_data(open_index(Path(folder, "street")))
+        >>> dict(found.sizes["street0"]), found.pixels["street0"].sum().item(), found.broken
+        ({(32, 48): 2}, 3072, [])
     """
     found = Findings(index)
     work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
@@ -69,7 +88,7 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
 
 @contextmanager
 def cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """So many threads; where the block raises, what they have not begun is not done."""
+    """Yield a pool of ``threads`` threads; if the block raises, cancel the work that has not begun."""
     pool = ThreadPoolExecutor(threads)
     try:
         yield pool
@@ -80,7 +99,7 @@ def cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _read(frame: Frame, index: ClipIndex) -> tuple[tuple[int, int], np.ndarray | None] | str:
-    """Size and pixels by class of a frame, or what is wrong with it."""
+    """Return the size and the pixel counts by class of a frame, or a message if it cannot be used."""
     try:
         height, width = read_image(frame.image).shape[1:]
         if frame.label is None:
@@ -104,13 +123,17 @@ def _odd_clips(found: Findings) -> Iterator[str]:
 
 @dataclass
 class Checked:
-    """What a look at every file of a run has found.
+    """The result of :func:`check_files`.
 
     Attributes:
-        broken: What is wrong with each clip that is to be left out.
-        frames: A hash of the frames of each of the others.
-        shown: Clip and index of the keyframes of the others that have a pixel with a class.
-        images: Whether a further labelled image has one.
+        broken: What is wrong with each clip that is left out, by clip name.
+        frames: Content hash of the frames of each other clip, by clip name: 16 hexadecimal digits.
+        shown: Clip name and frame index of each keyframe of the other clips that has a pixel with a class.
+        images: Whether any further labelled image has a pixel with a class.
+
+    Example:
+        >>> Checked({}, {"a": "0f3a", "b": "77c2"}, {("a", 0)}, images=False).unlabelled
+        ['b']
     """
 
     broken: dict[str, str]
@@ -125,16 +148,19 @@ class Checked:
 
 
 def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
-    """Read every file that will be needed, so that a damaged one is known before the work begins.
+    """Read every file that a run needs, so that damage is found before the work begins.
 
     Args:
         index: The clips.
         teacher: Whether the data set's further labelled images are needed.
-        skip: Whether clips with a damaged file are to be left out.
+        skip: Whether to leave out clips with a damaged file, with a warning, instead of raising.
+
+    Returns:
+        What was found.
 
     Raises:
-        DataError: On the first file that is unreadable, of another size, or holds unknown ids; where clips may be left
-            out, if none remains.
+        DataError: On the first file that is unreadable, differs in size from its clip, or holds unknown ids; with
+            ``skip``, if a further image is damaged or no clip remains.
     """
     broken: dict[str, str] = {}
     images = index.images if teacher else ()
@@ -176,7 +202,7 @@ def _check_frame(
     """Read a frame and its label, if it has one.
 
     Raises:
-        DataError: If that fails, or the frame has another size than the first of its clip.
+        DataError: If that fails, or the size of the frame differs from that of the first frame of its clip.
     """
     image = read_image(frame.image)
     height, width = image.shape[1:]
@@ -192,7 +218,7 @@ def _check_frame(
 
 
 def describe(found: Findings) -> str:
-    """The findings as Markdown."""
+    """Format the findings as Markdown."""
     index = found.index
     parts = [f"{index.root}: layout {index.layout}, {index.label_map.num_classes} classes"]
     if index.images:
@@ -215,7 +241,7 @@ def describe(found: Findings) -> str:
 
 
 def problems(found: Findings) -> str:
-    """How many there are, in words."""
+    """Return the number of problems in words, such as ``2 problems``."""
     return f"{len(found.broken)} problem{'s' if len(found.broken) > 1 else ''}"
 
 
@@ -227,7 +253,7 @@ def _row(clip: Clip, found: Findings) -> list[str]:
 
 
 def synthetic_size(text: str) -> tuple[int, int]:
-    """Height and width from ``WIDTHxHEIGHT``; DataError if it is no such thing."""
+    """Parse ``WIDTHxHEIGHT`` into (height, width) in pixels; raise DataError if the text has another form."""
     width, x, height = text.lower().partition("x")
     if not (x and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise DataError(f"a size must be WIDTHxHEIGHT, such as 448x256; got {text!r}")
@@ -235,7 +261,7 @@ def synthetic_size(text: str) -> tuple[int, int]:
 
 
 def make_synthetic(out: Path, clips: int, frames: int, size: tuple[int, int], seed: int) -> None:
-    """Write generated clips in the folder layout; WrpError if the folder holds anything else."""
+    """Write generated clips in the folder layout; raise WrpError if the folder holds anything else."""
     from wrp.data.synthetic.folder import generate_folder
 
     generate_folder(out, seed=seed, num_frames=frames, height=size[0], width=size[1], clips=clips)

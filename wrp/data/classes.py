@@ -1,4 +1,4 @@
-"""Whether labels show any class: nothing is learned from those that show none."""
+"""Whether labels have any pixel with a class: there is nothing to learn from labels without one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from wrp.structures import IGNORE_INDEX, Frame, LabelMap
 
 
 def has_class(label: Tensor) -> bool:
-    """Whether a label (H, W) uint8 has a pixel with a class."""
+    """Tell whether a label (H, W) uint8 has a pixel with a class."""
     return bool((label != IGNORE_INDEX).any())
 
 
 def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
-    """Raise DataError if no label has a pixel with a class; reads no more of them than it takes to find one."""
+    """Raise DataError if no label has a pixel with a class; stop reading at the first label that has one."""
     labels = [frame for frame in frames if frame.label is not None]
     if not labels:
         raise DataError("no labelled frame is left to train on: hold fewer of them back, or label some")
@@ -30,8 +30,14 @@ def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
 
 
 def nothing_to_learn(labels: int, first: Path | None, which: str = "") -> DataError:
-    """That nothing can be learned from so many labels, none of which has a pixel with a class."""
+    """Make the error for labels none of which has a pixel with a class.
+
+    Args:
+        labels: Number of the labels.
+        first: Path of the first of them.
+        which: Text that follows the word "labels" in the message.
+    """
     return DataError(
         f"none of the {labels} labels{which} to learn from has a pixel with a class, the first is {first}: label "
-        "something, or correct what `ignore` says in classes.yaml"
+        "something, or correct `ignore` in classes.yaml"
     )

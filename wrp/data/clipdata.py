@@ -22,7 +22,7 @@ APART = (
     "give data.init_args.val.split, .clips, .keyframes or .ratio, or hold labels back by data.init_args.select; "
     "val.overlap=true scores on training labels all the same, --trainer.limit_val_batches=0 does without"
 )
-"""What to do where there is nothing to validate on but what was trained on."""
+"""How to get validation labels that are not trained on; the end of the messages below."""
 
 
 class ClipData(BaseDataModule):
@@ -33,12 +33,18 @@ class ClipData(BaseDataModule):
         root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
             ``~/.cache/wrp``.
         layout: ``auto`` or the name of a layout, see :func:`wrp.data.layouts.registry.layouts`.
-        split: Name of a split, where the layout has splits.
+        split: Name of a split, if the layout has splits.
         select: Which clips are used, and which of their labels.
-        workers: Loader processes.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If the data set is not as its layout wants it.
+        DataError: If ``num_classes`` is not a whole number; on first use, if the data set does not follow its layout or
+            has another number of classes.
+
+    Example:
+        >>> data = ClipData(num_classes=11, root="camvid", layout="camvid", split="val")
+        >>> data.split, data.labels_seen
+        ('val', frozenset())
     """
 
     def __init__(
@@ -62,14 +68,14 @@ class ClipData(BaseDataModule):
 
     @classmethod
     def over(cls, index: ClipIndex, **options: Any) -> Self:
-        """Make a data module over clips that were opened before; the other arguments by name."""
+        """Make a data module over clips that were opened before; the other arguments are passed by name."""
         data = cls(index.label_map.num_classes, root=str(index.root), layout=index.layout, **options)
         data._given = index
         return data
 
     @cached_property
     def index(self) -> ClipIndex:
-        """The clips, with labels held back as asked for."""
+        """The clips, with labels held out as ``select`` defines."""
         if self._given is not None:
             return self._given
         return select_clips(self._open(self.split), self.select)
@@ -89,32 +95,41 @@ class ClipData(BaseDataModule):
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that files are read from, without links: what is written goes elsewhere."""
+        """The folders that files are read from, with links resolved; output has to go elsewhere."""
         return self.index.reads
 
     def prepare_data(self) -> None:
-        """Generate the clip, where none is given, and read the index before any work begins."""
+        """Generate the clip if no root is given, and read the index before any work begins."""
         _ = self.index
 
 
 class DividedData(ClipData):
-    """Base of the data modules that divide the labelled frames between training and validation."""
+    """Base of the data modules that divide the labelled frames between training and validation.
+
+    Subclasses set ``val``.
+
+    Example:
+        >>> class Frames(DividedData):
+        ...     val = ValArgs(ratio=0.2)
+        >>> Frames(num_classes=11, root="camvid").val.ratio
+        0.2
+    """
 
     val: ValArgs
 
     @cached_property
     def divided(self) -> Division:
-        """The clips for training and for validation; DataError if they are the same ones."""
+        """The clips for training and those for validation; DataError if ``val`` names what is not there."""
         return divide(self.index, self.val, self._open)
 
     @cached_property
     def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
-        """The hashes of the labels that training is given, and that what it is given besides was made from."""
+        """The hashes of the training labels and of the labels behind further training inputs, such as networks."""
         own = frozenset(label_hash(frame) for _, _, frame in self._trained())
         return own.union(*(seen for _, seen in self._seen_before()))
 
     def setup(self, stage: str) -> None:
-        """Refuse labels that are trained and validated on before any work is done."""
+        """Refuse labels that are both trained and validated on, before any work is done."""
         if stage == "fit" and self.trainer is not None and self.trainer.enable_validation:
             self._validated()
 
@@ -122,7 +137,7 @@ class DividedData(ClipData):
         return numbered(self.divided.train.clips)
 
     def _validated(self) -> list[Labelled]:
-        """The frames to score; DataError where there are none, or some are trained on or were seen before."""
+        """Return the frames to score; raise DataError if there are none, or any was trained on or seen before."""
         frames = numbered(self.divided.val.clips, held_out=True)
         if not frames:
             raise DataError(f"no label of {self.index.root} is held back to validate on: {APART}")
@@ -137,5 +152,5 @@ class DividedData(ClipData):
         return frames
 
     def _seen_before(self) -> list[tuple[str, frozenset[str]]]:
-        """What training is given besides labels of its own, in words, and the hashes of the labels that it has seen."""
+        """Describe each training input besides the training labels, with the hashes of the labels behind it."""
         return []

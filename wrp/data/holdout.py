@@ -1,4 +1,4 @@
-"""Which labelled frames are for training and which for validation: never the same ones, unless that is asked for."""
+"""Division of the labelled frames into training and validation, which share none unless overlap is allowed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from wrp.structures import Clip, Frame
 logger = logging.getLogger("wrp")
 
 Labelled = tuple[str, int, Frame]
-"""A frame with the name of its clip and its index there."""
+"""Name of the clip, index of the frame in the clip, and the frame."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """A data set divided.
+    """A data set divided into training and validation.
 
     Attributes:
-        train: The clips, whose keyframes are for training.
-        val: The clips, whose held-out frames are for validation; their keyframes may be used as well.
+        train: The clips whose keyframes are for training.
+        val: The clips whose held-out frames are for validation; their keyframes may be used as well.
+
+    Example:
+        >>> from wrp.structures import LabelMap
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), ())
+        >>> Division(train=index, val=index.held_out_throughout()).val.clips
+        ()
     """
 
     train: ClipIndex
@@ -37,12 +43,25 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
     """Divide the labelled frames of a data set.
 
     Args:
-        index: The data set; held-out frames are not for training.
-        val: Which ones are for validation.
-        open_split: Opens another split.
+        index: The data set; its held-out frames are not for training.
+        val: Which labelled frames are for validation.
+        open_split: Opens another split of the data set by its name.
+
+    Returns:
+        The clips for training and those for validation.
 
     Raises:
-        DataError: If what is asked for is not there.
+        DataError: If ``val`` names a split, clip or frame that is not there, or a ratio of fewer than two labelled
+            frames.
+
+    Example:
+        >>> from wrp.data.index import make_clip
+        >>> from wrp.structures import LabelMap
+        >>> clips = [make_clip(name, [Frame("0", Path("0.png"), Path(name, "0.png"))]) for name in "ab"]
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), tuple(clips))
+        >>> division = divide(index, ValArgs(clips="b"), open_split=lambda name: index)
+        >>> numbered(division.train.clips)[0][:2], numbered(division.val.clips, held_out=True)[0][:2]
+        (('a', 0), ('b', 0))
     """
     if val.split is not None:
         return Division(index, replace(open_split(val.split), images=()).held_out_throughout())
@@ -65,7 +84,7 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
 
 
 def _without(index: ClipIndex, chosen: set[tuple[str, str]]) -> Division:
-    """Training without some frames, clip and name of each, and validation on them."""
+    """Make a division that trains without the chosen frames, clip and name of each, and validates on them."""
     train, val = [], []
     for clip in index.clips:
         mine = {stem for name, stem in chosen if name == clip.name}
@@ -88,12 +107,32 @@ def _drawn(index: ClipIndex, ratio: float, seed: int) -> set[tuple[str, str]]:
 
 
 def numbered(clips: Sequence[Clip], held_out: bool = False) -> list[Labelled]:
-    """The keyframes of all clips, or the held-out frames."""
+    """Return the keyframes of all clips, or their held-out frames, each with its clip's name and its index.
+
+    Example:
+        >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(3)), keyframes=(0,), held_out=(2,))
+        >>> [(name, index) for name, index, _ in numbered([clip], held_out=True)]
+        [('a', 2)]
+    """
     return [(clip.name, i, clip.frames[i]) for clip in clips for i in (clip.held_out if held_out else clip.keyframes)]
 
 
 def check_disjoint(train: Iterable[Frame], val: Sequence[Frame], remedy: str) -> None:
-    """Raise DataError where labels that are validated on are trained on as well."""
+    """Raise DataError if a label is both trained and validated on.
+
+    Args:
+        train: The frames for training.
+        val: The frames for validation.
+        remedy: What the user can do about it, the end of the message.
+
+    Example:
+        >>> frame = Frame("0", Path("0.jpg"), Path("0.png"))
+        >>> check_disjoint([], [frame], "hold some back")
+        >>> check_disjoint([frame], [frame], "hold some back")
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: 1 of the 1 validation labels are trained on as well, the first is 0.png: hold some back
+    """
     trained = {frame.label.resolve() for frame in train if frame.label is not None}
     both = [frame.label for frame in val if frame.label is not None and frame.label.resolve() in trained]
     if both:

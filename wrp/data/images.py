@@ -29,14 +29,20 @@ class ImageData(BaseDataModule):
 
     Args:
         num_classes: Number of classes; checked against classes.yaml.
-        root: Folder of the data set.
+        root: Folder of the data set, looked for below ``WRP_DATA`` as well.
         train_split: Folder of the training images.
         val_split: Folder of the images for validation, test and prediction.
         sampling: How training crops are drawn.
-        workers: Loader processes.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If a folder or label is missing, or labels that are validated on are trained on.
+        DataError: If ``num_classes`` is not a whole number; on use, if a folder, or any label in it, is missing, or
+            labels are both trained and validated on.
+
+    Example:
+        >>> data = ImageData(num_classes=2, root="photos", sampling=SamplingArgs(batch_size=4))
+        >>> data.train_split, data.sampling.batch_size
+        ('train', 4)
     """
 
     def __init__(
@@ -59,7 +65,7 @@ class ImageData(BaseDataModule):
 
     @cached_property
     def folder(self) -> Path:
-        """Where the data set is."""
+        """The folder of the data set."""
         return find_folder(self.root)
 
     @cached_property
@@ -70,7 +76,15 @@ class ImageData(BaseDataModule):
         return found
 
     def frames(self, split: str, labelled: bool = True) -> list[tuple[str, int, Frame]]:
-        """The images of a split; those without a label are left out where ``labelled``."""
+        """Return the images of a split, each with the name of the split and its number.
+
+        Args:
+            split: Name of the split.
+            labelled: Whether to leave out images without a label.
+
+        Raises:
+            DataError: If there is no such folder, or no image in it.
+        """
         images = list_images(self.folder / "images" / split)
         labels = self.folder / "labels" / split
         frames = [Frame(image.stem, image, label_beside(labels, image)) for image in images]
@@ -83,7 +97,7 @@ class ImageData(BaseDataModule):
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that files are read from, without links: what is written goes elsewhere."""
+        """The folders that files are read from, with links resolved; output has to go elsewhere."""
         splits = [split for split in (self.train_split, self.val_split) if (self.folder / "images" / split).is_dir()]
         frames = [frame for split in splits for _, _, frame in self.frames(split, labelled=False)]
         folders = {(self.folder / name).resolve() for name in ("images", "labels")}
@@ -91,20 +105,20 @@ class ImageData(BaseDataModule):
 
     @cached_property
     def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
-        """The hashes of the labels that training is given."""
+        """The hashes of the training labels."""
         return frozenset(label_hash(frame) for _, _, frame in self.frames(self.train_split))
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented labelled images; DataError if their labels hold no class."""
+        """Return a loader of augmented crops of labelled images; DataError if no label has a pixel with a class."""
         frames, sampling = self.frames(self.train_split), self.sampling
         require_classes((frame for _, _, frame in frames), self.label_map)
         items = FrameItems(frames, self.label_map, TrainTransform(sampling.crop_size, seed=sampling.seed))
         return self._crop_loader(items, sampling.epoch_length or len(items), sampling, sampling.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Labelled images of the validation split."""
+        """Return a loader of the labelled images of the validation split; DataError if some are trained on."""
         frames = self.frames(self.val_split)
-        # What is only scored on needs no split to train on.
+        # A data set that is only scored needs no training split.
         trains = (self.folder / "images" / self.train_split).is_dir()
         trained = self.frames(self.train_split, labelled=False) if trains else []
         remedy = "name two splits that have no label in common"
@@ -112,9 +126,9 @@ class ImageData(BaseDataModule):
         return self._frame_loader(frames, self.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The same as for validation."""
+        """Return the loader for validation."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """All images of the validation split, labelled or not."""
+        """Return a loader of all images of the validation split, labelled or not, without their labels."""
         return self._frame_loader(self.frames(self.val_split, labelled=False), self.label_map, scored=False)

@@ -1,4 +1,4 @@
-"""The index: clips, their keyframes, and the intervals between them."""
+"""The index of a data set: its clips, their keyframes, and the intervals between them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ logger = logging.getLogger("wrp")
 
 @dataclass(frozen=True)
 class ClipIndex:
-    """A data set as its layout found it.
+    """The clips of a data set, as its layout reads them.
 
     Attributes:
         root: Its folder.
         layout: Name of its layout.
         label_map: Its classes.
-        clips: Its clips; every frame that has a label is a keyframe.
+        clips: Its clips; unless labels are held out, every labelled frame is a keyframe.
         images: Further labelled frames outside of the clips, for the teacher.
-        binary: Whether the labels are masks of one object, scored by J and F.
+        binary: Whether the labels are masks of one object, which are scored by region J and contour F.
+
+    Example:
+        >>> clip = make_clip("a", [Frame("0", Path("0.png"), Path("0-label.png")), Frame("1", Path("1.png"))])
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), (clip,))
+        >>> [frame.stem for frame in index.training_frames], index.held_out_throughout().clips[0].held_out
+        (['0'], (0,))
     """
 
     root: Path
@@ -39,7 +45,7 @@ class ClipIndex:
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that its frames and labels are read from, without links: nothing is ever written there."""
+        """The folders that frames and labels are read from, with links resolved: nothing is ever written there."""
         return folders_of(files_of([*self.images, *(frame for clip in self.clips for frame in clip.frames)]), self.root)
 
     @property
@@ -48,17 +54,23 @@ class ClipIndex:
         return [*self.images, *(clip.frames[keyframe] for clip in self.clips for keyframe in clip.keyframes)]
 
     def without(self, names: Collection[str]) -> ClipIndex:
-        """The same without some clips."""
+        """Return the index without some clips."""
         return replace(self, clips=tuple(clip for clip in self.clips if clip.name not in names))
 
     def held_out_throughout(self) -> ClipIndex:
-        """The same clips, all of whose labels are hidden as well; they may still be used as keyframes."""
+        """Return the same clips with all labels held out as well; they may still be used as keyframes."""
         clips = (replace(clip, held_out=tuple(sorted({*clip.keyframes, *clip.held_out}))) for clip in self.clips)
         return replace(self, clips=tuple(clips))
 
 
 def files_of(frames: Iterable[Frame]) -> Iterator[Path]:
-    """The files of frames and of their labels."""
+    """Yield the files of frames and of their labels; for a frame of a video, the video.
+
+    Example:
+        >>> frames = [Frame("0", Path("0.png"), Path("0-label.png")), Frame("1", VideoFrame(Path("a.mp4"), 1))]
+        >>> [str(file) for file in files_of(frames)]
+        ['0.png', '0-label.png', 'a.mp4']
+    """
     for frame in frames:
         yield frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
         if frame.label is not None:
@@ -66,11 +78,17 @@ def files_of(frames: Iterable[Frame]) -> Iterator[Path]:
 
 
 def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
-    """The folders that files are read from, without links.
+    """Return the folders that files are read from, with links resolved.
 
     Args:
-        files: The files by the names under which they are read; where one is a link, what it leads to counts, too.
-        root: Of a data set: then a folder right below it counts as a whole, also where files lie deeper.
+        files: The files by the names under which they are read; if one is a link, the folder of its destination counts,
+            too.
+        root: Folder of the data set: each folder directly below it that holds a file, however deep, then counts as a
+            whole.
+
+    Example:
+        >>> sorted(str(folder) for folder in folders_of([Path("/street/frames/a/0.png")], root=Path("/street")))
+        ['/street/frames', '/street/frames/a']
     """
     folders = set()
     for file in files:
@@ -84,32 +102,58 @@ def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
 
 
 def make_clip(name: str, frames: Iterable[Frame]) -> Clip:
-    """A clip whose labelled frames are all keyframes."""
+    """Make a clip whose labelled frames are all keyframes.
+
+    Example:
+        >>> make_clip("a", [Frame("0", Path("0.png")), Frame("1", Path("1.png"), Path("1-label.png"))]).keyframes
+        (1,)
+    """
     frames = tuple(frames)
     return Clip(name, frames, tuple(i for i, frame in enumerate(frames) if frame.label is not None))
 
 
 def hold_out_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
-    """Keep the labelled frames number ``offset``, ``offset + every`` … as keyframes and hide the others for scoring."""
+    """Keep the labelled frames number ``offset``, ``offset + every`` … as keyframes and hold out the others.
+
+    Example:
+        >>> clip = make_clip("a", [Frame(str(i), Path(f"{i}.png"), Path(f"{i}-label.png")) for i in range(5)])
+        >>> clip = hold_out_labels(clip, every=4)
+        >>> clip.keyframes, clip.held_out
+        ((0, 4), (1, 2, 3))
+    """
     labelled = sorted({*clip.keyframes, *clip.held_out})
     keyframes = tuple(labelled[offset::every])
     return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
 
 
 def keep_labels(clip: Clip, stems: set[str]) -> Clip:
-    """Keep the labelled frames of these names as keyframes and hide the others for scoring."""
+    """Keep the labelled frames of these names as keyframes and hold out the others for scoring.
+
+    Example:
+        >>> clip = make_clip("a", [Frame(str(i), Path(f"{i}.png"), Path(f"{i}-label.png")) for i in range(3)])
+        >>> keep_labels(clip, {"1"}).held_out
+        (0, 2)
+    """
     labelled = sorted({*clip.keyframes, *clip.held_out})
     keyframes = tuple(i for i in labelled if clip.frames[i].stem in stems)
     return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
 
 
 def read_list(path: Path) -> list[str]:
-    """The lines of a list, such as names of clips or ``<clip>/<frame>``; its content's hash is logged.
+    r"""Read the lines of a list, such as clip names or ``<clip>/<frame>``, and log the hash of its content.
 
     Empty lines and those that begin with ``#`` are left out.
 
     Raises:
-        DataError: If there is no such file, a line comes twice, or leads out of a folder.
+        DataError: If the file cannot be read, or a line occurs twice or leads out of the data set.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "list.txt")
+        ...     _ = path.write_text("# labelled by hand\na/0\na/8\n")
+        ...     read_list(path)
+        ['a/0', 'a/8']
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -127,7 +171,24 @@ def read_list(path: Path) -> list[str]:
 
 
 def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
-    """Clip and name of the labelled frames in a list; DataError if one of them is none of the data set."""
+    """Read the clip and the name of each frame in a list of labelled frames.
+
+    Args:
+        index: The data set.
+        path: The list, lines ``<clip>/<frame>``.
+
+    Raises:
+        DataError: As :func:`read_list`, or if a line is not a labelled frame of the data set.
+
+    Example:
+        >>> import tempfile
+        >>> clip = make_clip("a", [Frame("0", Path("0.png"), Path("0-label.png"))])
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), (clip,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "list.txt").write_text("a/0")
+        ...     listed_frames(index, Path(folder, "list.txt"))
+        {('a', '0')}
+    """
     wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(path))}
     labelled = {(clip.name, clip.frames[i].stem) for clip in index.clips for i in (*clip.keyframes, *clip.held_out)}
     if lost := sorted(wanted - labelled):
@@ -136,14 +197,24 @@ def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
 
 
 def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
-    """Choose clips by name and hold labels back.
+    """Choose clips by name and hold out labels.
 
     Args:
         index: The data set.
-        select: Which clips, and which labels are kept.
+        select: Which clips are used, and which labels are kept as keyframes.
+
+    Returns:
+        The chosen clips, each with at least one keyframe.
 
     Raises:
-        DataError: If a name is unknown, a number is out of range, or a clip has no keyframe.
+        DataError: If a name is unknown, a number is out of range, options exclude one another, or a clip has no
+            keyframe.
+
+    Example:
+        >>> clip = make_clip("a", [Frame(str(i), Path(f"{i}.png"), Path(f"{i}-label.png")) for i in range(5)])
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), (clip,))
+        >>> select_clips(index, SelectArgs(label_every=4)).clips[0].keyframes
+        (0, 4)
     """
     names, every, offset = select.clips, select.label_every, select.label_offset
     keyframes = Path(select.keyframes) if select.keyframes is not None else None
@@ -176,7 +247,16 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
 
 
 def intervals(clip: Clip) -> list[Interval]:
-    """The units of work of a clip: each frame belongs to exactly one."""
+    """Cut a clip into intervals at its keyframes; each frame belongs to exactly one.
+
+    Returns:
+        The intervals in temporal order; none if the clip has no keyframe.
+
+    Example:
+        >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(10)), keyframes=(2, 6))
+        >>> [(interval.start, interval.stop, interval.keyframes) for interval in intervals(clip)]
+        [(0, 2, (2,)), (2, 6, (2, 6)), (6, 10, (6,))]
+    """
     ends = list(clip.keyframes)
     count = len(clip.frames)
     if not ends:
@@ -194,10 +274,18 @@ def intervals(clip: Clip) -> list[Interval]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder in the order of their names.
+    """List the image files of a folder in the order of their names.
 
     Raises:
-        DataError: If the folder is missing or two files have one stem.
+        DataError: If the folder is missing, or two files have the same stem.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("b.jpg", "a.png", "notes.txt"):
+        ...         Path(folder, name).touch()
+        ...     [path.name for path in list_images(Path(folder))]
+        ['a.png', 'b.jpg']
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
@@ -210,7 +298,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def label_beside(folder: Path, image: Path) -> Path | None:
-    """The label ``folder/<stem>.png`` of an image, if it is there."""
+    """Return the label ``folder/<stem>.png`` of an image, or None if there is no such file.
+
+    Example:
+        >>> label_beside(Path("no-such-folder"), Path("frames/0.jpg")) is None
+        True
+    """
     path = folder / f"{image.stem}.png"
     return path if path.is_file() else None
 

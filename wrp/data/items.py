@@ -1,4 +1,4 @@
-"""What the data modules serve: single frames, labelled frames with neighbours, intervals."""
+"""Items of the data modules: single frames, labelled frames with their neighbours, intervals."""
 
 from __future__ import annotations
 
@@ -24,19 +24,32 @@ from wrp.structures import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Int
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
 
-# A stretch whose frames take more memory than this is read frame by frame while it is worked on, in bytes: 129 frames
-# of 480×360, 10 of 2048×1024.
+# In bytes: where the frames of a stretch take more memory, they are read one by one on use. This is 129 frames of
+# 480×360, or 10 of 2048×1024.
 STRETCH_BYTES = 2**26
 
 
 class FrameItems(Dataset[FrameBatch]):
-    """Single frames; batches of one, see :func:`collate_frames`.
+    """Single frames, each a batch of one; :func:`collate_frames` joins them.
+
+    An item is chosen by its number or, for augmentation, by a :class:`~wrp.data.transforms.Draw`.
 
     Args:
         frames: Frames with the name of their clip and their index in it.
         label_map: Classes of the labels.
-        transform: Augmentation; None serves frames as they are.
-        weigh: How much pixels count by the confidence of their propagated label, both (H, W) float32 in [0, 1].
+        transform: Augmentation; None: frames are served as they are.
+        weigh: Turns the confidence of propagated labels into weights of the pixels, both float32 in [0, 1] and of one
+            shape.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> label_map = LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(Path(folder, "0.png"))
+        ...     batch = FrameItems([("a", 0, Frame("0", Path(folder, "0.png")))], label_map)[0]
+        >>> tuple(batch.images.shape), batch.labels.unique().tolist(), batch.unlabelled
+        ((1, 3, 4, 6), [255], 1)
     """
 
     def __init__(
@@ -65,7 +78,7 @@ class FrameItems(Dataset[FrameBatch]):
         label, weights = maps[0][None], None
         if len(maps) > 1:
             weights = self.weigh(maps[1][None] / 255) if frame.label is not None else (maps[1][None] > 0).float()
-            if frame.label is not None:  # what counts nothing has no label; elsewhere one may be guessed
+            if frame.label is not None:  # weight 0: no label; elsewhere a pseudo-label is allowed
                 label = label.masked_fill(weights == 0, IGNORE_INDEX)
         return FrameBatch(image[None], label, [clip], [frame.stem], [index], weights, int(frame.label is None))
 
@@ -73,7 +86,7 @@ class FrameItems(Dataset[FrameBatch]):
         image = read_image(frame.image)
         label = _label_or_nothing(frame, image, self.label_map)
         if frame.label is None and self.transform is not None:
-            return [image, label, torch.full_like(label, 255)]  # a label may be guessed anywhere
+            return [image, label, torch.full_like(label, 255)]  # a pseudo-label is allowed everywhere
         if frame.confidence is None:
             return [image, label]
         confidence = read_confidence(frame.confidence, (label.shape[0], label.shape[1]))
@@ -81,7 +94,7 @@ class FrameItems(Dataset[FrameBatch]):
 
 
 def collate_frames(items: Sequence[FrameBatch]) -> FrameBatch:
-    """Join frames of one size into one batch."""
+    """Join frames of one size into one batch; raise DataError if sizes differ."""
     if len(sizes := {item.images.shape for item in items}) > 1:
         raise DataError(f"frames of one batch must have one size, got {sorted(sizes)}: set batch_size=1")
     weights = None
@@ -103,7 +116,15 @@ def _full_weights(labels: Tensor) -> Tensor:
 
 
 class ClipItems(Dataset[ClipBatch]):
-    """Base of the items that are a stretch of a clip: decoded frames are kept while they fit."""
+    """Base of the items that are stretches of a clip; decoded frames are cached within bounded memory.
+
+    Args:
+        label_map: Classes of the labels.
+
+    Example:
+        >>> ClipItems(LabelMap((0,), ("road",), ((128, 64, 128),))).label_map.num_classes
+        1
+    """
 
     def __init__(self, label_map: LabelMap) -> None:
         self.label_map = label_map
@@ -141,7 +162,7 @@ class ClipItems(Dataset[ClipBatch]):
         )
 
     def _is_unlabelled(self, clip: Clip) -> bool:
-        """Whether no keyframe of a clip has a pixel with a class; asked where those of a stretch have none."""
+        """Tell whether no keyframe of a clip has a pixel with a class; needed where those of a stretch have none."""
         if clip.name not in self._unlabelled:
             self._unlabelled[clip.name] = not any(has_class(self._label(clip, keyframe)) for keyframe in clip.keyframes)
         return self._unlabelled[clip.name]
@@ -155,12 +176,18 @@ class ClipItems(Dataset[ClipBatch]):
 
 
 class LazyFrames:
-    """The frames of a long stretch, read when they are asked for; no Sequence, which Lightning would read through.
+    """The frames of a long stretch, each read on use.
+
+    This is not a Sequence, as Lightning would read through one.
 
     Args:
-        clip: Name of the clip, for the message.
+        clip: Name of the clip, for messages.
         paths: The images.
-        size: Height and width that all of them must have.
+        size: Height and width in pixels that all of them must have; another one raises DataError on use.
+
+    Example:
+        >>> len(LazyFrames("a", [Path(f"{i}.png") for i in range(200)], size=(480, 640)))
+        200
     """
 
     def __init__(self, clip: str, paths: Sequence[Path | VideoFrame], size: tuple[int, ...]) -> None:
@@ -170,12 +197,12 @@ class LazyFrames:
         self._start()
 
     def _start(self) -> None:
-        # Flow, evidence and the teacher ask for one frame shortly after one another, each in its own thread.
+        # Flow, warped labels and the teacher read the same frame shortly after one another, each in its own thread.
         self._decoded: BoundedCache[int, Tensor] = BoundedCache(STRETCH_BYTES, _nbytes)
         self._turn = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes from a loader's process to the next: no decoded frames."""
+        """Return the state that is sent from a loader's process: without decoded frames."""
         return {"clip": self.clip, "paths": self.paths, "size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -205,11 +232,19 @@ class WindowItems(ClipItems):
     Args:
         clips: The clips.
         label_map: Classes of the labels.
-        hidden: Whether to serve the held-out frames instead, each with its own label and the keyframes around it.
-        radius: Neighbours on each side; None: up to the next keyframe on either side, or to the ends of the clip.
+        radius: Context radius: number of neighbours on each side; None: up to the next keyframe on either side, or to
+            the ends of the clip.
+        held_out: Whether to serve the held-out frames instead, each with its own label and the keyframes near it.
 
     Raises:
-        DataError: If no clip has a neighbour to offer.
+        DataError: If no labelled frame has a neighbour.
+
+    Example:
+        >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(10)), keyframes=(2, 6))
+        >>> label_map = LabelMap((0,), ("road",), ((128, 64, 128),))
+        >>> items = WindowItems([clip], label_map)
+        >>> len(items), items.span(clip, 2), items.span(clip, 6)
+        (2, (0, 6), (2, 9))
     """
 
     def __init__(
@@ -223,8 +258,8 @@ class WindowItems(ClipItems):
         self.windows = [every[i] for i in self.numbers]
         if not self.windows:
             raise DataError(
-                "a refiner learns from the frames around labelled ones, and no labelled frame has any: expected clips "
-                "of two frames or more, or methods other than refine"
+                "a refiner learns from the neighbours of labelled frames, and no labelled frame has any: expected "
+                "clips of two frames or more, or methods other than refine"
             )
 
     def __len__(self) -> int:
@@ -238,7 +273,7 @@ class WindowItems(ClipItems):
         return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=self.numbers[place])
 
     def span(self, clip: Clip, target: int) -> tuple[int, int]:
-        """The first and the last frame of a window."""
+        """Return the first and the last frame of the window of a labelled frame, as indices in the clip."""
         end = len(clip.frames) - 1
         if self.radius is not None:
             return max(0, target - self.radius), min(end, target + self.radius)
@@ -253,10 +288,17 @@ class IntervalItems(ClipItems):
     Args:
         clips: The clips.
         label_map: Classes of the labels.
-        with_hidden: Whether to serve held-out labels, for scoring.
-        done: Intervals (clip, first target, number of targets) to leave out.
-        shard: Which share of the intervals to serve, (number from 0, how many there are); shares do not depend on what
-            is done.
+        with_held_out: Whether to serve held-out labels, for scoring.
+        done: Intervals to leave out, each as (clip, first query frame, number of query frames).
+        shard: Which part of the intervals to serve, as (number from 0, number of parts); the parts do not depend on
+            ``done``.
+
+    Example:
+        >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(10)), keyframes=(2, 6))
+        >>> label_map = LabelMap((0,), ("road",), ((128, 64, 128),))
+        >>> items = IntervalItems([clip], label_map, done=frozenset({("a", 0, 2)}))
+        >>> len(items), items.costs
+        (2, [4, 4])
     """
 
     def __init__(
@@ -275,7 +317,7 @@ class IntervalItems(ClipItems):
 
     @property
     def costs(self) -> list[int]:
-        """Frames of each interval."""
+        """Number of query frames of each interval."""
         return [interval.stop - interval.start for interval in self.intervals]
 
     def __len__(self) -> int:
@@ -289,13 +331,18 @@ class IntervalItems(ClipItems):
 
 
 class HeldOutItems(ClipItems):
-    """Each keyframe between two others as if it had no label: what its neighbours say there can be checked.
+    """Each keyframe between two others as if it had no label, to check what is propagated to it from these two.
 
-    A batch is the stretch between the two other keyframes; the label that was held out is among ``hidden``.
+    An item is the stretch between the two other keyframes; the label of the one between them is in ``held_out``.
 
     Args:
         clips: The clips; those with fewer than three keyframes have nothing to hold out.
         label_map: Classes of the labels.
+
+    Example:
+        >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(9)), keyframes=(0, 4, 8))
+        >>> len(HeldOutItems([clip], LabelMap((0,), ("road",), ((128, 64, 128),))))
+        1
     """
 
     def __init__(self, clips: Sequence[Clip], label_map: LabelMap) -> None:

@@ -1,4 +1,4 @@
-"""What the LightningDataModules share: loaders that shard without loss and draw without regard to workers."""
+"""Loaders that the LightningDataModules share: shards lose no item, and draws do not depend on the workers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,21 @@ SERVED_BY = {
     "test": "SegmentationData, or PropagationData for whole intervals",
     "predict": "SegmentationData, or PropagationData for whole intervals",
 }
-"""Data modules for each verb."""
+"""Data modules that serve what another one lacks, by the verb in the message."""
 
 
 class Packing:
-    """A way to join items into a batch that leaves a loader's process as bytes, through a pipe.
+    """A collate function whose batch leaves a loader's process as bytes, through a pipe.
 
     Tensors would leave it through shared memory, in a thread: where that is full (a container has 64 MB of it unless
-    told otherwise), the thread drops the batch, and the loader waits for it for ever.
+    configured otherwise), the thread drops the batch, and the loader waits for it for ever.
 
     Args:
-        collate: Joins the items; None: what is served is a batch already.
+        collate: Joins the items; None: each item is a batch already.
+
+    Example:
+        >>> Packing(sum)([1, 2, 3])  # in the main process the batch is not packed
+        6
     """
 
     def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
@@ -46,12 +50,12 @@ class Packing:
         self._watches = False
 
     def __call__(self, items: Any) -> Any:
-        """The batch; what comes out of the other end of the pipe is the batch as well."""
+        """Return the batch; a loader's process returns it packed, and unpickling yields the batch again."""
         batch = items if self.collate is None else self.collate(items)
         if get_worker_info() is None:
             return batch
         if not self._watches:
-            # The run decides what is left undone: whoever interrupts both of them would wait for the pipe's end.
+            # Only the main process handles interrupts: if both were interrupted, it would wait for the end of the pipe.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -60,7 +64,7 @@ class Packing:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after another one: where that is killed, it would wait for room in a pipe for ever."""
+    """End this process soon after its parent: if that is killed, this one would wait for room in a pipe for ever."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -77,20 +81,25 @@ class _Packed:
 
 
 class _Pickler(pickle.Pickler):
-    """Writes tensors as arrays; of a type that NumPy lacks, as torch does it."""
+    """Pickler that writes tensors as arrays; those of a type that NumPy lacks, as torch does."""
 
     def reducer_override(self, found: Any) -> Any:
-        """How to write a tensor."""
+        """Return how to write a tensor."""
         if type(found) is torch.Tensor and found.device.type == "cpu" and found.dtype != torch.bfloat16:
             return torch.from_numpy, (found.detach().contiguous().numpy(),)
         return NotImplemented
 
 
 class TrainLoader(DataLoader[Any]):
-    """Loader of a :class:`TrainSampler` that goes on in the middle of an epoch; Lightning saves and loads its state.
+    """Loader of a :class:`TrainSampler` that can resume within an epoch; Lightning saves and loads its state.
 
-    An epoch begins with its first batch: Lightning asks for an iterator before it has set the epoch of a training that
-    goes on, and workers would read ahead of the wrong one.
+    An epoch begins with its first batch: where Lightning resumes a training, it makes an iterator before it has set the
+    epoch, and workers would prefetch from the wrong epoch.
+
+    Example:
+        >>> items = ["a", "b", "c", "d"]
+        >>> TrainLoader(items, batch_size=2, sampler=TrainSampler(items, length=4, seed=0)).state_dict()
+        {'epoch': 0, 'batches': 0}
     """
 
     sampler: TrainSampler
@@ -107,18 +116,29 @@ class TrainLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and how many of its batches were served."""
+        """Return the epoch and how many of its batches were served."""
         return {"epoch": self.sampler.epoch, "batches": self._served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Leave out what was served, if the next epoch is the same one."""
+        """Skip the batches that were served, if the next epoch is that of ``state``."""
         self._resumed = state
 
 
 class BaseDataModule(pl.LightningDataModule):
     """Loaders that shard without loss over any launcher's processes, and draw without regard to workers.
 
-    Subclasses say what they read, and which labels they give to training.
+    Subclasses override :attr:`reads`, :attr:`labels_seen`, and the loaders that they serve.
+
+    Args:
+        num_classes: Number of classes.
+        workers: Number of loader processes; 0: load in the main process.
+
+    Raises:
+        DataError: If ``num_classes`` is not a whole number.
+
+    Example:
+        >>> BaseDataModule(num_classes=11, workers=2).labels_seen
+        frozenset()
     """
 
     def __init__(self, num_classes: int, workers: int = 0) -> None:
@@ -132,25 +152,25 @@ class BaseDataModule(pl.LightningDataModule):
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that files are read from, without links: what is written goes elsewhere."""
+        """The folders that files are read from, with links resolved; output has to go elsewhere."""
         return set()
 
     @property
     def labels_seen(self) -> frozenset[str]:
-        """The hashes of the labels that training is given, see :func:`~wrp.io.manifest.label_hash`."""
+        """The hashes of the training labels, see :func:`~wrp.io.manifest.label_hash`."""
         return frozenset()
 
-    # Not for validation as well: Lightning leaves it out where nobody has written its method.
+    # There is no val_dataloader here: Lightning skips validation if a subclass does not define it.
     def train_dataloader(self) -> Any:
-        """Raise DataError, where a subclass has nothing to train on."""
+        """Raise DataError; subclasses that have something to train on override this."""
         raise self._not_served("train or validate")
 
     def test_dataloader(self) -> Any:
-        """Raise DataError, where a subclass has nothing to test on."""
+        """Raise DataError; subclasses that have something to test on override this."""
         raise self._not_served("test")
 
     def predict_dataloader(self) -> Any:
-        """Raise DataError, where a subclass has nothing to predict."""
+        """Raise DataError; subclasses that have something to predict override this."""
         raise self._not_served("predict")
 
     def _not_served(self, verb: str) -> DataError:
@@ -165,7 +185,7 @@ class BaseDataModule(pl.LightningDataModule):
             )
 
     def _train_loader(self, sampler: TrainSampler, batch_size: int | None) -> DataLoader[Any]:
-        """A loader of batches of crops, or (None) of items that are batches."""
+        """Make a loader of batches of crops or, where ``batch_size`` is None, of items that are batches."""
         return TrainLoader(
             sampler.dataset,
             batch_size=batch_size,
@@ -185,7 +205,7 @@ class BaseDataModule(pl.LightningDataModule):
         groups: Sequence[tuple[int, float]] | None = None,
         later: Sequence[tuple[int, Sequence[float]]] = (),
     ) -> DataLoader[Any]:
-        """A loader of crops, so many in an epoch over all processes."""
+        """Make a loader of crops, ``length`` of them per epoch over all processes."""
         tiles = None
         if sampling.class_uniform:
             tiles = class_tiles([frame for _, _, frame in items.frames], items.label_map)
@@ -193,7 +213,7 @@ class BaseDataModule(pl.LightningDataModule):
         return self._train_loader(sampler, batch_size)
 
     def _frame_loader(self, frames: Sequence[tuple[str, int, Frame]], label_map: LabelMap, scored: bool) -> Any:
-        """A loader of whole frames one by one, as frames of one data set may differ in size."""
+        """Make a loader of whole frames one by one, as frames of one data set may differ in size."""
         items = FrameItems(frames, label_map)
         sampler = ShardSampler(items, scored=scored)
         return DataLoader(
@@ -201,6 +221,6 @@ class BaseDataModule(pl.LightningDataModule):
         )
 
     def _item_loader(self, items: Dataset[Any], scored: bool) -> DataLoader[Any]:
-        """A loader of items that are batches, each of which one process gets."""
+        """Make a loader of items that are batches, each of which goes to one process."""
         sampler = ShardSampler(items, getattr(items, "costs", None), scored)
         return DataLoader(items, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=Packing())

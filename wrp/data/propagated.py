@@ -1,4 +1,4 @@
-"""Propagated labels as something to train on: what a run of this package has written, beside the ground truth."""
+"""Propagated labels as training data: labels that a run of this package has written, beside the ground truth."""
 
 from __future__ import annotations
 
@@ -19,22 +19,32 @@ RELIABLE = "reliable.txt"
 
 @dataclass(frozen=True)
 class PropagatedLabels:
-    """Which propagated labels to train on, and how much.
+    """Which propagated labels to train on, and with which weight.
 
     Attributes:
-        folder: Where a run wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
+        folder: Folder of the run that wrote them: ``labels/``, ``confidence/`` and ``manifest.jsonl``.
         ratio: Ratio of the training crops that come from them, in (0, 1]; ground truth gives the others.
-        min_confidence: Pixels that are less confident do not count.
-        weighted: Whether the other pixels count by their confidence, or all the same.
-        max_distance: Frames farther from their nearest keyframe are left out; None: none.
-        offsets: Frames at these distances behind (or, negative, before) their nearest keyframe only; None: all.
-        truth_last: The last so many epochs see ground truth alone (Zhu et al., CVPR 2019).
-        reliable_first: The first so many epochs see only those of these frames that ``reliable.txt`` in the folder
-            lists, lines ``<clip>/<frame>``, beside the truth (after ST++).
+        min_confidence: Pixels below this confidence, in [0, 1], do not count.
+        weighted: Whether the other pixels are weighted by their confidence, instead of all the same.
+        max_distance: Frames farther than this from their nearest keyframe are left out; None: no limit.
+        offsets: Only frames at these offsets from their nearest keyframe (in frames, negative before it) are used;
+            None: all.
+        truth_last: Number of last epochs that draw ground truth alone (Zhu et al., CVPR 2019).
+        reliable_first: Number of first epochs that draw, beside the ground truth, only those of these frames that
+            ``reliable.txt`` in the folder lists, lines ``<clip>/<frame>`` (after ST++).
         apart: Serve ground truth and these labels as two batches, ``labelled`` and ``unlabelled``, for a module that
-            keeps them apart, such as :class:`~wrp.selftraining.three_stage.ThreeStageModule`.
-        weights: Where the confidence of each pixel is read from, a folder below ``folder``: ``confidence``, or
+            treats them differently, such as :class:`~wrp.selftraining.three_stage.ThreeStageModule`.
+        weights: Folder below ``folder`` that the confidence of each pixel is read from: ``confidence``, or
             ``rectified``, which `wrp rectify` writes.
+
+    Raises:
+        DataError: If a value is out of its range, or ``apart`` is combined with options that it excludes.
+
+    Example:
+        >>> import torch
+        >>> labels = PropagatedLabels("runs/street", min_confidence=0.5)
+        >>> labels.weigh(torch.tensor([0.0, 0.25, 0.5, 1.0])).tolist()
+        [0.0, 0.0, 0.5, 1.0]
     """
 
     folder: str
@@ -49,7 +59,7 @@ class PropagatedLabels:
     weights: str = "confidence"
 
     def __post_init__(self) -> None:
-        """Refuse ratios and thresholds that are none."""
+        """Refuse values out of their range, and options that exclude one another."""
         if not 0 < self.ratio <= 1:
             raise DataError(f"propagated.ratio must be in (0, 1], got {self.ratio}")
         if not 0 <= self.min_confidence <= 1:
@@ -61,10 +71,12 @@ class PropagatedLabels:
             raise DataError("propagated.apart has no use for truth_last, reliable_first, or a ratio of 1")
 
     def frames(self, clips: Sequence[Clip]) -> list[tuple[str, int, Frame]]:
-        """The frames of these clips with their propagated labels, each with its clip and index; keyframes are left out.
+        """Return the frames of clips that have a propagated label, each with its clip's name and its index.
+
+        Keyframes are left out.
 
         Raises:
-            DataError: If the folder holds no manifest, or nothing of these clips that is asked for.
+            DataError: If the folder holds no manifest, or no such label within ``offsets`` and ``max_distance``.
         """
         folder = Path(self.folder)
         written = {(entry.clip, entry.frame): entry for entry in read_manifest(folder)}
@@ -79,12 +91,12 @@ class PropagatedLabels:
         if not found:
             raise DataError(
                 f"{folder} holds no propagated labels of {', '.join(clip.name for clip in clips)} within the offsets "
-                "and distances asked for"
+                "and distances that were given"
             )
         return found
 
     def split(self, frames: list[tuple[str, int, Frame]]) -> tuple[list[tuple[str, int, Frame]], ...]:
-        """The frames that come first and the others; with ``reliable_first`` the former are those of the list.
+        """Split frames into those in ``reliable.txt`` and the others; without ``reliable_first``, all are others.
 
         Raises:
             DataError: If the list is missing or names none of the frames.
@@ -96,7 +108,7 @@ class PropagatedLabels:
         return first, [frame for frame in frames if f"{frame[0]}/{frame[2].stem}" not in listed]
 
     def weigh(self, confidence: Tensor) -> Tensor:
-        """How much pixels count, by their confidence, both of one shape, float32 in [0, 1]."""
+        """Turn confidence into weights of the pixels, both of one shape, float32 in [0, 1]."""
         kept = (confidence >= self.min_confidence) & (confidence > 0)
         return confidence * kept if self.weighted else kept.float()
 

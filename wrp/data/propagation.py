@@ -22,8 +22,8 @@ logger = logging.getLogger("wrp")
 class PropagationData(ClipData):
     """Intervals between keyframes for :class:`~wrp.PropagationModule`.
 
-    Prediction gets the intervals without any label that is held back, test with these. A test of
-    :class:`~wrp.SegmentationModule` on intervals scores its temporal consistency, too.
+    Prediction serves the intervals without held-out labels, test with them. A test of :class:`~wrp.SegmentationModule`
+    on intervals also scores its temporal consistency.
 
     Args:
         num_classes: Number of classes; checked against the data set's.
@@ -31,14 +31,20 @@ class PropagationData(ClipData):
         layout: See :class:`~wrp.data.clipdata.ClipData`.
         split: See :class:`~wrp.data.clipdata.ClipData`.
         select: Which clips are used, and which of their labels.
-        val: Which labelled frames are for the validation of what learns from the result: they are not propagated.
-        shard: The share of the intervals to predict, ``i/n`` with i in 1 … n: n jobs, wherever they run, label each
+        val: Which labelled frames are for the validation of a network that is trained on the result: they are not
+            propagated.
+        shard: The part of the intervals to predict, ``i/n`` with i in 1 … n: n jobs, on any machines, label each
             interval once; None: all.
-        done: A folder of labels, whose intervals are left out of prediction: a run that was stopped goes on.
-        workers: Loader processes.
+        done: A folder of labels; intervals that it holds completely are left out of prediction, so that a stopped run
+            goes on.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If the data set is not as its layout wants it.
+        DataError: If an argument is malformed; on first use, if the data set does not follow its layout.
+
+    Example:
+        >>> PropagationData(num_classes=11, root="camvid", shard="2/4").shard
+        (1, 4)
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class PropagationData(ClipData):
 
     @cached_property
     def propagated(self) -> ClipIndex:
-        """The clips, whose keyframes are propagated."""
+        """The clips whose keyframes are propagated, without the labels for validation."""
         train = divide(self.index, self.val, self._open).train
         for clip in train.clips:
             if not clip.keyframes:
@@ -71,7 +77,7 @@ class PropagationData(ClipData):
 
     @cached_property
     def done(self) -> frozenset[tuple[str, int, int]]:
-        """Clip, first frame and number of frames of the intervals that are left out."""
+        """Clip, first frame and number of frames of each interval that is left out."""
         return written_parts(self.done_in) if self.done_in is not None else frozenset()
 
     @property
@@ -80,12 +86,12 @@ class PropagationData(ClipData):
         return frozenset(label_hash(frame) for _, _, frame in numbered(self.propagated.clips))
 
     def setup(self, stage: str) -> None:
-        """Find what is done in all processes, before the first of them writes."""
+        """Find the finished intervals in every process, before the first process writes."""
         if stage == "predict":
             _ = self.done
 
     def intervals(self, shard: tuple[int, int] | None = None) -> IntervalItems:
-        """The intervals to predict, of this share or another."""
+        """Return the intervals of ``shard``, (number from 0, number of parts); None: of this data module's shard."""
         return IntervalItems(self.propagated.clips, self.label_map, done=self.done, shard=shard or self.shard)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -93,9 +99,9 @@ class PropagationData(ClipData):
         raise self._not_served("train or validate")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Intervals with the labels that are held back."""
+        """Return a loader of the intervals with their held-out labels."""
         return self._item_loader(IntervalItems(self.propagated.clips, self.label_map, with_held_out=True), scored=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """Intervals without them."""
+        """Return a loader of the intervals without held-out labels."""
         return self._item_loader(self.intervals(), scored=False)

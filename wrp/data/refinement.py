@@ -1,4 +1,4 @@
-"""Examples of what propagation does to labels, to train a refiner on."""
+"""Examples of the errors that propagation makes in labels, to train a refiner on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wrp.data.sampling import TrainSampler
 from wrp.options import SelectArgs, ValArgs
 from wrp.structures import ExampleSource
 
-# A source follows the flow around a keyframe the first time it meets it, which takes as long as several steps.
+# At its first draw, a source computes the flow near a keyframe, which takes as long as several steps.
 LEAST_DRAWS = 8
 
 
 class RefinementData(DividedData):
-    """Examples for :class:`~wrp.RefinementModule`, made from keyframes and the frames around them.
+    """Examples for :class:`~wrp.RefinementModule`, made from keyframes and their neighbours.
 
     Args:
         num_classes: Number of classes; checked against the data set's.
@@ -29,13 +29,20 @@ class RefinementData(DividedData):
         split: See :class:`~wrp.data.clipdata.ClipData`.
         select: Which clips are used, and which of their labels.
         val: Which labelled frames are for validation.
-        radius: Frames on each side of a keyframe; None: up to the next keyframes.
+        radius: Context radius: number of frames on each side of a keyframe; None: up to the next keyframes.
         epoch_length: Batches per training epoch; None: one for each keyframe.
-        seed: Seed of order and examples.
-        workers: Loader processes.
+        seed: Seed of the order and of the examples.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If the data set is not as its layout wants it, or labels that are validated on are trained on.
+        DataError: If ``num_classes`` is not a whole number; on first use, if the data set does not follow its layout,
+            or labels are both trained and validated on.
+
+    Example:
+        >>> from wrp.refinement.sampler import CycleExamples
+        >>> data = RefinementData(num_classes=11, examples=CycleExamples(crops=4), root="camvid", radius=12)
+        >>> data.examples.crops, data.radius
+        (4, 12)
     """
 
     def __init__(
@@ -60,10 +67,10 @@ class RefinementData(DividedData):
         self.seed = seed
 
     def _seen_before(self) -> list[tuple[str, frozenset[str]]]:
-        return [("the networks that the examples are made with have learned from", self.examples.labels_seen)]
+        return [("the networks that make the examples have learned from", self.examples.labels_seen)]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Examples at the keyframes; DataError if their labels hold no class."""
+        """Return a loader of examples at the keyframes; DataError if no label has a pixel with a class."""
         train = self.divided.train
         require_classes((frame for _, _, frame in numbered(train.clips)), self.label_map)
         windows = WindowItems(train.clips, self.label_map, self.radius)
@@ -72,11 +79,11 @@ class RefinementData(DividedData):
         return self._train_loader(TrainSampler(items, length, self.seed, least=least), None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Examples at the frames that are held back, the same ones each time."""
+        """Return a loader of examples at the held-out frames, the same ones each time."""
         self._validated()
         windows = WindowItems(self.divided.val.clips, self.label_map, self.radius, held_out=True)
         return self._item_loader(self.examples.validation(windows, self.num_classes), scored=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The same as for validation."""
+        """Return the loader for validation."""
         return self.val_dataloader()

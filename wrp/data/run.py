@@ -1,7 +1,8 @@
-"""The data that a run was made from, as the record in its folder names it."""
+"""Reopening the data of a run, from the record in its folder."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,16 @@ from wrp.options import SelectArgs
 
 
 def open_run(out: Path) -> ClipIndex:
-    """Index the clips of a run that was made before, without those that it has skipped.
+    """Index the clips of an earlier run, without those that it skipped.
 
     Args:
         out: Folder of the run.
 
+    Returns:
+        The clips, with labels held out as in the run.
+
     Raises:
-        WrpError: If there is no run, its record is damaged, or its data are not there any more.
+        WrpError: If there is no run, its record is damaged, or its data are no longer there.
     """
     record = out / "settings.json"
     if not record.is_file():
@@ -32,7 +36,9 @@ def open_run(out: Path) -> ClipIndex:
     try:
         read = parser.parse_object({name: kept[name] for name in ("root", "layout", "split", "select") if name in kept})
     except Exception as error:  # jsonargparse's own, and what the values themselves refuse
-        raise WrpError(f"{record} is damaged ({in_short(error)}); make the run again") from error
+        named = re.match(r'Parser key "(\w+)', str(error))
+        what = f"its {named[1]} is {kept[named[1]]!r:.200}" if named else in_short(error)
+        raise WrpError(f"{record} is damaged ({what}); make the run again") from error
     index = _index(**vars(parser.instantiate(read)))
     return index.without(skipped if isinstance(skipped, dict) else ())
 
@@ -42,5 +48,5 @@ def _index(root: str, layout: str = "auto", split: str | None = None, select: Se
 
 
 def read_run_file(path: Path) -> dict[str, Any]:
-    """Read a JSON file of a run, empty where it is not there; DataError if it is damaged."""
+    """Read a JSON file of a run; return {} if there is none, and raise DataError if it is damaged."""
     return read_json(path, "make the run again") if path.is_file() else {}

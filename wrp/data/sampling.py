@@ -1,4 +1,4 @@
-"""Samplers that shard over processes and tell each item its epoch."""
+"""Samplers that shard over processes and give each item its epoch."""
 
 from __future__ import annotations
 
@@ -16,39 +16,50 @@ from wrp.errors import DataError
 
 
 def processes() -> tuple[int, int]:
-    """How many processes share the work, and the number of this one, by whatever launcher they were started."""
+    """Return how many processes share the work, and the number of this one, whatever launcher started them.
+
+    Example:
+        >>> processes()
+        (1, 0)
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size(), torch.distributed.get_rank()
     return 1, 0
 
 
 class _Shared(DistributedSampler):
-    """A sampler that looks at the processes when it is asked, as loaders may be made before these are started.
+    """A sampler that reads the number of processes on use, as loaders may be made before processes are started.
 
     Lightning and Fabric leave subclasses of DistributedSampler alone and call their ``set_epoch``.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int = 0) -> None:
-        # Not the base's, which asks how many processes there are.
+        # Not the base's __init__, which needs the number of processes.
         self.dataset = dataset
         self.seed = seed
         self.epoch = 0
 
 
 class TrainSampler(_Shared):
-    """A fresh order in each epoch; every process gets the same number of items, each as a :class:`Draw`.
+    """A new order in each epoch; every process gets the same number of items, each as a :class:`Draw`.
 
     Args:
-        dataset: What to draw from.
-        length: Items per epoch over all processes; longer than the data set repeats it.
+        dataset: The data set to draw from.
+        length: Items per epoch over all processes; where it exceeds the data set, items repeat.
         seed: Seed of the run.
-        groups: Number of items and ratio of the draws of each group, where the data set is made of several in a row;
-            ratios add up to 1. None: every item alike.
-        later: From which epoch on the groups have which other ratios, in the order of the epochs.
+        groups: Number of items and ratio of the draws of each group, for a data set made of several in a row; ratios
+            add up to 1. None: one group of all items.
+        later: Pairs (epoch, ratios) in the order of epochs: from this epoch on, the groups have these ratios.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
-        uniform: Ratio of the draws that show a class which is drawn uniformly, in a crop around one of its tiles.
-        least: How often an item that is drawn in an epoch is drawn at the least, for items that are costly the first
-            time: where there are too many of them, each epoch draws others.
+        uniform: Probability of a draw that shows a uniformly drawn class, in a crop near one of its tiles.
+        least: How often an item is drawn at least in an epoch that draws it, for items that are costly at their first
+            draw: where there are too many of them, each epoch draws others.
+
+    Example:
+        >>> sampler = TrainSampler(["a", "b", "c"], length=4, seed=0)
+        >>> draws = list(sampler)
+        >>> [draw.epoch for draw in draws], sorted({draw.index for draw in draws})
+        ([0, 1, 2, 3], [0, 1, 2])
     """
 
     def __init__(
@@ -69,7 +80,7 @@ class TrainSampler(_Shared):
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.later = later
         self.least = least
-        self.start = 0  # items of the epoch that this process leaves out, where a training goes on
+        self.start = 0  # items of the epoch that this process skips, where a training resumes
 
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
@@ -85,7 +96,7 @@ class TrainSampler(_Shared):
             yield self._of_a_class(draw, *choices[position]) if by_class[position] else draw
 
     def _of_a_class(self, draw: Draw, which_class: float, which_tile: float) -> Draw:
-        """A draw of the same group whose crop shows a class drawn uniformly, by two numbers in [0, 1)."""
+        """Return a draw from the same group whose crop shows a class, by two random numbers in [0, 1)."""
         classes = self._tiles_of_group[self._group_of(draw.index)]
         if not classes:
             return draw
@@ -108,7 +119,7 @@ class TrainSampler(_Shared):
         return int(np.searchsorted(ends, index, side="right"))
 
     def _order(self, wanted: int, generator: torch.Generator) -> Tensor:
-        """Items in the order of one epoch; within a group, none is drawn twice before each was drawn once."""
+        """Return the items in the order of one epoch; the items that a group draws repeat only once all were drawn."""
         ratios: Sequence[float] = [ratio for _, ratio in self.groups]
         for epoch, others in self.later:
             ratios = others if self.epoch >= epoch else ratios
@@ -135,12 +146,16 @@ class ShardSampler(_Shared):
     """Every item exactly once over all processes, in order; some processes may get less work, or none.
 
     Args:
-        dataset: What to draw from.
-        costs: Work of each item, to be shared out evenly; None: all cost the same.
-        scored: Whether the items are scored: then each process needs one, or the others would wait for its part.
+        dataset: The data set to draw from.
+        costs: Work of each item, to be distributed evenly; None: all cost the same.
+        scored: Whether the items are scored: each process then needs one, or the others would wait for its result.
 
     Raises:
-        DataError: When it is used, if there are fewer items to score than processes.
+        DataError: On use, if there are fewer items to score than processes.
+
+    Example:
+        >>> list(ShardSampler(["a", "b", "c"]))
+        [0, 1, 2]
     """
 
     def __init__(self, dataset: Dataset[Any], costs: Sequence[int] | None = None, scored: bool = False) -> None:
@@ -167,9 +182,20 @@ class ShardSampler(_Shared):
 
 
 def distribute(costs: Sequence[int], parts: int) -> list[list[int]]:
-    """Deal out items by their cost: each one, the costliest first, goes to the part with the least.
+    """Distribute items by cost: from the costliest down, each goes to the part with the least total so far.
 
-    The parts depend on nothing but the arguments, so that every process works them out for itself.
+    The result depends on nothing but the arguments, so that every process can compute it for itself.
+
+    Args:
+        costs: Cost of each item.
+        parts: Number of parts.
+
+    Returns:
+        The item numbers of each part, ascending.
+
+    Example:
+        >>> distribute([5, 1, 1, 3], parts=2)
+        [[0], [1, 2, 3]]
     """
     loads, indices = [0] * parts, [[] for _ in range(parts)]  # type: tuple[list[int], list[list[int]]]
     for item in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):

@@ -27,25 +27,31 @@ logger = logging.getLogger("wrp")
 class SegmentationData(DividedData):
     """Single labelled frames for :class:`~wrp.SegmentationModule`.
 
-    The keyframes and the data set's further labelled images are for training, the frames that are held back for
-    validation and test, and all frames for prediction.
+    Training draws from the keyframes and the data set's further labelled images, validation and test serve the held-out
+    frames, and prediction all frames.
 
     Args:
         num_classes: Number of classes; checked against the data set's.
-        root: See :class:`ClipData`.
-        layout: See :class:`ClipData`.
-        split: See :class:`ClipData`.
+        root: See :class:`~wrp.data.clipdata.ClipData`.
+        layout: See :class:`~wrp.data.clipdata.ClipData`.
+        split: See :class:`~wrp.data.clipdata.ClipData`.
         select: Which clips are used, and which of their labels.
         val: Which labelled frames are for validation and test.
         sampling: How training crops are drawn.
         propagated: Propagated labels to train on beside the ground truth.
         further_images: Whether to train on the data set's labelled images outside of the clips as well.
         leave_out: A fold ``i/n`` of the keyframes to leave out of training, every n-th from number i on: for a teacher
-            that has not seen frames at which the refiner asks it.
-        workers: Loader processes.
+            whose predictions the refiner uses at frames that the teacher was not trained on.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If the data set is not as its layout wants it, or labels that are validated on are trained on.
+        DataError: If an argument is malformed; on first use, if the data set does not follow its layout, or labels are
+            both trained and validated on.
+
+    Example:
+        >>> data = SegmentationData(num_classes=11, root="camvid", sampling=SamplingArgs(batch_size=4), leave_out="1/3")
+        >>> data.sampling.batch_size, data.leave_out
+        (4, (0, 3))
     """
 
     def __init__(
@@ -70,7 +76,7 @@ class SegmentationData(DividedData):
         self.leave_out = read_shard(leave_out, "a fold to leave out") if leave_out is not None else None
 
     def training_frames(self) -> list[Labelled]:
-        """The data set's further labelled images and all keyframes, each with its clip and index."""
+        """Return the further labelled images and the keyframes to train on, each with its clip and index."""
         train = self.divided.train
         images = [("", i, frame) for i, frame in enumerate(train.images if self.further_images else ())]
         keyframes = numbered(train.clips)
@@ -94,7 +100,7 @@ class SegmentationData(DividedData):
         return [(what, seen_labels(Path(folder)))]
 
     def train_dataloader(self) -> Any:
-        """Augmented labelled frames; DataError if their labels hold no class."""
+        """Return a loader of augmented labelled frames; DataError if no label has a pixel with a class."""
         truth, propagated, sampling = self.training_frames(), self.propagated, self.sampling
         more = propagated.frames(self.divided.train.clips) if propagated is not None else []
         require_classes((frame for _, _, frame in (*truth, *more)), self.label_map)
@@ -126,7 +132,7 @@ class SegmentationData(DividedData):
         return FrameItems(frames, self.label_map, transform, weigh)
 
     def _apart(self, truth: list[Labelled], more: list[Labelled], propagated: PropagatedLabels) -> CombinedLoader:
-        """Ground truth and propagated labels as batches of their own, together of the usual size."""
+        """Serve ground truth and propagated labels as separate batches, together of the usual size."""
         sampling = self.sampling
         if sampling.batch_size < 2:
             raise DataError(
@@ -153,7 +159,7 @@ class SegmentationData(DividedData):
         return frames
 
     def _epochs(self) -> int:
-        """How many epochs the training has, which the last ones are counted from."""
+        """Return the number of training epochs, from which the last ones are counted."""
         last = self.propagated.truth_last if self.propagated is not None else 0
         epochs = self.trainer.max_epochs if self.trainer is not None else None
         if epochs is None or epochs < last:
@@ -163,15 +169,15 @@ class SegmentationData(DividedData):
         return epochs
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Frames held back for scoring."""
+        """Return a loader of the held-out frames for scoring."""
         return self._frame_loader(self._validated(), self.divided.val.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The same as for validation."""
+        """Return the loader for validation."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """All frames."""
+        """Return a loader of all frames, without labels."""
         # Labels are not needed to predict, so they are not read.
         frames = [
             (clip.name, i, Frame(frame.stem, frame.image))

@@ -1,4 +1,4 @@
-"""Labelled and unlabelled images at once, in the layouts of the usual benchmarks, for the semi-supervised systems."""
+"""Labelled and unlabelled images together, in the layouts of the usual benchmarks, for semi-supervised systems."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _VOC = (
 VOC_MAP = LabelMap(tuple(range(21)), *zip(*_VOC, strict=True))
 
 Find = Callable[[Path, str], tuple[Path, Path]]
-"""Where the image of a name is, without its suffix, and its label."""
+"""Maps a data set's folder and a name to the path of the image, without its suffix, and that of its label."""
 
 
 def _voc(root: Path, name: str) -> tuple[Path, Path]:
@@ -47,23 +47,23 @@ def _voc(root: Path, name: str) -> tuple[Path, Path]:
 
 
 def _cityscapes(root: Path, name: str) -> tuple[Path, Path]:
-    """Names such as ``train/ulm/ulm_000000_000019``."""
+    """Find names such as ``train/ulm/ulm_000000_000019``."""
     return root / "leftImg8bit" / f"{name}_leftImg8bit", root / "gtFine" / f"{name}_gtFine_labelIds.png"
 
 
 def _coco(root: Path, name: str) -> tuple[Path, Path]:
-    """Names such as ``train2017/000000000009``, labels as in COCO-Stuff."""
+    """Find names such as ``train2017/000000000009``, with labels as in COCO-Stuff."""
     return root / "images" / name, root / "annotations" / f"{name}.png"
 
 
 def _camvid(root: Path, name: str) -> tuple[Path, Path]:
-    """Names such as ``train/0016E5_00390``."""
+    """Find names such as ``train/0016E5_00390``."""
     split, _, stem = name.rpartition("/")
     return root / split / stem, root / f"{split}annot" / f"{stem}.png"
 
 
 def _folder(root: Path, name: str) -> tuple[Path, Path]:
-    """Names such as ``train/view0`` of ``images/`` and ``labels/``."""
+    """Find names such as ``train/view0`` in ``images/`` and ``labels/``."""
     return root / "images" / name, root / "labels" / f"{name}.png"
 
 
@@ -77,7 +77,7 @@ LAYOUTS: dict[str, tuple[Find, LabelMap | None]] = {
 
 
 def label_map_of(root: Path, layout: str) -> LabelMap:
-    """The classes of a layout, or those of the folder's classes.yaml; DataError if there is no such layout."""
+    """Return the classes of a layout, or those of the folder's classes.yaml; DataError if the layout is unknown."""
     return _known(layout)[1] or read_label_map(root / "classes.yaml")
 
 
@@ -88,16 +88,19 @@ def _known(layout: str) -> tuple[Find, LabelMap | None]:
 
 
 def find_images(root: Path, layout: str, names: Sequence[str], labelled: bool) -> list[Frame]:
-    """The images of a list.
+    """Find the images of a list.
 
     Args:
         root: The data set's folder.
         layout: A name in :data:`LAYOUTS`.
-        names: Names of images, as the layout's lists write them.
-        labelled: Whether each must have a label; others' labels are not looked at, even if they are there.
+        names: Names of images, as in the layout's own lists.
+        labelled: Whether each must have a label; if not, labels are ignored even if they are there.
+
+    Returns:
+        The frames in the order of the names; a stem is the name with ``/`` written as ``-``.
 
     Raises:
-        DataError: If an image or a label is missing.
+        DataError: If the layout is unknown, an image or a label is missing, or two stems are the same.
     """
     find = _known(layout)[0]
     frames = []
@@ -135,10 +138,18 @@ class SemiSupervisedData(BaseDataModule):
             without one are left out. None: they are served without labels.
         sampling: How labelled training crops are drawn.
         unlabelled_size: Unlabelled crops per batch; None: as many as labelled ones.
-        workers: Loader processes.
+        workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If a list, image or label is missing, or labels that are validated on are trained on.
+        DataError: If there is no such folder; on use, if a list, image or label is missing, or labels are both trained
+            and validated on.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     data = SemiSupervisedData(21, folder, "labelled.txt", "unlabelled.txt", layout="voc", unlabelled_size=4)
+        >>> data.label_map.names[:2], data.unlabelled_size
+        (('background', 'aeroplane'), 4)
     """
 
     def __init__(
@@ -172,7 +183,7 @@ class SemiSupervisedData(BaseDataModule):
         return found
 
     def images(self, which: str) -> list[Frame]:
-        """The images of the list ``labelled``, ``unlabelled`` or ``val``, the unlabelled ones without their labels."""
+        """Return the images of the list ``labelled``, ``unlabelled`` or ``val``; unlabelled ones without labels."""
         path = self.lists[which]
         if path is None:
             return []
@@ -180,17 +191,23 @@ class SemiSupervisedData(BaseDataModule):
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that files are read from, without links: what is written goes elsewhere."""
+        """The folders that files are read from, with links resolved; output has to go elsewhere."""
         folders = folders_of(files_of(frame for which in self.lists for frame in self.images(which)), self.root)
         return folders if self.pseudo is None else folders | {Path(self.pseudo).resolve()}
 
     @cached_property
     def labels_seen(self) -> frozenset[str]:  # read once, not at each checkpoint
-        """The hashes of the labels that training is given."""
+        """The hashes of the training labels."""
         return frozenset(label_hash(frame) for frame in self.images("labelled"))
 
     def pseudo_labelled(self) -> list[Frame]:
-        """The unlabelled images with the labels of ``pseudo``, where there are any."""
+        """Return the unlabelled images with their labels in ``pseudo``, without those that have none.
+
+        Without ``pseudo``, all unlabelled images are returned as they are.
+
+        Raises:
+            DataError: If the folder holds no label of any of them.
+        """
         frames = self.images("unlabelled")
         if self.pseudo is None:
             return frames
@@ -205,7 +222,11 @@ class SemiSupervisedData(BaseDataModule):
         return found
 
     def train_dataloader(self) -> Any:
-        """Augmented labelled images, and unlabelled ones where there are any; DataError if no label holds a class."""
+        """Return a loader of augmented crops of labelled images and, if there are any, of unlabelled ones.
+
+        Raises:
+            DataError: If no label has a pixel with a class.
+        """
         frames, sampling = self.images("labelled"), self.sampling
         require_classes(frames, self.label_map)
         transform = TrainTransform(sampling.crop_size, seed=sampling.seed)
@@ -220,7 +241,7 @@ class SemiSupervisedData(BaseDataModule):
         return CombinedLoader({"labelled": loader, "unlabelled": more}, "min_size")
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The images for validation."""
+        """Return a loader of the images for validation; DataError if there are none, or some are trained on."""
         frames = self.images("val")
         if not frames:
             raise DataError("there is nothing to score: pass data.init_args.val, a list of labelled images")
@@ -228,11 +249,11 @@ class SemiSupervisedData(BaseDataModule):
         return self._frame_loader(_numbered(frames), self.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The same as for validation."""
+        """Return the loader for validation."""
         return self.val_dataloader()
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The unlabelled images; those for validation where there are none."""
+        """Return a loader of the unlabelled images or, if there are none, of those for validation."""
         frames = [Frame(f.stem, f.image) for f in self.images("unlabelled") or self.images("val")]
         return self._frame_loader(_numbered(frames), self.label_map, scored=False)
 

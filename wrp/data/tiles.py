@@ -1,4 +1,4 @@
-"""Where each class is: an index of the labels, so that crops can be drawn uniformly over the classes.
+"""An index of where each class occurs in the labels, so that crops can be drawn uniformly over the classes.
 
 Zhu et al., "Improving Semantic Segmentation via Video Propagation and Label Relaxation", CVPR 2019: half of the crops
 are centred on a tile that shows a class, which is drawn uniformly.
@@ -23,22 +23,22 @@ logger = logging.getLogger("wrp")
 # Height and width of a tile in pixels.
 TILE = 64
 
-# Pixels of a class that make a tile one of this class.
+# Number of pixels of a class from which on a tile shows this class.
 LEAST = 32
 
 CACHE = Path("~/.cache/wrp/tiles")
 
 
 def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None = None) -> np.ndarray:
-    """All tiles that show a class.
+    """Find all tiles that show a class; the result is cached in a file.
 
     Args:
         frames: Labelled frames.
         label_map: Classes of the labels.
-        cache: Folder where the index is kept; None: ``~/.cache/wrp/tiles``.
+        cache: Folder of the cache; None: ``~/.cache/wrp/tiles``.
 
     Returns:
-        (N, 4) int32: class, number of the frame, and row and column in the middle of the class's pixels in the tile.
+        (N, 4) int32: class, number of the frame, and mean row and column in pixels of the class's pixels in the tile.
     """
     folder = CACHE.expanduser() if cache is None else cache
     path = folder / f"{_key(frames, label_map)}.npy"
@@ -87,6 +87,6 @@ def _tiles(label: np.ndarray, number: int, num_classes: int) -> np.ndarray:
 
 
 def _most(count: np.ndarray, num_classes: int) -> np.ndarray:
-    """For each cell, the pixels of the tile that has most of its class."""
+    """Return, for each cell, how many pixels its class has in the tile that shows most of it."""
     by_class = count.reshape(num_classes, -1)
     return np.broadcast_to(by_class.max(1, keepdims=True), by_class.shape).ravel()

@@ -1,4 +1,4 @@
-"""Augmentation of frames and clips; albumentations stays behind this module."""
+"""Augmentation of frames and clips; only this module imports albumentations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ from wrp.structures import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class Draw:
-    """Which random numbers an item gets: a function of seed, epoch and item, not of the loader's workers.
+    """The random draw of an item: a function of seed, epoch and item, whatever the number of the loader's workers.
 
     Attributes:
-        epoch: How many items were drawn before this one, over all epochs.
-        index: The item.
-        center: Row and column of the pixel that the crop is to show, somewhere near its middle; None: any.
+        epoch: Number of items that were drawn before this one, over all epochs.
+        index: Number of the item.
+        center: Row and column of a pixel that the crop should show near its middle; None: the crop may lie anywhere.
+
+    Example:
+        >>> Draw(epoch=0, index=3).seed(7) == Draw(0, 3).seed(7), Draw(1, 3).seed(7) == Draw(0, 3).seed(7)
+        (True, False)
     """
 
     epoch: int
@@ -29,20 +33,25 @@ class Draw:
     center: tuple[int, int] | None = None
 
     def seed(self, seed: int) -> int:
-        """A number in [0, 2³²) that differs between epochs and items."""
+        """Return a number in [0, 2³²) that differs between epochs and items."""
         return int(np.random.SeedSequence([seed, self.epoch, self.index]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a crop lies: the frame is magnified, padded to the crop's size, cropped, and mirrored.
+    """Position of a crop: the frame is scaled, cropped, padded to the crop's size, and mirrored.
 
     Attributes:
-        size: Height and width of the magnified frame.
+        size: Height and width of the scaled frame in pixels.
         top: First row of the crop.
         left: First column of the crop.
-        crop: Height and width of the crop.
+        crop: Height and width of the crop in pixels.
         mirrored: Whether left and right are exchanged.
+
+    Example:
+        >>> values = np.array([[1, 2], [3, 4]], np.uint8)
+        >>> Geometry((2, 2), 0, 1, (2, 2), mirrored=False).apply(values, cv2.INTER_NEAREST, fill=255).tolist()
+        [[2, 255], [4, 255]]
     """
 
     size: tuple[int, int]
@@ -52,7 +61,13 @@ class Geometry:
     mirrored: bool
 
     def apply(self, values: np.ndarray, interpolation: int, fill: float) -> np.ndarray:
-        """A map (H, W) or (H, W, channels) cropped; ``fill`` stands where the crop is larger than the frame."""
+        """Crop a map.
+
+        Args:
+            values: The map, (H, W) or (H, W, channels).
+            interpolation: How it is scaled, a flag of OpenCV such as ``cv2.INTER_LINEAR``.
+            fill: Value where the crop is larger than the frame.
+        """
         resized = cv2.resize(values, self.size[::-1], interpolation=interpolation)
         part = resized[self.top : self.top + self.crop[0], self.left : self.left + self.crop[1]]
         missing = [(0, side - have) for side, have in zip(self.crop, part.shape, strict=False)]
@@ -61,13 +76,19 @@ class Geometry:
 
 
 class TrainTransform:
-    """Random scale, crop, mirror and colour, the same geometry for all frames of a clip and all that belongs to them.
+    """Random scale, crop, mirror and colour; all frames of a clip and their maps get the same geometry.
 
     Args:
         crop_size: Height and width of the result in pixels.
-        scale: Range of the random magnification before the crop.
+        scale: Range of the random factor by which frames are scaled before the crop.
         seed: Seed of the run.
-        color_by_frame: Whether each frame of a clip gets colours of its own, or all the same.
+        color_by_frame: Whether each frame of a clip gets its own change of colours, instead of all the same.
+
+    Example:
+        >>> image, label = torch.zeros(3, 40, 60, dtype=torch.uint8), torch.zeros(40, 60, dtype=torch.uint8)
+        >>> image, maps = TrainTransform(crop_size=(32, 48))(image, [label], Draw(epoch=0, index=0))
+        >>> tuple(image.shape), tuple(maps[0].shape)
+        ((3, 32, 48), (32, 48))
     """
 
     def __init__(
@@ -81,7 +102,7 @@ class TrainTransform:
         self.scale = scale
         self.seed = seed
         self.color_by_frame = color_by_frame
-        # Here, as labelling has no need of it. Its import would ask the package index for a newer release.
+        # Imported here, as labelling does not need it. Its import would query the package index for a newer release.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations as A
 
@@ -100,14 +121,14 @@ class TrainTransform:
         """Augment a clip.
 
         Args:
-            images: (T, 3, H, W) uint8.
-            maps: What belongs to the pixels of some of the frames, (N, H, W) uint8 each: labels first, which are 255
-                outside of the frame; further ones, such as their confidence, are 0 there.
+            images: (T, 3, H, W) uint8 RGB.
+            maps: Maps of some of the frames, (N, H, W) uint8 each: the labels first, which are filled with 255 outside
+                of the frame; further ones, such as their confidence, are filled with 0.
             draw: Which random numbers to use.
-            flows: (N, 2, H, W) float32 in pixels. Their vectors are magnified and mirrored as well; filled with zero.
+            flows: (N, 2, H, W) float32 in pixels. Their vectors are scaled and mirrored as well; filled with 0.
 
         Returns:
-            The same, of the crop's size.
+            Images, maps and flows of the same shapes and types, but of the crop's height and width.
         """
         seed = draw.seed(self.seed)
         where = self._where((images.shape[2], images.shape[3]), draw, np.random.default_rng(seed))

@@ -1,8 +1,8 @@
-"""CamVid as SegNet and datumaro have it: ``train/``, ``trainannot/``, ``train.txt``, and CamVid's ``label_colors.txt``.
+"""CamVid as in SegNet and datumaro: ``train/``, ``trainannot/``, ``train.txt``, and CamVid's ``label_colors.txt``.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009; folders of
-Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017, with one below them for each clip. A line of the list of
-colours is ``red green blue name``.
+Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017, with one below them for each clip. A line of the list of colours
+is ``red green blue name``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLORS = "label_colors.txt"
 
 
 def write(export: Export, out: Path) -> None:
-    """Write a run's labels."""
+    """Write a run's labels; raise WrpError if the format cannot hold the classes."""
     entries = color_entries(export.label_map)
     write_entries(out / COLORS, entries, "{red} {green} {blue} {name}", _parse)
     lines = []
@@ -41,7 +41,7 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """The labels in all folders ``<split>annot``."""
+    """Read the labels in all folders ``<split>annot``; raise DataError if there is none."""
     folders = sorted(folder for folder in path.glob("*annot") if folder.is_dir())
     if not folders:
         raise DataError(f"{path} holds no folder such as {SPLIT}annot")

@@ -1,8 +1,8 @@
 """Cityscapes: ``leftImg8bit/train/<clip>/``, ``gtFine/train/<clip>/*_labelIds.png`` and ``*_color.png``.
 
 Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016. A clip takes the place of a
-city. The ids are those of the data set, 255 is unlabelled; as the format has no place for names, ``classes.yaml`` says
-what they mean. Frames become PNGs, as the format wants.
+city. The ids are those of the data set, 255 is unlabelled; as the format has no place for names, ``classes.yaml``
+defines their meaning. Frames become PNGs, as the format requires.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """The labels of all splits; what their ids mean is in ``classes.yaml``."""
+    """Read the labels of all splits, with the ids of ``classes.yaml``; raise DataError if there are none."""
     theirs = read_label_map(path / CLASSES)
     found = sorted(path.glob(f"gtFine/*/*/*{LABEL_SUFFIX}"))
     if not found:

@@ -1,8 +1,8 @@
 """COCO: ``annotations/instances_train.json``, one compressed RLE mask for each class in a frame; ``images/``.
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#format-data. Masks are
-encoded by pycocotools (extra ``coco``). Categories are numbered from 1 in the order of the classes: there are readers
-to whom 0 is none and which sort by number. Names say which class is meant. Unlabelled pixels belong to no mask.
+encoded by pycocotools (extra ``coco``). Categories are numbered from 1 in the order of the classes, as some readers
+take 0 for no category and sort by number. Classes are matched by name. Unlabelled pixels belong to no mask.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """The labels of a file, or of the one in ``annotations/``; overlapping masks and polygons are refused."""
+    """Read the labels of a file, or of the one in ``annotations/``; overlapping masks and polygons are refused."""
     path = path if path.is_file() else _only_file(path / "annotations")
     with reading(path):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
 
 
 def _masks() -> Any:
-    """The functions on masks of pycocotools."""
+    """Return the mask functions of pycocotools; raise WrpError if it is not installed."""
     try:
         from pycocotools import mask
     except ImportError as error:
@@ -94,7 +94,7 @@ def _annotations(export: Export) -> Iterator[dict[str, Any]]:
                 "id": written,
                 "image_id": number,
                 "category_id": index + 1,
-                "iscrowd": 1,  # of objects in COCO's sense, and so a mask: others are turned into polygons
+                "iscrowd": 1,  # a crowd in COCO's sense, as others are turned from masks into polygons
                 "area": int(masks.area(mask)),
                 "bbox": masks.toBbox(mask).tolist(),
                 "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
@@ -124,28 +124,29 @@ def _decode(
             index = class_index(label_map, names[annotation["category_id"]])
             mask = _decode_mask(annotation["segmentation"], size)
             if (mask & (labels != IGNORE_INDEX) & (labels != index)).any():
-                raise DataError("masks of different classes overlap, and COCO does not say which one is on top")
+                raise DataError("masks of different classes overlap, and COCO does not define which one is on top")
             labels[mask] = index
     return labels
 
 
 def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, list):
-        raise DataError("a class is given as polygons, which do not say what each pixel is; expected masks (RLE)")
+        raise DataError("a class is given as polygons, which do not label each pixel; expected masks (RLE)")
     check_size(tuple(segmentation["size"]), size)
     counts = segmentation["counts"]
     runs = np.array(counts) if isinstance(counts, list) else _uncompress(counts)
-    return decode_runs(runs, size[1], size[0]).T  # COCO goes by columns
+    return decode_runs(runs, size[1], size[0]).T  # COCO's runs go column by column
 
 
 def _uncompress(text: str) -> np.ndarray:
-    """The runs in a compressed RLE, int64. Not by pycocotools, which reads and writes beyond what is damaged.
+    """Return the runs of a compressed RLE, int64.
 
-    A number is written as characters of 5 bits each, the lowest first, with 32 for "more follows"; the highest bit of
-    all is its sign. From the fourth number on, it is added to the last but one.
+    Not by pycocotools, which reads and writes out of bounds where the text is damaged. A number is written as
+    characters of 5 bits each, the lowest first, with 32 for "more follows"; the highest bit of all is its sign. From
+    the fourth number on, it is added to the last but one.
 
     Raises:
-        ValueError: If it is no such text.
+        ValueError: If the text is malformed.
     """
     bits = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(bits & 32 == 0)

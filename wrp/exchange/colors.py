@@ -1,7 +1,7 @@
-"""Labels as indexed PNGs whose colours a list explains, as VOC and CamVid have them.
+"""Labels as indexed PNGs whose colours are explained by a list, as in VOC and CamVid.
 
 The values are the ids of the data set, 255 is unlabelled; the palette shows the colours of the list. They are read by
-their colours, for programs that write such files number the classes in ways of their own, or write RGB.
+their colours, as programs that write such files number the classes in their own ways, or write RGB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wrp.structures import IGNORE_INDEX, LabelMap
 Entry = tuple[str, tuple[int, int, int]]
 """Name and colour of a class."""
 
-# What lists call pixels without a class, unless the data set has a class of this name.
+# Names for pixels without a class in lists, unless the data set has a class of this name.
 UNLABELLED = ("background", "unlabelled", "void")
 
 # Black, unless a class is black; then VOC's colour for pixels without a class.
@@ -31,10 +31,10 @@ UNLABELLED_COLORS = ((0, 0, 0), (224, 224, 192), *((grey, grey, grey) for grey i
 
 
 def color_entries(label_map: LabelMap) -> list[Entry]:
-    """The entries of a list: unlabelled pixels first, then the classes in their order.
+    """Return the entries of a list: unlabelled pixels first, then the classes in their order.
 
     Raises:
-        WrpError: If colours or names do not tell the classes apart.
+        WrpError: If two classes have one colour, or every name for unlabelled pixels is that of a class.
     """
     if len(set(label_map.colors)) < label_map.num_classes:
         color = next(color for color in label_map.colors if label_map.colors.count(color) > 1)
@@ -55,7 +55,7 @@ def write_entries(path: Path, entries: list[Entry], line: str, parse: Callable[[
     Args:
         path: The file.
         entries: The classes.
-        line: Format of a line, of ``name``, ``red``, ``green`` and ``blue``.
+        line: Format of a line, with the fields ``name``, ``red``, ``green`` and ``blue``.
         parse: Reads a line back.
 
     Raises:
@@ -69,21 +69,21 @@ def write_entries(path: Path, entries: list[Entry], line: str, parse: Callable[[
 
 
 def read_entries(path: Path, parse: Callable[[str], Entry | None]) -> list[Entry]:
-    """Read a list of classes; DataError if there is none, or it is damaged."""
+    """Read a list of classes; raise DataError if there is none, or it is damaged."""
     with reading(path):
         entries = [parse(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [entry for entry in entries if entry is not None]
 
 
 def write_color_label(path: Path, labels: np.ndarray, label_map: LabelMap, unlabelled: tuple[int, int, int]) -> None:
-    """Write class indices (H, W) uint8 as an indexed PNG of ids; unlabelled pixels are 255 and have a colour, too."""
+    """Write class indices (H, W) uint8 as an indexed PNG of ids; unlabelled pixels are 255, in the given colour."""
     image = Image.fromarray(label_map.decode(labels))
     image.putpalette([*label_map.palette[: 3 * IGNORE_INDEX], *unlabelled])
     write_image(path, image)
 
 
 def read_color_labels(folder: Path, entries: list[Entry], label_map: LabelMap) -> Iterator[Returned]:
-    """The PNGs below a folder, whose colours are explained by a list."""
+    """Read the PNGs below a folder by their colours, which ``entries`` explain."""
     with reading(folder):
         listed = LabelMap(tuple(range(len(entries))), *_columns(entries))
     for path in sorted(folder.rglob("*.png")):
@@ -107,7 +107,7 @@ def _decode(path: Path, listed: LabelMap, label_map: LabelMap, size: tuple[int, 
 
 
 def label_folder(path: Path) -> Path:
-    """The folder of labels; DataError if it is not there."""
+    """Return the folder of labels; raise DataError if it is not there."""
     if not path.is_dir():
         raise DataError(f"there is no folder {path}")
     return path

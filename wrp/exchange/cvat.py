@@ -1,7 +1,7 @@
 """CVAT for images 1.1: ``annotations.xml`` with a mask for each class in a frame; ``images/``; ``labels.json``.
 
-https://docs.cvat.ai/docs/dataset_management/formats/format-cvat. A mask is the box around it and the lengths of its
-runs, row by row in the box, so it is exact; CVAT's other formats turn masks into polygons, or lose which is on top.
+https://docs.cvat.ai/docs/dataset_management/formats/format-cvat. A mask is its bounding box and the lengths of its
+runs, row by row in the box, so it is exact; CVAT's other formats turn masks into polygons, or lose their order.
 ``labels.json`` is for the raw view of CVAT's constructor of labels. Unlabelled pixels belong to no mask.
 """
 
@@ -54,7 +54,7 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """The labels of a file, or of ``annotations.xml`` in a folder; masks are painted in their z-order."""
+    """Read the labels of a file, or of ``annotations.xml`` in a folder; masks are painted in their z-order."""
     path = path if path.is_file() else path / "annotations.xml"
     with reading(path):
         for _, element in ElementTree.iterparse(path):
@@ -65,7 +65,7 @@ def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
 
 @contextmanager
 def _element(xml: XMLGenerator, tag: str, attributes: dict[str, str] | None = None) -> Iterator[None]:
-    """An element around what the block writes, on a line of its own."""
+    """Write an element around what the block writes, on a line of its own."""
     xml.startElement(tag, AttributesImpl(attributes or {}))
     yield
     xml.endElement(tag)
@@ -99,7 +99,7 @@ def _write_frame(xml: XMLGenerator, number: int, frame: RunFrame, labels: np.nda
 
 
 def _encode(mask: np.ndarray) -> dict[str, str]:
-    """The attributes of a mask (H, W) bool: the box around it, and the runs in the box."""
+    """Return the attributes of a mask (H, W) bool: its bounding box, and the runs in the box."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     numbers = {"left": columns[0], "top": rows[0], "width": box.shape[1], "height": box.shape[0]}
@@ -112,7 +112,7 @@ def _decode(path: Path, image: ElementTree.Element, label_map: LabelMap, size: t
         check_size((int(image.attrib["height"]), int(image.attrib["width"])), size)
         if others := sorted({shape.tag for shape in image} - {"mask", "tag"}):
             raise DataError(
-                f"it holds shapes that are no masks ({', '.join(others)}), which do not say what each pixel is; draw "
+                f"it holds shapes that are no masks ({', '.join(others)}), which do not label each pixel; draw "
                 "masks, or export 'Segmentation mask 1.1' from CVAT and import it as voc"
             )
         for mask in sorted(image.iter("mask"), key=lambda mask: int(mask.get("z_order", 0))):

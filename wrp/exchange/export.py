@@ -1,4 +1,4 @@
-"""From a run to another program's files."""
+"""Export of a run's labels to another program's files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ FORMATS = {"coco": coco, "cvat": cvat, "cityscapes": cityscapes, "voc": voc, "ca
 
 
 def find_format(name: str) -> ModuleType:
-    """The module of a format; WrpError if there is none of this name."""
+    """Return the module of a format; raise WrpError if there is none of this name."""
     if name not in FORMATS:
         raise WrpError(f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def export_labels(run: Path, format_name: str, out: Path, min_confidence: float = 0.0, images: bool = True) -> int:
-    """Write the labels of a run in another program's format; see the command.
+    """Write the labels of a run in another program's format, as ``wrp export`` does.
 
     Args:
         run: Folder of a run, finished or not.
         format_name: A name in :data:`FORMATS`.
-        out: Folder to write; it must not hold anything yet, and is there only once everything is in it.
-        min_confidence: Pixels less confident are exported as unlabelled.
+        out: Folder to write, new or empty; it appears only once it is complete.
+        min_confidence: Pixels below this confidence, in [0, 1], are exported as unlabelled.
         images: Whether to copy the frames, too.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a format is given to write, and what it gives back when it is read."""
+"""What a format's ``write`` is given, and what its ``read`` yields."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from wrp.io.images import IMAGE_SUFFIXES, read_confidence, read_image, read_labe
 from wrp.structures import IGNORE_INDEX, LabelMap, VideoFrame
 
 SPLIT = "train"
-"""The split of everything that is exported: the formats that have splits want one."""
+"""The split of everything that is exported: formats that have splits require one."""
 
 
 @dataclass(frozen=True)
 class RunFrame:
-    """A frame that a run has labelled, and where its files are."""
+    """A frame that a run has labelled, with the paths of its files.
+
+    Example:
+        >>> frame = RunFrame("a", "0", Path("a/0.JPG"), Path("labels/a/0.png"), Path("confidence/a/0.png"))
+        >>> frame.name, frame.file_name
+        ('a/0', 'a/0.JPG')
+    """
 
     clip: str
     stem: str
@@ -48,8 +54,13 @@ class Export:
     Attributes:
         label_map: The classes of the run's data.
         frames: The frames in the order of clips and time.
-        min_confidence: Pixels less confident are exported as unlabelled.
+        min_confidence: Pixels below this confidence, in [0, 1], are exported as unlabelled.
         images: Whether the frames themselves are exported, too.
+
+    Example:
+        >>> export = Export(LabelMap((0,), ("road",), ((128, 64, 128),)), frames=(), min_confidence=0.5)
+        >>> export.label_map.names, export.images
+        (('road',), True)
     """
 
     label_map: LabelMap
@@ -58,7 +69,7 @@ class Export:
     images: bool = True
 
     def labels(self, frame: RunFrame) -> np.ndarray:
-        """Class indices (H, W) uint8 of a frame, 255 where there is none."""
+        """Return the class indices (H, W) uint8 of a frame, 255 where unlabelled."""
         labels = read_label(frame.label, self.label_map.written).numpy()
         if self.min_confidence > 0:
             confidence = read_confidence(frame.confidence, (labels.shape[0], labels.shape[1])).numpy()
@@ -66,7 +77,7 @@ class Export:
         return labels
 
     def copy_image(self, frame: RunFrame, path: Path) -> None:
-        """Copy a frame to ``path``, or encode it anew where that is another kind of file; nothing without images."""
+        """Copy a frame to ``path``, or re-encode it if ``path`` is of another kind; do nothing without ``images``."""
         if not self.images:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,13 +93,18 @@ def _kind(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Returned:
-    """A label that comes back.
+    """A label that is read back.
 
     Attributes:
         name: Name of its frame, ``<clip>/<stem>``.
-        decode: Gives the class indices (H, W) uint8 in the data set's order, 255 where unlabelled, for a frame of the
-            size (H, W); DataError if it has another size or holds what is not known. To be called before the next
-            label is asked for.
+        decode: Returns, for a frame of size (H, W), the class indices (H, W) uint8 in the data set's order, 255 where
+            unlabelled; raises DataError if the label has another size or unknown content. Call it before the next label
+            is read.
+
+    Example:
+        >>> label = Returned("a/0", decode=lambda size: np.zeros(size, np.uint8))
+        >>> label.decode((4, 6)).shape
+        (4, 6)
     """
 
     name: str
@@ -96,7 +112,12 @@ class Returned:
 
 
 def frame_name(file_name: str) -> str:
-    """The name of a frame from the path of its image in a file; DataError if that leads out of the folder."""
+    """Return the name of a frame from the path of its image in a file; raise DataError if that leads out of the folder.
+
+    Example:
+        >>> frame_name("a/0.jpg"), frame_name("a/0.5")
+        ('a/0', 'a/0.5')
+    """
     path = PurePosixPath(file_name)
     if path.is_absolute() or ".." in path.parts or "\\" in file_name:
         raise DataError(f"the image name {file_name!r} leads out of its folder; expected <clip>/<frame>")
@@ -104,23 +125,45 @@ def frame_name(file_name: str) -> str:
 
 
 def class_index(label_map: LabelMap, name: str) -> int:
-    """The index of a class; DataError if the data set has none of this name."""
+    """Return the index of a class; raise DataError if the data set has none of this name.
+
+    Example:
+        >>> class_index(LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142))), "car")
+        1
+    """
     if name not in label_map.names:
         raise DataError(f"there is no class {name!r}; the classes of the data set are {', '.join(label_map.names)}")
     return label_map.names.index(name)
 
 
 def check_size(found: tuple[int, ...], size: tuple[int, int]) -> None:
-    """Raise DataError if a label has another size (H, W) than its frame."""
+    """Raise DataError if a label has another size (H, W) than its frame.
+
+    Example:
+        >>> check_size((4, 6), (4, 6))
+        >>> check_size((4, 6), (6, 4))
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: the label is 6×4 pixels, its frame is 4×6
+    """
     if tuple(found) != size:
         raise DataError(f"the label is {found[1]}×{found[0]} pixels, its frame is {size[1]}×{size[0]}")
 
 
 def decode_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A mask (H, W) bool from the lengths of its runs, row by row, the first one of pixels outside of it.
+    """Decode a mask (H, W) bool from the lengths of its runs, row by row; the first run lies outside of the mask.
+
+    Args:
+        runs: Lengths in pixels, a one-dimensional array of integers.
+        height: H in pixels.
+        width: W in pixels.
 
     Raises:
         DataError: If the runs do not fill the mask.
+
+    Example:
+        >>> decode_runs(np.array([1, 2, 1]), height=2, width=2).tolist()
+        [[False, True], [True, False]]
     """
     if runs.ndim != 1 or runs.dtype.kind not in "iu":
         raise DataError(f"runs must be whole numbers one after the other, got {runs.dtype} {runs.shape}")
@@ -130,19 +173,32 @@ def decode_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def encode_runs(mask: np.ndarray) -> np.ndarray:
-    """The runs of a mask (H, W) bool as :func:`decode_runs` reads them, int64."""
-    pixels = np.concatenate([[False], mask.ravel()])  # the first run is outside, and empty if it has to be
+    """Encode a mask (H, W) bool as runs, int64, which :func:`decode_runs` reads.
+
+    Example:
+        >>> encode_runs(np.array([[True, True], [True, False]])).tolist()
+        [0, 3, 1]
+    """
+    pixels = np.concatenate([[False], mask.ravel()])  # the first run is outside, and may be empty
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     return np.diff(np.concatenate([[0], edges, [mask.size]]))
 
 
-# What content raises that is not what it has to be; xml.etree.ElementTree.ParseError is a SyntaxError.
+# Errors of reading malformed content; xml.etree.ElementTree.ParseError is a SyntaxError.
 _DAMAGE = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say that ``path`` is damaged where its content is not what its format promises."""
+    """Raise DataError if the block fails because the content of ``path`` does not follow its format.
+
+    Example:
+        >>> with reading(Path("labels.json")):
+        ...     {}["categories"]
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: labels.json is damaged, or of another format: KeyError: 'categories'
+    """
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From what annotators have corrected to labels of a data set in the package's own layout."""
+"""Import of labels that annotators have corrected, into a data set in the package's own layout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wrp.structures import IGNORE_INDEX, Frame, LabelMap
 
 logger = logging.getLogger("wrp")
 
-# Problems that a message names; all are counted.
+# Number of problems that a message lists; all are counted.
 NAMED = 3
 
 
@@ -39,14 +39,14 @@ def import_labels(
     changed_from: Path | None = None,
     force: bool = False,
 ) -> list[str]:
-    """Read labels back into a data set, all or none; see the command.
+    """Read labels back into a data set, all or none, as ``wrp import`` does.
 
     Args:
-        source: What another program has written: a folder, a ZIP archive of it, or the file with the labels.
+        source: Output of another program: a folder, a ZIP archive of it, or the file with the labels.
         format_name: A name in :data:`~wrp.exchange.export.FORMATS`.
         into: Data set in the package's layout.
-        frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out.
-        changed_from: The run that was exported: frames are imported that differ from its labels.
+        frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out. None: all.
+        changed_from: The run that was exported: only frames whose label differs from the run's are imported. None: all.
         force: Replace labels that are there already.
 
     Returns:
@@ -71,10 +71,10 @@ def import_labels(
 
 @contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
-    """A folder or file as it is, a ZIP archive unpacked for as long as the block lasts.
+    """Yield a folder or file as it is; unpack a ZIP archive for as long as the block lasts.
 
     Raises:
-        DataError: If it is not there, damaged, or holds names that lead out of it.
+        DataError: If it is not there, is damaged, does not fit on the disk, or holds names that lead out of it.
     """
     if not source.exists():
         raise DataError(f"there is no {source}")
@@ -110,17 +110,17 @@ class _Targets:
         self._clip_size = cache(self._read_size)
 
     def frame(self, name: str) -> Frame:
-        """The frame of a name; DataError if there is none."""
+        """Return the frame of a name; raise DataError if there is none."""
         if name not in self.frames:
             raise DataError(f"there is no such frame in {self.root}")
         return self.frames[name]
 
     def size(self, name: str) -> tuple[int, int]:
-        """Height and width, which all frames of a clip share."""
+        """Return height and width, which all frames of a clip share."""
         return self._clip_size(name.rpartition("/")[0])
 
     def path(self, name: str) -> Path:
-        """Where the label of a frame is or goes."""
+        """Return where the label of a frame is or will be written."""
         return self.frame(name).label or self.root / "labels" / f"{name}.png"
 
     def _read_size(self, clip: str) -> tuple[int, int]:
@@ -136,7 +136,7 @@ def _checked(
     is_wanted: Callable[[str, np.ndarray], bool],
     force: bool,
 ) -> list[str]:
-    """The names of the labels to write; DataError that counts the problems if there are any."""
+    """Return the names of the labels to write; raise DataError that counts the problems if there are any."""
     wanted, problems, seen = [], [], Counter[str]()
     for label in progress(labels, desc="Checking", unit="label"):
         if listed is not None and label.name not in listed:
@@ -161,7 +161,7 @@ def _checked(
 
 
 def _is_new(label: Returned, queries: _Targets, is_wanted: Callable[[str, np.ndarray], bool], force: bool) -> bool:
-    """Whether a label has to be written; DataError if it cannot be."""
+    """Tell whether a label has to be written; raise DataError if it cannot be."""
     frame = queries.frame(label.name)
     labels = label.decode(queries.size(label.name))
     label_map = queries.label_map
@@ -185,7 +185,7 @@ def _always(name: str, labels: np.ndarray) -> bool:
 
 
 def _differs_from(run: Path, label_map: LabelMap) -> Callable[[str, np.ndarray], bool]:
-    """Whether a label is another one than a run's."""
+    """Make a function that tells whether a label differs from a run's."""
     theirs = open_run(run).label_map.written
     if theirs.names != label_map.names:
         raise DataError(f"{run} has the classes {', '.join(theirs.names)}, expected {', '.join(label_map.names)}")
@@ -199,15 +199,15 @@ def _differs_from(run: Path, label_map: LabelMap) -> Callable[[str, np.ndarray],
 
 
 def is_changed(labels: np.ndarray, before: np.ndarray, confidence: np.ndarray) -> bool:
-    """Whether a label was changed after its export.
+    """Tell whether a label was changed after its export.
 
-    What an export with ``--min-confidence`` left out is no change: the least confident pixels of the label, all of
-    which are less confident than any that was kept.
+    Pixels that an export with ``--min-confidence`` left out do not count: they are the least confident pixels of the
+    label, all less confident than any that was kept.
 
     Args:
-        labels: Class indices (H, W) uint8 that came back.
-        before: Those of the run.
-        confidence: The run's confidence (H, W).
+        labels: Class indices (H, W) uint8 that were read back.
+        before: Class indices (H, W) uint8 of the run.
+        confidence: The run's confidence (H, W), in [0, 1].
     """
     kept = labels != IGNORE_INDEX
     left_out = ~kept & (before != IGNORE_INDEX)

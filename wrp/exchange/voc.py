@@ -1,7 +1,7 @@
 """Pascal VOC: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/train.txt`` and ``labelmap.txt``.
 
 Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015; ``labelmap.txt``, lines
-``name:red,green,blue::``, is CVAT's addition ("Segmentation mask 1.1"). Frames become JPEGs, as the format wants.
+``name:red,green,blue::``, is CVAT's addition ("Segmentation mask 1.1"). Frames become JPEGs, as the format requires.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LABELS = "SegmentationClass"
 
 
 def write(export: Export, out: Path) -> None:
-    """Write a run's labels."""
+    """Write a run's labels; raise WrpError if the format cannot hold the classes."""
     entries = color_entries(export.label_map)
     write_entries(out / LABEL_MAP, entries, "{name}:{red},{green},{blue}::", _parse)
     names = "".join(f"{frame.name}\n" for frame in export.frames)
@@ -41,7 +41,7 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """The labels in ``SegmentationClass``."""
+    """Read the labels in ``SegmentationClass``."""
     yield from read_color_labels(label_folder(path / LABELS), read_entries(path / LABEL_MAP, _parse), label_map)
 
 

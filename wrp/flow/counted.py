@@ -1,4 +1,4 @@
-"""Flow for the work on one interval: what is not finite is counted, and what is cached stays until the end."""
+"""Flow for the work on one interval: values that are not finite are counted, and cached flow is kept until the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,25 @@ from wrp.structures import ClipBatch, FramePair
 
 
 class CountedFlow:
-    """A :class:`~wrp.flow.source.FlowSource` over a cache that others may use at the same time.
+    """A :class:`~wrp.flow.source.FlowSource` over a cache that other intervals may use at the same time.
 
     Use it as a context manager: temporary flows of the clip are kept until the end of the block.
 
     Args:
-        flow: Gives the flow.
+        flow: The cache from which the flow comes.
         clip: Name of the clip.
         count: Counts the pixels whose flow is not finite.
+
+    Example:
+        >>> import torch
+        >>> from wrp.flow.dis import DIS
+        >>> frames = list(torch.zeros(2, 3, 32, 48, dtype=torch.uint8))
+        >>> batch = ClipBatch("clip", stems=["0", "1"], first=0, frames=frames, labels={}, queries=(0, 2))
+        >>> count = NotFinite()
+        >>> with CountedFlow(FlowCache(DIS()), "clip", count) as flow:
+        ...     [neighbour] = flow.neighbours(batch, [0])
+        >>> neighbour.flow_fw.shape, count.take()
+        (torch.Size([1, 2, 32, 48]), (0, 0.0))
     """
 
     def __init__(self, flow: FlowCache, clip: str, count: NotFinite) -> None:
@@ -52,11 +63,11 @@ class CountedFlow:
         return flow
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
-        """Both flows between frames i and i + 1 of a stretch for each of the given i."""
+        """Return both flows between frames i and i + 1 for each index i in the clip."""
         return [self._counted(flow) for flow in self._flow.between(batch, indices)]
 
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
-        """The same, a few pairs at a time."""
+        """Yield both flows between frames i and i + 1 for each index i in the clip, a few pairs at a time."""
         return map(self._counted, self._flow.neighbours(batch, indices))
 
     def _counted(self, flow: NeighbourFlow) -> NeighbourFlow:

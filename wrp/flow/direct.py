@@ -1,8 +1,9 @@
-"""Direct flow against drift (ours): the flow between distant frames, started from the composed flow.
+"""Direct flow against drift (ours): flow between distant frames, estimated from the composed flow as the initial flow.
 
-Errors of neighbouring flows add up along a chain. A direct estimate between its two ends has no drift, but takes what
-looks alike for the same; started from the composed flow it seldom does. Both are sources of their own, and the chain
-goes on from the one that fits the images better. Gains are measured by experiments/propagation/motion.py.
+Errors of neighbouring flows add up in a composed flow. A direct estimate between its two ends has no drift, but
+confuses what looks alike; started from the composed flow it seldom does. Labels are warped along both, as two sources,
+and composition goes on from the one that fits the images better. Gains are measured by
+experiments/propagation/motion.py.
 """
 
 from __future__ import annotations
@@ -13,22 +14,49 @@ from torch import Tensor
 from wrp.flow.source import FlowSource
 from wrp.geometry.composed import ComposedFlow, replace_flow
 
-# By how much the direct flow's photometric error must be smaller for the chain to go on from it.
+# By how much the direct flow's photometric error must be smaller for composition to go on from it.
 GAIN = 0.01
 
 
 def direct_flow(composed: ComposedFlow, flow: FlowSource, frame: Tensor, far: Tensor) -> ComposedFlow:
-    """The chain between two frames (3, H, W) uint8 with the flow that is estimated between them, started from it."""
+    """Estimate the flow between two distant frames, from the composed flow between them as the initial flow.
+
+    Args:
+        composed: The composed flow j → a.
+        flow: Flow between any two frames.
+        frame: I_j, (3, H, W) uint8 RGB.
+        far: I_a, (3, H, W) uint8 RGB.
+
+    Returns:
+        j → a with the direct flow, and the motion-error mask of the composed flow.
+
+    Example:
+        >>> from wrp.flow.dis import DIS
+        >>> from wrp.geometry.composed import identity_flow
+        >>> frame = torch.zeros(3, 32, 48, dtype=torch.uint8)
+        >>> direct_flow(identity_flow(frame[0]), DIS(), frame, frame).flow.shape
+        torch.Size([1, 2, 32, 48])
+    """
     return replace_flow(composed, flow(frame[None], far[None], start=composed.flow))
 
 
 def without_drift(composed: ComposedFlow, direct: ComposedFlow, photometric: Tensor) -> ComposedFlow:
-    """The chain to go on from.
+    """Choose, at each pixel, the flow from which composition goes on.
 
     Args:
-        composed: The chain that was composed of neighbouring flows.
-        direct: The same from :func:`direct_flow`.
-        photometric: Photometric error of both, (2, H, W).
+        composed: The flow j → a composed of neighbouring flows.
+        direct: The flow j → a from :func:`direct_flow`.
+        photometric: Photometric errors of the composed and of the direct flow, (2, H, W) in [0, 1].
+
+    Returns:
+        j → a with the direct flow where its error is smaller by more than :data:`GAIN`, else with the composed flow.
+
+    Example:
+        >>> from wrp.geometry.composed import identity_flow
+        >>> composed = identity_flow(torch.zeros(1, 2))
+        >>> direct = replace_flow(composed, torch.full((1, 2, 1, 2), 0.25))
+        >>> without_drift(composed, direct, torch.tensor([[[0.5, 0.5]], [[0.5, 0.1]]])).flow[0, 0]
+        tensor([[0.0000, 0.2500]])
     """
     better = photometric[1] < photometric[0] - GAIN
     return replace_flow(composed, torch.where(better, direct.flow, composed.flow))

@@ -20,10 +20,10 @@ PRESETS = {
     "fine": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
 }
 
-# The coarsest level at which a guess is looked at: a quarter of the working resolution.
+# The coarsest level at which an initial flow is used: a quarter of the working resolution.
 GUIDED_LEVELS = 2
 
-# Frames of up to so many pixels are magnified unless told otherwise: at 480×360 that is worth 0.6 to 1.5 points of
+# Frames of up to so many pixels are magnified by default: at 480×360 that is worth 0.6 to 1.5 points of
 # mIoU, at 854×480 0.2, for four times the time (experiments/propagation/motion.py).
 SMALL_FRAME = 2**18
 
@@ -32,7 +32,7 @@ class DIS(FlowEstimator):
     """OpenCV's DIS optical flow.
 
     Args:
-        preset: OpenCV's ``ultrafast``, ``fast`` or ``medium``; or ``fine`` (ours), ``medium`` down to the last pixel:
+        preset: OpenCV's ``ultrafast``, ``fast`` or ``medium``; or ``fine`` (ours), ``medium`` at full resolution:
             OpenCV's stops at half of the resolution and loses what is thin. experiments/propagation/motion.py compares
             them.
         scale: Working resolution, see :class:`FlowEstimator`; None: 2 for frames of up to 2¹⁸ pixels, 1 above.
@@ -42,12 +42,19 @@ class DIS(FlowEstimator):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> frame = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        >>> flow = DIS()(frame, frame.roll(3, dims=3))
+        >>> flow.shape, round(flow[:, 0].median().item())
+        (torch.Size([1, 2, 64, 96]), 3)
     """
 
     # OpenCV raises below 32 pixels, and where no side is longer than 91 the presets but "fine" read what an estimate
     # before has left in their buffers (OpenCV 5.0.0.93).
     smallest = 96
-    # OpenCV lets go of the interpreter, so one core estimates while the other composes.
+    # OpenCV releases the interpreter's lock, so one core estimates while another composes.
     prefetch = True
 
     def __init__(
@@ -68,16 +75,19 @@ class DIS(FlowEstimator):
         return f"DIS preset={self.preset} scale={'auto' if self.magnify else self.scale} opencv={cv2.__version__}"
 
     def magnification(self, height: int, width: int) -> float:
-        """Working resolution for frames of a size."""
+        """Return the working resolution for frames of a height and width in pixels."""
         return 2.0 if self.magnify and height * width <= SMALL_FRAME else self.scale
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        """Flow of each pair on the CPU; see :class:`FlowEstimator`."""
+        """Estimate the flow of each pair on the CPU; see :class:`FlowEstimator`."""
         return self._estimate(frames_s, frames_t, [None] * len(frames_s))
 
     def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
-        """The same, each of a pyramid's levels from the guess as well as from the level below it."""
-        size = max(start.shape[2:])  # OpenCV reads the frame where the guess leads, and would read anywhere
+        """Estimate the flow of each pair from an initial flow; see :class:`FlowEstimator`.
+
+        Each level of the pyramid starts from the initial flow as well as from the level below it.
+        """
+        size = max(start.shape[2:])  # OpenCV reads wherever the initial flow leads, also beyond the frame's memory
         guesses = start.nan_to_num(size, size, -size).clamp(-size, size).permute(0, 2, 3, 1).cpu().contiguous().numpy()
         return self._estimate(frames_s, frames_t, list(guesses))
 
@@ -87,7 +97,7 @@ class DIS(FlowEstimator):
         if self.threads is not None:
             cv2.setNumThreads(self.threads)
         try:
-            # Pairs side by side are done sooner than one after the other, each in several threads.
+            # Pairs in parallel take less time than one after the other, each in several threads.
             pool = workers("wrp-dis", min(self.threads or before, len(flows)))
             for _ in pool.map(self._estimate_one, frames_s.cpu(), frames_t.cpu(), guesses, flows):
                 pass
@@ -98,26 +108,35 @@ class DIS(FlowEstimator):
 
     def _estimate_one(self, frame_s: Tensor, frame_t: Tensor, guess: np.ndarray | None, flow: Tensor) -> None:
         dis = _objects.get(self.preset, guess is not None, *flow.shape[1:])
-        # The stubs know no call without a flow to start from.
+        # The stubs lack the call without an initial flow.
         found = dis.calc(grey_image(frame_s), grey_image(frame_t), guess)  # type: ignore[arg-type]
         cv2.mixChannels([found], [flow[0].numpy(), flow[1].numpy()], [0, 0, 1, 1])
 
 
 def create_dis(preset: str, guided: bool = False) -> cv2.DISOpticalFlow:
-    """OpenCV's object of a preset, for flow without or from a guess."""
+    """Create OpenCV's object of a preset.
+
+    Args:
+        preset: See :class:`DIS`.
+        guided: Whether it is to start from an initial flow.
+
+    Example:
+        >>> create_dis("fine").getFinestScale(), create_dis("medium").getFinestScale()
+        (0, 1)
+    """
     dis = cv2.DISOpticalFlow.create(PRESETS[preset])
     if preset == "fine":
         dis.setFinestScale(0)
     if guided:
-        # Far coarser levels would find the guess again, or something else.
+        # Coarser levels would only find the initial flow again, or a wrong one.
         dis.setCoarsestScale(GUIDED_LEVELS)
     return dis
 
 
 class _Objects(threading.local):
-    """The last of OpenCV's objects of each thread.
+    """The object of OpenCV that each thread used last.
 
-    They keep their buffers between calls, which saves a tenth of the time; therefore threads cannot share them, and
+    Objects keep their buffers between calls, which saves a tenth of the time; therefore threads cannot share them, and
     what they estimate for one size depends on what another size has left in them.
     """
 
@@ -136,5 +155,11 @@ _objects = _Objects()
 
 
 def grey_image(frame: Tensor) -> np.ndarray:
-    """Grey image (H, W) uint8 of one frame (3, H, W)."""
+    """Convert a frame (3, H, W) uint8 RGB to a grey image (H, W) uint8.
+
+    Example:
+        >>> import torch
+        >>> grey_image(torch.full((3, 1, 2), 128, dtype=torch.uint8)).tolist()
+        [[128, 128]]
+    """
     return cv2.cvtColor(cv2.merge([plane.numpy() for plane in frame]), cv2.COLOR_RGB2GRAY)

@@ -20,27 +20,36 @@ from wrp.structures import ClipBatch, FramePair
 
 
 class FlowEstimator(nn.Module, ABC):
-    """Two batches of frames in, flow out.
+    """Base class of flow estimators, from two batches of frames to the flow between them.
 
-    Subclasses implement :meth:`estimate` and set :attr:`stride` and :attr:`smallest`; frames arrive there at the
-    working resolution and padded. Estimators are frozen: no gradients, nothing in the ``state_dict`` of the module
-    that uses them.
+    Subclasses implement :meth:`estimate` and :attr:`signature`, and set :attr:`stride` and :attr:`smallest`; frames
+    arrive there at the working resolution and padded. Estimators are frozen: no gradients, and nothing of them in the
+    ``state_dict`` of the module that uses them.
 
     Args:
-        scale: Working resolution: frames are estimated at this magnification, flow is scaled back. 0.5 is about four
-            times as fast, 2 about a quarter and finer.
+        scale: Working resolution: frames are magnified by this factor, in (0, 4], and flow is scaled back. 0.5 is about
+            four times as fast; 2 takes about four times as long and is finer.
         pairs_per_call: Neighbouring pairs that :meth:`neighbours` estimates in one call; more use a GPU better.
 
     Attributes:
-        stride: What height and width have to be multiples of.
+        stride: Height and width are padded to multiples of it.
         smallest: Least height and width in pixels.
-        ahead: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
+        prefetch: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
         any_frames: Whether there is flow between frames that are no neighbours.
         sparse: Whether pixels without flow are to be expected.
         seconds: Time spent in estimation since construction, by the clock of the host.
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> class Still(FlowEstimator):
+        ...     signature = "still"
+        ...     def estimate(self, frames_s, frames_t, pairs):
+        ...         return torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
+        >>> frames = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
+        >>> Still()(frames, frames).shape
+        torch.Size([1, 2, 4, 6])
     """
 
     stride: int = 1
@@ -62,30 +71,48 @@ class FlowEstimator(nn.Module, ABC):
 
     @property
     def reads(self) -> set[Path]:
-        """The folders that flow is read from, without links: what is written goes elsewhere."""
+        """The folders that flow is read from, with links resolved: nothing may be written there."""
         return set()
 
     @abstractmethod
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        """Flow F_{s→t} of frames (B, 3, H, W) uint8 RGB: (B, 2, H, W) float32 in pixels, on the frames' device."""
+        """Estimate F_{s→t}.
+
+        Args:
+            frames_s: (B, 3, H, W) uint8 RGB.
+            frames_t: The same shape and dtype.
+            pairs: Names of the B pairs, if they are known.
+
+        Returns:
+            (B, 2, H, W) float32 in pixels, on the frames' device.
+        """
 
     def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
-        """Flow F_{s→t} from a guess (B, 2, H, W), shapes and types as in :meth:`estimate`.
+        """Estimate F_{s→t} from an initial flow.
 
-        Here, what remains between s and t warped along the guess; subclasses that can start from a guess do that.
+        By default, the flow that remains between s and t warped along the initial flow is estimated and composed with
+        it. Subclasses whose method can start from an initial flow override this.
+
+        Args:
+            frames_s: (B, 3, H, W) uint8 RGB.
+            frames_t: The same shape and dtype.
+            start: The initial flow, (B, 2, H, W) float32 in pixels.
+
+        Returns:
+            (B, 2, H, W) float32 in pixels, on the frames' device.
         """
         [warped] = Sampler(frames_t).along(start)
         warped = warped.round().clamp(0, 255).to(torch.uint8)
         return compose(self.estimate(frames_s, warped, None).float(), start)
 
     def magnification(self, height: int, width: int) -> float:
-        """Working resolution for frames of a size: :attr:`scale`."""
+        """Return the working resolution for frames of a height and width in pixels: :attr:`scale`."""
         return self.scale
 
     @property
     @abstractmethod
     def signature(self) -> str:
-        """Everything that the flow depends on besides the frames, in words: a cache made with another is not used."""
+        """Everything on which the flow depends besides the frames, as text: kept flow of another one is not used."""
 
     @torch.no_grad()
     def forward(
@@ -101,7 +128,7 @@ class FlowEstimator(nn.Module, ABC):
             frames_s: (B, 3, H, W) uint8 RGB.
             frames_t: The same shape and dtype.
             pairs: Names of the B pairs, for estimators that read flow from files.
-            start: A guess to start from, (B, 2, H, W) in pixels, for frames that are far from one another.
+            start: An initial flow, (B, 2, H, W) in pixels, for frames that are far from one another.
 
         Returns:
             (B, 2, H, W) float32, x and y in pixels.
@@ -122,7 +149,7 @@ class FlowEstimator(nn.Module, ABC):
         working = (max(1, round(height * scale)), max(1, round(width * scale)))
         padding = Padding(working, self.stride, self.smallest)
         frames_s, frames_t = (padding.pad(self._resize(frames, working)) for frames in (frames_s, frames_t))
-        # Flow that is kept must not depend on the precision of whoever asks first.
+        # Flow that is kept must not depend on the precision of the first caller.
         with torch.autocast(frames_s.device.type, enabled=False):
             if start is None:
                 flow = self.estimate(frames_s, frames_t, pairs)
@@ -133,7 +160,15 @@ class FlowEstimator(nn.Module, ABC):
         return flow
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
-        """Both flows between frames i and i + 1 of a stretch for each of the given i, all in one call."""
+        """Estimate both flows between frames i and i + 1 for each index i, all in one call.
+
+        Args:
+            batch: Frames of one clip.
+            indices: Indices i in the clip.
+
+        Returns:
+            One pair of flows (1, 2, H, W) float32 in pixels for each index.
+        """
         first, second = ([batch.frame(i + step)[None] for i in indices] for step in (0, 1))
         names = [(batch.stems[i - batch.first], batch.stems[i + 1 - batch.first]) for i in indices]
         pairs = [FramePair(batch.clip, a, b) for a, b in names] + [FramePair(batch.clip, b, a) for a, b in names]
@@ -141,9 +176,17 @@ class FlowEstimator(nn.Module, ABC):
         return [NeighbourFlow(fw[None], bw[None]) for fw, bw in zip(flow_fw, flow_bw, strict=True)]
 
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
-        """Both flows between frames i and i + 1 of a stretch for each of the given i, a few pairs at a time."""
+        """Yield both flows between frames i and i + 1 for each index i, estimated a few pairs at a time.
+
+        Args:
+            batch: Frames of one clip.
+            indices: Indices i in the clip.
+
+        Yields:
+            One pair of flows (1, 2, H, W) float32 in pixels for each index.
+        """
         todo = list(indices)
         calls = [todo[start : start + self.pairs_per_call] for start in range(0, len(todo), self.pairs_per_call)]
         found = (self.between(batch, call) for call in calls)
-        for flows in prefetch(found) if self.ahead else found:
+        for flows in prefetch(found) if self.prefetch else found:
             yield from flows

@@ -17,7 +17,7 @@ from wrp.structures import FramePair
 class Exact(FlowEstimator):
     """The exact flow between neighbouring frames of a generated clip: the truth of every motion test.
 
-    Frames are recognised by their content, so nothing but the frames of this clip, unchanged, has a flow.
+    Frames are recognised by their content, so only the unchanged frames of this clip have a flow.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -26,6 +26,14 @@ class Exact(FlowEstimator):
 
     Raises:
         ValueError: If the arrays do not belong together.
+
+    Example:
+        >>> frames = np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3)
+        >>> right = np.tile(np.float32([1, 0]).reshape(1, 2, 1, 1), (1, 1, 2, 2))
+        >>> first, second = torch.from_numpy(frames).permute(0, 3, 1, 2).split(1)
+        >>> Exact(frames, flow_fw=right, flow_bw=-right)(second, first)[0, 0]
+        tensor([[-1., -1.],
+                [-1., -1.]])
     """
 
     any_frames = False
@@ -47,7 +55,11 @@ class Exact(FlowEstimator):
         return "exact"
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        """Look up each pair; WrpError for frames that are no neighbours in the clip."""
+        """Look up each pair; see :class:`FlowEstimator`.
+
+        Raises:
+            WrpError: If two frames are not neighbours in the clip.
+        """
         flows = []
         for s, t in zip(frames_s, frames_t, strict=True):
             key = (content_hash(s), content_hash(t))

@@ -1,4 +1,4 @@
-"""What identifies a frame whatever its name: its content."""
+"""Content hashes, which identify a frame whatever its name."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ _known: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def content_hash(frame: Tensor) -> bytes:
-    """Hash of size and content of a frame (3, H, W) uint8 or of its label (H, W), :data:`KEY_BYTES` long.
+    """Hash the size and the content of a frame (3, H, W) uint8 or of its label (H, W) uint8.
 
-    Remembered for as long as the tensor lives: neither is written to.
+    The hash is remembered for as long as the tensor lives, so the tensor must not be written to.
+
+    Returns:
+        :data:`HASH_BYTES` bytes.
+
+    Example:
+        >>> import torch
+        >>> frame = torch.zeros(3, 2, 4, dtype=torch.uint8)
+        >>> len(content_hash(frame)), content_hash(frame) == content_hash(frame.clone())
+        (16, True)
     """
     if frame not in _known:
         _known[frame] = _hash(frame)

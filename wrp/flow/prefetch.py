@@ -1,4 +1,4 @@
-"""Working ahead: the next item is made while the last one is used."""
+"""Prefetching: the next item is made while the last one is used."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ _END: Any = object()
 
 
 def prefetch(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The same items in the same order, each begun in another thread as soon as the one before is handed out.
+    """Yield the same items in the same order, each begun in another thread as soon as the one before is yielded.
 
-    Worth it where making an item lets go of the interpreter, as OpenCV and numpy do.
+    Worth it where making an item releases the interpreter's lock, as OpenCV and numpy do.
+
+    Example:
+        >>> list(prefetch(iter([1, 2, 3])))
+        [1, 2, 3]
     """
-    with ThreadPoolExecutor(1, "wrp-ahead") as worker:
+    with ThreadPoolExecutor(1, "wrp-prefetch") as worker:
         coming = worker.submit(next, items, _END)
         while (item := coming.result()) is not _END:
             coming = worker.submit(next, items, _END)

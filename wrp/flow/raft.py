@@ -40,6 +40,11 @@ class RAFT(FlowEstimator):
     Raises:
         ValueError: If an argument is out of its range.
         WrpError: If weights cannot be downloaded or do not fit.
+
+    Example:
+        >>> flow = RAFT("small", weights=None, iterations=6)
+        >>> flow.stride, flow.smallest, flow.signature.split(" weights=")[0]
+        (8, 128, 'RAFT small iterations=6 precision=32 scale=1.0')
     """
 
     # The features have an eighth of the resolution, and four levels of correlation need 16 of them on each side.
@@ -77,11 +82,11 @@ class RAFT(FlowEstimator):
         )
 
     def train(self, mode: bool = True) -> RAFT:
-        """The network stays in evaluation mode."""
+        """Keep the network in evaluation mode."""
         return super().train(False)
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        """Flow after the last iteration; see :class:`FlowEstimator`."""
+        """Estimate the flow, that of the last iteration; see :class:`FlowEstimator`."""
         dtype = PRECISIONS[self.precision]
         first, second = (frames.float() / 127.5 - 1 for frames in (frames_s, frames_t))
         with torch.autocast(frames_s.device.type, dtype=dtype, enabled=dtype is not None):
@@ -90,7 +95,13 @@ class RAFT(FlowEstimator):
 
 
 def fingerprint(net: nn.Module) -> str:
-    """A short hash of all weights of a network."""
+    """Hash all weights of a network, to 16 hexadecimal digits.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> len(fingerprint(net)), fingerprint(net) == fingerprint(net)
+        (16, True)
+    """
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(net.state_dict().items()):
         digest.update(name.encode())
@@ -111,7 +122,7 @@ def _load(variant: str, weights: str | None) -> nn.Module:
     check_hub(weights, f"the weights of RAFT {variant}")
     try:
         return make(weights=weights)
-    except Exception as error:  # the hub raises all sorts, network errors included
+    except Exception as error:  # the hub raises many types, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise WrpError(
             f"the weights {weights!r} of RAFT {variant} cannot be downloaded ({reason[0][:200]}): pass weights=<file>, "
@@ -125,7 +136,7 @@ def _load_file(net: nn.Module, path: Path) -> nn.Module:
     try:
         check_archive(path)
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged or foreign file raises whatever the unpickler met first
+    except Exception as error:  # a damaged or foreign file raises whatever error the unpickler meets first
         reason = " ".join(str(error).split())[:200]
         raise WrpError(f"{path} does not hold a state_dict of this RAFT variant: {reason}") from error
     return net

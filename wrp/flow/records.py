@@ -28,22 +28,33 @@ except ImportError:  # Windows: one process per folder
 logger = logging.getLogger("wrp")
 
 _HEADER_BYTES = 4096
-# Before each record: the keys of both frames and a checksum of the flow; padded so that the flow is aligned.
+# Before each flow: the content hashes of both frames and its checksum; padded so that the flow is aligned.
 _LABEL_BYTES = 64
 
 
 class FlowRecords:
-    """Both flows of each pair of neighbours, (2, 2, H, W) float16, found by the keys of the two frames.
+    """Both flows of each pair of neighbours, (2, 2, H, W) float16, found by the content hashes of the two frames.
 
-    A file appears with a complete header or not at all; a record counts when it is complete and its checksum is right.
-    Processes that append to one file take turns.
+    The file is put in place with a complete header or not at all; a record counts when it is complete and its checksum
+    is right. Processes that append to one file take turns.
 
     Args:
         path: The file; made if it is missing, made anew if it is not what it should be.
         height: H in pixels.
         width: W in pixels.
         signature: Signature of the estimator.
-        room: Tells how many bytes may still be written.
+        room: Returns how many bytes may still be written.
+
+    Raises:
+        WrpError: If the file cannot be made or is a symbolic link.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     records = FlowRecords(Path(folder, "clip.flow"), 4, 6, "example", room=lambda: 2**20)
+        ...     records.append(bytes(2 * HASH_BYTES), np.ones((2, 2, 4, 6), np.float16))
+        ...     print(records.read(bytes(2 * HASH_BYTES)).shape)
+        (2, 2, 4, 6)
     """
 
     def __init__(self, path: Path, height: int, width: int, signature: str, room: Callable[[], int]) -> None:
@@ -69,22 +80,29 @@ class FlowRecords:
 
     @staticmethod
     def file_name(clip: str, height: int, width: int, signature: str) -> str:
-        """Name of the file of a clip for one size of frames and one estimator."""
+        """Return the name of the file of a clip for one size of frames in pixels and one estimator."""
         digest = hashlib.blake2b(signature.encode(), digest_size=4).hexdigest()
         return f"{quote(clip, safe='')}-{height}x{width}-{digest}.flow"
 
     def read(self, key: bytes) -> np.ndarray | None:
-        """Both flows of a pair, (2, 2, H, W) float16, or None if the file does not have them."""
+        """Read both flows of a pair.
+
+        Args:
+            key: Content hashes of both frames, one after the other.
+
+        Returns:
+            (2, 2, H, W) float16 in pixels, or None if the file does not have them.
+        """
         if key not in self._numbers:
             self._learn()  # another process may have added it
         number = self._numbers.get(key)
         if number is None:
             return None
         try:
-            # Mapped for the time of one copy: a mapping that stays would count as this process's memory.
+            # Mapped only while it is copied: a mapping that is kept would count as this process's memory.
             record = np.memmap(self.path, np.uint8, "r", self._offset(number), (self._record_bytes,))
             label, flow = record[:_LABEL_BYTES].tobytes(), record[_LABEL_BYTES:].copy()
-        except (OSError, ValueError):  # gone or cut short since
+        except (OSError, ValueError):  # deleted or cut short since
             label, flow = b"", np.empty(0, np.uint8)
         if label != _label(key, flow):
             logger.warning("%s: a flow is damaged and is estimated anew", self.path)
@@ -93,7 +111,12 @@ class FlowRecords:
         return flow.view(np.float16).reshape(self._shape)
 
     def append(self, key: bytes, flow: np.ndarray) -> None:
-        """Add both flows of a pair, (2, 2, H, W) float16, unless there is no room."""
+        """Add both flows of a pair, unless there is no room.
+
+        Args:
+            key: Content hashes of both frames, one after the other.
+            flow: (2, 2, H, W) float16 in pixels.
+        """
         if self._full or self._room() < self._record_bytes:
             if not self._full:
                 logger.warning("%s: the flow cache is full; further flows are estimated each time", self.path.parent)
@@ -105,14 +128,14 @@ class FlowRecords:
                 number = self._count(file)
                 file.seek(self._offset(number))
                 file.write(_label(key, payload) + payload.tobytes())
-        except OSError as error:  # a full disk, a folder that is gone: the work does not depend on it
+        except OSError as error:  # e.g. a full disk or a deleted folder: the run can go on without the cache
             logger.warning("%s: flow is no longer kept: %s", self.path, error.strerror or error)
             self._full = True
             return
         self._numbers[key] = number
 
     def _make(self) -> None:
-        """Put a file with nothing but its header in place; that of a process that was faster stays."""
+        """Put a file with nothing but its header in place, unless another process has just done so."""
         temporary = self.path.with_name(f".{self.path.name}.{uuid4().hex[:12]}.tmp")
         try:
             temporary.write_bytes(self._header)
@@ -132,7 +155,7 @@ class FlowRecords:
             return False
 
     def _learn(self) -> None:
-        """Note the keys of the complete records that are not known yet."""
+        """Note the content hashes of the complete records that are not known yet."""
         try:
             with self.path.open("rb") as file:
                 count = self._count(file)
@@ -166,5 +189,5 @@ def _label(key: bytes, flow: np.ndarray) -> bytes:
 def _locked(path: Path) -> Iterator[BinaryIO]:
     with path.open("r+b") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
         yield file

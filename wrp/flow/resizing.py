@@ -6,22 +6,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Frames that are kept: propagation asks for flow between the keyframe, a frame, and its neighbours, some pairs at a
+# How many frames are kept: propagation needs flow between the keyframe, a frame and its neighbours, some pairs at a
 # time.
 KEPT = 8
 
 
 class Resizer:
-    """Frames at a working resolution; on the CPU the last ones are kept, as each is asked for several times.
+    """Resize frames to a working resolution; on the CPU the last ones are kept, as each is needed several times.
 
-    On a GPU it is done at once, and to compare frames would make the device wait.
+    On a GPU they are resized at each call, which is fast, while comparing frames would wait for the device.
+
+    Example:
+        >>> resize = Resizer()
+        >>> resize(torch.zeros(2, 3, 4, 6, dtype=torch.uint8), (8, 12)).shape
+        torch.Size([2, 3, 8, 12])
     """
 
     def __init__(self) -> None:
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, frames: Tensor, size: tuple[int, int]) -> Tensor:
-        """Frames (B, 3, H, W) uint8 at another height and width."""
+        """Resize frames (B, 3, H, W) uint8 to another height and width."""
         if tuple(frames.shape[-2:]) == size:
             return frames
         if frames.device.type != "cpu":
@@ -38,14 +43,25 @@ class Resizer:
 
 
 def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames (B, 3, H, W) uint8 at another height and width."""
+    """Resize frames (B, 3, H, W) uint8 to another height and width: bicubic if that is higher, else bilinear.
+
+    Example:
+        >>> frames = resize_frames(torch.full((1, 3, 4, 6), 9, dtype=torch.uint8), (2, 3))
+        >>> frames.shape, frames.unique()
+        (torch.Size([1, 3, 2, 3]), tensor([9], dtype=torch.uint8))
+    """
     mode = "bicubic" if size[0] > frames.shape[-2] else "bilinear"
     resized = functional.interpolate(frames.float(), size, mode=mode, antialias=True)
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
 def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """Flow (B, 2, H, W) in pixels at another height and width, and in its pixels."""
+    """Resize flow (B, 2, H, W) floating point, in pixels, to another height and width, in pixels of that size.
+
+    Example:
+        >>> resize_flow(torch.ones(1, 2, 2, 2), (2, 4))[0, :, 0, 0]
+        tensor([2., 1.])
+    """
     height, width = flow.shape[-2:]
     if (height, width) == size:
         return flow

@@ -1,4 +1,4 @@
-"""What walks along a clip need of optical flow."""
+"""The optical flow that propagation along a clip needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from wrp.structures import ClipBatch, FramePair
 
 
 class FlowSource(Protocol):
-    """Flow between neighbours of a stretch and, where there is such, between any two frames."""
+    """Flow between neighbouring frames of a clip and, where there is such, between any two frames.
+
+    :class:`~wrp.flow.estimator.FlowEstimator` and :class:`~wrp.flow.counted.CountedFlow` have these methods.
+
+    Example:
+        >>> from wrp.flow.dis import DIS
+        >>> flow: FlowSource = DIS()
+        >>> flow.any_frames
+        True
+    """
 
     @property
     def any_frames(self) -> bool:
@@ -28,7 +37,7 @@ class FlowSource(Protocol):
         """Estimate F_{s→t}, see :meth:`wrp.flow.estimator.FlowEstimator.forward`."""
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
-        """Both flows between frames i and i + 1 of a stretch for each of the given i."""
+        """Return both flows between frames i and i + 1 for each index i in the clip."""
 
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
-        """The same, a few pairs at a time."""
+        """Yield both flows between frames i and i + 1 for each index i in the clip, a few pairs at a time."""

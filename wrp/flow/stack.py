@@ -13,16 +13,25 @@ from wrp.io.caching import count_bytes
 
 
 class DiskStack:
-    """Last in, first out: collected backward in time and used forward in time. Use it as a context manager.
+    """Disk-backed stack, last in, first out: filled backward in time and emptied forward in time.
+
+    Use it as a context manager.
 
     Args:
-        max_bytes: Memory for tensors; what does not fit waits in a temporary file.
+        max_bytes: Memory for tensors; those that do not fit are kept in a temporary file.
+
+    Example:
+        >>> with DiskStack(max_bytes=16) as stack:
+        ...     stack.push([torch.tensor([1.0, 2.0])])
+        ...     stack.push([torch.tensor([3.0, 4.0, 5.0])])  # beyond 16 bytes: on disk
+        ...     print(stack.pop(), stack.pop())
+        [tensor([3., 4., 5.])] [tensor([1., 2.])]
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._room = max_bytes
         self._items: list[list[Tensor] | _Stored] = []
-        self._file = tempfile.TemporaryFile(prefix="wrp-spool-")  # noqa: SIM115, closed at the end of the block
+        self._file = tempfile.TemporaryFile(prefix="wrp-stack-")  # noqa: SIM115, closed at the end of the block
 
     def __enter__(self) -> Self:
         return self
@@ -31,7 +40,7 @@ class DiskStack:
         self._file.close()
 
     def push(self, tensors: list[Tensor]) -> None:
-        """Put some tensors on top."""
+        """Put tensors on top, in one item; at least one tensor."""
         size = count_bytes(tensors)
         if size <= self._room:
             self._room -= size
@@ -42,7 +51,11 @@ class DiskStack:
             np.save(self._file, tensor.cpu().numpy())
 
     def pop(self) -> list[Tensor]:
-        """Take the tensors on top; IndexError if there are none."""
+        """Take the tensors on top, on the device that they came from.
+
+        Raises:
+            IndexError: If there are none.
+        """
         item = self._items.pop()
         if not isinstance(item, _Stored):
             self._room += count_bytes(item)

@@ -16,7 +16,7 @@ from wrp.flow.estimator import FlowEstimator
 from wrp.io.opening import MAX_PIXELS, opened_image
 from wrp.structures import FramePair
 
-# Of a compressed array, whose file may be small: two float64 for each pixel, and a header.
+# Most bytes of an array, which may come from a small compressed file: two float64 for each pixel, and a header.
 MAX_BYTES = 16 * MAX_PIXELS + 4096
 
 
@@ -32,7 +32,16 @@ class Stored(FlowEstimator):
             ``{target}`` for the name of the clip and the names of the frames without suffix.
 
     Raises:
-        WrpError: If the folder is missing or the pattern does not name both frames.
+        WrpError: If the folder is missing, or the pattern does not name both frames or ends in another suffix.
+
+    Example:
+        >>> import tempfile
+        >>> frames = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
+        >>> with tempfile.TemporaryDirectory() as root:
+        ...     np.save(Path(root, "a_b.npy"), np.ones((2, 4, 6), np.float32))
+        ...     flow = Stored(root, "{source}_{target}.npy")
+        ...     print(flow(frames, frames, pairs=[FramePair("clip", source="a", target="b")]).shape)
+        torch.Size([1, 2, 4, 6])
     """
 
     any_frames = False
@@ -88,16 +97,23 @@ class Stored(FlowEstimator):
 
 
 def read_flow(path: Path) -> np.ndarray:
-    """Flow of one file.
+    """Read the flow of one file.
 
     Args:
         path: ``.flo``, ``.png``, ``.npy`` or ``.npz``, see :class:`Stored`.
 
     Returns:
-        (2, H, W) float32 in pixels; NaN where the file says that there is none.
+        (2, H, W) float32 in pixels; NaN where the file has no flow.
 
     Raises:
         DataError: If the file is missing or does not hold flow.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(Path(folder, "flow.npy"), np.ones((4, 6, 2), np.float32))
+        ...     print(read_flow(Path(folder, "flow.npy")).shape)
+        (2, 4, 6)
     """
     if not path.is_file():
         raise DataError(f"there is no stored flow {path}")
@@ -105,7 +121,7 @@ def read_flow(path: Path) -> np.ndarray:
         flow = _READERS[path.suffix](path)
     except DataError:
         raise
-    except Exception as error:  # a damaged archive raises whatever its parts met first
+    except Exception as error:  # a damaged archive raises whatever error its parts meet first
         reason = str(error).splitlines() or [type(error).__name__]
         raise DataError(f"{path} cannot be read as flow: {reason[0][:200]}") from error
     if not isinstance(flow, np.ndarray):
@@ -120,7 +136,7 @@ def read_flow(path: Path) -> np.ndarray:
 def _read_flo(path: Path) -> np.ndarray:
     data = path.read_bytes()
     width, height = np.frombuffer(data, "<i4", 2, 4) if len(data) >= 12 else (0, 0)
-    # 202021.25, the format's mark, reads "PIEH"
+    # the format's mark, 202021.25 as float32, is "PIEH" in bytes
     if data[:4] != b"PIEH" or min(width, height) < 1 or len(data) != 12 + 8 * int(width) * int(height):
         raise ValueError(f"no .flo file, or cut short: {len(data)} bytes")
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2)
@@ -154,6 +170,6 @@ def _read_npz(path: Path) -> np.ndarray:
 _READERS = {
     ".flo": _read_flo,
     ".png": _read_kitti,
-    ".npy": lambda path: np.load(path, mmap_mode="r", allow_pickle=False),  # its file must have all that it promises
+    ".npy": lambda path: np.load(path, mmap_mode="r", allow_pickle=False),  # mapping fails for a file that is cut short
     ".npz": _read_npz,
 }

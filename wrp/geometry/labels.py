@@ -1,4 +1,4 @@
-"""From class probabilities to labels, with pixels that have no class."""
+"""Labels from class probabilities, by argmax and threshold; their borders and their size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wrp.structures import IGNORE_INDEX
 
 
 def argmax_with_confidence(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> tuple[Tensor, Tensor]:
-    """The most probable class and its probability.
+    """Return the most probable class and its probability.
 
     Args:
         probs: (B, C, H, W), non-negative; all zero or not finite where nothing is known.
@@ -19,6 +19,11 @@ def argmax_with_confidence(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> t
 
     Returns:
         Labels (B, H, W) uint8 and confidence (B, H, W) float32 in [0, 1]; 0 where ignored.
+
+    Example:
+        >>> probs = torch.tensor([[0.25, 0.0], [0.75, 0.0]]).view(1, 2, 1, 2)
+        >>> argmax_with_confidence(probs)
+        (tensor([[[  1, 255]]], dtype=torch.uint8), tensor([[[0.7500, 0.0000]]]))
     """
     confidence, labels = probs.float().max(1)
     known = (confidence > 0) & torch.isfinite(probs.sum(1))
@@ -29,19 +34,57 @@ def argmax_with_confidence(probs: Tensor, ignore_index: int = IGNORE_INDEX) -> t
 
 
 def argmax_frame(probs: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for one frame: probabilities (C, H, W) to labels (H, W) uint8 and confidence (H, W) float32."""
+    """Return the most probable class of one frame and its probability, see :func:`argmax_with_confidence`.
+
+    Args:
+        probs: (C, H, W).
+
+    Returns:
+        Labels (H, W) uint8, 255 where nothing is known, and confidence (H, W) float32 in [0, 1].
+
+    Example:
+        >>> labels, confidence = argmax_frame(torch.tensor([0.25, 0.75]).view(2, 1, 1))
+        >>> labels.tolist(), confidence.tolist()
+        ([[1]], [[0.75]])
+    """
     labels, confidence = argmax_with_confidence(probs[None])
     return labels[0], confidence[0]
 
 
 def hide_unsure(labels: Tensor, confidence: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """Labels (H, W) uint8 with 255 where the confidence (H, W) float32 is below the least, and 0 of it there."""
+    """Replace labels by 255 where their confidence is below a threshold.
+
+    Args:
+        labels: (H, W) uint8.
+        confidence: (H, W) float32 in [0, 1].
+        least: The threshold.
+
+    Returns:
+        Labels, and confidence that is 0 wherever the label is 255; same shapes and dtypes.
+
+    Example:
+        >>> labels, confidence = torch.tensor([[3, 4]], dtype=torch.uint8), torch.tensor([[0.5, 0.75]])
+        >>> hide_unsure(labels, confidence, least=0.6)
+        (tensor([[255,   4]], dtype=torch.uint8), tensor([[0.0000, 0.7500]]))
+    """
     labels = hide(labels, tensor(~(backend(confidence)[1] < least)))
     return labels, hide(confidence, tensor(backend(labels)[1] != IGNORE_INDEX), 0)
 
 
 def near_border(labels: Tensor, radius: int) -> Tensor:
-    """Pixels (H, W) or (B, H, W) bool whose square neighbourhood of this radius holds another label; same shape."""
+    """Return the pixels whose square neighbourhood holds another label.
+
+    Args:
+        labels: (H, W) or (B, H, W); 255 is a label like any other.
+        radius: Half the side of the square, in pixels, without the pixel itself.
+
+    Returns:
+        bool, the same shape.
+
+    Example:
+        >>> near_border(torch.tensor([[0, 0, 1, 1]]), radius=1)
+        tensor([[False,  True,  True, False]])
+    """
     values = labels.float().view(-1, 1, *labels.shape[-2:])
     size = 2 * radius + 1
     highest = functional.max_pool2d(values, size, 1, radius)
@@ -50,7 +93,12 @@ def near_border(labels: Tensor, radius: int) -> Tensor:
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (B, H, W) of any integer dtype brought to another height and width, nearest neighbour."""
+    """Resize labels (B, H, W) of any integer dtype to another height and width, by nearest neighbour.
+
+    Example:
+        >>> resize_labels(torch.tensor([[[1, 2]]], dtype=torch.uint8), (1, 4))
+        tensor([[[1, 1, 2, 2]]], dtype=torch.uint8)
+    """
     if tuple(labels.shape[-2:]) == size:
         return labels
     return functional.interpolate(labels[:, None].float(), size, mode="nearest-exact")[:, 0].to(labels.dtype)

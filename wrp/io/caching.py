@@ -1,4 +1,4 @@
-"""Keeping what is costly to make, within bounds."""
+"""A cache of bounded size for results that are costly to compute."""
 
 from __future__ import annotations
 
@@ -13,7 +13,21 @@ Value = TypeVar("Value")
 
 
 class BoundedCache(Generic[Key, Value]):
-    """Keep the results of a costly function while they fit into ``max_bytes``; the least recently used goes first."""
+    """Keep the results of a costly function while they fit into ``max_bytes``; the least recently used goes first.
+
+    The last result is always kept, whatever its size.
+
+    Args:
+        max_bytes: Memory for the results in bytes.
+        size: Returns the size of a result in bytes.
+
+    Example:
+        >>> cache = BoundedCache(max_bytes=4, size=len)
+        >>> [cache.get(key, lambda: b"abc") for key in ("first", "second")]
+        [b'abc', b'abc']
+        >>> cache.held_bytes
+        3
+    """
 
     def __init__(self, max_bytes: int, size: Callable[[Value], int]) -> None:
         self.max_bytes = max_bytes
@@ -22,7 +36,7 @@ class BoundedCache(Generic[Key, Value]):
         self._items: OrderedDict[Key, Value] = OrderedDict()
 
     def get(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of ``key``, made by ``make`` if it is not held."""
+        """Return the value of ``key``; compute it by ``make`` if it is not held."""
         if key in self._items:
             self._items.move_to_end(key)
             return self._items[key]
@@ -34,11 +48,11 @@ class BoundedCache(Generic[Key, Value]):
         return value
 
     def drop(self, key: Key) -> None:
-        """Let go of one value, if it is held."""
+        """Drop one value, if it is held."""
         if key in self._items:
             self.held_bytes -= self._size(self._items.pop(key))
 
 
 def count_bytes(tensors: Iterable[Tensor]) -> int:
-    """Memory that the elements of these tensors take, in bytes."""
+    """Return the memory that the elements of these tensors take, in bytes."""
     return sum(tensor.nbytes for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Checkpoints and weights in files: written, read without running anything, and made modules of."""
+"""Checkpoints and weights in files: writing them, reading them without running code, and making modules of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jsonargparse import set_parsing_settings
-from jsonargparse._common import parsing_settings  # there is no other way to put them back
+from jsonargparse._common import parsing_settings  # there is no other way to restore them
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -22,36 +22,36 @@ from wrp.errors import WrpError, in_short
 from wrp.io.hubs import hubs_limited
 from wrp.io.opening import check_archive, parse_json
 
-# Where a checkpoint says which class made it.
+# Key in a checkpoint of the class that made it.
 CLASS_KEY = "wrp_class"
 
 FORMAT_KEY = "wrp_format"
 FORMAT = 2
-"""The format of checkpoints; it grows when arguments are renamed or regrouped. Those of wrp 0.1 have none."""
+"""The format of checkpoints, increased when arguments are renamed or regrouped. Those of wrp 0.1 have none."""
 
 SEEN_KEY = "wrp_labels_seen"
-"""Where a checkpoint holds the hashes of the labels that its networks have learned from."""
+"""Key in a checkpoint of the hashes of the labels that its networks were trained on."""
 
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
 
-# What a checkpoint may name: nothing in them runs or unpickles what it is given, or asks for anything.
+# Packages that a checkpoint may name: nothing in them runs or unpickles its arguments, or downloads anything.
 MAY_BE_NAMED = ("wrp", "torch.nn", "torch.optim")
 
-# What a configuration may name under WRP_SAFE; some of it downloads, which the configuration asks for then.
+# Packages that a configuration may name under WRP_SAFE; some of them download, as the configuration then requests.
 SAFE = (*MAY_BE_NAMED, "pytorch_lightning", "torchmetrics")
 
-# What Lightning's command line notes in a checkpoint, to make a module whose arguments are objects.
+# What Lightning's command line stores in a checkpoint, to make a module whose arguments are objects.
 MAKER = "pytorch_lightning.cli.instantiate_module"
 
 
 def class_name(class_: type) -> str:
-    """Full name of a class, as it stands in checkpoints and ``class_path``."""
+    """Return the full name of a class, as in checkpoints and ``class_path``."""
     return f"{class_.__module__}.{class_.__qualname__}"
 
 
 def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "the checkpoint") -> None:
-    """Raise WrpError unless a checkpoint was made by ``wanted``, a subclass or a base of it, in today's format."""
+    """Raise WrpError unless ``wanted``, a subclass or a base of it made the checkpoint, in the current format."""
     made_by, found = checkpoint.get(CLASS_KEY), checkpoint.get(FORMAT_KEY)
     if made_by is not None and found != FORMAT:  # first, as classes may have moved
         raise WrpError(
@@ -68,7 +68,7 @@ def check_class(checkpoint: dict[str, Any], wanted: type, path: Path | str = "th
 
 
 def _made_by(checkpoint: dict[str, Any], wanted: type[Any]) -> type[Any]:
-    """The class that made a checkpoint, if it is a subclass of the wanted one and trusted, else the wanted one."""
+    """Return the class that made a checkpoint, if it is a trusted subclass of ``wanted``, else ``wanted``."""
     name = str(checkpoint.get(CLASS_KEY))
     home = name.rpartition(".")[0]
     if any(f"{home}.".startswith(f"{trusted}.") for trusted in ("wrp", *trusted_packages())):
@@ -83,13 +83,13 @@ def _subclasses(class_: type) -> list[type]:
 
 
 def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write the weights of a checkpoint as safetensors, with its class and settings, but nothing of its training.
+    """Write the weights of a checkpoint as safetensors, with its class and settings, but without its training state.
 
     Args:
-        checkpoint: Of a module of this package, see :func:`read_checkpoint`.
+        checkpoint: Checkpoint of a module of this package, see :func:`read_checkpoint`.
         path: File to write.
     """
-    # Parameters that two names share are written twice: the format has no such thing.
+    # Parameters that two names share are written twice: the format has no shared tensors.
     tensors = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
     settings = json.dumps(checkpoint.get(SETTINGS_KEY, {}))
     known = {CLASS_KEY: checkpoint[CLASS_KEY], FORMAT_KEY: str(FORMAT), SETTINGS_KEY: settings}
@@ -98,16 +98,19 @@ def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """What is in a checkpoint that Lightning wrote, or in the ``.safetensors`` of :func:`save_weights`, on the CPU.
+    """Read a checkpoint that Lightning wrote, or a ``.safetensors`` file of :func:`save_weights`, onto the CPU.
 
-    Nothing in the file is run: it holds tensors and plain values, or is refused.
+    Nothing in the file is run: if it holds more than tensors and plain values, it is refused.
 
     Args:
         path: The file.
-        mmap: Whether tensors stay on the disk until they are used; damage to them is not seen then.
+        mmap: Whether tensors stay on the disk until they are used; damage to them is then not noticed.
+
+    Returns:
+        The content, with ``state_dict`` and ``hyper_parameters`` among others.
 
     Raises:
-        WrpError: If the file is missing, damaged, or no checkpoint.
+        WrpError: If the file is missing, damaged, or not a checkpoint.
     """
     if not path.is_file():
         raise WrpError(f"there is no checkpoint {path}")
@@ -124,15 +127,23 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 
 def labels_seen_by(path: str | Path) -> frozenset[str]:
-    """The hashes of the labels that the networks of a checkpoint have learned from, as far as that is known."""
+    """Return the hashes of the labels that the networks of a checkpoint were trained on, as far as they are known."""
     return labels_seen_in(read_checkpoint(Path(path), mmap=True), path)
 
 
 def labels_seen_in(checkpoint: dict[str, Any], path: Path | str = "the checkpoint") -> frozenset[str]:
-    """The same of what was read from ``path``; WrpError where it cannot be what this package wrote."""
+    """Return the hashes of the labels that the networks of a checkpoint were trained on, from its content.
+
+    Args:
+        checkpoint: The content, see :func:`read_checkpoint`.
+        path: The file, for the message.
+
+    Raises:
+        WrpError: If the content is not as this package writes it.
+    """
     seen = checkpoint.get(SEEN_KEY, [])
     if not isinstance(seen, list) or not all(isinstance(label, str) for label in seen):
-        raise WrpError(f"{path} is damaged: it does not say which labels it has learned from; train anew")
+        raise WrpError(f"{path} is damaged: it does not list the labels it was trained on; train anew")
     return frozenset(seen)
 
 
@@ -147,12 +158,15 @@ def _read_weights(path: Path) -> dict[str, Any]:
 
 
 def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
-    """A LightningModule of this package from its checkpoint, in evaluation mode on the CPU.
+    """Load a LightningModule of this package from its checkpoint, in evaluation mode on the CPU.
 
     Args:
         module: The class, e.g. ``SegmentationModule``.
         path: Checkpoint that Lightning wrote, or ``.safetensors`` of :func:`save_weights`.
         changes: Arguments of the class that replace the saved ones.
+
+    Returns:
+        The module, of the saved class if that is a trusted subclass.
 
     Raises:
         WrpError: If the file is missing, damaged, or of another class.
@@ -173,7 +187,7 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
 
 
 def _as_checkpoint(weights: dict[str, Any]) -> io.BytesIO:
-    """What Lightning would have written: it makes arguments that are objects from their names."""
+    """Return weights as a checkpoint of Lightning, which makes arguments that are objects from their names."""
     written = io.BytesIO()
     torch.save({**weights, "pytorch-lightning_version": version("pytorch-lightning")}, written)
     written.seek(0)
@@ -184,14 +198,14 @@ def _check_maker(settings: Any) -> None:
     """Refuse hyper-parameters that name a function to make the module with, which Lightning calls before 2.6.6."""
     maker = settings.get("_instantiator", MAKER) if isinstance(settings, dict) else MAKER
     if maker != MAKER:
-        raise WrpError(f"its hyper-parameters want {maker!r} called, expected {MAKER}; do not use this file")
+        raise WrpError(f"its hyper-parameters call {maker!r}, expected {MAKER}; do not use this file")
 
 
 def trusted_packages() -> list[str]:
-    """The packages that the environment variable ``WRP_SAFE`` names, besides ``1``, with commas between them.
+    """Return the packages that the environment variable ``WRP_SAFE`` names, separated by commas, without ``1``.
 
     Raises:
-        WrpError: If one of them is no name of a package.
+        WrpError: If one of them is not the name of a package.
     """
     names = [name.strip() for name in os.environ.get("WRP_SAFE", "").split(",")]
     named = [name for name in names if name not in ("", "1")]
@@ -203,7 +217,7 @@ def trusted_packages() -> list[str]:
 
 @contextlib.contextmanager
 def imports_limited(*further: str) -> Iterator[None]:
-    """Within the block, jsonargparse imports nothing but what is in :data:`MAY_BE_NAMED`, in ``WRP_SAFE``, and these.
+    """Let jsonargparse import only :data:`MAY_BE_NAMED`, ``WRP_SAFE``, and ``further`` within the block.
 
     A checkpoint that `wrp fit` wrote names the classes of its arguments, and importing one runs its module.
     """

@@ -1,4 +1,4 @@
-"""One rule for whatever is written: a folder is empty or ours, and nobody reads from it, around it or in it."""
+"""Rules for output: a folder is empty or of this package, and it neither contains nor lies in a folder that is read."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from wrp.io.writing import MARKER, follow_links, names_in, require_writable, wri
 
 RUN, LABELS, SELFTRAIN, SEARCH = "run", "labels", "selftrain", "search"
 FLOW, EXAMPLES, SCENE = "flow", "examples", "scene"
-"""Kinds of folders: of autolabel, LabelWriter, selftrain and search, of kept flow and examples, of generated clips."""
+"""Kinds of folders: of autolabel, LabelWriter, selftrain, search, cached flow, cached examples, and generated clips."""
 
 WRITTEN = ("labels", "methods", "confidence", "provenance", "manifest.parts", "report")
 """Folders of a run, each with files of one kind."""
 
 TEMPORARY = "wrp-temporary"
-"""Below an output folder, what is deleted once it is not needed any more."""
+"""Kind of a folder inside an output folder that is deleted once it is not needed any more."""
 
 
 def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--out") -> Path:
-    """Refuse a folder to write to where that would harm what somebody else has put there; nothing is changed.
+    """Refuse an output folder if writing to it could harm other files; nothing is changed.
 
     Args:
-        folder: The folder, there or not; links that lead to it are followed, once, and it is said where they lead.
-        kind: What writes there; a folder belongs to one kind.
-        reads: Folders that files are read from, without links.
-        option: How the user has named the folder, for the message.
+        folder: The folder, existing or not; links that lead to it are followed, once, and the destination is logged.
+        kind: Kind of the output; a folder belongs to one kind.
+        reads: Folders that files are read from, with links resolved.
+        option: The option by which the user named the folder, for the message.
 
     Returns:
         The folder, without links on the way to it.
 
     Raises:
-        WrpError: If it is a file, may not be written to, holds what this kind has not written, or is at, in or above a
-            folder that is read from.
+        WrpError: If it is a file, is not writable, holds what this kind has not written, or is at, in or above a folder
+            that is read from.
     """
     given, folder = folder, follow_links(folder)
     if folder.exists() and not folder.is_dir():
@@ -61,7 +61,7 @@ def check_output(folder: Path, kind: str, reads: Iterable[Path] = (), option: st
 
 
 def claim(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--out") -> Path:
-    """Check a folder as :func:`check_output` does, make it, and mark it as one of this kind."""
+    """Check a folder as :func:`check_output` does, create it, and mark it as one of this kind."""
     folder = check_output(folder, kind, reads, option)
     if owner_of(folder) is None:
         write_json(folder / MARKER, {"wrp": kind, "version": version("wrp")})
@@ -69,25 +69,26 @@ def claim(folder: Path, kind: str, reads: Iterable[Path] = (), option: str = "--
 
 
 def check_place(folder: Path, reads: Iterable[Path], option: str) -> None:
-    """Raise WrpError where a folder that somebody else writes to is, or is in, one that is read from."""
+    """Raise WrpError if a folder that another program writes to is, or is in, one that is read from."""
     place = folder.resolve()
     _refuse_reads(place, [read for read in reads if place not in read.parents], f"{option} {folder}")
 
 
 def check_file(path: Path, is_ours: Callable[[Path], bool], reads: Iterable[Path] = (), option: str = "--out") -> Path:
-    """Refuse a file to write where there is another one that nobody has asked to replace.
+    """Refuse an output file where another file exists that this command has not written.
 
     Args:
         path: The file; links on the way to its folder are followed.
-        is_ours: Whether a file that is there was written by the same command.
+        is_ours: Tells whether an existing file was written by the same command.
         reads: Folders and files that are read.
-        option: How the user has named it, for the message.
+        option: The option by which the user named the file, for the message.
 
     Returns:
         The file, without links on the way to it.
 
     Raises:
-        WrpError: If it is a folder, is read, lies in a folder that is read from, or is somebody else's.
+        WrpError: If it is a folder, is read, lies in a folder that is read from, or exists and ``is_ours`` is false for
+            it.
     """
     if path.is_dir():
         raise WrpError(f"{option} {path} is a folder, expected the name of a file")
@@ -98,7 +99,7 @@ def check_file(path: Path, is_ours: Callable[[Path], bool], reads: Iterable[Path
 
 
 def owner_of(folder: Path) -> str | None:
-    """The kind that has claimed a folder; None if nobody has."""
+    """Return the kind that has claimed a folder, or None."""
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -108,7 +109,7 @@ def owner_of(folder: Path) -> str | None:
 
 
 def require_run(folder: Path) -> Path:
-    """The folder of a run to add something to, without links on the way to it; WrpError if it is none."""
+    """Return the folder of a run to add to, without links on the way to it; raise WrpError if it is not one."""
     folder = follow_links(folder)
     if owner_of(folder) != RUN:
         raise WrpError(
@@ -118,12 +119,12 @@ def require_run(folder: Path) -> Path:
 
 
 def method_folder(out: Path, method: str) -> Path:
-    """Where the labels of a method that is not the last one are written; ``motion:previous`` is no file name."""
+    """Return the folder for the labels of a method that is not the last one; ``:`` is replaced in its name."""
     return out / "methods" / method.replace(":", "-")
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete what was claimed as temporary, and nothing else."""
+    """Delete a folder if it was claimed as temporary."""
     if owner_of(folder) == TEMPORARY and not folder.is_symlink():
         shutil.rmtree(folder, ignore_errors=True)
 

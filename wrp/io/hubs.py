@@ -1,4 +1,4 @@
-"""What may be asked of a hub: what the user has named, and not what a checkpoint alone names."""
+"""Limits on downloads from model hubs: what the user has named is allowed, what only a checkpoint names is not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)
 
 @contextmanager
 def hubs_limited(named: Iterable[str] = ()) -> Iterator[None]:
-    """Within the block, :func:`check_hub` refuses everything but these names: hyper-parameters of a file are in use."""
+    """Let :func:`check_hub` refuse all but these names within the block, which uses a file's hyper-parameters."""
     token = _named.set(frozenset(named))
     try:
         yield
@@ -23,22 +23,22 @@ def hubs_limited(named: Iterable[str] = ()) -> Iterator[None]:
 
 
 def check_hub(name: str, what: str) -> None:
-    """Raise WrpError where a hub would be asked for what only a checkpoint names.
+    """Raise WrpError if something would be downloaded from a hub that only a checkpoint names.
 
     Args:
-        name: What is asked for, as the user would name it.
-        what: What it is, for the message.
+        name: Name of the download, as the user would give it.
+        what: Its kind, for the message.
     """
     named = _named.get()
     if named is not None and name not in named:
         raise WrpError(
-            f"the hyper-parameters name {what} {name!r}, which a hub would be asked for; if you trust them, name it in "
+            f"the hyper-parameters name {what} {name!r}, to be downloaded from a hub; if you trust them, name it in "
             "the configuration as well, or make the module in Python and pass it instead of its checkpoint"
         )
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """All texts in plain values."""
+    """Yield all strings in plain values: those of lists, tuples and dictionaries, without keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list | tuple):

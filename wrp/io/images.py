@@ -1,4 +1,4 @@
-"""Reading frames and labels from files, with Pillow: it reports damaged files where other decoders guess."""
+"""Reading frames and labels from files, with Pillow: it reports damaged files where other decoders fill in pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
 
 
 def read_image(path: Path | VideoFrame) -> Tensor:
-    """A frame (3, H, W) uint8 RGB, from a file of its own or from a video.
+    """Read a frame (3, H, W) uint8 RGB, from a file of its own or from a video.
 
     Raises:
         DataError: If the file is missing, damaged or too large.
@@ -28,13 +28,13 @@ def read_image(path: Path | VideoFrame) -> Tensor:
 
 
 def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = None) -> Tensor:
-    """The label of a frame as class indices.
+    """Read the label of a frame as class indices.
 
     Args:
-        path: An 8-bit PNG of ids, grey or indexed, of which an alpha channel is left out; or a PNG of the classes'
-            colours, RGB.
-        label_map: What the ids mean.
-        size: Height and width of the frame.
+        path: An 8-bit PNG of ids, grey or indexed, whose alpha channel is ignored; or a PNG of the classes' colours,
+            RGB.
+        label_map: Meaning of the ids.
+        size: Height and width of the frame in pixels; None: not checked.
 
     Returns:
         (H, W) uint8 with 0 … C-1 and 255.
@@ -54,12 +54,12 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
 
 
 def map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
-    """What the values of a frame's label mean; what was propagated is a file of this package."""
+    """Return the label map of a frame's label file; a propagated label was written by this package."""
     return label_map if frame.confidence is None else label_map.written
 
 
 def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
-    """Confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG of this size; DataError as :func:`read_label`."""
+    """Read confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG; raise DataError as :func:`read_label`."""
     values = _decode(path, "L")
     if size is not None and values.shape != size:
         raise DataError(
@@ -69,7 +69,7 @@ def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def _decode(path: Path, mode: str) -> np.ndarray:
-    """Pixels of a file, converted to ``mode``."""
+    """Read the pixels of a file, converted to ``mode``."""
     with opened_image(path) as image:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")

@@ -1,4 +1,4 @@
-"""Whether the file of an image holds all the pixels that its header promises: decoders fill in what is missing."""
+"""Whether the file of an image holds all the pixels that its header promises: decoders fill in missing ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # First row and column and the steps between rows and columns of the seven passes of Adam7 (PNG specification, 8.2).
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
-# Bytes that are inflated at a time to be counted.
+# Number of bytes that are inflated at a time, to be counted.
 _INFLATED = 1 << 16
 
 # Markers of JPEG (ITU-T T.81, table B.1).
@@ -60,7 +60,7 @@ def _check_png(content: bytes) -> None:
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG up to its end, each as its kind and its content."""
+    """Yield the chunks of a PNG up to its end, each as its kind and its content."""
     at, kind = len(_PNG_SIGNATURE), b""
     while kind != b"IEND":
         head = content[at : at + 8]
@@ -77,7 +77,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png_bytes(width: int, height: int, depth: int, color: int, *more: int) -> int:
-    """Bytes of all rows, each behind the number of its filter."""
+    """Return the bytes of all rows, each with the number of its filter in front."""
     bits = depth * _PNG_CHANNELS.get(color, 0)
     passes = _ADAM7 if more[-1] else ((0, 0, 1, 1),)
     total = 0
@@ -93,12 +93,12 @@ def _check_jpeg(content: bytes) -> None:
     content = _refuse_missing_scans(content)
     try:
         color = simplejpeg.decode_jpeg_header(content)[2]
-    except ValueError:  # of a sampling that has no name there, or damaged, which Pillow tells
+    except ValueError:  # of a sampling that has no name there, or damaged, which Pillow reports
         _refuse_room_for_more(content)
         return
     warning = _warning(content, color)
     if warning is not None and (extra := _EXTRANEOUS.search(warning)):
-        # The first warning is the one that is told. Without these bytes, the next one would be.
+        # Only the first warning is reported. Without these bytes, it is the next one.
         end = _end_of_jpeg(content)
         warning = _warning(content[: end - int(extra[1])] + content[end:], color)
     if warning is not None:
@@ -106,7 +106,7 @@ def _check_jpeg(content: bytes) -> None:
 
 
 def _warning(content: bytes, color: str) -> str | None:
-    """What libjpeg warns of first, or refuses, in decoding all blocks of a JPEG of these colours."""
+    """Return the first warning or error of libjpeg in decoding all blocks of a JPEG of these colours, or None."""
     try:
         # Without the conversion of colours, which not all of them have.
         simplejpeg.decode_jpeg(content, colorspace="CMYK" if color in ("CMYK", "YCCK") else "GRAY", fastdct=True)
@@ -116,7 +116,7 @@ def _warning(content: bytes, color: str) -> str | None:
 
 
 def _refuse_room_for_more(content: bytes) -> None:
-    """Raise ValueError where more data in front of the end would be decoded: what was there was not enough."""
+    """Raise ValueError if more data in front of the end would be decoded: then the file lacks pixels."""
     if b"\xff\xdd" in content[: content.find(b"\xff\xda")]:  # then more data would be passed over
         raise ValueError("it has restart markers and a rare sampling of colours, so that cuts cannot be found")
     end = _end_of_jpeg(content)
@@ -129,7 +129,7 @@ def _refuse_room_for_more(content: bytes) -> None:
 
 
 def _end_of_jpeg(content: bytes) -> int:
-    """Where the marker of the end begins."""
+    """Return where the marker of the end begins."""
     at = 2
     for _, begin, segment in _jpeg_segments(content):
         at = begin + len(segment)
@@ -139,11 +139,11 @@ def _end_of_jpeg(content: bytes) -> int:
 
 
 def _refuse_missing_scans(content: bytes) -> bytes:
-    """Raise ValueError where scans are missing, which no decoder reports: a file may end behind any of them.
+    """Raise ValueError if scans are missing, which no decoder reports: a file may end after any of them.
 
     Returns:
-        The file, with scans of sequential JPEGs that say which coefficients they hold corrected to all: decoders take
-        them so, but warn of it, and of nothing else then.
+        The file, in which all scans of a sequential JPEG claim all coefficients: decoders read them so in any case, but
+        warn of other claims, and then of nothing else.
     """
     corrected = bytearray(content)
     missing: dict[int, set[int]] = {}  # of each component, the coefficients that are not there to their last bit
@@ -170,7 +170,7 @@ def _refuse_missing_scans(content: bytes) -> bytes:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """The segments of a JPEG up to its end: marker, where the content begins, and the content."""
+    """Yield the segments of a JPEG up to its end: marker, where the content begins, and the content."""
     at = 2
     while True:
         at = content.find(b"\xff", at)
@@ -194,6 +194,6 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _check_ppm(content: bytes) -> None:
-    """Refuse numbers in digits whose last one may be cut: nothing stands behind it. Pillow counts all others."""
+    """Refuse numbers in digits whose last one may be cut, as nothing follows it. Pillow counts all others."""
     if content[:2] in (b"P2", b"P3") and not content[-1:].isspace():
         raise ValueError("nothing stands behind its last number, which may be cut short: end it with a line break")

@@ -1,4 +1,4 @@
-"""classes.yaml: what the values of label files mean."""
+"""Reading and writing classes.yaml, which defines what the values of label files mean."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ def read_label_map(path: Path) -> LabelMap:
     """Read a classes.yaml.
 
     Raises:
-        DataError: If the file is missing or does not say what is expected, with an example.
+        DataError: If the file is missing or malformed; the message shows an example.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.yaml")
+        ...     _ = path.write_text("classes: [{id: 7, name: road, color: [128, 64, 128]}]")
+        ...     label_map = read_label_map(path)
+        >>> label_map.ids, label_map.names, label_map.ignore
+        ((7,), ('road',), (255,))
     """
     if not path.is_file():
         raise DataError(f"there is no {path}; it names the classes of the labels, for example:\n{EXAMPLE}")
@@ -53,14 +62,25 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def write_label_map(label_map: LabelMap, path: Path) -> None:
-    """Write a classes.yaml that :func:`read_label_map` reads back; its 255 is the value of unlabelled pixels."""
+    """Write a classes.yaml that :func:`read_label_map` reads back, with 255 for unlabelled pixels.
+
+    Aliases and further colours are not written, as files of this package hold none.
+
+    Example:
+        >>> import tempfile
+        >>> label_map = LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_label_map(label_map, Path(folder, "classes.yaml"))
+        ...     read_label_map(Path(folder, "classes.yaml")) == label_map
+        True
+    """
     rows = zip(label_map.ids, label_map.names, label_map.colors, strict=True)
     classes = [{"id": id_, "name": name, "color": list(color)} for id_, name, color in rows]
     write_text(path, yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False))
 
 
 def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = "") -> np.ndarray:
-    """Turn a label that is a colour picture into class indices; black is no class, unless it is one's colour.
+    """Turn a label that is a colour picture into class indices; black is unlabelled, unless a class has that colour.
 
     Args:
         label_map: The classes.
@@ -72,6 +92,11 @@ def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = ""
 
     Raises:
         DataError: If a colour belongs to no class, or to two.
+
+    Example:
+        >>> label_map = LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142)))
+        >>> encode_colors(label_map, np.array([[[0, 0, 142], [128, 64, 128], [0, 0, 0]]], np.uint8)).tolist()
+        [[1, 0, 255]]
     """
     meaning = {(0, 0, 0): IGNORE_INDEX}
     colors = [*zip(label_map.colors, label_map.ids, strict=True), *label_map.more_colors]
@@ -96,16 +121,26 @@ def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = ""
 
 
 def read_ids(path: Path) -> tuple[np.ndarray, list[int] | None]:
-    """The values of a label file as they are stored, whatever they mean.
+    """Read the values of a label file as they are stored, whatever they mean.
 
     Args:
-        path: An 8-bit PNG, grey, indexed or RGB; alpha beside grey is left out. Indices may have fewer bits.
+        path: An 8-bit PNG, grey, indexed or RGB; alpha beside grey is ignored. Indices may have fewer bits.
 
     Returns:
-        (H, W) uint8, or (H, W, 3) of RGB; and the palette, three numbers a colour, of an indexed one.
+        (H, W) uint8, or (H, W, 3) uint8 for RGB; and, of an indexed PNG, the palette, three numbers for each colour,
+        else None.
 
     Raises:
         DataError: If the file is missing, damaged, or of another kind.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (3, 2), 7).save(Path(folder, "0.png"))
+        ...     values, palette = read_ids(Path(folder, "0.png"))
+        >>> values.tolist(), palette
+        ([[7, 7, 7], [7, 7, 7]], None)
     """
     with opened_image(path) as image:
         if image.format != "PNG":
@@ -122,12 +157,22 @@ def read_ids(path: Path) -> tuple[np.ndarray, list[int] | None]:
 
 
 def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
-    """The classes of indexed PNGs that come without a classes.yaml: every value that occurs, in its palette's colour.
+    """Make the classes of indexed PNGs without a classes.yaml: one for each value that occurs, in its palette's colour.
 
     The classes are named ``class 0`` and so on after their values; 255 is no class.
 
     Raises:
-        DataError: If there is no label, or one is not indexed, or the palettes differ where it matters.
+        DataError: If there is no label with a class, one is not indexed, or a value has two colours.
+
+    Example:
+        >>> import tempfile
+        >>> from wrp.io.writing import write_label
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     road = LabelMap((7,), ("road",), ((128, 64, 128),))
+        ...     write_label(Path(folder, "0.png"), np.zeros((2, 3), np.uint8), road)
+        ...     label_map = map_from_palettes([Path(folder, "0.png")])
+        >>> label_map.ids, label_map.names, label_map.colors
+        ((7,), ('class 7',), ((128, 64, 128),))
     """
     colors: dict[int, tuple[int, int, int]] = {}
     for path in labels:
@@ -149,7 +194,7 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
 
 
 def _name(value: Any) -> str:
-    if type(value) not in (str, int, float):  # YAML reads the names no, off and null, and dates, as something else
+    if type(value) not in (str, int, float):  # YAML reads the names no, off and null, and dates, as other types
         raise ValueError(f"put the name that reads {value!r} into quotes")
     return str(value)
 

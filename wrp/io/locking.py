@@ -14,7 +14,7 @@ from wrp.io.writing import refuse_link
 
 logger = logging.getLogger("wrp")
 
-# Loader processes are forked with what is open here, and outlive a run that is killed by seconds: they let go at once.
+# Forked loader processes inherit the open locks and outlive a killed run by seconds, so they close them at once.
 _handles: set[int] = set()
 
 
@@ -33,8 +33,8 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a folder until the block has ended, however it ends.
 
     Args:
-        folder: Made if it is not there; ``.lock`` in it stays behind, empty.
-        shared: Whether other jobs that share the folder may write to it as well, each its own files.
+        folder: The folder, created if it is not there; an empty ``.lock`` stays in it.
+        shared: Whether other jobs that share the folder may write to it at the same time, each its own files.
 
     Raises:
         WrpError: If another process is writing there.
@@ -54,7 +54,7 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
 
 
 def _unlock(handle: int) -> None:
-    """Now, as the end of the process would: a process that was just forked may not have let go yet."""
+    """Unlock at once, as the end of the process would: a newly forked process may still hold the lock."""
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 

@@ -1,8 +1,8 @@
-"""What a run has written, frame by frame: one schema, one reader, one writer.
+"""The record of what a run has written, frame by frame: its schema, its reader and its writer.
 
-While a run is at work, the frames of each interval are noted in a part, ``manifest.parts/<clip>/<first frame>.jsonl``;
-``manifest.jsonl`` joins the parts. Both hold a line for each frame, see :class:`Entry`. ``manifest.seen.json`` holds
-the hashes of the labels that the run has seen, see :func:`label_hash`.
+While a run is at work, the frames of each interval are recorded in a part,
+``manifest.parts/<clip>/<first frame>.jsonl``; ``manifest.jsonl`` joins the parts. Both hold a line for each frame, see
+:class:`Entry`. ``manifest.seen.json`` holds the hashes of the labels that the run has used, see :func:`label_hash`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ logger = logging.getLogger("wrp")
 
 MANIFEST = "manifest.jsonl"
 SCHEMA = 2
-"""Version of the keys of a line; it grows when they change. Those of wrp 0.1 have none."""
+"""Version of the keys of a line, increased when they change. Lines of wrp 0.1 have none."""
 
 PARTS = "manifest.parts"
 SEEN = "manifest.seen.json"
 BEGUN = ".begun"
-"""Suffix beside a part while its interval is written."""
+"""Suffix of a file next to a part, while its interval is being written."""
 
 NETWORKS = ("teacher", "refiner")
-"""The networks whose checkpoints' hashes stand in a line."""
+"""The networks whose checkpoint hashes are in a line."""
 
 # The folders of a frame's files, below that of the run.
 _KIND = re.compile(r"labels|confidence|provenance|methods/[^/\\]+(?<!\.\.)")
@@ -48,16 +48,21 @@ class Entry:
         clip: Name of the clip.
         frame: Name of the frame.
         index: Its index in the clip.
-        method: What made its label; ``keyframe``: it was given.
+        method: The method that made its label; ``keyframe`` if the label was given.
         keyframes: Indices of the keyframes that were used.
-        distance: Frames to the nearest of them; None where there is none.
+        distance: Number of frames to the nearest of them; None if there is none.
         mean_confidence: Mean over its pixels, in [0, 1].
         label: Path of its label below the run's folder.
-        checksums: Checksum of each of its files, by the folder that it is in.
-        networks: Hash of the checkpoint of each network that the run was made with.
+        checksums: Checksum of each of its files, by the folder that holds the file.
+        networks: Checkpoint hash of each network of the run, by the names in :data:`NETWORKS`.
 
     Raises:
-        ValueError: If a value cannot be that of a frame; it says which.
+        ValueError: If a value cannot be that of a frame; the message names the value.
+
+    Example:
+        >>> entry = Entry("a", "00003", 3, "motion", (0, 8), 3, 0.9, "labels/a/00003.png")
+        >>> entry.offset, entry.is_given, Entry.parse(entry.line()) == entry
+        (3, False, True)
     """
 
     clip: str
@@ -72,7 +77,7 @@ class Entry:
     networks: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be: paths are followed, numbers are counted with."""
+        """Refuse impossible values, as paths are followed and numbers are computed with."""
         kinds: dict[str, type | tuple[type, ...]] = {
             **dict.fromkeys(("clip", "frame", "method", "label"), str),
             "index": int,
@@ -100,28 +105,28 @@ class Entry:
 
     @property
     def is_given(self) -> bool:
-        """Whether its label is one that the run was given."""
+        """Whether its label was given to the run."""
         return self.index in self.keyframes
 
     @property
     def offset(self) -> int:
-        """Frames from the nearest keyframe to this frame; negative before it. ValueError where there is none."""
+        """Number of frames from the nearest keyframe to this frame, negative before it; ValueError if there is none."""
         return min((self.index - keyframe for keyframe in self.keyframes), key=abs)
 
     def files(self, run: Path) -> dict[Path, str]:
-        """Its files with their checksums."""
+        """Return its files with their checksums."""
         name = PurePosixPath(self.label).relative_to("labels")
         return {run / kind / name: noted for kind, noted in self.checksums.items()}
 
     def line(self) -> str:
-        """The line that is written."""
+        """Return its line in the manifest."""
         content = {"schema": SCHEMA}
         content |= {one.name: getattr(self, one.name) for one in fields(self) if one.name != "networks"}
         return json.dumps(content | {"keyframes": list(self.keyframes)} | self.networks) + "\n"
 
     @classmethod
     def parse(cls, line: str) -> Entry:
-        """Read a line; ValueError if it is none."""
+        """Parse a line; raise ValueError if it is malformed."""
         content = parse_json(line)
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}")
@@ -139,7 +144,7 @@ class Entry:
 
 
 def read_manifest(run: Path) -> list[Entry]:
-    """The frames that a run wrote; DataError if there is no manifest, or it is damaged."""
+    """Read the frames that a run wrote; raise DataError if there is no manifest, or it is damaged."""
     path = run / MANIFEST
     if not path.is_file():
         raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
@@ -156,43 +161,43 @@ def read_manifest(run: Path) -> list[Entry]:
 
 
 def part_of(run: Path, clip: str, first: int) -> Path:
-    """Where the frames of an interval are noted."""
+    """Return the path of the part that records an interval."""
     return run / PARTS / clip / f"{first:06d}.jsonl"
 
 
 def write_part(part: Path, entries: Iterable[Entry]) -> None:
-    """Note the frames of an interval, all of whose files are on the disk."""
+    """Record the frames of an interval, all of whose files are on the disk."""
     write_text(part, "".join(entry.line() for entry in entries))
     part.with_suffix(BEGUN).unlink(missing_ok=True)
 
 
 def join_manifest(run: Path) -> None:
-    """Make ``manifest.jsonl`` of the parts that are there."""
+    """Write ``manifest.jsonl`` from the parts that are there."""
     with replacing(run / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as manifest:
         manifest.writelines(part.read_text(encoding="utf-8") for part, entries in _parts(run) if entries)
 
 
 def remove_temporaries(run: Path) -> None:
-    """Delete what killed processes have left half written; once nobody writes there any more."""
+    """Delete half-written files of killed processes; call this only while no process writes there."""
     for folder in ("labels", "methods", "confidence", "provenance", PARTS):
         for path in (run / folder).rglob(".*.tmp"):
             path.unlink(missing_ok=True)
 
 
 def check_networks(run: Path, networks: dict[str, str]) -> None:
-    """Raise WrpError if what is there was made with other networks, by their hashes; the files are not looked at."""
+    """Raise WrpError if the parts record other checkpoint hashes; the label files are not read."""
     parts = _parts(run)
     for network, made in networks.items():
         for part, entries in parts:
             if any(entry.networks.get(network, made) != made for entry in entries):
                 raise WrpError(
-                    f"{run} holds labels that were made with another {network} than there is now ({part}); choose "
+                    f"{run} holds labels from another {network} checkpoint than the current one ({part}); choose "
                     "another --out, or delete it to start anew"
                 )
 
 
 def written_parts(run: Path) -> frozenset[tuple[str, int, int]]:
-    """Clip, first frame and number of frames of each interval that was written completely and is still there."""
+    """Return clip, first frame and number of frames of each interval that is completely written and still there."""
     return frozenset(
         (part.parent.name, int(part.stem), len(entries))
         for part, entries in _parts(run)
@@ -201,12 +206,12 @@ def written_parts(run: Path) -> frozenset[tuple[str, int, int]]:
 
 
 def _parts(run: Path) -> list[tuple[Path, list[Entry]]]:
-    """The parts and their frames."""
+    """Return the parts and their frames."""
     return [(part, _entries(part)) for part in sorted((run / PARTS).glob("*/*.jsonl"))]
 
 
 def _entries(part: Path) -> list[Entry]:
-    """The frames of a part; none where it is damaged: it will be written anew."""
+    """Return the frames of a part; none if it is damaged, as it will then be written again."""
     try:
         entries = [Entry.parse(line) for line in part.read_text(encoding="utf-8").splitlines()]
         whole = all(_belongs(entry, part.parent.name, int(part.stem) + i) for i, entry in enumerate(entries))
@@ -216,14 +221,14 @@ def _entries(part: Path) -> list[Entry]:
 
 
 def _belongs(entry: Entry, clip: str, index: int) -> bool:
-    """Whether a line is that of this frame, with its files."""
+    """Tell whether a line is that of this frame, with its files."""
     label = f"labels/{clip}/{entry.frame}.png"
     files = {"labels", "confidence"} <= set(entry.checksums)
     return "/" not in entry.frame and (entry.clip, entry.index, entry.label) == (clip, index, label) and files
 
 
 def _is_written(run: Path, entry: Entry) -> bool:
-    """Whether the files of a frame are there; what somebody else has written in their place is kept."""
+    """Tell whether the files of a frame are there; a file that was replaced by the user counts and is kept."""
     states = dict(_states(run, entry))
     if "missing" in states.values():
         return False
@@ -234,16 +239,16 @@ def _is_written(run: Path, entry: Entry) -> bool:
 
 
 def _states(run: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
-    """Each file of a frame, and whether it is ``whole``, ``missing`` or ``corrected``."""
+    """Yield each file of a frame with its state: ``whole``, ``missing`` or ``corrected``."""
     for path, noted in entry.files(run).items():
         if path.is_file() and checksum(path.read_bytes()) == noted:
             yield path, "whole"
-        else:  # what cannot be read is as good as missing
+        else:  # what cannot be read counts as missing
             yield path, "corrected" if is_image(path) else "missing"
 
 
 def noted_checksums(run: Path, done: frozenset[tuple[str, int, int]]) -> dict[Path, str]:
-    """What is noted of the files of intervals to be written again; of those whose part is lost, in the manifest."""
+    """Return the recorded checksums of intervals to write again; where a part is lost, from the manifest."""
     parts = _parts(run)
     left = [entries for part, entries in parts if (part.parent.name, int(part.stem), len(entries)) not in done]
     known = {(entry.clip, entry.index) for _, entries in parts for entry in entries}
@@ -255,7 +260,7 @@ def noted_checksums(run: Path, done: frozenset[tuple[str, int, int]]) -> dict[Pa
 
 
 def _readable(manifest: Path) -> list[Entry]:
-    """The lines of a manifest that can be read."""
+    """Return the lines of a manifest that can be read."""
     found = []
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in manifest.read_text(encoding="utf-8").splitlines():
@@ -267,7 +272,7 @@ def _readable(manifest: Path) -> list[Entry]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file can be read as a picture."""
+    """Tell whether a file can be read as a picture."""
     try:
         with opened_image(path) as image:
             image.load()
@@ -277,9 +282,11 @@ def is_image(path: Path) -> bool:
 
 
 def label_hash(frame: Frame) -> str:
-    """The first 16 digits of the SHA-256 of a label and what tells its frame from others, whatever its clip is called.
+    """Return the content hash of a label together with its frame's name: 16 hexadecimal digits of the SHA-256.
 
-    That is the name and the size of its image, which need not be read for it: empty labels of two frames are not one.
+    The name consists of the name of the image file, the number of the frame if it is a video, and the size of the file
+    in bytes. So the image need not be read, empty labels of two frames differ, and the name of the clip does not
+    matter.
     """
     assert frame.label is not None
     image = frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
@@ -289,12 +296,12 @@ def label_hash(frame: Frame) -> str:
 
 
 def note_seen(run: Path, labels: Iterable[str]) -> None:
-    """Add the hashes of labels that a run, or a network that it is made with, has seen."""
+    """Add hashes of labels that a run, or a network that it uses, was given."""
     write_json(run / SEEN, {"labels": sorted({*seen_labels(run), *labels})})
 
 
 def seen_labels(run: Path) -> frozenset[str]:
-    """The hashes of the labels that a run has seen; DataError if the file is damaged."""
+    """Return the hashes of the labels that a run was given; raise DataError if the file is damaged."""
     if not (run / SEEN).is_file():
         return frozenset()
     found = read_json(run / SEEN, "make the labels again").get("labels")

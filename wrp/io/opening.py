@@ -1,4 +1,4 @@
-"""Opening files of strangers: looked at before they are decoded, and refused when they are damaged."""
+"""Opening files of unknown origin: they are checked before they are decoded, and refused if they are damaged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from wrp.errors import DataError
 from wrp.io.integrity import refuse_cut
 
-# No others: Pillow tells formats by their content, and hands PostScript to a program that runs it.
+# No others: Pillow recognises formats by their content, and passes PostScript to a program that runs it.
 FORMATS = ("PNG", "JPEG", "PPM")
 
 # Larger images are refused before they are decoded: a small file can expand to gigabytes.
@@ -25,10 +25,18 @@ MAX_PIXELS = 64_000_000
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
-    """An image of bounded size whose file is whole, for as long as the block lasts.
+    """Open an image of bounded size whose file is complete, for as long as the block lasts.
 
     Raises:
         DataError: If the file is missing, damaged, too large, or of another format.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4)).save(Path(folder, "0.png"))
+        ...     with opened_image(Path(folder, "0.png")) as image:
+        ...         image.format, image.size
+        ('PNG', (6, 4))
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}")
@@ -45,13 +53,29 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Raise DataError if an image or a video has no pixels, or too many to be decoded."""
+    """Raise DataError if an image or a video has no pixels, or too many to be decoded.
+
+    Example:
+        >>> check_size(Path("0.png"), width=640, height=480)
+        >>> check_size(Path("0.png"), width=640, height=0)
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: 0.png: 640×0 pixels are more than the 64,000,000 that are read, or none
+    """
     if not 0 < width * height <= MAX_PIXELS:
         raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} that are read, or none")
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8; DataError if it cannot be read, or is none."""
+    """Read a text file in UTF-8; raise DataError if it cannot be read, or is not text.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "train.txt").write_text("a", encoding="utf-8")
+        ...     read_text(Path(folder, "train.txt"))
+        'a'
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -59,7 +83,14 @@ def read_text(path: Path) -> str:
 
 
 def check_archive(path: Path) -> None:
-    """Raise ValueError if a file of ``torch.save`` does not fit its checksums, which ``torch.load`` ignores."""
+    """Raise ValueError if a file of ``torch.save`` does not match its checksums, which ``torch.load`` ignores.
+
+    Example:
+        >>> import tempfile, torch
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"weight": torch.zeros(2)}, Path(folder, "teacher.ckpt"))
+        ...     check_archive(Path(folder, "teacher.ckpt"))
+    """
     with path.open("rb") as file:
         start = file.read(2)
         if not start:
@@ -72,14 +103,21 @@ def check_archive(path: Path) -> None:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object that a JSON file holds.
 
     Args:
         path: The file.
-        remedy: What to do where it is damaged, for the message.
+        remedy: What to do if it is damaged, for the message.
 
     Raises:
-        DataError: If it cannot be read, or holds something else.
+        DataError: If it cannot be read, or holds no object.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "settings.json").write_text('{"layout": "folder"}')
+        ...     read_json(Path(folder, "settings.json"), "make the run again")
+        {'layout': 'folder'}
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
@@ -91,7 +129,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """What a JSON text says; ValueError if it is none, also where it is nested too deeply."""
+    """Parse a JSON text; raise ValueError if it is malformed or nested too deeply.
+
+    Example:
+        >>> parse_json('{"classes": [0, 1]}')
+        {'classes': [0, 1]}
+    """
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -99,7 +142,14 @@ def parse_json(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The plain values of a YAML text; ValueError if it is none, or has aliases: a few lines of them make gigabytes."""
+    """Parse a YAML text into plain values; raise ValueError if it is malformed or has aliases.
+
+    A few lines of aliases can expand to gigabytes.
+
+    Example:
+        >>> parse_yaml("ignore: [0, 255]")
+        {'ignore': [0, 255]}
+    """
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it has aliases (*), which are not read")

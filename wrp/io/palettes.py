@@ -6,10 +6,10 @@ CAPTION_HEIGHT = 18
 """Height in pixels of the line of text above a picture."""
 
 DOUBT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""RGB colours from certain, which is dark, to doubtful, which is bright: doubt is what there is to look at."""
+"""RGB colours from certain (dark) to doubtful (bright), as doubtful pixels are the ones to look at."""
 
 PROVENANCE_PALETTE = [255 * (source >> bit & 1) for source in range(8) for bit in range(3)]
 """Palette of the files in ``provenance/``: red is the earlier keyframe, green the later one, blue the teacher.
 
-Where several agree with a label, their colours are mixed.
+Where several of them agree with a label, their colours are mixed.
 """

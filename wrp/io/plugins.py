@@ -1,4 +1,4 @@
-"""What other installed packages add to this one, by entry points of their metadata."""
+"""Extensions from other installed packages, by the entry points in their metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def plugins(group: str, taken: Collection[str] = ()) -> dict[str, Any]:
         Objects by name, sorted by name.
 
     Raises:
-        WrpError: If a name is taken or registered twice, or an object cannot be imported; it names the package.
+        WrpError: If a name is taken or registered twice, or an object cannot be imported; the message names the
+            package.
     """
     found: dict[str, EntryPoint] = {}
     for point in _registered(group):

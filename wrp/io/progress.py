@@ -1,4 +1,4 @@
-"""A bar for whatever takes long, which can be told to stop."""
+"""A progress bar whose loop stops on a signal."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ Item = TypeVar("Item")
 
 
 def progress(items: Iterable[Item], **how: Any) -> Iterator[Item]:
-    """The items, with a bar on standard error that counts them; ``how`` is tqdm's.
+    """Yield the items, with a bar on standard error that counts them.
+
+    Args:
+        items: The items.
+        how: Options of tqdm.
 
     Raises:
-        BaseException: What a signal asks for, see :mod:`wrp.io.stopping`, before the next item.
+        BaseException: The exception of a signal that was received, see :mod:`wrp.io.stopping`, before the next item.
     """
     for item in tqdm(items, **how):
         check_stop()

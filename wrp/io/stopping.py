@@ -1,4 +1,4 @@
-"""Being told to stop: a signal raises where the program is, and is looked at again at every frame.
+"""Stopping on a signal: it raises wherever the program is, and is checked again at every frame.
 
 Python drops what a signal's handler raises while a generator or an object is finalised: the run would go on.
 """
@@ -12,28 +12,36 @@ from contextlib import contextmanager
 
 
 class Terminated(BaseException):
-    """SIGTERM, as an exception: files in hand are finished, and what was opened is closed."""
+    """SIGTERM, as an exception: files being written are finished, and what was opened is closed.
+
+    Example:
+        >>> with stoppable():
+        ...     signal.raise_signal(signal.SIGTERM)
+        Traceback (most recent call last):
+            ...
+        wrp.io.stopping.Terminated
+    """
 
 
 _REASONS: dict[int, type[BaseException]] = {signal.SIGTERM: Terminated, signal.SIGINT: KeyboardInterrupt}
 
-# The signal that has come, for as long as the block of :func:`stoppable` lasts.
+# The signals that were received, while the block of :func:`stoppable` lasts.
 _told: list[int] = []
 
 
 def check_stop() -> None:
-    """Raise what a signal has raised that has come, in case nobody has heard it; to be called at every frame."""
+    """Raise the exception of a signal that was received, in case it was dropped; call this at every frame."""
     if _told:
         raise _REASONS[_told[0]]
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block, SIGTERM raises :class:`Terminated` and SIGINT KeyboardInterrupt, at the latest in its end.
+    """Let SIGTERM raise :class:`Terminated` and SIGINT KeyboardInterrupt within the block, at its end at the latest.
 
-    Lightning calls these handlers besides what it does itself.
+    Lightning calls these handlers in addition to its own.
     """
-    if threading.current_thread() is not threading.main_thread():  # others may not ask for signals
+    if threading.current_thread() is not threading.main_thread():  # other threads may not set handlers of signals
         yield
         return
 
@@ -46,7 +54,7 @@ def stoppable() -> Iterator[None]:
     try:
         yield
         check_stop()
-    except (Exception, SystemExit):  # what came of it, as of a loader's process that was told to stop as well
+    except (Exception, SystemExit):  # a consequence of the signal, such as the end of a loader's process
         check_stop()
         raise
     finally:

@@ -11,11 +11,19 @@ Table = tuple[list[str], list[list[str]]]
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table with aligned columns; all but the first are numbers.
 
-    >>> print(markdown_table(["method", "mIoU"], [["motion", format_score(89.44)], ["copy", format_score(None)]]))
-    | method | mIoU |
-    |--------|-----:|
-    | motion | 89.4 |
-    | copy   |    – |
+    Args:
+        header: The cells of the header.
+        rows: The cells of the rows, as many as in the header.
+
+    Returns:
+        The lines of the table, joined.
+
+    Example:
+        >>> print(markdown_table(["method", "mIoU"], [["motion", format_score(89.44)], ["copy", format_score(None)]]))
+        | method | mIoU |
+        |--------|-----:|
+        | motion | 89.4 |
+        | copy   |    – |
     """
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [header, *rows]]
@@ -25,5 +33,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_score(value: float | None) -> str:
-    """Write a score with one digit, or a dash where there is none."""
+    """Format a score with one digit after the point, or as a dash if there is none.
+
+    Example:
+        >>> format_score(89.44), format_score(None)
+        ('89.4', '–')
+    """
     return "–" if value is None else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""The versions of what results depend on."""
+"""The versions of the packages that results depend on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions by package, and Python's; without packages that are not installed."""
+    """Return the installed version of each package in :data:`PACKAGES`, and that of Python."""
     found = {package: version(package) for package in PACKAGES}
     return found | {"Python": platform.python_version()}

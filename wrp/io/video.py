@@ -1,4 +1,4 @@
-"""Frames of video files, decoded when they are asked for, by number (PyAV; extra ``video``)."""
+"""Frames of video files, decoded on use, by number (PyAV; extra ``video``)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from wrp.structures import VideoFrame
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
 
-# FFmpeg tells formats by their content, and some are lists of other files and addresses: these are not read.
+# FFmpeg recognises formats by their content, and some are lists of other files and addresses: these are not read.
 FORMATS = {"format_whitelist": "mov,matroska,avi,mpeg,mpegvideo", "protocol_whitelist": "file"}
 
 # Files that one process keeps open.
 OPEN_VIDEOS = 4
 
-# A frame no farther ahead than this is reached by decoding on rather than by seeking.
+# A frame at most this many frames later is reached by decoding on rather than by seeking.
 DECODE_ON = 16
 
 
@@ -31,13 +31,24 @@ class Video:
     """The frames of a video file by their number, in the order in which they are shown.
 
     Frames are found by their time stamps, all of which are read at once, without decoding: so numbers are exact at
-    variable frame rates as well, and wherever reading begins. Rotation that the file asks for is applied.
+    variable frame rates as well, and wherever reading begins. Rotation that the file specifies is applied.
 
     Args:
         path: The file.
 
     Raises:
-        DataError: If the file is no video, holds fewer frames than it says, or PyAV is missing.
+        DataError: If the file is not a video or holds fewer frames than it declares, or PyAV is missing.
+
+    Example:
+        >>> import tempfile, cv2
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     writer = cv2.VideoWriter(f"{folder}/a.avi", cv2.VideoWriter_fourcc(*"MJPG"), 25, (32, 16))
+        ...     for grey in (0, 128):
+        ...         _ = writer.write(np.full((16, 32, 3), grey, np.uint8))
+        ...     writer.release()
+        ...     video = Video(Path(folder, "a.avi"))
+        ...     len(video), video.read(1).shape
+        (2, (16, 32, 3))
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,9 +87,7 @@ class Video:
         if not times or len(set(times)) < len(times):
             raise DataError(f"{path} has {len(times)} frames with {len(set(times))} time stamps, expected one for each")
         if self._stream.frames and self._stream.frames != len(times):
-            raise DataError(
-                f"{path} says that it has {self._stream.frames} frames, but holds {len(times)}: is it whole?"
-            )
+            raise DataError(f"{path} declares {self._stream.frames} frames, but holds {len(times)}: is it whole?")
         self._frames: Iterator[Any] | None = None
         self._next = 0
 
@@ -86,7 +95,7 @@ class Video:
         return len(self.times)
 
     def read(self, number: int) -> np.ndarray:
-        """The frame with this number, (H, W, 3) uint8 RGB; DataError if it is damaged or there is none."""
+        """Read the frame with this number, (H, W, 3) uint8 RGB; raise DataError if it is damaged or there is none."""
         if not 0 <= number < len(self):
             raise DataError(f"{self.path} has the frames 0 … {len(self) - 1}, got {number}")
         with self._lock, self._av.logging.Capture(local=False) as log:
@@ -116,7 +125,7 @@ class Video:
         return None
 
     def _refuse(self, log: list[tuple[int, str, str]], what: str) -> None:
-        """Raise what the decoder only wrote to its log: it goes on with damaged frames."""
+        """Raise errors that the decoder only wrote to its log, as it goes on with damaged frames."""
         if errors := [message.strip() for level, _, message in log if level <= self._av.logging.ERROR]:
             self._frames = None
             raise DataError(f"{self.path}: {what}: {errors[0]}")
@@ -151,10 +160,10 @@ os.register_at_fork(after_in_child=_open.after_fork)
 
 
 def open_video(path: Path) -> Video:
-    """The video of a file, kept open for the next time; a forked process opens its own."""
+    """Return the video of a file, kept open for the next call; a forked process opens its own."""
     return _open.get(path)
 
 
 def read_video_frame(frame: VideoFrame) -> np.ndarray:
-    """A frame of a video, (H, W, 3) uint8 RGB; DataError as :meth:`Video.read`."""
+    """Read a frame of a video, (H, W, 3) uint8 RGB; raise DataError as :meth:`Video.read`."""
     return open_video(frame.path).read(frame.number)

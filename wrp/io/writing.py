@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old one or the new one, never half of it."""
+"""Writing files so that a reader sees the old one or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -24,29 +24,50 @@ from wrp.structures import LabelMap
 logger = logging.getLogger("wrp")
 
 MARKER = "wrp.json"
-"""The file that says that a folder was made by this package, see :mod:`wrp.io.folders`."""
+"""The file that marks a folder as made by this package, see :mod:`wrp.io.folders`."""
 
 
-# What systems leave in folders that nobody has put anything into, and what a job leaves that was stopped at once.
+# Files that systems leave in otherwise empty folders, and the lock that a job leaves when it is stopped at once.
 _DROPPINGS = (".DS_Store", "Thumbs.db", "desktop.ini", ".lock")
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder that make it one that is not empty; without a claim that another job makes just now."""
+    """List the names in a folder that make it not empty; the claim that another job is just writing is left out.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in (".DS_Store", "0.png"):
+        ...         Path(folder, name).touch()
+        ...     names_in(Path(folder))
+        ['0.png']
+    """
     names = (found.name for found in folder.iterdir())
     return sorted(name for name in names if name not in _DROPPINGS and not name.startswith(f".{MARKER}."))
 
 
 @contextmanager
 def replacing(path: Path, many: bool = False) -> Iterator[Path]:
-    """Write to a temporary name in the folder of ``path``; it takes the name of ``path`` once the block has ended.
+    """Yield a temporary path in the folder of ``path`` to write to; it replaces ``path`` once the block has ended.
 
-    A block that raises leaves ``path`` as it was and nothing beside it. What was written is on the disk when the block
-    has ended, so that a machine may lose its power then; its name as well, unless it is one of ``many`` files whose
-    writer calls :func:`sync_folder` in the end. A link of that name is replaced, not followed.
+    If the block raises, ``path`` is left as it was, and nothing is left beside it. After the block, the content is on
+    the disk and survives a loss of power; the name as well, unless the file is one of ``many``, whose writer calls
+    :func:`sync_folder` in the end. A link of that name is replaced, not followed.
+
+    Args:
+        path: The file.
+        many: Whether it is one of many files in the folder.
 
     Raises:
         WrpError: If there is a link between an output folder and the file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder, "list.txt")) as temporary:
+        ...         _ = temporary.write_text("a")
+        ...     [path.name for path in Path(folder).iterdir()]
+        ['list.txt']
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
@@ -61,12 +82,18 @@ def replacing(path: Path, many: bool = False) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder to write to, unless a link leads from an output folder to it: nothing is written through those.
+    """Create a folder to write to; refuse it if it is reached through a link inside an output folder.
 
-    Links on the way to the output folder itself are the user's way to it, see :func:`follow_links`.
+    Links on the way to the output folder itself are part of the user's path, see :func:`follow_links`.
 
     Raises:
         WrpError: If there is such a link.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_folder(Path(folder, "labels", "a")).is_dir()
+        True
     """
     link = None
     for place in (folder, *folder.parents):
@@ -81,13 +108,28 @@ def make_folder(folder: Path) -> Path:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise WrpError where a file or a folder to write to is a symbolic link: what it leads to may be anybody's."""
+    """Raise WrpError if a file or a folder to write to is a symbolic link, whose destination may be anything.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     refuse_link(Path(folder, "labels"))
+    """
     if path.is_symlink():
         raise WrpError(f"{path} is a symbolic link, which nothing is written through; remove it")
 
 
 def follow_links(folder: Path) -> Path:
-    """A folder as it is named or, where links lead to it, where it lies, which is told."""
+    """Return a folder as it is named or, if links lead to it, its destination, which is logged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     place = Path(folder).resolve()
+        ...     Path(place, "link").symlink_to(place)
+        ...     follow_links(place / "link") == place
+        True
+    """
     place = folder.resolve()
     if place == Path(os.path.abspath(folder)):
         return folder
@@ -96,7 +138,13 @@ def follow_links(folder: Path) -> Path:
 
 
 def require_writable(folder: Path) -> None:
-    """Raise WrpError where a folder cannot be written to, or made, before any work is done for it."""
+    """Raise WrpError if a folder cannot be written to, or created, before any work is done for it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     require_writable(Path(folder, "runs", "street"))
+    """
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -107,7 +155,13 @@ def require_writable(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; nothing on systems that cannot say so."""
+    """Wait until the names in a folder are on the disk; do nothing on systems that cannot report this.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sync_folder(Path(folder))
+    """
     if os.name == "posix":
         _sync(folder)
 
@@ -122,10 +176,18 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder under a temporary name; it takes the name ``path`` once the block has ended.
+    """Yield a temporary folder to fill; it takes the name ``path`` once the block has ended.
 
     Raises:
         WrpError: If ``path`` holds something already.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_folder(Path(folder, "export")) as temporary:
+        ...         (temporary / "labels.json").touch()
+        ...     Path(folder, "export", "labels.json").is_file()
+        True
     """
     path = follow_links(path).absolute()
     if path.exists() and not (path.is_dir() and not names_in(path)):
@@ -141,7 +203,16 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def take_place(temporary: Path, folder: Path) -> None:
-    """Give a folder that is filled its name, also where there is one that counts as empty, see :func:`names_in`."""
+    """Give a filled temporary folder its name, also if a folder of that name counts as empty, see :func:`names_in`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, ".temporary").mkdir()
+        ...     take_place(Path(folder, ".temporary"), Path(folder, "street"))
+        ...     Path(folder, "street").is_dir()
+        True
+    """
     if folder.is_dir():
         for name in _DROPPINGS:
             (folder / name).unlink(missing_ok=True)
@@ -149,41 +220,93 @@ def take_place(temporary: Path, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8."""
+    """Write a text file in UTF-8.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "list.txt"), "a")
+        ...     Path(folder, "list.txt").read_text()
+        'a'
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that a person can read, too."""
+    """Write a JSON file, indented for people to read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder, "settings.json"), {"layout": "folder"})
+        ...     json.loads(Path(folder, "settings.json").read_text())
+        {'layout': 'folder'}
+    """
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_label(path: Path, labels: np.ndarray, label_map: LabelMap) -> None:
-    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
+    """Write class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "0.png")
+        ...     write_label(path, np.zeros((4, 6), np.uint8), LabelMap((7,), ("road",), ((128, 64, 128),)))
+        ...     np.unique(Image.open(path)).tolist()
+        [7]
+    """
     write_content(path, encode_label(labels, label_map))
 
 
 def encode_label(labels: np.ndarray, label_map: LabelMap) -> bytes:
-    """Class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes."""
+    """Encode class indices (H, W) uint8 as an indexed PNG of ids, in the colours of the classes.
+
+    Example:
+        >>> encode_label(np.zeros((4, 6), np.uint8), LabelMap((7,), ("road",), ((128, 64, 128),)))[1:4]
+        b'PNG'
+    """
     image = Image.fromarray(label_map.decode(labels))
     image.putpalette(label_map.palette)
     return encode_image(image)
 
 
 def write_image(path: Path, image: Image.Image, software: str | None = None) -> None:
-    """Write a PNG, see :func:`encode_image` and :func:`write_content`."""
+    """Write a PNG, see :func:`encode_image` and :func:`write_content`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_image(Path(folder, "0.png"), Image.new("RGB", (6, 4)))
+        ...     Image.open(Path(folder, "0.png")).size
+        (6, 4)
+    """
     write_content(path, encode_image(image, software))
 
 
 def write_content(path: Path, content: bytes) -> None:
-    """Write a file, one of many: whoever has written them calls :func:`sync_folder`."""
+    """Write a file as one of many: the caller calls :func:`sync_folder` after the last one.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_content(Path(folder, "0.bin"), b"content")
+        ...     sync_folder(Path(folder))
+        ...     Path(folder, "0.bin").read_bytes()
+        b'content'
+    """
     with replacing(path, many=True) as temporary:
         temporary.write_bytes(content)
 
 
 def encode_image(image: Image.Image, software: str | None = None) -> bytes:
-    """A picture as PNG; ``software`` goes into it as the name of the program that made it."""
+    """Encode a picture as PNG; ``software`` is stored in it as the name of the program that made it.
+
+    Example:
+        >>> encode_image(Image.new("L", (6, 4)), software="wrp")[1:4]
+        b'PNG'
+    """
     encoded, texts = io.BytesIO(), PngInfo()
     if software is not None:
         texts.add_text("Software", software)
@@ -192,5 +315,10 @@ def encode_image(image: Image.Image, software: str | None = None) -> bytes:
 
 
 def checksum(content: bytes | memoryview) -> str:
-    """The first 16 digits of the SHA-256."""
+    """Return the first 16 hexadecimal digits of the SHA-256.
+
+    Example:
+        >>> checksum(b"content")
+        'ed7002b439e9ac84'
+    """
     return hashlib.sha256(content).hexdigest()[:16]

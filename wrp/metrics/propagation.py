@@ -31,12 +31,17 @@ UPPER_BOUND = "upper_bound"
 
 @dataclass
 class Truth:
-    """A held-out frame.
+    """The true labels of a held-out frame.
 
     Attributes:
-        labels: (H, W) uint8.
+        labels: (H, W) uint8, class indices and 255.
         distance: Frames to the nearest keyframe.
         error: Motion-error mask E_j (H, W) bool, where it is known.
+
+    Example:
+        >>> truth = Truth(torch.tensor([[0] * 6 + [1] * 6], dtype=torch.uint8), distance=3)
+        >>> truth.trimap.sum()
+        tensor(6)
     """
 
     labels: Tensor
@@ -52,13 +57,20 @@ class Truth:
 class PropagationScore(Metric):
     """Confusion matrices of each method: by distance, by region and by confidence.
 
-    Where both ``motion`` and ``semantic`` are among the methods, ``upper_bound`` is scored as well: at each pixel the one
-    of the two that is right. It bounds every selection between them.
+    Where both ``motion`` and ``semantic`` are among the methods, ``upper_bound`` is scored as well: at each pixel the
+    one of the two that is right. No selection between them is right at more pixels.
 
     Args:
         num_classes: C.
         methods: Names of the propagation methods.
         max_distance: Frames farther from their nearest keyframe are counted with this distance.
+
+    Example:
+        >>> score = PropagationScore(num_classes=2, methods=["motion"])
+        >>> labels = torch.tensor([[0, 1]], dtype=torch.uint8)
+        >>> score.update("motion", labels, None, Truth(labels, distance=3))
+        >>> score.compute()["motion"]["by_distance"]
+        {'3': 100.0}
     """
 
     matrix: Tensor
@@ -85,7 +97,17 @@ class PropagationScore(Metric):
         self.add_state("confidence", torch.zeros(count, BINS, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, method: str, prediction: Tensor, confidence: Tensor | None, truth: Truth) -> None:
-        """Count one frame: labels (H, W) uint8 of a method and their confidence (H, W) in [0, 1], if it is known."""
+        """Count one frame of one method.
+
+        Args:
+            method: Name of the method.
+            prediction: Its labels (H, W) uint8.
+            confidence: Their confidence (H, W) in [0, 1], if it is known.
+            truth: The true labels.
+
+        Raises:
+            ValueError: If the method is unknown, or labels and truth differ in size.
+        """
         row, distance = self.methods.index(method), min(truth.distance, self.max_distance)
         self.matrix[row, distance] += confusion(prediction, truth.labels, self.num_classes)
         self.frames[row, distance] += 1
@@ -101,7 +123,12 @@ class PropagationScore(Metric):
             self.confidence[row] += sums
 
     def update_frame(self, labels: Mapping[str, tuple[Tensor, Tensor | None]], truth: Truth) -> None:
-        """Count one frame of all methods: labels and confidence by name; those of the upper bound follow from them."""
+        """Count one frame of all methods, and of the upper bound, whose labels follow from theirs.
+
+        Args:
+            labels: Labels (H, W) uint8 and confidence (H, W) in [0, 1], if it is known, by name of the method.
+            truth: The true labels.
+        """
         for method, (prediction, confidence) in labels.items():
             self.update(method, prediction, confidence, truth)
         if UPPER_BOUND in self.methods:
@@ -109,16 +136,20 @@ class PropagationScore(Metric):
             self.update(UPPER_BOUND, torch.where(teacher_probs == truth.labels, teacher_probs, motion), None, truth)
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """For each method: ``miou``, ``per_class`` (C values), ``by_distance``, ``frames`` and what is known beyond.
+        """Return the scores of each method by its name.
 
-        mIoU and IoU are in percent, rounded to 2 digits, None where nothing was counted; ``miou_<region>`` likewise.
-        ``ece`` is the expected calibration error in [0, 1], ``risk_coverage`` pairs of the share of pixels kept, the
-        most confident first, and their mIoU in percent.
+        Returns:
+            For each method ``miou``, ``per_class`` (C values of IoU), ``by_distance`` (mIoU by number of frames),
+            ``frames`` (how many were counted) and ``miou_<region>``. mIoU and IoU are in percent, rounded to 2 digits,
+            None where nothing was counted. Where confidence is known: ``ece``, the expected calibration error in
+            [0, 1]; ``reliability``, for each bin its mean confidence, the ratio of right labels and the number of
+            pixels; ``risk_coverage``, pairs of the ratio of pixels kept, the most confident first, and their mIoU in
+            percent.
         """
         return {method: self.summarize(method) for method in self.methods}
 
     def summarize(self, method: str) -> dict[str, Any]:
-        """Scores of one method from what this process has counted, see :meth:`compute`."""
+        """Return the scores of one method from what this process has counted, see :meth:`compute`."""
         row = self.methods.index(method)
         total = self.matrix[row].sum(0)
         distances = self.frames[row].nonzero().flatten().tolist()
@@ -139,7 +170,7 @@ class PropagationScore(Metric):
 
 
 def _reliability_rows(counts: Tensor, sums: Tensor) -> list[tuple[float, float, int]]:
-    """Mean confidence, share of right labels and number of pixels of each bin that has any."""
+    """Return mean confidence, ratio of right labels and number of pixels of each bin that has any."""
     totals, right = pixels_by_confidence(counts)
     return [
         (round(float(s / n), 4), round(float(r / n), 4), int(n))

@@ -22,6 +22,11 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
 
     Raises:
         ValueError: If the sizes differ or the truth holds other labels.
+
+    Example:
+        >>> confusion(torch.tensor([0, 1, 255, 1]), torch.tensor([0, 0, 1, 255]), num_classes=2)
+        tensor([[1, 1, 0],
+                [0, 0, 1]])
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and truth {tuple(truth.shape)} differ in size")
@@ -35,9 +40,14 @@ def confusion(prediction: Tensor, truth: Tensor, num_classes: int) -> Tensor:
 
 
 def class_iou(matrix: Tensor) -> Tensor:
-    """IoU of each class, (…, C) float64, of confusion matrices (…, C, C + 1).
+    """Compute the IoU of each class from confusion matrices (…, C, C + 1), see :func:`confusion`.
 
-    Classes absent from both truth and prediction are NaN.
+    Returns:
+        (…, C) float64 in [0, 1]; NaN for classes absent from both truth and prediction.
+
+    Example:
+        >>> class_iou(torch.tensor([[1, 1, 0], [0, 2, 0]]))
+        tensor([0.5000, 0.6667], dtype=torch.float64)
     """
     counts = matrix.double()
     hits = counts[..., :-1].diagonal(dim1=-2, dim2=-1)
@@ -46,15 +56,40 @@ def class_iou(matrix: Tensor) -> Tensor:
 
 
 def mean_iou(matrix: Tensor) -> Tensor:
-    """Mean of the class IoUs over the classes that occur, (…) float64 in [0, 1]; NaN where there are none."""
+    """Compute the mean of the class IoUs over the classes that occur.
+
+    Args:
+        matrix: Confusion matrices (…, C, C + 1), see :func:`confusion`.
+
+    Returns:
+        (…) float64 in [0, 1]; NaN where no class occurs.
+
+    Example:
+        >>> mean_iou(torch.tensor([[1, 1, 0], [0, 0, 0]]))
+        tensor(0.2500, dtype=torch.float64)
+    """
     return class_iou(matrix).nanmean(-1)
 
 
 class ConfusionMetric(Metric):
-    """mIoU of one confusion matrix that is summed over processes; subclasses count into it.
+    """mIoU of one confusion matrix that is summed over processes.
+
+    Subclasses implement ``update``, which counts into ``matrix``.
 
     Args:
         num_classes: C.
+
+    Attributes:
+        matrix: (C, C + 1) int64, see :func:`confusion`.
+
+    Example:
+        >>> class Score(ConfusionMetric):
+        ...     def update(self, prediction, truth):
+        ...         self.matrix += confusion(prediction, truth, self.num_classes)
+        >>> score = Score(num_classes=2)
+        >>> score.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
+        >>> score.compute()
+        tensor(0.5000, dtype=torch.float64)
     """
 
     matrix: Tensor
@@ -67,7 +102,7 @@ class ConfusionMetric(Metric):
         self.add_state("matrix", torch.zeros(num_classes, num_classes + 1, dtype=torch.long), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
-        """MIoU in [0, 1], float64 scalar."""
+        """Return the mIoU in [0, 1], a float64 scalar."""
         return mean_iou(self.matrix)
 
 
@@ -76,12 +111,18 @@ class SegmentationScore(ConfusionMetric):
 
     Args:
         num_classes: C.
+
+    Example:
+        >>> score = SegmentationScore(num_classes=2)
+        >>> score.update(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 1, 0]]]))
+        >>> score.compute(), score.per_class()
+        (tensor(0.5000, dtype=torch.float64), tensor([0.5000, 0.5000], dtype=torch.float64))
     """
 
     def update(self, prediction: Tensor, truth: Tensor) -> None:
-        """Count labels (B, H, W) against the truth (B, H, W); see :func:`confusion`."""
+        """Count integer labels (B, H, W) against the truth (B, H, W); see :func:`confusion`."""
         self.matrix += confusion(prediction, truth, self.num_classes)
 
     def per_class(self) -> Tensor:
-        """IoU of each class (C,) float64 in [0, 1], NaN for the absent ones, of what this process has seen."""
+        """Return the IoU of each class, see :func:`class_iou`, from what this process has counted."""
         return class_iou(self.matrix)

@@ -1,4 +1,4 @@
-"""How far the confidence of propagated labels can be believed: counted at held-out labels, fitted, kept in a file."""
+"""Calibration of the confidence of propagated labels: counted at held-out labels, fitted, and kept in a file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ from wrp.metrics.propagation import PropagationScore
 from wrp.propagation.calibration import Calibration, fit_calibration
 
 ConfidenceCounts = dict[str, dict[str, list[int]]]
-"""By method the ``pixels``, those that are ``right`` and the ``confidence`` of each bin, as whole numbers of
-:mod:`wrp.metrics.calibration`, and the ``distances`` of the frames from the keyframes; what JSON can hold."""
+"""Counts by method, as JSON can hold them: for each bin of confidence the number of ``pixels``, the number of ``right``
+ones and the total ``confidence``, as whole numbers (see :mod:`wrp.metrics.calibration`), and the ``distances`` of the
+frames from the keyframes."""
 
 
 def counts_of(score: PropagationScore, methods: Sequence[str], distances: Mapping[str, list[int]]) -> ConfidenceCounts:
-    """What a score of held-out frames at these distances contributes to a calibration."""
+    """Extract from a score of held-out frames the counts for a calibration.
+
+    Args:
+        score: The score of the frames.
+        methods: The methods, in the order of the score's rows.
+        distances: By method, the distance of each frame to the nearest keyframe, in frames.
+    """
     counts: ConfidenceCounts = {}
     for row, method in enumerate(methods):
         pixels, right = pixels_by_confidence(score.by_confidence[row].cpu())
@@ -31,7 +38,7 @@ def counts_of(score: PropagationScore, methods: Sequence[str], distances: Mappin
 
 
 def fit_confidence(counted: Sequence[ConfidenceCounts], methods: Sequence[str]) -> dict[str, Calibration]:
-    """The calibration of each method that has labelled any pixel, from what was counted at several labels."""
+    """Fit the calibration of each method from counts at several labels; methods that labelled no pixel are left out."""
     fitted = {}
     for method in methods:
         of_method = [counts[method] for counts in counted]
@@ -45,7 +52,10 @@ def fit_confidence(counted: Sequence[ConfidenceCounts], methods: Sequence[str]) 
 
 
 def is_counted(counts: Any, methods: Sequence[str]) -> bool:
-    """Whether something is what :meth:`PropagationModule.count_confidence` returns for these methods."""
+    """Tell whether a value has the form of :data:`ConfidenceCounts` for exactly these methods.
+
+    Such values come from :meth:`~wrp.propagation.module.PropagationModule.count_confidence`.
+    """
     kinds = {"pixels": BINS, "right": BINS, "confidence": BINS, "distances": None}
 
     def is_whole(found: Any) -> bool:
@@ -64,7 +74,11 @@ def is_counted(counts: Any, methods: Sequence[str]) -> bool:
 
 
 def read_calibration(path: str) -> dict[str, Calibration]:
-    """The calibration of each method; WrpError unless the file is one of :meth:`PropagationModule.calibrate`."""
+    """Read the calibration of each method from a JSON file: ``shift``, ``slope`` and ``distance`` by method.
+
+    Raises:
+        WrpError: If the file cannot be read, or is not such a file.
+    """
     try:
         content = parse_json(Path(path).read_text(encoding="utf-8"))
         lines = {str(method): {k: float(v) for k, v in line.items()} for method, line in content.items()}

@@ -1,4 +1,4 @@
-"""Labelling the frames between the keyframes: the main job."""
+"""Label propagation: label the frames between keyframes, the main task of the package."""
 
 from __future__ import annotations
 
@@ -25,37 +25,45 @@ from wrp.refinement.module import RefinementModule, teacher_probabilities
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import ClipBatch
 
-# Scores that are logged beside mIoU.
+# Scores that are logged in addition to mIoU.
 OTHER_SCORES = ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece")
 
 Frame = tuple[dict[str, tuple[Tensor, Tensor]], Truth]
-"""Labels and confidence of a held-out frame by method, and its truth."""
+"""Labels and confidence of a held-out frame by method, and its ground truth."""
 
 
 class PropagationModule(BaseModule):
     """Label propagation from both keyframes of an interval (:class:`~wrp.structures.ClipBatch`).
 
-    :meth:`session` labels an interval, frame by frame. ``trainer.predict`` gives a session for each interval, which
-    labels when it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter` does that.
-    ``trainer.test`` scores held-out frames and logs ``test/<method>/miou``, ``miou_<distance>``, ``miou_trimap``,
-    ``miou_inside_error`` and ``miou_outside_error`` in percent and ``ece``, and the same of ``upper_bound`` where both
-    motion and the teacher are among the methods. Flow and warped labels go to the disk when an interval is long.
+    :meth:`session` labels an interval, frame by frame. ``trainer.predict`` returns a session for each interval, which
+    computes labels while it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter`
+    does so. ``trainer.test`` scores held-out frames. It logs ``test/<method>/miou``, ``miou_<distance>``,
+    ``miou_trimap``, ``miou_inside_error`` and ``miou_outside_error`` in percent, and ``ece``; if both ``motion`` and
+    ``semantic`` are among the methods, also those of their per-pixel best, ``upper_bound``. If an interval is long, its
+    flow and warped labels are kept on disk.
 
     Args:
         num_classes: Number of classes C.
-        methods: What to compute: ``copy``, ``motion``, ``vote-once``, ``vote``, ``semantic``, ``inpaint`` and
-            ``refine``, see :mod:`wrp.propagation.methods`. They use both keyframes; ``motion:previous`` and
-            ``motion:nearest`` use one, and so do the others but ``semantic``. The last one listed is the result.
-            Subclasses add their own to :attr:`known_methods`.
-        teacher: Checkpoint of a SegmentationModule, or the module; needed by the last three.
-        refiner: Checkpoint of a RefinementModule, or the module; needed by the last one.
+        methods: The methods to compute: ``copy``, ``motion``, ``vote-once``, ``vote``, ``semantic``, ``inpaint`` and
+            ``refine``, see :mod:`wrp.propagation.methods`. They use the keyframes on both sides. With ``:previous`` or
+            ``:nearest`` appended, e.g. ``motion:previous``, all but ``semantic`` use the earlier keyframe or, at each
+            pixel, the nearest one. The last method listed makes the result. Subclasses add methods to
+            :attr:`known_methods`.
+        teacher: Checkpoint of a SegmentationModule, or the module; needed by ``semantic``, ``inpaint`` and ``refine``.
+        refiner: Checkpoint of a RefinementModule, or the module; needed by ``refine``.
         flow: Flow estimator; None: DIS.
-        calibration: JSON file of what :meth:`calibrate` has found; None: confidence is the label's probability mass.
-        min_confidence: Labels that are less confident than this are predicted as 255; tests score all of them.
+        calibration: JSON file of the calibration that :meth:`calibrate` fits; None: the confidence is the label's
+            probability mass.
+        min_confidence: Labels with a lower confidence, in [0, 1], are predicted as 255; tests score all labels.
 
     Raises:
         WrpError: If a method is unknown, lacks its network or cannot work from its keyframes, or a checkpoint does not
             fit.
+
+    Example:
+        >>> module = PropagationModule(2, methods=["copy", "motion:nearest"])
+        >>> module.methods, module.checkpoint_hashes
+        (['copy', 'motion:nearest'], {})
     """
 
     frozen = ("teacher", "refiner", "flow")
@@ -100,11 +108,14 @@ class PropagationModule(BaseModule):
     def session(self, interval: ClipBatch, only: Collection[int] | None = None) -> PropagationSession:
         """Make a session that labels an interval by every method, in temporal order, keyframes included.
 
-        Nothing is done before it is iterated over; any number of sessions may be under way at once.
+        All work is done while iterating over the session. Several sessions may run at once.
 
         Args:
-            interval: What to label.
-            only: Indices in the clip of the frames that are wanted; None: all.
+            interval: The interval to label.
+            only: Indices in the clip of the frames to label; None: all.
+
+        Raises:
+            WrpError: If ``interval`` is not a ClipBatch.
 
         Example:
             >>> import torch
@@ -131,29 +142,32 @@ class PropagationModule(BaseModule):
         return PropagationSession(interval, self.chosen, networks, self.calibration, least, only, self._precision)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """The Trainer's precision, where there is a Trainer."""
+        """Return the context manager of the Trainer's precision; without a Trainer, an empty one."""
         return nullcontext() if self._trainer is None else self._trainer.precision_plugin.predict_step_context()
 
     def teacher_probs(self, frame: Tensor) -> Tensor:
-        """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8."""
+        """Compute the teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8."""
         return teacher_probabilities(self.teacher, frame, self.num_classes)
 
     @torch.no_grad()
     def calibrate(self, held_out: Iterable[ClipBatch]) -> None:
-        """Make confidence the probability that the label is right, from keyframes whose label is held out.
+        """Fit the calibration: confidence becomes the probability that the label is right.
 
         Args:
-            held_out: Stretches between two keyframes with a third one, between them, among their held-out labels.
+            held_out: Intervals between two keyframes, each with a third, held-out keyframe between them.
         """
         self.calibration = {}
         self.calibration = fit_confidence([self.count_confidence(batch) for batch in held_out], self.methods)
 
     @torch.no_grad()
     def count_confidence(self, batch: ClipBatch) -> ConfidenceCounts:
-        """Count what one stretch contributes to :meth:`calibrate`.
+        """Count the pixels of one interval for :meth:`calibrate`.
 
         Args:
-            batch: A stretch between two keyframes with a third one, between them, among its held-out labels.
+            batch: An interval between two keyframes with a third, held-out keyframe between them.
+
+        Returns:
+            The counts by method.
         """
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
         for labels, truth in self.at_held_out(batch):
@@ -168,7 +182,11 @@ class PropagationModule(BaseModule):
         return counts_of(score, self.methods, distances)
 
     def at_held_out(self, batch: ClipBatch) -> Iterator[Frame]:
-        """Label the frames of an interval whose truth is hidden, and no others, whatever their confidence."""
+        """Label only the held-out frames of an interval, without the confidence threshold.
+
+        Yields:
+            For each of them, labels (H, W) uint8 and confidence (H, W) float32 by method, and its truth.
+        """
         for frame in self._session(batch, batch.held_out, 0.0).frames():
             if frame.known is None:
                 continue
@@ -180,7 +198,7 @@ class PropagationModule(BaseModule):
             yield labels, Truth(truth, distance, error)
 
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> PropagationSession:
-        """Make the session of an interval, which labels when it is iterated over."""
+        """Make the session of an interval; labels are computed while it is iterated over."""
         return self.session(batch)
 
     def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
@@ -195,16 +213,29 @@ class PropagationModule(BaseModule):
                 logged = {key: score.get(key) for key in ("miou", *OTHER_SCORES)}
                 logged |= {f"miou_{distance}": miou for distance, miou in score["by_distance"].items()}
                 for key, value in logged.items():
-                    if value is not None:  # as where a held-out label has no class
+                    if value is not None:  # None where a held-out label has no class
                         self.log(f"test/{method}/{key}", value)
         self.test_score.reset()
 
     def configure_optimizers(self) -> None:
-        """Nothing is trained here."""
+        """Return no optimiser, as nothing is trained."""
 
 
 def load_refiner(refiner: str | nn.Module | None, num_classes: int) -> nn.Module | None:
-    """The refining network from a checkpoint of a RefinementModule, or of the module."""
+    """Load a refiner from its checkpoint.
+
+    Args:
+        refiner: Path of a checkpoint of a RefinementModule; a module is returned as it is, and so is None.
+        num_classes: Number of classes C that the refiner must have.
+
+    Raises:
+        WrpError: If the checkpoint cannot be read, or the refiner has another number of classes.
+
+    Example:
+        >>> module = RefinementModule(3)
+        >>> load_refiner(module, 3) is module, load_refiner(None, 3)
+        (True, None)
+    """
     if refiner is None:
         return None
     module = load_module(RefinementModule, refiner) if isinstance(refiner, str) else refiner

@@ -1,4 +1,4 @@
-"""Which keyframes and whether the teacher agree with a label."""
+"""Provenance: which keyframes agree with a label, and whether the teacher does."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from wrp.propagation.methods.base import PropagationMethod, QueryFrame
 from wrp.structures import IGNORE_INDEX
 
 TEACHER = 4
-"""The teacher's bit; that of the earlier or only keyframe is 1, of the later one 2."""
+"""Bit of the teacher; the bit of the earlier or only keyframe is 1, that of the later one 2."""
 
 
 def provenance(labels: Tensor, query: QueryFrame, method: PropagationMethod) -> Tensor | None:
-    """Find which of what a method was given agrees with its labels.
+    """Find which inputs of a method agree with its labels.
 
     Args:
-        labels: (H, W) uint8.
-        query: The frame, as the method saw it.
+        labels: (H, W) uint8, class indices and 255.
+        query: The frame with the inputs of the method.
         method: The method.
 
     Returns:
-        (H, W) uint8, the sum of the bits of those that agree, 0 where unlabelled; None where the method uses neither
-        warped labels nor the teacher.
+        (H, W) uint8, the sum of the bits of the keyframes and the teacher that agree, 0 where unlabelled; None if the
+        method uses neither warped labels nor the teacher.
     """
     given = []
     if method.needs.warped:

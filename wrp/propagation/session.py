@@ -1,4 +1,4 @@
-"""Labelling one interval, frame by frame; any number of intervals may be worked on at once."""
+"""Sessions: label one interval frame by frame. Several sessions may run at once."""
 
 from __future__ import annotations
 
@@ -36,27 +36,34 @@ from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
 
 logger = logging.getLogger("wrp")
 
-# Ratio of an interval's pixels from which on values that are not finite are no accident.
+# A run stops if more than this ratio of an interval's values is not finite.
 MOST_NOT_FINITE = 0.01
 
-# Memory for the teacher's probabilities of the frames around the one that is labelled, in bytes: 35 frames of 480×360
-# and 11 classes; more are asked for again.
+# Memory for the teacher's probabilities of the frames near the labelled one, in bytes: 35 frames of 480×360 and 11
+# classes; those of further frames are computed again.
 TEACHER_BYTES = 2**28
 
 GIVEN = "keyframe"
-"""The method of a keyframe's own label."""
+"""Name of the method in the prediction of a keyframe, which holds its given label."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """What intervals are labelled with; shared by all sessions, and changed by none.
+    """The networks that label intervals; sessions share them and do not change them.
 
     Attributes:
         num_classes: Number of classes C.
         flow: Optical flow.
-        teacher: The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; None: there is no teacher.
-        refiner: From inputs to logits (B, C, H, W); None: there is no refiner.
-        device: Tells where they are; intervals are moved there when the work on them begins. None: they stay.
+        teacher: Maps a frame (3, H, W) uint8 to the teacher's probabilities (C, H, W) float32; None: no teacher.
+        refiner: Maps inputs to logits (B, C, H, W); None: no refiner.
+        device: Returns the device of the networks, to which each interval is moved first; None: intervals are not
+            moved.
+
+    Example:
+        >>> from wrp.flow.cache import cached
+        >>> from wrp.flow.dis import DIS
+        >>> Networks(num_classes=3, flow=cached(DIS())).teacher is None
+        True
     """
 
     num_classes: int
@@ -68,11 +75,17 @@ class Networks:
 
 @dataclass(frozen=True)
 class Labelled:
-    """One frame with its labels.
+    """One labelled frame.
 
     Attributes:
-        known: What is known of it beside its labels; None at a keyframe.
-        predictions: Its labels by method; of a keyframe, its own label alone.
+        known: The image, warped labels and teacher output of the frame; None at a keyframe.
+        predictions: Its predictions by method; at a keyframe, only the given label, by the name ``keyframe``.
+
+    Example:
+        >>> labels, confidence = torch.ones(2, 2, dtype=torch.uint8), torch.ones(2, 2)
+        >>> frame = Labelled(None, {GIVEN: Prediction("street", "a", 0, GIVEN, labels, confidence, (0,), (0,))})
+        >>> list(frame.predictions)
+        ['keyframe']
     """
 
     known: Known | None
@@ -80,23 +93,32 @@ class Labelled:
 
 
 class PropagationSession:
-    """Labels of the frames of one interval, made while it is iterated over.
+    """The predictions of one interval, computed while iterating over the session.
 
-    Each iteration is a work of its own: it has its own state and counters, and ends with whatever it opened closed,
-    also where it is not gone through to the end (:meth:`close`, or leaving a ``with`` block). Nothing is kept of frames
-    that have passed.
+    Each iteration has its own state, counters and open files. They are closed at its end, by :meth:`close`, or on
+    leaving a ``with`` block. Nothing is kept of frames that are done.
 
     Args:
-        interval: What to label.
-        methods: The methods by name; predictions of a frame come in this order.
-        networks: What they work with.
-        calibration: By method, what its confidence becomes.
-        min_confidence: Labels that are less confident become 255.
-        only: Indices in the clip of the frames that are wanted; None: all. Others are not labelled.
-        precision: Makes a context in which all the work is done.
+        interval: The interval to label.
+        methods: The methods by name; the predictions of a frame come in this order.
+        networks: Flow, teacher and refiner.
+        calibration: Calibration of the confidence by method; methods without one keep their confidence.
+        min_confidence: Labels with a lower confidence, in [0, 1], become 255.
+        only: Indices in the clip of the frames to label; None: all frames of the interval.
+        precision: Returns a context manager in which everything is computed, e.g. autocast.
 
     Raises:
-        WrpError: While iterating: where flow or networks yield more than 1 % of values that are not finite.
+        WrpError: During iteration, if more than 1 % of the values of flow or networks are not finite.
+
+    Example:
+        >>> from wrp.flow.cache import cached
+        >>> from wrp.flow.dis import DIS
+        >>> from wrp.propagation.methods import make_methods
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 3, torch.ones(8, 8, dtype=torch.uint8)
+        >>> interval = ClipBatch("street", ["a", "b", "c"], 0, frames, {0: label, 2: label}, queries=(0, 3))
+        >>> with PropagationSession(interval, make_methods(["copy"]), Networks(2, cached(DIS()))) as session:
+        ...     [(prediction.stem, prediction.method, prediction.distance) for prediction in session]
+        [('a', 'keyframe', 0), ('b', 'copy', 1), ('c', 'keyframe', 0)]
     """
 
     def __init__(
@@ -129,17 +151,17 @@ class PropagationSession:
         self.close()
 
     def close(self) -> None:
-        """End the iterations that have not come to their end, and close what they have opened."""
+        """End all unfinished iterations, and close the files that they have opened."""
         while self._running:
             self._running.pop().close()
 
     def frames(self) -> Iterator[Labelled]:
-        """The frames with their labels, in temporal order."""
+        """Yield each wanted frame with the predictions of all methods, in temporal order."""
         work = _Work(self).frames()
         self._running.append(work)
         try:
             while True:
-                # Not around the `yield`: whoever takes the result works in a precision of its own.
+                # Not around the `yield`: the caller's code must run in its own precision.
                 with torch.no_grad(), self.precision():
                     frame = next(work, None)
                 if frame is None:
@@ -152,7 +174,7 @@ class PropagationSession:
 
 
 class _Work:
-    """One iteration over a session: what it has opened, counted and kept."""
+    """One iteration over a session, with all that it has opened, counted and kept."""
 
     def __init__(self, session: PropagationSession) -> None:
         self.session = session
@@ -165,7 +187,7 @@ class _Work:
         self.decisions: dict[int, Labels] = {}
 
     def frames(self) -> Generator[Labelled, None, None]:
-        """Label the frames that are wanted."""
+        """Label the wanted frames."""
         methods, radius = self.session.methods, self.needs.neighbours
         queries = tuple(index for index in self.session.wanted if index not in self.interval.labels)
         coming = deque(_around(queries, radius, self.interval))
@@ -195,7 +217,7 @@ class _Work:
         self._check_finite()
 
     def _open(self, stack: ExitStack, frames: Collection[int]) -> IntervalWarper | None:
-        """Open what reaches over all frames that are looked at; the stack closes it."""
+        """Open flow and warped labels for all frames that are used; the stack closes them."""
         if not frames or not (self.needs.warped or self.needs.flow):
             return None
         self.flow = CountedFlow(self.networks.flow, self.interval.clip, self.not_finite["flow"])
@@ -206,7 +228,7 @@ class _Work:
         return stack.enter_context(IntervalWarper(self.interval, self.flow, within))
 
     def _context(self, needs: Needs, wanted: tuple[int, ...]) -> Context:
-        """What a method with these needs may use."""
+        """Return the context of a method with these needs."""
         context = Context(self.networks.num_classes, self.interval, wanted)
         if needs.flow:
             context = replace(context, flow=self.flow)
@@ -225,10 +247,10 @@ class _Work:
         return self._prediction(index, GIVEN, label, (label != IGNORE_INDEX).float(), (index,), None)
 
     def _predict(self, name: str, query: QueryFrame, state: Any) -> Prediction:
-        """Predict, calibrate, hide what is not sure, and find what agrees, in this order."""
+        """Predict, calibrate, apply the confidence threshold, and find the provenance, in this order."""
         method = self.session.methods[name]
         keyframes = used_keyframes(method.keyframes, self.interval.labels)
-        if self.interval.unlabelled and method.works_from:  # what networks might make of that comes from no label
+        if self.interval.unlabelled and method.works_from:  # else networks would invent labels
             size, device = query.image.shape[1:], query.image.device
             labels = torch.full(size, IGNORE_INDEX, dtype=torch.uint8, device=device)
             agreeing = torch.zeros_like(labels) if method.needs.warped or method.needs.teacher else None
@@ -236,7 +258,7 @@ class _Work:
         labels, confidence = method.predict(query, state)
         if (line := self.session.calibration.get(name)) is not None:
             away = min(abs(query.index - keyframe) for keyframe in keyframes)
-            # The teacher is as sure near a keyframe as far from it.
+            # A method without keyframes is calibrated in full at any distance.
             confidence = line(confidence, away if method.works_from else line.distance)
         labels, confidence = hide_unsure(labels, confidence, self.session.min_confidence)
         agreeing = provenance(labels, query, method)
@@ -267,7 +289,7 @@ class _Work:
         assert self.networks.teacher is not None
         probs = self.networks.teacher(image)
         probs = probs.masked_fill(~self.not_finite["teacher"].known(probs, 0), 0.0)
-        # Kept for longer than the probabilities, of which it is a small part.
+        # Kept longer than the probabilities, as labels need much less memory.
         self.decisions[index] = Labels(*argmax_frame(probs))
         return probs
 
@@ -277,7 +299,7 @@ class _Work:
         return probs.masked_fill(~self.not_finite["refiner"].known(probs, 1)[:, None], 0.0)
 
     def _check_finite(self) -> None:
-        """Stop where networks or flow yield what is not finite; those pixels have got no label from them."""
+        """Raise WrpError if too many values of flow or networks are not finite, else log how many were ignored."""
         interval = self.interval
         where = f"clip {interval.clip}, frames {interval.stems[0]} … {interval.stems[-1]}"
         for part, found in self.not_finite.items():
@@ -295,7 +317,7 @@ class _Work:
 
 
 def _joined(needs: Iterable[Needs]) -> Needs:
-    """What some of several methods need."""
+    """Join the needs of several methods."""
     needs = list(needs)
     return Needs(
         warped=any(one.warped for one in needs),
@@ -307,6 +329,6 @@ def _joined(needs: Iterable[Needs]) -> Needs:
 
 
 def _around(queries: Iterable[int], radius: int, interval: ClipBatch) -> list[int]:
-    """The query frames, and those frames to label that are no farther from one than the radius; in temporal order."""
+    """Return the query frames and their neighbours up to the radius, without keyframes, in temporal order."""
     near = {index for query in queries for index in range(query - radius, query + radius + 1)}
     return sorted(index for index in near if index in range(*interval.queries) and index not in interval.labels)

@@ -24,17 +24,19 @@ from wrp.structures import ClipBatch
 def vote_sources(
     batch: ClipBatch, flow: FlowSource, keyframes: str = "both", wanted: Collection[int] | None = None
 ) -> Generator[tuple[int, tuple[Tensor, Tensor]], None, None]:
-    """Collect SegProp's sources for each frame of an interval, at a constant cost per frame.
+    """Collect the sources of SegProp's vote (Marcu et al., ACCV 2020) for each frame, at a constant cost per frame.
 
     Args:
         batch: An interval with one or two keyframes.
         flow: Flow between neighbours.
-        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: the nearest that has a label there.
-        wanted: Indices of the frames that are wanted; None: all.
+        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: at each pixel the nearest that has a
+            label there.
+        wanted: Indices in the clip of the frames to label; None: all.
 
     Yields:
-        Index in the clip, but for the keyframes; labels (S, H, W) uint8 of two sources per keyframe, pushed along the
-        flow from it and read through the flow to it, and the weight of each source, (S,) float32.
+        For each frame but the keyframes: its index in the clip; labels (S, H, W) uint8 of two sources per keyframe, one
+        pushed along the flow from the keyframe, one sampled along the flow to it; and the weight of each source, (S,)
+        float32.
     """
     sides = Sides.of(batch)
     indices = [i for i in range(*batch.queries) if i not in batch.labels and (wanted is None or i in wanted)]
@@ -64,23 +66,23 @@ def vote_interval(
     keyframes: str = "both",
     wanted: Collection[int] | None = None,
 ) -> Generator[tuple[int, Tensor], None, None]:
-    """Count soft votes for each frame of an interval.
+    """Count SegProp's soft votes (Marcu et al., ACCV 2020) for each frame of an interval.
 
     Args:
         batch: An interval with one or two keyframes.
         flow: Flow between neighbours.
         num_classes: C.
-        rounds: How often the votes of the frames at the distances of :data:`~wrp.geometry.vote.OFFSETS`, brought along
-            the composed flow, are averaged anew; keyframes stay as they are. Costs the same at every length of
-            interval.
-        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: in the first round the nearest that has
-            a label there.
-        wanted: Indices of the frames that are wanted; None: all.
+        rounds: Number of further rounds. In each, the votes of the frames at the distances of
+            :data:`~wrp.geometry.vote.OFFSETS`, warped along the composed flow, are averaged with the frame's own; those
+            of keyframes stay as they are. The cost per frame does not depend on the length of the interval.
+        keyframes: ``both``; ``previous``: the earlier or only one; ``nearest``: in the first round, at each pixel the
+            nearest that has a label there.
+        wanted: Indices in the clip of the frames to label; None: all.
 
     Yields:
         Index in the clip and votes (C, H, W) float32 that sum to 1, or to 0 where nothing is known. Between rounds,
-        votes wait in a temporary file, a byte for each class, pixel and frame, right to 0.002; close the generator to
-        delete it.
+        votes are kept in a temporary file, one byte for each class, pixel and frame (rounding error 0.002); closing the
+        generator deletes it.
     """
     votes = _first_round(batch, flow, num_classes, keyframes, None if rounds else wanted)
     for left in range(rounds, 0, -1):
@@ -104,7 +106,21 @@ def _first_round(
 
 
 def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
-    """Votes (C, H, W) float32 of sources (S, H, W) uint8 with weights (S,); they sum to 1, or to 0 without a label."""
+    """Count the weighted votes of several sources.
+
+    Args:
+        labels: (S, H, W) uint8, class indices and 255.
+        weights: Weight of each source, (S,) float32.
+        num_classes: C.
+
+    Returns:
+        (C, H, W) float32 that sums to 1, or to 0 where no source has a label.
+
+    Example:
+        >>> labels = torch.tensor([[[0, 255]], [[1, 255]]], dtype=torch.uint8)
+        >>> soft_votes(labels, torch.tensor([3.0, 1.0]), 2).tolist()
+        [[[0.75, 0.0]], [[0.25, 0.0]]]
+    """
     votes = count_votes(labels, weights.view(-1, 1, 1).expand(labels.shape), num_classes)
     return votes / votes.sum(0).clamp(min=1e-6)
 
@@ -116,13 +132,13 @@ def _next_round(
     keyframes: str,
     wanted: Collection[int] | None,
 ) -> Generator[tuple[int, Tensor], None, None]:
-    """Votes of the round before, gathered in a file, averaged along the flow."""
+    """Average the votes of the round before, gathered in a file, along the flow."""
     known = sorted(batch.labels)
     pinned = known[:1] if keyframes == "previous" else known
-    # Of two keyframes, the farther may be outside of the targets; its votes are its label.
+    # Of two keyframes, the farther one may be outside of the query frames; its votes are its label.
     first, last = min(batch.queries[0], *pinned), max(batch.queries[1] - 1, *pinned)
     if len(pinned) < len(known):
-        last = min(last, known[1] - 1)  # the later keyframe is not asked, wherever it stands
+        last = min(last, known[1] - 1)  # the later keyframe does not vote, wherever it is
     with contextlib.closing(votes), tempfile.TemporaryFile(prefix="wrp-votes-") as file:
         shape: tuple[int, ...] = ()
         for index, soft in votes:
@@ -149,7 +165,7 @@ def _next_round(
             yield index, total / total.sum(0).clamp(min=1e-6)
 
 
-# Not mapped into memory: a mapping would count as memory of this process, frame after frame.
+# The file is not mapped into memory: a mapping would add to the memory of this process, frame by frame.
 def _write(file: IO[bytes], number: int, votes: Tensor) -> None:
     file.seek(number * votes.numel())
     file.write(votes.cpu().contiguous().numpy().data)
@@ -162,7 +178,7 @@ def _read(file: IO[bytes], number: int, shape: tuple[int, ...]) -> Tensor:
 
 
 def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -> dict[int, Tensor]:
-    """The composed flows from a frame to some frames on one side of it."""
+    """Compose the flows from a frame to some frames on one side of it."""
     way = identity_flow(next(iter(batch.labels.values()))).flow
     ways = {end: way for end in ends if end == index}
     at = index
@@ -177,7 +193,7 @@ def _flows_to(batch: ClipBatch, flow: FlowSource, index: int, ends: list[int]) -
 
 
 def _vote_from(batch: ClipBatch, flow: FlowSource, keyframe: int, indices: range) -> Iterator[list[Tensor]]:
-    """Labels (2, H, W) of a keyframe in each frame of a walk: pushed there, and read from there."""
+    """Yield the labels (2, H, W) of a keyframe in each frame: pushed along the flow, and sampled along the way back."""
     step, label = indices.step, batch.labels[keyframe]
     there = back = identity_flow(label).flow  # the composed flow from the keyframe, and the one back
     for neighbour in flow.neighbours(batch, (min(index, index - step) for index in indices)):

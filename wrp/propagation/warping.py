@@ -1,4 +1,4 @@
-"""Walking away from keyframes: their labels, warped into each frame of an interval at a constant cost per frame."""
+"""Warping: the labels of keyframes, warped into each frame of an interval at a constant cost per frame."""
 
 from __future__ import annotations
 
@@ -24,15 +24,25 @@ STACK_BYTES = 2**25
 
 
 class KeyframeWarper:
-    """The labels of one keyframe, warped into the frames next to it, one after the other.
+    """Warps the label of one keyframe into the frames next to it, one after the other.
 
-    One source along the composed flow and, where there is flow between any frames, one along the direct flow, see
-    :mod:`wrp.flow.direct`.
+    Each frame gets one source along the composed flow and, if there is flow between any two frames, one along the
+    direct flow, see :mod:`wrp.flow.direct`.
 
     Args:
-        batch: A stretch that holds the keyframe, its label, and the frames.
-        flow: Flow between its frames.
+        batch: Consecutive frames with the keyframe and its label.
+        flow: Flow between the frames.
         keyframe: Index of the keyframe in the clip.
+
+    Example:
+        >>> import numpy as np
+        >>> from wrp.flow.exact import Exact
+        >>> images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(3)])
+        >>> flow = Exact(images, still := np.zeros((2, 2, 8, 8), np.float32), still)
+        >>> frames, label = [torch.from_numpy(image).movedim(-1, 0) for image in images], torch.ones(8, 8).byte()
+        >>> batch = ClipBatch("street", ["a", "b", "c"], 0, frames, {0: label}, queries=(0, 3))
+        >>> [warped.labels.shape for warped in KeyframeWarper(batch, flow, keyframe=0).along(range(1, 3))]
+        [torch.Size([1, 8, 8]), torch.Size([1, 8, 8])]
     """
 
     def __init__(self, batch: ClipBatch, flow: FlowSource, keyframe: int) -> None:
@@ -45,7 +55,7 @@ class KeyframeWarper:
         self._composed = identity_flow(self._label)
 
     def along(self, indices: range) -> Iterator[WarpedLabels]:
-        """Warp into these frames, given in the order of the walk, which starts beside the keyframe."""
+        """Warp the label into these frames, ordered away from the keyframe and starting next to it."""
         neighbours = self._flow.neighbours(self._batch, (min(index, index - indices.step) for index in indices))
         return map(self._go_to, indices, neighbours)
 
@@ -64,13 +74,19 @@ class KeyframeWarper:
 
 @dataclass(frozen=True)
 class Sides:
-    """The keyframes of an interval and the frames that each of them labels, in the order of the walk away from it.
+    """The keyframes of an interval, and the frames that each of them is warped into, ordered away from it.
 
     Attributes:
-        earlier: Index of the keyframe before the frames, or at their start; None if there is none.
-        later: Index of the keyframe behind the frames, or at their end; None if there is none.
-        onward: Frames from the earlier keyframe on, forward in time.
-        homeward: Frames from the later keyframe on, backward in time, the earlier keyframe left out.
+        earlier: Index of the keyframe before the frames or at their start; None if there is none.
+        later: Index of the keyframe behind the frames or at their end; None if there is none.
+        onward: Indices of the frames after the earlier keyframe, forward in time.
+        homeward: Indices of the frames before the later keyframe, backward in time, without the earlier keyframe.
+
+    Example:
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 5, torch.zeros(8, 8, dtype=torch.uint8)
+        >>> batch = ClipBatch("street", list("abcde"), 0, frames, {0: label, 4: label}, queries=(0, 5))
+        >>> Sides.of(batch)
+        Sides(earlier=0, later=4, onward=range(1, 4), homeward=range(3, 0, -1))
     """
 
     earlier: int | None
@@ -84,7 +100,7 @@ class Sides:
 
         Args:
             batch: The interval.
-            within: The frames that are wanted: no walk goes beyond them. None: all.
+            within: Indices of the wanted frames, beyond which nothing is warped; None: all.
         """
         start, stop = batch.queries
         within = within if within is not None else range(start, stop)
@@ -98,22 +114,30 @@ class Sides:
 
 
 class FromBothSides:
-    """What walks away from the keyframes of an interval make of each frame, in temporal order.
+    """Runs a propagation from each keyframe of an interval and returns the results of both in temporal order.
 
-    The walk from the later keyframe runs backward in time, so what it makes is collected first, and goes to disk when
-    the interval is long; the walk from the earlier keyframe then runs along with the frames that are asked for. Use it
-    as a context manager.
+    The propagation from the later keyframe runs backward in time: all its results are computed first, and kept on disk
+    if the interval is long. The propagation from the earlier keyframe then runs along with the frames that are
+    requested. Use the object as a context manager.
 
     Args:
         batch: The interval, with one or two keyframes.
-        walk: From a keyframe and frames next to it, in the order of the walk, to the tensors made for each.
-        within: The frames that will be asked for; None: all.
+        propagate: The propagation: maps the index of a keyframe and the indices of frames, ordered away from it, to the
+            tensors for each frame.
+        within: Indices of the frames that will be requested; None: all.
+
+    Example:
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 3, torch.zeros(8, 8, dtype=torch.uint8)
+        >>> batch = ClipBatch("street", ["a", "b", "c"], 0, frames, {0: label, 2: label}, queries=(0, 3))
+        >>> with FromBothSides(batch, lambda keyframe, indices: ([torch.tensor(keyframe)] for _ in indices)) as both:
+        ...     both.at(1)
+        [[tensor(0)], [tensor(2)]]
     """
 
     def __init__(
         self,
         batch: ClipBatch,
-        walk: Callable[[int, range], Iterator[list[Tensor]]],
+        propagate: Callable[[int, range], Iterator[list[Tensor]]],
         within: range | None = None,
     ) -> None:
         sides = Sides.of(batch, within)
@@ -123,11 +147,11 @@ class FromBothSides:
         self._earlier: Iterator[tuple[int, list[Tensor]]] | None = None
         try:
             if sides.later is not None:
-                for index, tensors in zip(sides.homeward, walk(sides.later, sides.homeward), strict=True):
+                for index, tensors in zip(sides.homeward, propagate(sides.later, sides.homeward), strict=True):
                     self._later.push(tensors)
                     self._pushed.append(index)
             if sides.earlier is not None:
-                tensors_of = prefetch(walk(sides.earlier, sides.onward))
+                tensors_of = prefetch(propagate(sides.earlier, sides.onward))
                 self._open.callback(tensors_of.close)
                 self._earlier = zip(sides.onward, tensors_of, strict=True)
         except BaseException:
@@ -141,7 +165,11 @@ class FromBothSides:
         self._open.close()
 
     def at(self, index: int) -> list[list[Tensor]]:
-        """What was made for a frame, later than those before: by the walk from the earlier keyframe, then the later."""
+        """Return the results for a frame, from the earlier keyframe and then from the later one.
+
+        Args:
+            index: Index of the frame in the clip; it must be greater than in the call before.
+        """
         made = []
         if self._earlier is not None:
             made.append(next(tensors for at, tensors in self._earlier if at == index))
@@ -153,20 +181,31 @@ class FromBothSides:
 
 
 class IntervalWarper:
-    """The labels of the keyframes of an interval, warped into its frames. Use it as a context manager.
+    """Warps the labels of the keyframes of an interval into its frames. Use the object as a context manager.
 
     Args:
         batch: An interval with one or two keyframes.
-        flow: Flow between its frames; the walk forward finds what the walk backward had estimated.
-        within: The frames that will be asked for; None: all.
+        flow: Flow between its frames; a cached one spares the forward pass the flow of the backward pass.
+        within: Indices of the frames that will be requested; None: all.
+
+    Example:
+        >>> import numpy as np
+        >>> from wrp.flow.exact import Exact
+        >>> images = np.stack([np.full((8, 8, 3), i, np.uint8) for i in range(3)])
+        >>> flow = Exact(images, still := np.zeros((2, 2, 8, 8), np.float32), still)
+        >>> frames, label = [torch.from_numpy(image).movedim(-1, 0) for image in images], torch.ones(8, 8).byte()
+        >>> batch = ClipBatch("street", ["a", "b", "c"], 0, frames, {0: label, 2: label}, queries=(0, 3))
+        >>> with IntervalWarper(batch, flow) as warper:
+        ...     warper.at(1).labels.shape  # one source for each keyframe
+        torch.Size([2, 8, 8])
     """
 
     def __init__(self, batch: ClipBatch, flow: FlowSource, within: range | None = None) -> None:
-        def walk(keyframe: int, indices: range) -> Iterator[list[Tensor]]:
+        def propagate(keyframe: int, indices: range) -> Iterator[list[Tensor]]:
             along = KeyframeWarper(batch, flow, keyframe).along(indices)
             return (list(vars(warped).values()) for warped in along)
 
-        self._both = FromBothSides(batch, walk, within)
+        self._both = FromBothSides(batch, propagate, within)
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +214,10 @@ class IntervalWarper:
         self._both.__exit__()
 
     def at(self, index: int) -> WarpedLabels:
-        """Warp into one frame that is no keyframe; frames are asked for in temporal order, each once.
+        """Return the labels of the keyframes, warped into one frame.
+
+        Args:
+            index: Index of the frame in the clip, not a keyframe; it must be greater than in the call before.
 
         Returns:
             The sources of one or two keyframes, the earlier first.

@@ -1,4 +1,4 @@
-"""Walking away from a labelled frame and back: the cycles and pairs that the refiner learns from."""
+"""Cycles from a labelled frame to another frame and back, and keyframe pairs: the refiner's training material."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from wrp.geometry.warp import Sampler
 from wrp.structures import ClipBatch
 
 Cycles = dict[int, WarpedLabels]
-"""Evidence by the offset of the frame that it came over or from."""
+"""Warped labels by offset: that of the frame in the middle of a cycle, or of the other keyframe of a pair."""
 
 
 def make_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cycles, Cycles]:
-    """The cycles over each frame of a window, and the labels of the other keyframes in it, as its target sees them.
+    """Warp the labels of a window to its labelled frame t: its own by cycles, those of other keyframes directly.
 
     Args:
-        window: A labelled frame with its neighbours.
+        window: A labelled frame t with its neighbours.
         flow: Flow between frames.
         crossed: Whether a cycle goes out along the composed flow and back along the direct one, and the other way
             round.
 
     Returns:
-        Cycles t → t+k → t and labels of keyframes at t+k, brought to t, both by k.
+        The label of t after the cycle t → t+k → t for each k of the window, and the labels of the keyframes at t+k,
+        warped to t; both by the offset k.
     """
     query = window.queries[0]
     frame, label = window.frame(query), window.labels[query]
@@ -52,13 +53,13 @@ def make_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cyc
 
 
 def _outward(
-    window: ClipBatch, flow: FlowSource, step: int, reach: int
+    window: ClipBatch, flow: FlowSource, step: int, count: int
 ) -> Iterator[tuple[int, list[ComposedFlow], Tensor, Tensor]]:
-    """Each frame from the target on, the ways from the target to it, and its flow from and to the frame before."""
+    """Yield each frame from the labelled one on, the composed flows to it, and the flow from and to its predecessor."""
     query = window.queries[0]
     frame = window.frame(query)
     out = identity_flow(frame[0])
-    for far in range(query + step, query + step * (reach + 1), step):
+    for far in range(query + step, query + step * (count + 1), step):
         onward, homeward = flow.between(window, [min(far, far - step)])[0].towards(step)
         out = append_flow(out, onward, homeward)
         there = window.frame(far)
@@ -69,7 +70,7 @@ def _outward(
 def _ways(
     composed: ComposedFlow, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource
 ) -> tuple[list[ComposedFlow], ComposedFlow]:
-    """The chains of the sources between two frames, as at inference, and the one to go on from."""
+    """Return the composed flow of each source between two frames, as at inference, and the one to continue from."""
     if not flow.any_frames:
         return [composed], composed
     direct = direct_flow(composed, flow, frame, far)

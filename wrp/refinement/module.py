@@ -1,4 +1,4 @@
-"""Training the refiner on the noise of propagation, seen where the truth is known (method, section 3)."""
+"""Training of the refiner on the errors of propagation at frames whose truth is known (method, section 3)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,34 @@ from wrp.segmentation.module import SegmentationModule
 from wrp.segmentation.network import EncoderView
 from wrp.structures import Prediction, RefinerExamples, RefinerInput
 
-# Features of the image from a decoder.
+# Number of image features from the decoder.
 VIEW_CHANNELS = 16
 
 
 class RefinementModule(BaseModule):
-    """Training of the refiner on examples of what propagation does to labels.
+    """Training of the refiner, which removes the errors that propagation makes in labels.
 
-    A batch is a :class:`~wrp.structures.RefinerExamples`; :class:`~wrp.RefinementData` serves those of
-    :class:`~wrp.refinement.sampler.CycleExamples`, which are made from the sparse keyframes alone. Logs ``train/loss``,
-    ``val/miou`` and, for comparison, ``val/prior_miou``.
+    A batch is a :class:`~wrp.structures.RefinerExamples`. :class:`~wrp.RefinementData` serves those of
+    :class:`~wrp.refinement.sampler.CycleExamples`, which are made from the sparse keyframes alone. It logs
+    ``train/loss``, ``val/miou`` and, for comparison, ``val/prior_miou``, all mIoU in [0, 1].
 
     Args:
         num_classes: Number of classes C.
         network: The network.
-        optimizer: How it is optimised; None: AdamW with a learning rate of 0.005.
-        loss: From logits (B, C, H, W) and the truth (B, H, W) uint8 to a scalar; None: cross-entropy in which rare
+        optimizer: Optimiser and learning rates; None: AdamW with a learning rate of 0.005.
+        loss: Maps logits (B, C, H, W) and the truth (B, H, W) uint8 to a scalar; None: cross-entropy in which rare
             classes weigh more (``balance`` 0.5), see :class:`~wrp.segmentation.losses.SegmentationLoss`.
-        net: A refiner of your own: :class:`~wrp.structures.RefinerInput` to logits (B, C, H, W).
+        net: Your own refiner instead of ``network``: :class:`~wrp.structures.RefinerInput` to logits (B, C, H, W).
+
+    Raises:
+        WrpError: If ``network`` has a decoder but no encoder, or a name or checkpoint cannot be used.
+
+    Example:
+        >>> module = RefinementModule(3, RefinerArgs(channels=(8, 16)))
+        >>> soft = torch.full((1, 3, 16, 16), 1 / 3)
+        >>> inputs = RefinerInput(torch.zeros(1, 3, 16, 16), soft, soft, torch.zeros(1, 4, 16, 16), soft)
+        >>> module(inputs).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     methods = ("refine",)
@@ -57,11 +67,11 @@ class RefinementModule(BaseModule):
         self.criterion = loss if loss is not None else SegmentationLoss(cross_entropy={"balance": 0.5})
         self.net = net if net is not None else self.configure_network()
         self.save_arguments("net", "loss")
-        self.save_hyperparameters({"network": asdict(self.network)})  # which may have got the encoder of a teacher
+        self.save_hyperparameters({"network": asdict(self.network)})  # its encoder may come from a teacher
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
 
     def configure_network(self) -> nn.Module:
-        """Make the refiner; override it for one of your own."""
+        """Make the refiner; override this method for another one."""
         args = self.network
         if args.decoder is None:
             return Refiner(self.num_classes, tuple(args.channels))
@@ -69,7 +79,7 @@ class RefinementModule(BaseModule):
         if args.encoder_from is not None:
             name, weights, seen = _encoder_of(args.encoder_from)
             self.labels_seen |= seen
-            # The weights are kept with the refiner's: its checkpoint does not depend on the other one.
+            # The weights are saved with the refiner's, so its checkpoint does not depend on the teacher's.
             self.network = replace(args, encoder_name=name, encoder_from=None)
         if name is None:
             raise WrpError(
@@ -82,23 +92,23 @@ class RefinementModule(BaseModule):
         return Refiner(self.num_classes, tuple(args.channels), view, VIEW_CHANNELS)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Loss of logits (B, C, H, W) against the truth (B, H, W) uint8; override it for another."""
+        """Compute the loss of logits (B, C, H, W) and truth (B, H, W) uint8; override this method for another one."""
         loss: Tensor = self.criterion(logits, labels)
         return loss
 
     def forward(self, inputs: RefinerInput) -> Tensor:
-        """Logits (B, C, H, W) of the refined labels."""
+        """Compute logits (B, C, H, W) of the refined labels."""
         return self.net(inputs)
 
     def training_step(self, batch: RefinerExamples, batch_idx: int) -> Tensor:
-        """Loss of some examples."""
+        """Compute and log the loss of a batch of examples."""
         batch = _examples(batch)
         loss = self.loss(self(batch.inputs), batch.labels)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
         return loss
 
     def validation_step(self, batch: RefinerExamples, batch_idx: int) -> None:
-        """Refine some examples and compare with their truth."""
+        """Refine a batch of examples, and add the result and the prior to their scores."""
         batch = _examples(batch)
         for labels, found in ((self.val_score, refined(self, batch.inputs)), (self.prior_score, batch.inputs.prior)):
             labels.update(argmax_with_confidence(found)[0], batch.labels)
@@ -110,7 +120,7 @@ class RefinementModule(BaseModule):
             score.reset()
 
     def predict_step(self, batch: RefinerExamples, batch_idx: int) -> list[Prediction]:
-        """Refine some examples."""
+        """Refine a batch of examples."""
         batch = _examples(batch)
         labels, confidence = argmax_with_confidence(refined(self, batch.inputs))
         name = (batch.clip, batch.stem, batch.index, self.methods[-1])
@@ -118,7 +128,7 @@ class RefinementModule(BaseModule):
 
 
 def _encoder_of(checkpoint: str) -> tuple[str, dict[str, Any], frozenset[str]]:
-    """The name of a segmentation network's encoder, its weights, and the hashes of the labels that it has seen."""
+    """Return name and weights of a segmentation network's encoder, and the hashes of the labels it was trained on."""
     module: SegmentationModule = load_module(SegmentationModule, Path(checkpoint))
     weights = module.inference_model.encoder.state_dict()  # type: ignore[union-attr]
     return module.network.encoder_name, weights, module.labels_seen
@@ -133,9 +143,21 @@ def _examples(batch: RefinerExamples) -> RefinerExamples:
 
 
 def teacher_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
-    """The teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8; zeros without a teacher.
+    """Compute the teacher's class probabilities, averaged over the frame and its mirror image.
 
-    They are the mean of those of the frame and of its mirror image (ours); measured in experiments/README.md.
+    The average is ours; its gain is measured in experiments/README.md.
+
+    Args:
+        teacher: A module with a method ``probabilities``, such as a SegmentationModule; None: there is no teacher.
+        frame: (3, H, W) uint8 RGB.
+        num_classes: Number of classes C.
+
+    Returns:
+        (C, H, W) float32 in [0, 1]; zeros without a teacher.
+
+    Example:
+        >>> teacher_probabilities(None, torch.zeros(3, 8, 8, dtype=torch.uint8), 2).shape
+        torch.Size([2, 8, 8])
     """
     if teacher is None:
         return torch.zeros(num_classes, *frame.shape[1:], device=frame.device)

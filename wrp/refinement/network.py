@@ -1,4 +1,4 @@
-"""The refiner R: a label-denoising network (paper), here a light U-Net over a soft prior (ours)."""
+"""The refiner R: a label-denoising network (paper), here a light U-Net on top of a soft prior (ours)."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from torch.nn import functional
 from wrp.geometry.fusion import WarpedLabels, blend, blend_weights, inpaint, motion_error
 from wrp.structures import RefinerInput
 
-# Probability spread over all classes before the logarithm: log-odds of the prior stay within ±log(C · 97 %/ 3 %),
-# so that the network can overrule it.
+# Probability spread over all classes before the logarithm: it limits the log-odds of the prior to ±log(C · 97 % / 3 %),
+# so that the network can overrule the prior.
 SMOOTHING = 0.03
 
-# Log-odds, before training, that the label is the teacher's inside of the motion-error mask, and motion's outside.
+# Log-odds, before training, of the teacher's label inside the motion-error mask, and of motion's label outside of it.
 INPAINT_ODDS = 3.0
 
-# Channels of the input that depend neither on the image nor on the number of classes.
+# Number of input channels that depend neither on the image nor on the number of classes.
 CUES = 4
 
 
 def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) -> RefinerInput:
-    """Inputs of one frame, made by the same code in training and at inference.
+    """Make the refiner's input for one frame, in training and at inference alike.
 
     Args:
-        image: I_j, (3, H, W) float32 in [0, 1].
-        evidence: What the sources say about the frame.
-        semantic: p^S_j, (C, H, W).
+        image: I_j, (3, H, W) float32 RGB in [0, 1].
+        warped: The labels of the keyframes, warped into the frame.
+        teacher_probs: p^S_j, (C, H, W) floating point in [0, 1].
 
     Returns:
         Input with B = 1.
+
+    Example:
+        >>> labels = torch.zeros(1, 8, 8, dtype=torch.uint8)
+        >>> warped = WarpedLabels(labels, labels.bool(), torch.zeros(1, 8, 8), torch.tensor([3.0]), torch.tensor([0]))
+        >>> inputs = refiner_input(torch.zeros(3, 8, 8), warped, torch.full((2, 8, 8), 0.5))
+        >>> inputs.prior.shape, inputs.cues[0, :, 0, 0]  # the nearness is exp(-3 / 10)
+        (torch.Size([1, 2, 8, 8]), tensor([0.0000, 0.0000, 0.0000, 0.7408]))
     """
     weights = blend_weights(warped)
     motion = blend(warped, weights, teacher_probs.shape[0])
     error = motion_error(warped)
     prior = inpaint(motion, error, teacher_probs)
-    disagreement = (1 - motion.amax(0)).clamp(min=0)  # rounding may leave less than nothing
+    disagreement = (1 - motion.amax(0)).clamp(min=0)  # rounding may make it negative
     photometric = (weights * warped.photometric.float()).sum(0) * 10
     nearness = (weights * torch.exp(-warped.distance / 10).view(-1, 1, 1)).sum(0)
     cues = torch.stack((error.float(), disagreement, photometric.clamp(max=1), nearness))
@@ -45,48 +52,67 @@ def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) ->
 
 
 def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> Tensor:
-    """y^WR: the mean of the refiner's answer and of the labels it was given, by motion and inpainted (ours).
+    """Compute y^WR: the mean of the refiner's output and of its two inputs, the labels by motion and inpainted (ours).
 
-    The answer, to the frames and to their mirror images, is too sure alone, and worse where motion is right; measured
-    in experiments/README.md.
+    The refiner's output is averaged over the frames and their mirror images. Alone, it is overconfident, and worse
+    where motion is right; measured in experiments/README.md.
 
     Args:
-        refiner: From inputs to logits (B, C, H, W).
-        inputs: What it is given.
+        refiner: Maps inputs to logits (B, C, H, W).
+        inputs: Input of B frames.
 
     Returns:
-        Probabilities (B, C, H, W) float32.
+        Probabilities (B, C, H, W) float32 that sum to 1.
+
+    Example:
+        >>> soft, cues = torch.full((1, 2, 8, 8), 0.5), torch.zeros(1, 4, 8, 8)
+        >>> inputs = RefinerInput(torch.zeros(1, 3, 8, 8), soft, soft, cues, soft)
+        >>> refined(Refiner(2, channels=(4, 8)), inputs)[0, :, 0, 0].tolist()
+        [0.5, 0.5]
     """
     answer, mirrored = refiner(stack_inputs([inputs, inputs.flip()])).float().softmax(1).chunk(2)
     probs = (answer + mirrored.flip(-1) + inputs.prior + inputs.motion) / 2
-    return probs / probs.sum(1, keepdim=True)  # less than two where motion knows nothing
+    return probs / probs.sum(1, keepdim=True)  # the sum is less than two where motion has no label
 
 
 def stack_inputs(inputs: list[RefinerInput]) -> RefinerInput:
-    """One batch of several inputs of one size."""
+    """Join several inputs of one size into one batch.
+
+    Example:
+        >>> soft, cues = torch.full((1, 2, 8, 8), 0.5), torch.zeros(1, 4, 8, 8)
+        >>> inputs = RefinerInput(torch.zeros(1, 3, 8, 8), soft, soft, cues, soft)
+        >>> stack_inputs([inputs, inputs.flip()]).image.shape
+        torch.Size([2, 3, 8, 8])
+    """
     return RefinerInput(*(torch.cat(parts) for parts in zip(*(vars(i).values() for i in inputs), strict=True)))
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    # Group instead of batch normalisation: the crops of a batch come from few frames of one clip.
+    # Group instead of batch normalisation, as the crops of a batch come from few frames of one clip.
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.GroupNorm(4, outputs), nn.ReLU(inplace=True)
     )
 
 
 class Refiner(nn.Module):
-    """A light U-Net that inpaints anew and adds to the result: untrained, its output is nearly the prior.
+    """A light U-Net that corrects the motion-error mask, inpaints with it, and adds logits to the result.
 
-    One channel corrects the motion-error mask (ours): whether to believe motion or the teacher is the same question for
-    every class, and a network that answers it class by class needs more examples than three frames give. The others are
-    logits on top of what was inpainted with the corrected mask.
+    Untrained, its output is nearly the prior. One output channel corrects the motion-error mask (ours): whether to use
+    motion or the teacher does not depend on the class, and a network that learns it class by class needs more examples
+    than three frames give. The other channels are logits that are added to the inpainted label.
 
     Args:
         num_classes: C.
-        channels: Width of each level, full resolution first; each next level has half the resolution. Multiples of 4.
-        view: Maps images (B, 3, H, W) to features (B, D, H, W) that are part of the input as well; None: there are
-            none.
-        view_channels: D.
+        channels: Width of each level, full resolution first; each further level has half the resolution. Multiples of
+            4.
+        view: Maps images (B, 3, H, W) to features (B, D, H, W), which are further input channels; None: no features.
+        view_channels: Number of features D.
+
+    Example:
+        >>> refiner = Refiner(num_classes=2, channels=(4, 8))
+        >>> soft, cues = torch.full((1, 2, 8, 8), 0.5), torch.zeros(1, 4, 8, 8)
+        >>> refiner(RefinerInput(torch.zeros(1, 3, 8, 8), soft, soft, cues, soft)).shape
+        torch.Size([1, 2, 8, 8])
     """
 
     def __init__(
@@ -113,7 +139,7 @@ class Refiner(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
-        """Logits (B, C, H, W): logarithm of what is inpainted, smoothed, plus what the network adds."""
+        """Compute logits (B, C, H, W): the logarithm of the smoothed inpainted label plus the network's logits."""
         correction, residual = self.residual(inputs).split((1, inputs.prior.shape[1]), 1)
         mask = torch.sigmoid(correction + INPAINT_ODDS * (2 * inputs.cues[:, :1] - 1))
         inpainted = (1 - mask) * inputs.motion + mask * inputs.teacher_probs
@@ -121,7 +147,7 @@ class Refiner(nn.Module):
         return ((1 - SMOOTHING) * inpainted + SMOOTHING / inpainted.shape[1]).log() + residual
 
     def residual(self, inputs: RefinerInput) -> Tensor:
-        """Log-odds added to the motion-error mask and logits added to the classes, (B, 1 + C, H, W)."""
+        """Compute the log-odds added to the motion-error mask and the logits added to the classes, (B, 1 + C, H, W)."""
         parts = [inputs.image - 0.5, inputs.prior, inputs.teacher_probs, inputs.cues]
         if self.view is not None:
             parts.append(self.view(inputs.image))

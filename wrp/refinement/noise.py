@@ -1,6 +1,6 @@
-"""Synthetic noise of labels (ours): what propagation gets wrong, made where the truth is known.
+"""Synthetic label noise (ours): errors like those of propagation, made where the truth is known.
 
-Randomness comes from torch's global generator, on the CPU.
+Random numbers come from torch's global generator on the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WAVELENGTH = 32
 
 
 def displace(labels: Tensor, amplitude: float) -> Tensor:
-    """Each map moved along a smooth random flow of its own, as by a flow that is somewhat wrong.
+    """Move each label map along its own smooth random flow, as an inaccurate flow would.
 
     Args:
         labels: (S, H, W) uint8.
@@ -24,6 +24,13 @@ def displace(labels: Tensor, amplitude: float) -> Tensor:
 
     Returns:
         (S, H, W) uint8; 255 where the flow leaves the frame.
+
+    Example:
+        >>> labels = torch.arange(64, dtype=torch.uint8).view(1, 8, 8)
+        >>> bool((displace(labels, amplitude=0.0) == labels).all())
+        True
+        >>> displace(labels, amplitude=2.0).shape
+        torch.Size([1, 8, 8])
     """
     count, height, width = labels.shape
     nodes = torch.randn(count, 2, height // WAVELENGTH + 2, width // WAVELENGTH + 2) * amplitude

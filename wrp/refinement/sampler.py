@@ -1,4 +1,4 @@
-"""Examples of what propagation does to labels, made where the truth is known: cycles and pairs of keyframes."""
+"""Training examples of the refiner at frames whose truth is known: by cycles and keyframe pairs."""
 
 from __future__ import annotations
 
@@ -37,22 +37,27 @@ Place = tuple[slice, slice]
 
 
 class CycleExamples(ExampleSource):
-    """Examples from the sparse keyframes alone (cycle consistency).
+    """Training examples made from the sparse keyframes alone (cycle consistency).
 
-    The flow walks from a keyframe to both ends of its window once; of the cycles t → t±k → t and the labels of other
-    keyframes it met, random examples are drawn: two sources whose distances add up to that of two keyframes, as at
-    inference, seen through a crop.
+    For each keyframe t, flow is composed once from t to both ends of its window, which yields the cycles t → t±k → t
+    and the warped labels of other keyframes (:class:`~wrp.refinement.store.CycleRecord`). Random examples are drawn
+    from these: two sources whose distances add up to that between two keyframes, as at inference, cropped.
 
     Args:
-        teacher: Checkpoint of a SegmentationModule, or the module; frozen. None: no semantic input.
-        fold_teachers: Checkpoints of n teachers, of which number i has not learned from the keyframes number i, i + n,
-            …: each keyframe's semantic input comes from the one that does not know its label (cross-fitting). None:
-            from ``teacher``, who has seen all labels and seems better here than elsewhere.
+        teacher: Checkpoint of a SegmentationModule, or the module; frozen. None: the teacher's probabilities are zero.
+        fold_teachers: Checkpoints of n teachers, where teacher i was trained without the keyframes i, i + n, …: the
+            probabilities at each keyframe come from the teacher that has not seen its label (cross-fitting). None: all
+            come from ``teacher``, which has seen all labels and is therefore better at keyframes than elsewhere.
         flow: Flow estimator; None: DIS.
-        cycles: How examples are drawn from a walk.
+        cycles: How examples are drawn.
         crops: Examples per batch, all from one keyframe.
-        crop_size: Height and width of an example in pixels; smaller frames are used whole.
-        keep: Where walks are kept, so that each is made once.
+        crop_size: Height and width of an example in pixels; frames with a smaller side are used whole along that side.
+        keep: Where the records of keyframes are kept, so that each is made once.
+
+    Example:
+        >>> examples = CycleExamples(cycles=CycleArgs(interval=10), crops=2, crop_size=(64, 64))
+        >>> examples.cycles.interval, examples.labels_seen
+        (10, frozenset())
     """
 
     def __init__(
@@ -76,22 +81,30 @@ class CycleExamples(ExampleSource):
 
     @property
     def labels_seen(self) -> frozenset[str]:
-        """The hashes of the labels that the teachers have learned from."""
+        """The hashes of the labels that the teachers were trained on."""
         seen: frozenset[str] = frozenset()
         for given in (self.teacher, *self.fold_teachers):
             seen |= labels_seen_by(given) if isinstance(given, str) else getattr(given, "labels_seen", frozenset())
         return seen
 
     def training(self, windows: Windows, num_classes: int, seed: int) -> Dataset[RefinerExamples]:
-        """Make the training set: random examples."""
+        """Make the training set: random examples, see :meth:`~wrp.structures.ExampleSource.training`."""
         return _Drawn(self, windows, num_classes, seed)
 
     def validation(self, windows: Windows, num_classes: int) -> Dataset[RefinerExamples]:
-        """Make the validation set: of each frame as a whole, the longest cycles."""
+        """Make the validation set: whole frames with their longest cycles, the same each time."""
         return _Longest(self, windows, num_classes)
 
     def record(self, window: ClipBatch, num_classes: int) -> CycleRecord:
-        """Follow the flow from a keyframe to both ends of its window, on the GPU where there is one."""
+        """Make the record of a keyframe along the flow to both ends of its window, on the GPU if there is one.
+
+        Args:
+            window: A keyframe with its neighbours.
+            num_classes: Number of classes C.
+
+        Raises:
+            WrpError: If the window has one frame only.
+        """
         if len(window.frames) < 2:
             raise WrpError(f"clip {window.clip}: a refiner needs at least two frames to learn from, got one")
         device = _device()
@@ -106,7 +119,7 @@ class CycleExamples(ExampleSource):
         return CycleRecord(window.labels[query].cpu(), probs.half().cpu(), cycles, pairs)
 
     def teacher_of(self, number: int) -> str | nn.Module | None:
-        """The teacher that does not know the label of this keyframe, where there is one."""
+        """Return the teacher that has not seen the label of this keyframe; without fold teachers, the only one."""
         folds = self.fold_teachers
         return folds[number % len(folds)] if folds else self.teacher
 
@@ -122,7 +135,7 @@ class CycleExamples(ExampleSource):
         """Draw one example.
 
         Args:
-            walk: What was met around the keyframe.
+            record: The record of the keyframe.
             image: I_t, (3, H, W) float32 in [0, 1].
 
         Returns:
@@ -130,13 +143,23 @@ class CycleExamples(ExampleSource):
         """
         place = self._draw_place(record.label)
         sources = draw_sources(record, self.cycles.interval, self.cycles.pair_ratio)
-        # Cropped one by one: all else stays on the disk.
+        # Each source is cropped by itself: the rest of it is not read from the disk.
         example = self.example(record, image, [source.crop(*place) for source in sources], place)
         truth = record.label[place]
         return (example.flip(), truth.flip(-1)) if torch.rand(()) < 0.5 else (example, truth)
 
     def example(self, record: CycleRecord, image: Tensor, sources: list[WarpedLabels], place: Place) -> RefinerInput:
-        """What the refiner sees of a part of a keyframe through some sources, disturbed."""
+        """Make the refiner's input for a crop of a keyframe, with displaced labels and colour jitter.
+
+        Args:
+            record: The record of the keyframe.
+            image: I_t, (3, H, W) float32 in [0, 1].
+            sources: Warped labels, already cropped.
+            place: Rows and columns of the crop.
+
+        Returns:
+            Input with B = 1.
+        """
         warped = gather(sources)
         if self.cycles.displacement:
             warped = replace(warped, labels=displace(warped.labels, self.cycles.displacement))
@@ -147,7 +170,7 @@ class CycleExamples(ExampleSource):
         return example
 
     def _draw_place(self, label: Tensor) -> Place:
-        """Rows and columns of a random crop of a frame."""
+        """Draw the rows and columns of a random crop."""
         sides = []
         for wanted, size in zip(self.crop_size, label.shape, strict=True):
             start = int(torch.randint(size - min(wanted, size) + 1, ()))
@@ -156,7 +179,7 @@ class CycleExamples(ExampleSource):
 
 
 class _Examples(Dataset[RefinerExamples]):
-    """Base of the data sets of a source: walks are made once and kept."""
+    """Base of the data sets of a source; records are made once and kept."""
 
     def __init__(self, source: CycleExamples, windows: Windows, num_classes: int) -> None:
         self.source = source
@@ -176,7 +199,7 @@ class _Examples(Dataset[RefinerExamples]):
 
     @cached_property
     def _teacher_hashes(self) -> list[str]:
-        """What tells the teachers from others; read once, as they do not change."""
+        """Hashes of the teachers' weights; computed once, as they do not change."""
         folds = self.source.fold_teachers
         return [_network_hash(fold) for fold in folds] if folds else [_network_hash(self.source.teacher)]
 
@@ -188,8 +211,8 @@ class _Examples(Dataset[RefinerExamples]):
         return kept_record(self._folder / f"{key}.cycles", self.source.keep.max_bytes, make)
 
     def _key(self, number: int, window: ClipBatch) -> str:
-        # Names do not tell: the same folder may see another data set, or labels that were corrected.
-        if number not in self._frame_hashes:  # once, as the frames of a long window are read one by one
+        # Names are not enough: the same folder may later hold another data set, or corrected labels.
+        if number not in self._frame_hashes:  # once, as the frames of a long window are read on access
             frames = b"".join(content_hash(window.frames[i]) for i in range(len(window.frames)))
             self._frame_hashes[number] = hashlib.sha256(frames).hexdigest()
         labels = {index: content_hash(label).hex() for index, label in sorted(window.labels.items())}
@@ -218,7 +241,7 @@ class _Drawn(_Examples):
 
 
 class _Longest(_Examples):
-    """The longest cycles of each frame, as a whole."""
+    """Whole frames with their longest cycles."""
 
     def __getitem__(self, key: int) -> RefinerExamples:
         window = self.windows[key]
@@ -235,14 +258,14 @@ def _batch(window: ClipBatch, inputs: list[RefinerInput], labels: Tensor) -> Ref
 
 
 def _device() -> torch.device:
-    """Where walks are made: a process of a loader cannot use the GPU of the one that started it."""
+    """Return the device on which records are made: a worker process of a data loader cannot use the GPU."""
     if torch.cuda.is_available() and get_worker_info() is None:
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
 
 
 def _network_hash(network: str | nn.Module | None) -> str:
-    """What tells one network from another: its content, and how a module answers."""
+    """Hash a network: the content of its checkpoint, or its weights and inference settings."""
     if network is None:
         return ""
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Videos of a run: each frame beside its labels blended over it (PyAV; extra ``video``)."""
+"""Videos of a run: each frame beside itself with its labels blended over it (PyAV; extra ``video``)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from wrp.io.progress import progress
 from wrp.io.writing import replacing
 from wrp.structures import IGNORE_INDEX, Clip, LabelMap
 
-# Share of the labels' colours in the blend.
+# Weight of the labels' colours in the blend, 0 … 1.
 BLEND = 0.5
 
-# Encoder, container and options, the better one first: FFmpeg comes without x264 as well.
+# Encoder, container and options, the better one first: some builds of FFmpeg lack x264.
 _ENCODERS = (("libx264", "mp4", {"crf": "20"}), ("libvpx-vp9", "webm", {"crf": "30", "b": "0"}))
 
 
@@ -29,10 +29,14 @@ class Encoding:
     """How videos are written.
 
     Attributes:
-        codec: Name of FFmpeg's encoder.
-        container: Container, and suffix of the file.
-        options: The encoder's.
+        codec: Name of the encoder in FFmpeg.
+        container: Format of the file, and its suffix.
+        options: Options of the encoder.
         rate: Frames per second.
+
+    Example:
+        >>> Encoding("libx264", "mp4", {"crf": "20"}, Fraction(15)).rate
+        Fraction(15, 1)
     """
 
     codec: str
@@ -42,7 +46,14 @@ class Encoding:
 
     @classmethod
     def choose(cls, fps: float) -> Encoding:
-        """H.264 in mp4 where PyAV has x264, else VP9 in webm; WrpError without PyAV, or if the rate is none."""
+        """Choose H.264 in mp4 if PyAV has x264, otherwise VP9 in webm.
+
+        Args:
+            fps: Frames per second, 0.1 … 1000.
+
+        Raises:
+            WrpError: If PyAV is missing or has neither encoder, or ``fps`` is out of range.
+        """
         if not 0.1 <= fps <= 1000:
             raise WrpError(f"--fps must be in 0.1 … 1000, got {fps:g}")
         try:
@@ -60,15 +71,15 @@ def write_video(index: ClipIndex, clip: Clip, out: Path, encoding: Encoding) -> 
 
     Args:
         index: The clips of the run.
-        clip: One of them.
+        clip: The clip to write.
         out: Folder of the run.
-        encoding: How.
+        encoding: How the video is written.
 
     Returns:
-        The file.
+        Path of the video.
 
     Raises:
-        DataError: If a frame or a label is missing, damaged, or they differ in size.
+        DataError: If a frame or a label is missing or damaged, or they differ in size.
     """
     import av
 
@@ -88,7 +99,7 @@ def write_video(index: ClipIndex, clip: Clip, out: Path, encoding: Encoding) -> 
 
 
 def _pictures(index: ClipIndex, clip: Clip, out: Path) -> Iterator[np.ndarray]:
-    """What each frame of the video shows, (H, W, 3) uint8 of even sides."""
+    """Yield the frames of the video, (H, W, 3) uint8 with even sides."""
     for frame in clip.frames:
         image = read_image(frame.image).permute(1, 2, 0).numpy()
         path = out / "labels" / clip.name / f"{frame.stem}.png"
@@ -97,12 +108,31 @@ def _pictures(index: ClipIndex, clip: Clip, out: Path) -> Iterator[np.ndarray]:
 
 
 def blend(image: np.ndarray, labels: np.ndarray, label_map: LabelMap) -> np.ndarray:
-    """A frame (H, W, 3) uint8 under the colours of its labels (H, W) uint8; as it is where there is none."""
+    """Blend the colours of labels over a frame; unlabelled pixels stay as they are.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8, class indices and 255.
+        label_map: The classes with their colours.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Example:
+        >>> classes = LabelMap(ids=(0,), names=("road",), colors=((128, 64, 128),))
+        >>> blend(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 255]], np.uint8), classes).tolist()
+        [[[114, 82, 114], [100, 100, 100]]]
+    """
     colored = ((1 - BLEND) * image + BLEND * label_map.colorize(labels)).round().astype(np.uint8)
     return np.where((labels == IGNORE_INDEX)[..., None], image, colored)
 
 
 def even(picture: np.ndarray) -> np.ndarray:
-    """A picture (H, W, 3) with a black row or column more where a side is odd: chroma is stored at half the size."""
+    """Pad a picture (H, W, 3) with a black row or column where a side is odd: chroma is stored at half the size.
+
+    Example:
+        >>> even(np.zeros((3, 4, 3), np.uint8)).shape
+        (4, 4, 3)
+    """
     height, width = picture.shape[:2]
     return np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)))

@@ -1,4 +1,4 @@
-"""report.html: a run's labels frame by frame, and its scores, in one file that needs neither a server nor a network."""
+"""Write report.html: labels frame by frame, and scores, in one file that needs neither a server nor a network."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger("wrp")
 
 TEMPLATES = Path(__file__).with_name("templates")
 
-# What keeps the page small: the most frames of a clip and of the page, the most clips, the longest side in pixels.
+# Limits that keep the page small: frames per clip and in total, clips, longest side of a picture in pixels, quality.
 FRAMES_PER_CLIP = 100
 FRAMES = 300
 CLIPS = 60
@@ -53,12 +53,12 @@ QUALITY = 75
 SOURCES = LabelMap(
     ids=tuple(range(8)),
     names=(
-        *("nobody", "earlier keyframe", "later keyframe", "both keyframes"),
-        *("teacher", "earlier keyframe, teacher", "later keyframe, teacher", "all three"),
+        *("none", "earlier keyframe", "later keyframe", "both keyframes"),
+        *("teacher", "earlier keyframe, teacher", "later keyframe, teacher", "both keyframes, teacher"),
     ),
     colors=tuple((red, green, blue) for red, green, blue in np.reshape(PROVENANCE_PALETTE, (8, 3)).tolist()),
 )
-"""What the values of the files in ``provenance/`` mean."""
+"""Meaning of the values of the files in ``provenance/``: what agrees with the label."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,15 @@ class FrameRow:
     Attributes:
         index: Its index in the clip.
         stem: Its name.
-        method: What made its label.
-        distance: Frames to the nearest keyframe; None where none was used.
+        method: The method that made its label, or ``keyframe``.
+        distance: Frames to the nearest keyframe; None if no keyframe was used.
         confidence: Mean confidence in [0, 1].
-        miou: mIoU in percent of a held-out frame whose truth has a class.
+        miou: mIoU in percent of a held-out frame whose ground truth shows a class; None for other frames.
+
+    Example:
+        >>> rows = [FrameRow(1, "00001", "motion", 1, 0.9), FrameRow(2, "00002", "motion", 2, 0.95, miou=71.5)]
+        >>> min(rows, key=lambda row: row.rank).stem
+        '00002'
     """
 
     index: int
@@ -83,20 +88,20 @@ class FrameRow:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Worst first: by mIoU, then those without by confidence."""
+        """Key that sorts frames with the worst first: by mIoU, and after these, frames without mIoU by confidence."""
         return (True, self.confidence) if self.miou is None else (False, self.miou)
 
 
 def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teacher: bool) -> None:
     """Write report.html from the files of a run.
 
-    Of long clips and of many, the frames and clips in the page are thinned out, which the page says.
+    If clips are long or many, the page shows a selection of frames and clips, and says so.
 
     Args:
         index: The clips of the run.
         metrics: The content of its ``metrics.json``.
-        out: Its folder.
-        with_teacher: Whether its result has used a teacher, so that the legend of provenance names it.
+        out: Folder of the run.
+        with_teacher: Whether the result has used a teacher, so that the legend of provenance names it.
 
     Raises:
         DataError: If a file of the run is missing or damaged.
@@ -115,13 +120,28 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teache
                 progress.update()
             shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
     sources = _legend(SOURCES)[: 8 if with_teacher else 4]
-    data = {"classes": _legend(index.label_map), "sources": sources, "doubt": DOUBT, "clips": shown}
+    data = {"classes": _legend(index.label_map), "provenance_legend": sources, "doubt": DOUBT, "clips": shown}
     write_text(out / "report.html", _render(index, metrics, out, data))
     logger.info("%s: %.1f MB", out / "report.html", (out / "report.html").stat().st_size / 1e6)
 
 
 def choose_frames(clip: Clip, rows: Sequence[FrameRow], most: int) -> list[int]:
-    """Indices of at most so many frames of a clip: a quarter are the worst, a quarter keyframes, others lie evenly."""
+    """Choose at most this many frames of a clip: a quarter the worst, a quarter keyframes, the others evenly spaced.
+
+    Args:
+        clip: The clip.
+        rows: Its frames.
+        most: Number of frames to choose at most.
+
+    Returns:
+        Indices in the clip in increasing order.
+
+    Example:
+        >>> clip = Clip("street", frames=(), keyframes=(0, 8))
+        >>> rows = [FrameRow(i, str(i), "motion", 1, 0.5 if i == 5 else 0.9) for i in range(9)]
+        >>> choose_frames(clip, rows, 4)
+        [0, 1, 5, 8]
+    """
     if len(rows) <= most:
         return list(range(len(rows)))
     queries = sorted(set(range(len(rows))) - set(clip.keyframes), key=lambda i: rows[i].rank)
@@ -137,7 +157,7 @@ def _evenly(items: Sequence[int], most: int) -> list[int]:
 
 
 def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
-    """The frames of each clip in order, with the mIoU of the held-out ones."""
+    """Return the frames of each clip in order, with the mIoU of the held-out ones."""
     entries = {(entry.clip, entry.frame): entry for entry in read_manifest(out)}
     rows: dict[str, list[FrameRow]] = {}
     hidden = sum(len(clip.held_out) for clip in index.clips)
@@ -158,7 +178,7 @@ def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
 
 
 def _frame_miou(clip: Clip, position: int, label_map: LabelMap, out: Path) -> float | None:
-    """The mIoU of the result at a held-out frame, over the classes in its truth or prediction."""
+    """Return the mIoU in percent of the result at a held-out frame, over the classes in its truth or prediction."""
     truth = _truth(clip, position, label_map)
     labels = read_label(_written(out, "labels", clip, position), label_map.written, (truth.shape[0], truth.shape[1]))
     value = float(mean_iou(confusion(labels, truth, label_map.num_classes)))
@@ -172,7 +192,7 @@ def _truth(clip: Clip, position: int, label_map: LabelMap) -> Tensor:
 
 
 def _worst(clips: Sequence[Clip], rows: dict[str, list[FrameRow]]) -> list[Clip]:
-    """The clips of the lowest mean mIoU, or confidence where none is known, in their order."""
+    """Return the clips with the lowest mean mIoU, or mean confidence if no mIoU is known, in their order."""
 
     def rank(clip: Clip) -> tuple[bool, float]:
         scores = [row.miou for row in rows[clip.name] if row.miou is not None]
@@ -183,7 +203,7 @@ def _worst(clips: Sequence[Clip], rows: dict[str, list[FrameRow]]) -> list[Clip]
 
 
 def _clip_data(clip: Clip, rows: Sequence[FrameRow]) -> dict[str, Any]:
-    """What the timeline shows: all frames, also those without pictures in the page."""
+    """Return what the timeline shows: all frames, also those without pictures in the page."""
     return {
         "name": clip.name,
         "keyframes": clip.keyframes,
@@ -193,7 +213,7 @@ def _clip_data(clip: Clip, rows: Sequence[FrameRow]) -> dict[str, Any]:
 
 
 def _pictures(clip: Clip, position: int, index: ClipIndex, out: Path) -> dict[str, str | None]:
-    """The pictures of a frame as base64 of WebP; those of labels and sources hold class indices as grey levels."""
+    """Encode the pictures of a frame as base64 of WebP; grey levels are the values of labels, truth and provenance."""
     image = Image.fromarray(read_image(clip.frames[position].image).permute(1, 2, 0).numpy())
     shape = (image.height, image.width)
     labels = read_label(_written(out, "labels", clip, position), index.label_map.written, shape)
@@ -203,7 +223,7 @@ def _pictures(clip: Clip, position: int, index: ClipIndex, out: Path) -> dict[st
         "image": _webp(image),
         "labels": _webp_of_numbers(labels),
         "certainty": _webp(Image.fromarray((255 * confidence).round().byte().numpy())),
-        "source": _webp_of_numbers(read_label(source, SOURCES, shape)) if source.is_file() else None,
+        "provenance": _webp_of_numbers(read_label(source, SOURCES, shape)) if source.is_file() else None,
         "truth": _webp_of_numbers(_truth(clip, position, index.label_map)) if position in clip.held_out else None,
     }
 
@@ -255,28 +275,28 @@ def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str
         flow_is_part=FLOW_IS_PART,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
-        # The page may run this script alone, whatever the names of clips and classes are.
+        # The page may run only this script, whatever the names of clips and classes contain.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def _limits(index: ClipIndex, data: dict[str, Any]) -> str:
-    """What was left out of the page, in a sentence; empty if nothing was."""
+    """Say what was left out of the page; empty if nothing was."""
     clips, frames = len(data["clips"]), sum(len(clip["frames"]) for clip in data["clips"])
     total = sum(len(clip["miou"]) for clip in data["clips"])
     parts = []
     if clips < len(index.clips):
-        parts.append(f"The page shows the {clips} worst of {len(index.clips)} clips.")
+        parts.append(f"This page shows only the {clips} lowest-scoring of {len(index.clips)} clips.")
     if frames < total:
         parts.append(
-            f"It holds the pictures of {frames} of {total} frames: the worst, keyframes, and others at even distances; "
-            "the curves show all."
+            f"Pictures of only {frames} of the {total} frames are included, to keep the file small: the worst frames, "
+            "keyframes, and evenly spaced others. The curves show all frames."
         )
     return " ".join(parts)
 
 
 def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
-    """The tables by their titles; none without held-out frames."""
+    """Return the tables by their titles; none without held-out frames."""
     if not any(clip.held_out for clip in index.clips):
         return {}
     tables = {

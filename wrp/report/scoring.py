@@ -1,4 +1,4 @@
-"""Scores of written labels on held-out frames, read back from disk: no held-out label comes near the propagation."""
+"""Score written labels on held-out frames; they are read from disk, so that propagation never has held-out labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,19 @@ from wrp.structures import Clip, LabelMap
 
 
 def prediction_path(out: Path, methods: tuple[str, ...], method: str, clip: str, stem: str) -> Path:
-    """Where the labels of one method and frame were written."""
+    """Return where the label of a frame by one of the methods of a run was written.
+
+    Args:
+        out: Folder of the run.
+        methods: The methods of the run; the last one is in ``labels``.
+        method: One of them.
+        clip: Name of the clip.
+        stem: Name of the frame.
+
+    Example:
+        >>> prediction_path(Path("out"), ("motion", "refine"), "motion", "street", "00007").as_posix()
+        'out/methods/motion/street/00007.png'
+    """
     folder = out / "labels" if method == methods[-1] else method_folder(out, method)
     return folder / clip / f"{stem}.png"
 
@@ -32,7 +44,12 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
         out: Folder of the run.
 
     Returns:
-        ``{"overall": {method: scores}, "clips": {clip: {method: scores}}}``; see the report's documentation.
+        ``{"overall": {method: scores}, "clips": {clip: {method: scores}}}`` with the scores of
+        :meth:`~wrp.metrics.propagation.PropagationScore.summarize`; for masks of one object also ``j`` and ``f`` of
+        DAVIS, in percent.
+
+    Raises:
+        DataError: If a file of the run is missing or damaged.
     """
     label_map = index.label_map
     overall = PropagationScore(label_map.num_classes, methods)
@@ -65,7 +82,7 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
 def _frame(
     clip: Clip, index: int, methods: tuple[str, ...], out: Path, label_map: LabelMap
 ) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Truth]:
-    """What was written about a held-out frame, and its truth; only the result has its confidence on disk."""
+    """Read the labels of a held-out frame and its ground truth; only the last method has its confidence on disk."""
     frame = clip.frames[index]
     assert frame.label is not None
     truth = read_label(frame.label, label_map)
@@ -82,14 +99,14 @@ def _frame(
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:
     result = {}
     for method in score_.methods:
-        # Not by compute(): clips without held-out frames are no mistake, and nothing is to be synchronised.
+        # Not by compute(): clips without held-out frames are allowed here, and there is nothing to synchronise.
         scores = score_.summarize(method)
         result[method] = scores | {"per_class": dict(zip(label_map.names, scores["per_class"], strict=True))}
     return result
 
 
 def _with_masks(scores: dict[str, Any], values: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Add the mean J and F, in percent, to the scores and return it as one value, to average over sequences."""
+    """Add the mean J and F, in percent, to the scores; return the mean as a list of one pair, to average over clips."""
     if not values:
         scores["j"] = scores["f"] = None
         return []

@@ -1,4 +1,4 @@
-"""From sparse labels to dense ones: teacher → refiner → propagation → score → report, each step done once."""
+"""Label clips densely from sparse labels: teacher → refiner → propagation → score → report, each step done once."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ logger = logging.getLogger("wrp")
 
 
 class RunWriter(LabelWriter):
-    """Writes into the folder of a run."""
+    """Write the labels of a run into its folder."""
 
     kind = RUN
 
 
 def autolabel(settings: Settings) -> dict[str, Any] | None:
-    """Label every frame of every clip; see the command of this name.
+    """Label every frame of every clip, as `wrp autolabel` does.
 
     Args:
-        settings: What to do.
+        settings: The settings of the run.
 
     Returns:
-        The content of ``metrics.json``; None where a shard or a limit has left intervals to others.
+        The content of ``metrics.json``; None if intervals are left because of a shard or a limit.
 
     Raises:
-        WrpError: If data, checkpoints or settings are not as they have to be; nothing is written then.
+        WrpError: If data, checkpoints or settings cannot be used; nothing is written then.
     """
     started = time.perf_counter()
     index = index_of(settings)
@@ -81,7 +81,7 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
 
 
 def _autolabel(settings: Settings, index: ClipIndex, broken: dict[str, str], started: float) -> dict[str, Any] | None:
-    """The stages of :func:`autolabel`, once the folder is this run's."""
+    """Run the stages of :func:`autolabel` in a folder that belongs to this run."""
     out = Path(settings.out)
     runner = Runner(out)
     temporary = claim(out / TEMPORARY, TEMPORARY)
@@ -90,7 +90,7 @@ def _autolabel(settings: Settings, index: ClipIndex, broken: dict[str, str], sta
     def finish() -> None:
         remove_temporary(temporary)
         if settings.run.flow_cache is None:
-            logger.info("Optical flow is deleted with %s; --flow-cache DIR keeps it for other runs", temporary)
+            logger.info("Optical flow was deleted with %s; use --flow-cache DIR to keep it for other runs", temporary)
 
     finished = runner.run(
         [
@@ -116,12 +116,12 @@ def _autolabel(settings: Settings, index: ClipIndex, broken: dict[str, str], sta
 
 
 def write_reports(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
-    """Write report.md and report.html of a run that is finished.
+    """Write report.md and report.html of a finished run.
 
     Args:
         index: The clips of the run.
         metrics: The content of its ``metrics.json``.
-        out: Its folder.
+        out: Folder of the run.
 
     Raises:
         DataError: If a file of the run is missing or damaged.
@@ -132,7 +132,7 @@ def write_reports(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
 
 
 def dry_run(settings: Settings) -> str:
-    """What :func:`autolabel` would do, in words, and about how long it would take; nothing is written."""
+    """Describe what :func:`autolabel` would do and estimate how long it would take, without writing anything."""
     index = index_of(settings)
     settings = check_folders(settings, index)
     _check_labels(settings, index, check_files(index, needs(settings).teacher))
@@ -140,12 +140,12 @@ def dry_run(settings: Settings) -> str:
 
 
 def index_of(settings: Settings) -> ClipIndex:
-    """The clips of a run, with labels hidden as it was asked for."""
+    """Find the clips of a run, and hold labels out as its settings require."""
     return select_clips(open_index(settings.root, settings.layout, settings.split), settings.select)
 
 
 def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> None:
-    """Warn of clips whose labels have no class, and raise DataError where networks would learn from nothing else."""
+    """Warn of clips whose labels show no class, and raise DataError if networks would have only such labels."""
     keyframes = [(clip, keyframe) for clip in index.clips for keyframe in clip.keyframes]
     needed = needs(settings)
     trains_refiner = needed.refiner and settings.refiner is None
@@ -159,11 +159,15 @@ def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> Non
         if not any((clip.name, keyframe) in checked.shown for clip, keyframe in kept):
             raise nothing_to_learn(len(kept), first, f" of fold {fold + 1} of --teacher-folds {folds}")
     for name in checked.unlabelled:
-        logger.warning("No label of clip %s has a pixel with a class: its frames stay 255, but by semantic", name)
+        logger.warning("No label of clip %s has a pixel with a class: only semantic can label its frames", name)
 
 
 def check_folders(settings: Settings, index: ClipIndex) -> Settings:
-    """The settings with the folders to write to, links followed; WrpError if one of them is somebody else's."""
+    """Check the folders to write to, and return the settings with these folders resolved.
+
+    Raises:
+        WrpError: If a folder holds files of another program, is read from, or cannot be written to.
+    """
     reads = index.reads
     out = check_output(Path(settings.out), RUN, reads)
     if settings.run.flow_cache is None:
@@ -174,7 +178,16 @@ def check_folders(settings: Settings, index: ClipIndex) -> Settings:
 
 
 def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
-    """Autolabel a generated street scene whose truth is known at every frame; see the command of this name."""
+    """Autolabel a generated street scene whose ground truth is known at every frame, as `wrp demo` does.
+
+    Args:
+        out: Folder for ``scene/`` and ``run/``.
+        seed: Seed of the scene and of the run.
+        changes: Fields of :class:`~wrp.runs.config.Settings` to change.
+
+    Returns:
+        The content of ``metrics.json``.
+    """
     root, run = generate_folder(out / "scene", seed=seed), out / "run"
     settings = Settings(root=str(root), out=str(run), select=SelectArgs(label_every=12), run=RunArgs(seed=seed))
     metrics = autolabel(replace(settings, **{**DEMO, **changes}))
@@ -182,7 +195,7 @@ def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
     return metrics
 
 
-# The demo's trainings are sized for two CPU cores and under four minutes all told.
+# The trainings of the demo are sized for less than four minutes in total on two CPU cores.
 DEMO: dict[str, Any] = {
     "train_teacher": TeacherArgs(weights="none", steps=400),
     "train_refiner": RefinerTrainingArgs(steps=250),
@@ -190,7 +203,7 @@ DEMO: dict[str, Any] = {
 
 
 def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
-    """Raise WrpError where jobs that share the work would each train networks or calibrate for themselves."""
+    """Raise WrpError if jobs that share a run would each have to train networks or calibrate."""
     needed = {
         "teacher.ckpt": needs(settings).teacher and settings.teacher is None,
         "refiner.ckpt": needs(settings).refiner and settings.refiner is None,
@@ -199,13 +212,13 @@ def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
     missing = [name for name, lacks in needed.items() if lacks and not (out / name).is_file()]
     if settings.run.shard is not None and missing:
         raise WrpError(
-            f"--shard {settings.run.shard} needs {' and '.join(missing)} in {out}: make them first, once, by the same "
-            "command with --limit 0 instead of --shard"
+            f"--shard {settings.run.shard} needs {' and '.join(missing)} in {out}: first run the same command "
+            "once with --limit 0 instead of --shard"
         )
 
 
 def _labels_hash(index: ClipIndex) -> str:
-    """The first 16 digits of the SHA-256 of the labels that a run learns from, and of the frames that they are of."""
+    """Return the first 16 digits of the SHA-256 of the labels that a run learns from and the names of their frames."""
     digest = hashlib.sha256()
     frames = [*index.images, *(clip.frames[keyframe] for clip in index.clips for keyframe in clip.keyframes)]
     for frame in frames:
@@ -215,14 +228,14 @@ def _labels_hash(index: ClipIndex) -> str:
 
 
 def _propagate(settings: Settings, index: ClipIndex, flow: FlowCache) -> bool:
-    """Label the intervals that are not written yet; whether none is left to others or to another time."""
+    """Label the intervals that are not written yet, and tell whether all are written now."""
     out, run = Path(settings.out), settings.run
     given = {name: str(path) for name, path in network_paths(settings).items()}
     check_networks(out, {name: file_hash(path) for name, path in given.items()})
     data = PropagationData.over(index, shard=run.shard, done=str(out), workers=run.workers)
     units, left = len(IntervalItems(index.clips, index.label_map)), len(data.intervals((0, 1)))
     mine = len(data.intervals()) if run.limit is None else min(len(data.intervals()), run.limit)
-    there = f", {units - left} are there already" if left < units else ""
+    there = f", {units - left} are labelled already" if left < units else ""
     logger.info("Labelling %d of %d intervals%s", mine, units, there)
     if left:
         module = PropagationModule(
@@ -236,24 +249,24 @@ def _propagate(settings: Settings, index: ClipIndex, flow: FlowCache) -> bool:
     join_manifest(out)
     left = len(IntervalItems(index.clips, index.label_map, done=written_parts(out)))
     if left and run.shard is None and run.limit is None:
-        raise WrpError(f"{out}: the labels of {left} intervals are missing; run it again to resume")
+        raise WrpError(f"{out}: the labels of {left} intervals are missing; run the same command again")
     if left:
         logger.info("%d intervals are left; run the command again without --limit and --shard to finish", left)
         return False
     remove_temporaries(out)
-    join_manifest(out)  # once more: another job may have joined what it saw before the last part was there
+    join_manifest(out)  # once more: another job may have joined the parts before the last one was written
     return True
 
 
 def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
-    """The settings with everything that was found out at run time."""
+    """Return the settings with what was found at run time: clips, layout, encoder weights and versions."""
     record = settings.as_json() | {"root": str(index.root.resolve())}
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
     used = out / "weights.json"
     try:
         record["encoder_weights"] = read_run_file(used).get("encoder")
-    except DataError as error:  # a note, by which nothing is decided
+    except DataError as error:  # for information only: no decision depends on it
         logger.warning("%s", error)
         record["encoder_weights"] = None
     record["versions"] = versions()

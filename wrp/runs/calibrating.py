@@ -1,4 +1,4 @@
-"""Calibrating the confidence of a run, label by label, so that a run that is stopped goes on from there."""
+"""Calibrate the confidence of a run label by label, so that a run that was stopped can resume."""
 
 from __future__ import annotations
 
@@ -21,9 +21,14 @@ CALIBRATION = "calibration.json"
 
 
 def calibrate(module: PropagationModule, index: ClipIndex, path: Path) -> None:
-    """Calibrate the confidence where a clip has three labels or more, or as a run before has done it.
+    """Calibrate the confidence if a clip has three labels or more; read an existing calibration where there is one.
 
-    What is counted at each held-out label is kept until all are done: a run that is stopped goes on from there.
+    The counts of each label are saved until all labels are done, so that a run that was stopped can resume.
+
+    Args:
+        module: The module whose ``calibration`` is set.
+        index: The clips; each keyframe between two others is left out in turn and predicted.
+        path: The file of the calibration.
     """
     held_out = HeldOutItems(index.clips, index.label_map)
     if path.is_file():
@@ -31,7 +36,7 @@ def calibrate(module: PropagationModule, index: ClipIndex, path: Path) -> None:
             module.calibration = read_calibration(str(path))
             return
         except WrpError as error:
-            logger.warning("%s; it is made anew", error)
+            logger.warning("%s; the confidence is calibrated again", error)
     if not len(held_out):
         logger.info("The confidence is not calibrated: no clip has three labelled frames")
     unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
@@ -54,11 +59,11 @@ def calibrate(module: PropagationModule, index: ClipIndex, path: Path) -> None:
 
 
 def _counted(unfinished: Path, module: PropagationModule) -> list[ConfidenceCounts]:
-    """What a calibration that was stopped has counted, if it was with these networks and methods."""
+    """Return the counts of a calibration that was stopped, if it used the same networks and methods."""
     if not unfinished.is_file():
         return []
     try:
-        content = read_json(unfinished, "the calibration begins anew")
+        content = read_json(unfinished, "the calibration starts again")
     except DataError as error:
         logger.warning("%s", error)
         return []

@@ -1,4 +1,4 @@
-"""What an autolabel run is asked to do; loads no torch, as the command line is made from it."""
+"""Settings of an autolabel run; loads no torch, because the command line is built from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from wrp.errors import WrpError
 from wrp.options import NetworkArgs, SelectArgs, read_shard
 
-# Narrower than smp's defaults, in whose pyramid most of a step on a CPU goes.
+# Narrower than the defaults of segmentation-models-pytorch: on a CPU, most of a step is spent in this decoder.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
 STUDENTS = ("plain", "cisc-r", "three-stage", "st++")
 METHODS = ("motion", "semantic", "inpaint", "refine")
@@ -22,20 +22,27 @@ def _teacher_network() -> NetworkArgs:
 
 @dataclass(frozen=True)
 class TeacherArgs:
-    """How the teacher is trained; defaults are for two CPU cores, see experiments/README.md.
+    """How the teacher is trained; the defaults are chosen for two CPU cores, see experiments/README.md.
 
     Attributes:
-        weights: Encoder weights: auto (ImageNet's if they can be had, else from scratch), none, or a name.
+        weights: Encoder weights: auto (ImageNet's if they can be downloaded, otherwise none), none (train from
+            scratch), or a name.
         network: The network.
         losses: Weight of each loss.
-        propagated_ratio: Ratio of its crops that come from the clips' frames, labelled by motion alone. It makes the
-            teacher better and the refiner worse: the teacher's errors are then those of motion.
-        confidence: Pixels of those frames that are less confident do not count.
+        propagated_ratio: Ratio of the training crops that come from frames without a label, labelled by motion alone.
+            It makes the teacher better, but the refiner worse: the teacher then makes the same errors as motion.
+        confidence: Pixels of those frames whose confidence is below this value are ignored, 0 … 1.
         lr: Learning rate at the start.
         steps: Training steps.
-        crop: Height and width of its crops in pixels.
+        crop: Height and width of the training crops in pixels.
         batch: Crops per step.
-        folds: Further teachers, each without a share of the labels, for the refiner to learn from; 0: none.
+        folds: Number of further teachers from whose predictions the refiner learns, each trained without one part of
+            the labels; 0: none, otherwise at least 2.
+
+    Example:
+        >>> args = TeacherArgs(steps=400)
+        >>> args.crop, args.network.encoder_name
+        ((256, 448), 'tu-regnetx_002')
     """
 
     weights: str = "auto"
@@ -56,8 +63,12 @@ class RefinerTrainingArgs:
 
     Attributes:
         steps: Training steps.
-        crop: Height and width of its crops in pixels.
+        crop: Height and width of the training crops in pixels.
         batch: Crops per step.
+
+    Example:
+        >>> RefinerTrainingArgs(steps=250)
+        RefinerTrainingArgs(steps=250, crop=(192, 256), batch=6)
     """
 
     steps: int = 1200
@@ -67,18 +78,22 @@ class RefinerTrainingArgs:
 
 @dataclass(frozen=True)
 class RunArgs:
-    """How the work is done.
+    """How the run is carried out.
 
     Attributes:
-        on_error: What a clip with a broken file does: stop the run before it begins, or skip: it is left out, which
-            makes the exit code 3.
-        flow_cache: Folder for optical flow, to be shared between runs; None: one in ``out``, deleted in the end.
-        min_confidence: Labels that are less confident are written as 255.
-        shard: Label one of N shares of the intervals, I/N, for N jobs with one ``out``; networks and calibration have
-            to be there: run once with a limit of 0 before.
-        limit: Label at most so many intervals this time; 0: train only.
-        seed: Seed of everything that is random.
-        workers: Loader processes.
+        on_error: What to do about a clip with a damaged file: stop (do not start the run) or skip (leave the clip out;
+            the exit code is then 3).
+        flow_cache: Folder that keeps optical flow for other runs; None: a folder in ``out`` that is deleted at the end.
+        min_confidence: Pixels whose confidence is below this value are written as 255 (unlabelled), 0 … 1.
+        shard: Label only part I of N of the intervals, written I/N, so that N jobs can share one ``out``. Networks and
+            calibration must exist already: run the same command once with a limit of 0 first.
+        limit: Label at most this many intervals in this call; 0: only train and calibrate.
+        seed: Seed of all random numbers.
+        workers: Number of processes that load data; 0: the main process loads it.
+
+    Example:
+        >>> RunArgs(shard="1/4", seed=3).shard
+        '1/4'
     """
 
     on_error: str = "stop"
@@ -95,22 +110,33 @@ class Settings:
     """Settings of an autolabel run.
 
     Attributes:
-        root: Folder with frames/, labels/ and classes.yaml, or a data set (`wrp data layouts`), looked for below
-            WRP_DATA as well.
+        root: Folder with frames/, labels/ and classes.yaml, or a data set in one of the layouts that
+            `wrp data layouts` lists; also searched for below WRP_DATA.
         out: Folder to write to.
         layout: auto or the name of a layout, see `wrp data layouts`.
         split: Split of the data set; None: the layout's default.
-        select: Which clips are labelled, and which labels are kept; the others are scored.
-        methods: Propagation methods, with commas; the last one is the result. Also copy, vote and vote-once; any but
-            semantic as METHOD:previous and METHOD:nearest.
-        teacher: Checkpoint of a SegmentationModule instead of training one.
-        refiner: Checkpoint of a RefinementModule instead of training one.
+        select: Which clips are labelled, and which of their labels are used; the others are held out for scoring.
+        methods: Propagation methods, comma-separated; the last one makes the final labels. copy, vote and vote-once
+            are available, too; all but semantic also exist as METHOD:previous and METHOD:nearest.
+        teacher: Checkpoint of a SegmentationModule to use instead of training a teacher.
+        refiner: Checkpoint of a RefinementModule to use instead of training a refiner.
         train_teacher: How the teacher is trained.
         train_refiner: How the refiner is trained.
-        student: Train a network on all frames in the end; a propagated pixel counts by its confidence (plain), by its
-            consistency with the keyframes (cisc-r), for a second head alone (three-stage), or by its confidence, the
-            more reliable frames first (st++). None: no such network.
-        run: How the work is done.
+        student: Finally train a network on all frames. Propagated pixels are weighted by their confidence (plain), by
+            their consistency with the keyframes (cisc-r), by their confidence but train a second head only
+            (three-stage), or by their confidence with the more reliable frames first (st++). None: no such network.
+        run: How the run is carried out.
+
+    Raises:
+        WrpError: If a value is out of range, or settings contradict each other.
+
+    Example:
+        >>> settings = Settings("clips", "out", methods="copy, motion", run=RunArgs(seed=3))
+        >>> settings.methods
+        ('copy', 'motion')
+        >>> Settings("clips", "out", train_teacher=TeacherArgs(folds=1))
+        Traceback (most recent call last):
+        wrp.errors.WrpError: --teacher-folds must be 0 or at least 2, got 1
     """
 
     root: str
@@ -127,7 +153,7 @@ class Settings:
     run: RunArgs = RunArgs()
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work before anything is done."""
+        """Split the names of the methods and refuse settings that cannot work."""
         object.__setattr__(self, "methods", split_names(self.methods))
         teacher, refiner, run = self.train_teacher, self.train_refiner, self.run
         least = {"teacher-steps": teacher.steps, "refiner-steps": refiner.steps}
@@ -140,7 +166,7 @@ class Settings:
             if not 0 <= ratio <= 1:
                 raise WrpError(f"--{name} must be in 0 … 1, got {ratio}")
         if teacher.network.encoder_weights is not None:
-            raise WrpError("train_teacher.network.encoder_weights is not looked at: give --weights")
+            raise WrpError("train_teacher.network.encoder_weights has no effect: use --weights instead")
         if teacher.folds < 0 or teacher.folds == 1:
             raise WrpError(f"--teacher-folds must be 0 or at least 2, got {teacher.folds}")
         if self.student not in (None, *STUDENTS):
@@ -158,7 +184,7 @@ class Settings:
                 raise WrpError(f"--{name} must be at least 0, got {number}")
 
     def as_json(self) -> dict[str, Any]:
-        """The settings as JSON would return them, but for where they are written to."""
+        """Return the settings as they are read back from JSON (tuples become lists), without ``out``."""
         settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         del settings["out"]
         return settings
@@ -182,10 +208,15 @@ SHORT = {
     "seed": "run.seed",
     "workers": "run.workers",
 }
-"""The short flags of the command line, and the settings that they stand for."""
+"""Short flags of the command line and the settings that they set."""
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
-    """Names from a comma-separated list."""
+    """Split a comma-separated list of names; empty names are dropped.
+
+    Example:
+        >>> split_names("copy, motion")
+        ('copy', 'motion')
+    """
     parts = text.split(",") if isinstance(text, str) else text
     return tuple(part.strip() for part in parts if part.strip())

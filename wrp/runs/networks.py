@@ -1,4 +1,4 @@
-"""The networks of an autolabel run, and its student, as stages."""
+"""Stages that train the networks of an autolabel run and its student."""
 
 from __future__ import annotations
 
@@ -39,14 +39,29 @@ logger = logging.getLogger("wrp")
 
 
 def needs(settings: Settings) -> Needs:
-    """What the methods of a run, and its student, need; WrpError if there is no such method."""
+    """Tell which networks the methods of a run and its student need.
+
+    Raises:
+        WrpError: If there is no such method.
+
+    Example:
+        >>> needed = needs(Settings("clips", "out", methods="motion,semantic"))
+        >>> needed.teacher, needed.refiner
+        (True, False)
+    """
     methods = [method.needs for method in make_methods(settings.methods).values()]
     teacher = settings.student == "cisc-r" or any(method.teacher for method in methods)
     return Needs(teacher=teacher, refiner=any(method.refiner for method in methods))
 
 
 def network_paths(settings: Settings) -> dict[str, Path]:
-    """The checkpoints of the networks that the methods need, given or to be trained."""
+    """Return the checkpoints of the networks that the methods need, by name, whether given or to be trained.
+
+    Example:
+        >>> paths = network_paths(Settings("clips", "out", methods="semantic", teacher="my.ckpt"))
+        >>> {name: str(path) for name, path in paths.items()}
+        {'teacher': 'my.ckpt'}
+    """
     needed, out = needs(settings), Path(settings.out)
     return {
         name: Path(given) if given is not None else out / f"{name}.ckpt"
@@ -56,7 +71,7 @@ def network_paths(settings: Settings) -> dict[str, Path]:
 
 
 def network_stages(settings: Settings, index: ClipIndex, flow: FlowCache) -> list[Stage]:
-    """The trainings of the networks that the methods need and that were not given."""
+    """Return the stages that train the networks which the methods need and which were not given."""
     out, paths, stages = Path(settings.out), network_paths(settings), list[Stage]()
     if "teacher" in paths and settings.teacher is None:
         what = f"Training the teacher on {len(index.training_frames)} labelled frames"
@@ -86,8 +101,8 @@ def _teacher(settings: Settings, index: ClipIndex, flow: FlowCache, what: str) -
     weights, problem = find_weights(settings)
     if problem is not None:
         logger.warning(
-            "The teacher starts from scratch, ImageNet weights cannot be downloaded (%s); --weights none does not ask "
-            "for them",
+            "The teacher starts from scratch: ImageNet weights could not be downloaded (%s); use --weights none to "
+            "skip the download",
             problem,
         )
     write_json(out / "weights.json", {"encoder": weights})
@@ -102,12 +117,21 @@ def _fold(settings: Settings, index: ClipIndex, path: Path, fold: str) -> None:
 
 
 def label_by_motion(index: ClipIndex, flow: FlowCache, out: Path) -> Path | None:
-    """Label the clips by motion alone, for the teacher to learn from; None where every frame has a label."""
+    """Label the clips by motion alone, as training data for the teacher.
+
+    Args:
+        index: The clips.
+        flow: Flow estimator.
+        out: Folder to write to.
+
+    Returns:
+        The folder; None where every frame is a keyframe.
+    """
     if all(len(clip.keyframes) == len(clip.frames) for clip in index.clips):
         return None
     data = PropagationData.over(index, done=str(out))
     if len(data.intervals()):
-        logger.info("Labelling frames by motion for the teacher to learn from")
+        logger.info("Labelling frames by motion, as training data for the teacher")
         with quiet_lightning():
             trainer = pl.Trainer(**plain_trainer(LabelWriter(str(out))))
             trainer.predict(PropagationModule(data.num_classes, flow=flow), data, return_predictions=False)
@@ -116,7 +140,7 @@ def label_by_motion(index: ClipIndex, flow: FlowCache, out: Path) -> Path | None
 
 
 def student_stages(settings: Settings, index: ClipIndex) -> list[Stage]:
-    """The training of the student, if there is to be one."""
+    """Return the stage that trains the student, if one is wanted."""
     if settings.student is None:
         return []
 
@@ -127,12 +151,17 @@ def student_stages(settings: Settings, index: ClipIndex) -> list[Stage]:
 
 
 def score_student(settings: Settings, index: ClipIndex) -> dict[str, Any]:
-    """Scores of the student by itself, on held-out frames where there are any."""
+    """Score the student alone on held-out frames.
+
+    Returns:
+        ``{"student": {"miou": percent, "ece": calibration error in [0, 1]}}``, None for scores that are undefined;
+        empty without a student or without held-out frames.
+    """
     if settings.student is None or not any(clip.held_out for clip in index.clips):
         return {}
     data, module = SegmentationData.over(index, workers=settings.run.workers), student_path(settings)
     with quiet_lightning():
         [scores] = pl.Trainer(**plain_trainer()).test(load_module(SegmentationModule, module), data, verbose=False)
-    # Neither is a number where no held-out label has a class.
+    # Both are undefined where no held-out label has a class.
     found = {key: scale * scores.get(f"test/{key}", math.nan) for key, scale in (("miou", 100), ("ece", 1))}
     return {"student": {key: None if math.isnan(value) else round(value, 6) for key, value in found.items()}}

@@ -1,4 +1,4 @@
-"""What a run of autolabel is going to do, and about how long it takes on this machine."""
+"""Describe what a run of autolabel will do, and estimate how long it takes on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from wrp.runs.training import make_segmenter
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import Clip, RefinerInput
 
-# Steps that are timed; the first one, which makes what the others find made, is not.
+# Calls that are timed, after one that is not: the first call also pays for caches and set-up.
 TIMED_STEPS = 3
 
 
@@ -34,9 +34,13 @@ class Step:
     """One step of a run.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         what: What is done, in words.
-        work: How often each of the costs of :class:`Costs` is met.
+        work: How often each kind of cost of :class:`Costs` arises, by its name.
+
+    Example:
+        >>> Step("flow", "DIS between 100 pairs of neighbouring frames", {"flow": 200.0}).work
+        {'flow': 200.0}
     """
 
     name: str
@@ -45,11 +49,11 @@ class Step:
 
 
 def plan(settings: Settings, index: ClipIndex) -> list[Step]:
-    """The steps of a run; those that are done already, or not needed as a network is given, have no work left."""
+    """Return the steps of a run; those that are done, or are replaced by a given network, have no work left."""
     out, clips = Path(settings.out), index.clips
     pairs = sum(len(clip.frames) - 1 for clip in clips)
     labelled = len(index.training_frames)
-    steps = [Step("flow", f"DIS between {pairs} pairs of neighbours", {"flow": 2.0 * pairs})]
+    steps = [Step("flow", f"DIS between {pairs} pairs of neighbouring frames", {"flow": 2.0 * pairs})]
     refiner = settings.refiner or _done(out / "refiner.ckpt")
     if needs(settings).teacher:
         steps.append(_network("teacher", settings, labelled, settings.teacher or _done(out / "teacher.ckpt")))
@@ -60,7 +64,7 @@ def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     done = written_parts(out)
     left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
     queries = sum(i.stop - i.start for i in left)
-    # Direct flow to each keyframe, and a look by each network.
+    # Direct flow to each keyframe, and one forward pass of each network.
     work = {"flow": float(sum(len(i.keyframes) * (i.stop - i.start) for i in left))}
     work |= {"teacher": float(queries)} if needs(settings).teacher else {}
     work |= {"refine": float(queries)} if needs(settings).refiner else {}
@@ -74,7 +78,7 @@ def plan(settings: Settings, index: ClipIndex) -> list[Step]:
 
 
 def _done(path: Path) -> str | None:
-    return f"{path}, which is there already" if path.is_file() else None
+    return f"{path} exists already" if path.is_file() else None
 
 
 def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
@@ -92,19 +96,19 @@ def _refiner(settings: Settings, index: ClipIndex, there: str | None) -> Step:
         return Step("refiner", there, {})
     windows = WindowItems(index.clips, index.label_map)
     spans = [windows.span(clip, target) for clip, target in windows.windows]
-    walked = min(1.0, max(1, settings.train_refiner.steps // LEAST_DRAWS) / max(1, len(spans)))
+    drawn = min(1.0, max(1, settings.train_refiner.steps // LEAST_DRAWS) / max(1, len(spans)))
     # Direct flow from a labelled frame to each frame of its window, and back.
-    flows = 2 * walked * sum(last - first for first, last in spans)
+    flows = 2 * drawn * sum(last - first for first, last in spans)
     what = f"{settings.train_refiner.steps} steps on {len(windows)} labelled frames and the flow around them"
     return Step("refiner", what, {"refiner_step": float(settings.train_refiner.steps), "flow": flows})
 
 
 class Costs:
-    """Seconds of the parts of a run, each measured on this machine when it is asked for.
+    """Seconds that the parts of a run take, each measured on this machine when it is first needed.
 
     Args:
-        settings: Those of the run.
-        index: Its data; sizes and frames are those of the first clip.
+        settings: The settings of the run.
+        index: The clips; sizes and frames are taken from the first one.
     """
 
     def __init__(self, settings: Settings, index: ClipIndex) -> None:
@@ -117,7 +121,7 @@ class Costs:
         self._known: dict[str, float] = {}
 
     def seconds(self, step: Step) -> float:
-        """How long a step takes."""
+        """Return the estimated seconds of a step."""
         return sum(times * self._cost(part) for part, times in step.work.items())
 
     def _cost(self, part: str) -> float:
@@ -126,7 +130,7 @@ class Costs:
         return self._known[part]
 
     def _flow(self) -> float:
-        """One flow between two frames, estimated like the others, some at a time."""
+        """Measure one flow between two frames, estimated in batches as in a run."""
         estimator, pairs = DIS(), len(self.frames) - 1
         return _time(lambda: estimator(self.frames[:-1], self.frames[1:])) / pairs if pairs else 0.0
 
@@ -162,7 +166,7 @@ class Costs:
 
 
 def _time(work: Callable[[], object]) -> float:
-    """Seconds that work takes, once it has been done before."""
+    """Return the mean seconds of a call, after one call that is not timed."""
     work()
     _wait()
     started = time.perf_counter()
@@ -178,7 +182,7 @@ def _wait() -> None:
 
 
 def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Costs | None = None) -> str:
-    """What is there and what will be done, one line each; with costs, how long each step takes."""
+    """Describe the data and each step of a run, one per line; with costs, also how long each step takes."""
     clips = index.clips
     frames, keyframes = sum(len(clip.frames) for clip in clips), sum(len(clip.keyframes) for clip in clips)
     longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
@@ -200,7 +204,12 @@ def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Cos
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 40 s, 12 min, 1 h 40 min."""
+    """Format seconds.
+
+    Example:
+        >>> duration(40), duration(720), duration(6000)
+        ('40 s', '12 min', '1 h 40 min')
+    """
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{max(1, round(seconds))} s"

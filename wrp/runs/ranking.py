@@ -1,4 +1,4 @@
-"""ST++ on video (ours): which propagated frames a student can rely on, ranked in each clip by itself."""
+"""ST++ on video (ours): rank the propagated frames of each clip by how reliable they are for a student."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
     Args:
         index: The clips, with the keyframes of the run.
         out: Folder of the run.
-        networks: Checkpoints of one network along its training on labelled frames, the last one last.
+        networks: Checkpoints of one network during its training on labelled frames, in the order of training.
 
     Returns:
-        Clip and frame of each reliable frame.
+        Names of clip and frame of each reliable frame.
 
     Raises:
-        WrpError: If the run, a frame or a network is missing or does not fit.
+        WrpError: If the run, a frame or a network is missing or does not fit the others.
     """
     num_classes = index.label_map.num_classes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,7 +59,7 @@ def rank(index: ClipIndex, out: Path, networks: Sequence[Path]) -> list[tuple[st
 
 
 def predict(module: SegmentationModule, frame: Frame) -> Tensor:
-    """Predicted labels (H, W) uint8 of an image."""
+    """Predict the labels (H, W) uint8, class indices, of an image."""
     with torch.inference_mode():
         labels, _ = argmax_with_confidence(module.probabilities(read_image(frame.image)[None].to(module.device)))
     return labels[0].cpu()

@@ -1,4 +1,4 @@
-"""CISC-R on video (ours): propagated labels weighed by their consistency with the clip's own anchors."""
+"""CISC-R on video (ours): weight propagated labels by their consistency with the keyframes of the clip."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ DRIFT = "drift.json"
 
 
 def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
-    """Write how far each pixel's label agrees with the anchors, and how that falls with the distance.
+    """Measure how well each pixel's label agrees with the keyframes, and how this changes with the distance.
 
-    Of each frame that a run has labelled, ``rectified/<clip>/<stem>.png`` is w of
-    :func:`~wrp.selftraining.cisc_r.rectify_by_anchor` by its nearest anchor, 8-bit grey; ``drift.json`` holds the mean
-    of R of :func:`~wrp.selftraining.cisc_r.image_reliability` for each distance: where it rises, labels begin to drift.
+    For each frame that a run has labelled, ``rectified/<clip>/<stem>.png`` is w of
+    :func:`~wrp.selftraining.cisc_r.rectify_by_anchor`, with the nearest keyframe as anchor, in 8-bit grey.
+    ``drift.json`` holds the mean R of :func:`~wrp.selftraining.cisc_r.image_reliability` at each distance: where R
+    rises, labels begin to drift.
 
     Args:
-        index: The clips, with the anchors of the run.
+        index: The clips, with the keyframes of the run.
         out: Folder of the run.
         teacher: Checkpoint of a SegmentationModule whose features are compared.
 
     Returns:
-        The drift curve, R by distance.
+        The drift curve: R by distance to the nearest keyframe in frames.
 
     Raises:
-        WrpError: If the run, a frame or the teacher is missing or does not fit.
+        WrpError: If the run, a frame or the teacher is missing or does not fit the others.
     """
     module: SegmentationModule = load_segmenter(teacher, index.label_map.num_classes)
     module = module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
@@ -70,7 +71,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
         drift[abs(anchor - entry.index)].append(image_reliability(features, labels, anchors))
     if not drift:
         raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
-    # A frame none of whose classes the anchor shows tells nothing of the drift.
+    # R is infinite, and left out, where the keyframe shows none of the classes of a frame.
     told = {distance: [value for value in values if math.isfinite(value)] for distance, values in sorted(drift.items())}
     curve = {distance: float(np.mean(values)) for distance, values in told.items() if values}
     write_json(out / DRIFT, curve)
@@ -84,10 +85,10 @@ def _features(module: SegmentationModule, clip: Clip, index: int) -> Tensor:
 
 
 def _prototypes(module: SegmentationModule, clip: Clip, anchor: int, index: ClipIndex) -> dict[int, Tensor]:
-    """v_c of each class that an anchor shows well."""
+    """Return the prototype v_c of each class that covers enough of a keyframe."""
     frame, classes = clip.frames[anchor], index.label_map.num_classes
     if frame.label is None:
-        raise WrpError(f"frame {frame.stem} of clip {clip.name} was an anchor of the run, but has no label")
+        raise WrpError(f"frame {frame.stem} of clip {clip.name} was a keyframe of the run, but has no label now")
     truth, features = read_label(frame.label, index.label_map), _features(module, clip, anchor)
     return {c: masked_pool(features[None], (truth == c)[None])[0] for c in classes_shown(truth, classes)}
 

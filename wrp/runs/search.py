@@ -1,4 +1,4 @@
-"""A W&B sweep without its server: the same file, the same command lines, optuna in the place of the agent."""
+"""Run a W&B sweep file offline: the same file and command lines, with optuna in place of the W&B agent."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LOGGER_FLAG = "--trainer.logger="
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
-    """A sweep's file, as W&B defines it: ``command``, ``parameters`` and ``metric``.
+    """Read a sweep file as W&B defines it: ``command``, ``parameters`` and ``metric``.
 
     Raises:
-        WrpError: If it cannot be read, or a part of it is missing or of a kind that is not known here.
+        WrpError: If the file cannot be read, or a part of it is missing or of a kind that is not supported here.
     """
     try:
         sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -34,15 +34,15 @@ def read_sweep(path: Path) -> dict[str, Any]:
         raise WrpError(f"{path} cannot be read as a sweep: {str(error).splitlines()[0]}") from error
     if not isinstance(sweep, dict) or (missing := [k for k in ("command", "parameters", "metric") if k not in sweep]):
         lacking = ", ".join(missing) if isinstance(sweep, dict) else "everything"
-        raise WrpError(f"{path} is no sweep with a command: it lacks {lacking}")
+        raise WrpError(f"{path} is not a sweep with a command: it lacks {lacking}")
     goal = sweep["metric"].get("goal") if isinstance(sweep["metric"], dict) else None
     if goal not in DIRECTIONS:
         raise WrpError(f"{path}: metric.goal must be one of {', '.join(DIRECTIONS)}, got {goal!r}")
     command = sweep["command"]
     if not isinstance(command, list) or command[:1] != ["wrp"] or "${args}" not in command:
-        raise WrpError(f"{path}: command must begin with wrp and hold ${{args}}, got {command}")
+        raise WrpError(f"{path}: command must begin with wrp and contain ${{args}}, got {command}")
     if not isinstance(sweep["parameters"], dict):
-        raise WrpError(f"{path}: parameters must name some, got {sweep['parameters']}")
+        raise WrpError(f"{path}: parameters must be a mapping of names, got {sweep['parameters']}")
     for name, parameter in sweep["parameters"].items():
         if not _is_known(parameter):
             raise WrpError(f"{path}: parameter {name} needs value, values, or min and max, got {parameter}")
@@ -57,7 +57,13 @@ def _is_known(parameter: Any) -> bool:
 
 
 def command_line(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
-    """The arguments behind ``wrp`` of one run of a sweep, as W&B's agent would give them."""
+    """Return the arguments after ``wrp`` for one run of a sweep, as the W&B agent would pass them.
+
+    Example:
+        >>> sweep = {"command": ["wrp", "fit", "--config", "fit.yaml", "${args}"]}
+        >>> command_line(sweep, {"model.optimizer.lr": 0.01, "model.network.ocr": True})
+        ['fit', '--config', 'fit.yaml', '--model.optimizer.lr=0.01', '--model.network.ocr=true']
+    """
     arguments = [
         f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in values.items()
     ]
@@ -65,12 +71,17 @@ def command_line(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
     return [argument for part in parts for argument in part]
 
 
-# How optuna draws from what W&B calls a distribution.
+# W&B's names of distributions, and the arguments with which optuna draws from them.
 SPANS: dict[str, dict[str, Any]] = {"uniform": {}, "log_uniform_values": {"log": True}, "int_uniform": {}}
 
 
 def draw(trial: Any, sweep: dict[str, Any]) -> dict[str, Any]:
-    """Values of a sweep's parameters for an optuna trial."""
+    """Draw the values of a sweep's parameters for an optuna trial.
+
+    Example:
+        >>> draw(None, {"parameters": {"seed_everything": {"value": 3}}})
+        {'seed_everything': 3}
+    """
     values = {}
     for name, parameter in sweep["parameters"].items():
         if "value" in parameter:
@@ -85,13 +96,13 @@ def draw(trial: Any, sweep: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
-    """Run a sweep offline until it has so many trials, each logged to ``out/trial-<n>`` by a CSVLogger.
+    """Run a sweep offline up to a number of trials; a CSVLogger logs each of them to ``out/trial-<n>``.
 
-    A search that was stopped goes on; the trial that it was in is made again.
+    A search that was stopped is resumed; the interrupted trial is repeated.
 
     Args:
-        path: The sweep's file.
-        trials: How many trials there are in the end.
+        path: The sweep file.
+        trials: Total number of completed trials, with those of earlier calls.
         out: Folder of the search.
         seed: Seed of the draws.
 
@@ -99,7 +110,7 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
         The optuna study.
 
     Raises:
-        WrpError: If the file is no sweep, optuna is missing, or a trial fails.
+        WrpError: If the file is not a sweep, optuna is missing, or a trial fails.
     """
     sweep = read_sweep(path)
     try:
@@ -137,18 +148,22 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
 
 
 def last_value(folder: Path, metric: str) -> float:
-    """The last value of a metric in the ``metrics.csv`` below a folder; WrpError if there is none."""
+    """Return the last value of a metric in the ``metrics.csv`` files below a folder.
+
+    Raises:
+        WrpError: If there is none.
+    """
     values = []
     for path in sorted(folder.rglob("metrics.csv"), key=lambda found: found.stat().st_mtime):
         with path.open(encoding="utf-8") as file:
             values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
     if not values:
-        raise WrpError(f"{folder} holds no value of {metric}: does the command validate before it ends?")
+        raise WrpError(f"{folder} contains no value of {metric}: does the command run a validation before it ends?")
     return values[-1]
 
 
 def search_table(study: Any) -> str:
-    """The trials of a search, the best first."""
+    """Return the finished trials of an optuna study as a Markdown table, the best first."""
     done = [trial for trial in study.trials if trial.value is not None]
     done.sort(key=lambda trial: trial.value, reverse=study.direction.name == "MAXIMIZE")
     names = sorted({name for trial in done for name in trial.params})

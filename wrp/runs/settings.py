@@ -1,4 +1,4 @@
-"""The settings of a run: read from flags and files, and kept beside what was made with them."""
+"""Read the settings of a run from flags and files, and record them beside its results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from wrp.runs.config import SHORT, Settings
 logger = logging.getLogger("wrp")
 
 RENAMED = {"--anchors": "--keyframes"}
-"""Flags by their names in wrp 0.1, which are still taken."""
+"""Names that flags had in wrp 0.1, and their present names; the old ones are still accepted."""
 
 # What a run adds to its settings in settings.json.
 ADDED = ("labels", "networks", "frames")
 
 
 def make_parser() -> ArgumentParser:
-    """The command line of a run: its settings, and the short flags of some of them."""
+    """Make the parser of `wrp autolabel`: all settings, and short flags for some of them."""
     parser = ArgumentParser(
         prog="wrp autolabel",
         usage="wrp autolabel ROOT --out DIR [options]",
@@ -44,38 +44,43 @@ def make_parser() -> ArgumentParser:
         "--config",
         action="config",
         metavar="FILE",
-        help="settings by name, in YAML or JSON, such as settings.json of another run; flags win",
+        help="YAML or JSON file of settings, such as settings.json of another run; flags override it",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="print what would be done and how long it takes, and stop"
+        "--dry-run", action="store_true", help="print what would be done and how long it would take, and stop"
     )
     parser.add_class_arguments(Settings)
     known = _known(parser)
-    for action in parser._actions:  # argparse has no other way to show both names
+    for action in parser._actions:  # argparse has no public way to show both names
         if action.dest in known:
             short = [f"--{flag}" for flag, setting in SHORT.items() if setting == action.dest]
             action.option_strings = [*short, f"--{action.dest}"]
             action.help = _ROLE.sub(r"\1", str(action.help)).replace("``", "")
         elif any(name.startswith(f"{action.dest}.") for name in known):
-            action.help = SUPPRESS  # a group, whose settings are given one by one
+            action.help = SUPPRESS  # a group, whose settings have flags of their own
     return parser
 
 
-# A name in a docstring, as the documentation links it.
+# A cross-reference in a docstring, which --help shows as the bare name.
 _ROLE = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`")
 
 
 def _known(parser: ArgumentParser) -> dict[str, Any]:
-    """The settings by name, those of groups with dots, and their types."""
+    """Return the type of each setting by its name; settings of groups have dotted names."""
     types = {action.dest: getattr(action, "_typehint", None) for action in parser._actions}
     return {name: kind for name, kind in types.items() if kind is not None}
 
 
 def parse_arguments(args: Sequence[str]) -> tuple[Settings, bool]:
-    """Settings from the arguments of the command, and whether it is a dry run.
+    """Parse the arguments of `wrp autolabel` into settings, and tell whether it is a dry run.
 
     Raises:
-        WrpError: If a file cannot be read, or a setting is missing, unknown or of another kind.
+        WrpError: If a file cannot be read, or a setting is missing, unknown or of a wrong type.
+
+    Example:
+        >>> settings, dry_run = parse_arguments(["clips", "--out", "out", "--methods=motion", "--dry-run"])
+        >>> settings.root, settings.methods, dry_run
+        ('clips', ('motion',), True)
     """
     parser = make_parser()
     if {"-h", "--help"} & set(args):
@@ -86,12 +91,20 @@ def parse_arguments(args: Sequence[str]) -> tuple[Settings, bool]:
 
 
 def read_settings(content: dict[str, Any]) -> Settings:
-    """Settings by name, groups as dictionaries; WrpError as for :func:`parse_arguments`."""
+    """Make settings from a dictionary, in which groups are dictionaries themselves.
+
+    Raises:
+        WrpError: As for :func:`parse_arguments`.
+
+    Example:
+        >>> read_settings({"root": "clips", "out": "out", "run": {"seed": 3}}).run.seed
+        3
+    """
     return _parse(make_parser(), content, [], "")
 
 
 def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], where: str) -> Settings:
-    """The settings of a file's content and of flags, which win; ``where`` stands before what is wrong in the file."""
+    """Merge a file's content and flags, which override it; ``where`` begins the messages about the file."""
     known, settings = _known(parser), dict(flat(content))
     _check_names(settings, known, where)
     given = {flag.setting: flag.value for flag in flags}
@@ -108,7 +121,7 @@ def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], 
         return Settings(**{one.name: made[one.name] for one in fields(Settings)})
     except WrpError:
         raise
-    except Exception as error:  # jsonargparse's own, and what the types and paths raise
+    except Exception as error:  # jsonargparse's own errors, and those of types and paths
         named = _KEY.match(str(error))
         if named is None or named[1] not in known:
             raise WrpError(f"{where or 'settings: '}{in_short(error)}") from error
@@ -118,12 +131,12 @@ def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], 
         raise _wrong(where + named[1], known[named[1]], settings.get(named[1])) from error
 
 
-# How jsonargparse names the setting whose value is wrong.
+# How jsonargparse's messages name the setting whose value is wrong.
 _KEY = re.compile(r'Parser key "([^"]+)"')
 
 
 def _check_names(settings: dict[str, Any], known: dict[str, Any], where: str) -> None:
-    """Raise WrpError where there is no such setting."""
+    """Refuse names that are not settings."""
     for name, value in settings.items():
         if name in known:
             continue
@@ -135,7 +148,7 @@ def _check_names(settings: dict[str, Any], known: dict[str, Any], where: str) ->
         raise WrpError(f"{where}there is no setting {name!r}{_hint(near)}")
 
 
-# How much alike two names are, of 1, of which one may be meant by the other.
+# Similarity, from 0 to 1, from which on a name counts as a misspelling of another.
 _NEAR = 0.75
 
 
@@ -155,7 +168,7 @@ def _type_name(kind: Any) -> str:
 
 
 class _Flag(NamedTuple):
-    """A flag as it was written, the setting that it stands for, and its value."""
+    """A flag as it was written, the setting that it sets, and the value."""
 
     name: str
     setting: str
@@ -163,14 +176,14 @@ class _Flag(NamedTuple):
 
 
 def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag], str | None, bool]:
-    """The flags, the file of settings, and whether it is a dry run; WrpError where a flag is none."""
+    """Split arguments into flags, the file of settings and whether it is a dry run; refuse unknown flags."""
     flags: list[_Flag] = []
     config, dry, left = None, False, list(args)
     while left:
         word = left.pop(0)
         name, equals, value = word.partition("=")
         if name in RENAMED:
-            logger.warning("%s is now %s; the old name will go in a later version", name, RENAMED[name])
+            logger.warning("%s is now called %s; the old name will be removed in a later version", name, RENAMED[name])
             name = RENAMED[name]
         setting = SHORT.get(name[2:], name[2:]) if name.startswith("--") else ""
         if not _is_flag(word):
@@ -194,17 +207,17 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
             config = value
             continue
         if setting == "root" and (roots := [flag.value for flag in flags if flag.setting == "root"]):
-            raise WrpError(f"unrecognized argument {value!r}: there is a root already, {roots[0]!r}")
+            raise WrpError(f"unrecognized argument {value!r}: ROOT is already given as {roots[0]!r}")
         flags.append(_Flag(name, setting, value))
     return flags, config, dry
 
 
-# Settings that are dictionaries: what stands in them may be given by itself, `--train_teacher.losses.dice=2`.
+# Settings that are dictionaries: single entries may be given, such as `--train_teacher.losses.dice=2`.
 _VALUES = ("train_teacher.losses.", "train_teacher.network.options.")
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is no value: a negative number is one."""
+    """Tell whether a word is a flag; a negative number is a value."""
     return word.startswith("-") and word != "-" and re.match(r"-\.?\d", word) is None
 
 
@@ -214,16 +227,18 @@ def _read_config(path: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise WrpError(f"--config {path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(read, dict):
-        raise WrpError(f"--config {path} must name settings, lines `name: value`, got a {type(read).__name__}")
+        raise WrpError(f"--config {path} must contain settings, lines `name: value`, got a {type(read).__name__}")
     return {str(name): value for name, value in read.items() if name not in ADDED}
 
 
 def claim_folder(settings: Settings, root: Path, labels: str, frames: dict[str, str]) -> None:
-    """Make the output folder this run's; what other settings or labels made there is never mixed with it.
+    """Record the settings in the output folder, and refuse a folder with results of other settings or labels.
+
+    Results of different settings, labels or frames are never mixed in one folder.
 
     Args:
         settings: The settings.
-        root: The data set's folder, where it was found.
+        root: Resolved folder of the data set.
         labels: Hash of the labels that the run learns from.
         frames: Hash of the frames of each clip.
 
@@ -248,42 +263,48 @@ def claim_folder(settings: Settings, root: Path, labels: str, frames: dict[str, 
             if key in _FREE or before.get(key) == value:
                 continue
             if key == "labels":
-                raise _taken(out, "a run that has learned from other labels than there are now")
+                raise _taken(out, "a run whose labels have changed since: they were added, removed or edited")
             raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
     known, clip = _join(theirs.get("frames"), frames)
     if clip is not None:
-        raise _taken(out, f"labels for other frames of clip {clip} than there are now")
+        raise _taken(out, f"labels of clip {clip}, whose frames have changed since")
     used, network = _join(theirs.get("networks"), networks)
     if network is not None:
-        raise _taken(out, f"a run with another {network} than {given[network]} is now")
+        raise _taken(out, f"a run with a {network} that differs from {given[network]}")
     write_json(path, mine | {"frames": known, "networks": used})
 
 
 def recorded(path: Path) -> dict[str, Any]:
-    """The settings that a folder's files were made with, nothing in a folder that was just made.
+    """Read the settings that the files of a folder were made with.
+
+    Args:
+        path: The file of settings in that folder.
+
+    Returns:
+        The settings; empty if the folder is new.
 
     Raises:
-        WrpError: If they are damaged, or missing though there are files that were made with some.
+        WrpError: If the file is damaged, or is missing although the folder contains results.
     """
-    remedy = "put a copy in its place, or choose another --out"
+    remedy = "restore it from a copy, or choose another --out"
     if path.is_file():
-        return read_json(path, f"it says what the files beside it were made with: {remedy}")
+        return read_json(path, f"it records the settings of the files beside it: {remedy}")
     made = [name for name in names_in(path.parent) if name != MARKER]
     if made:
-        raise WrpError(f"there is no {path}, which says what {made[0]} beside it was made with: {remedy}")
+        raise WrpError(f"there is no {path}, which records the settings of {made[0]} beside it: {remedy}")
     return {}
 
 
 def _taken(out: Path, what: str) -> WrpError:
-    return WrpError(f"{out} holds {what}; choose another --out, or delete it to start anew")
+    return WrpError(f"{out} holds {what}; choose another --out, or delete it to start again")
 
 
 def _join(recorded: Any, hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:
-    """Hashes by name, those that were recorded before and those of now, and the first name at which they differ."""
+    """Merge recorded and new hashes by name, and return the first name at which they differ, if any."""
     known = recorded if isinstance(recorded, dict) else {}
     differing = (name for name, found in hashes.items() if known.get(name, found) != found)
     return known | hashes, next(differing, None)
 
 
-# May change between the runs of one folder: it does not change results.
+# Settings that may change between runs in one folder, because results do not depend on them.
 _FREE = ("student", "run.on_error", "run.workers", "run.flow_cache", "run.shard", "run.limit")

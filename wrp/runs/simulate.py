@@ -1,4 +1,4 @@
-"""What suggestions are worth: held-out labels are handed out frame by frame, and everything is propagated anew."""
+"""Simulate labelling with suggestions: add held-out labels frame by frame, propagate again, and score."""
 
 from __future__ import annotations
 
@@ -27,31 +27,40 @@ from wrp.suggest.ranking import Doubt, choose, doubt, gaps_of
 SEEDS = (0, 1, 2)
 
 Labels = list[tuple[int, int]]
-"""The frames that were given a label: number of the clip, index in the clip."""
+"""The frames that were labelled: number of the clip, and index in the clip."""
 
 Frames = dict[int, tuple[Doubt, Tensor | None]]
-"""Of each frame, by index, how doubtful its labels are, and its confusion matrix if it was hidden at the start."""
+"""Expected error of each frame, by index, and its confusion matrix if its label was held out at the start."""
 
 
 class Replay:
-    """The clips of a run, propagated from its keyframes and any further labels, and scored.
+    """Propagate the clips of a run from its keyframes and any further labels, and score the result.
 
-    The score is mIoU over the frames that were hidden at the start: the same frames whoever chooses. Those that have
-    been labelled count as right, as they are in the data set that one ends up with. What an interval gives is
-    remembered.
+    The score is mIoU over the frames whose labels were held out at the start, so that all strategies are scored on the
+    same frames. Frames that were labelled meanwhile count as right, as they would be in the data set that is made.
+    Results of intervals are cached.
 
     Args:
         index: The clips, with held-out labels.
         module: Propagates by one method.
 
     Raises:
-        WrpError: If no label is hidden.
+        WrpError: If no label is held out.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from wrp.structures import Frame, LabelMap
+        >>> clip = Clip("street", (Frame("0", Path("0.png")),) * 9, keyframes=(0, 8), held_out=(2, 4, 6))
+        >>> classes = LabelMap(ids=(0,), names=("road",), colors=((128, 64, 128),))
+        >>> replay = Replay(ClipIndex(Path("."), "folder", classes, (clip,)), PropagationModule(1, ["copy"]))
+        >>> replay.uniform(1), replay.clips([(0, 4)])[0].keyframes
+        ([(0, 4)], (0, 4, 8))
     """
 
     def __init__(self, index: ClipIndex, module: PropagationModule) -> None:
         if not any(clip.held_out for clip in index.clips):
             raise WrpError(
-                f"none of the labels in {index.root} is hidden, so nothing can be scored: make the run with "
+                f"none of the labels in {index.root} is held out, so nothing can be scored: make the run with "
                 "`wrp autolabel --label-every K`, or with --keyframes FILE"
             )
         self.index = index
@@ -59,7 +68,7 @@ class Replay:
         self._known: dict[tuple[Any, ...], Frames] = {}
 
     def clips(self, labels: Labels) -> list[Clip]:
-        """The clips with these labels as further keyframes."""
+        """Return the clips with these labels as further keyframes."""
         clips = []
         for number, clip in enumerate(self.index.clips):
             given = {index for of, index in labels if of == number}
@@ -67,7 +76,7 @@ class Replay:
         return clips
 
     def frames(self, clip: Clip) -> Frames:
-        """Doubt of each frame, and confusion matrix of those that were hidden at the start."""
+        """Propagate a clip: expected error of each frame, and confusion matrix of those held out at the start."""
         frames: Frames = {}
         for interval in intervals(clip):
             key = (clip.name, interval.start, interval.stop, interval.keyframes)
@@ -89,13 +98,13 @@ class Replay:
         return found
 
     def score(self, labels: Labels) -> float:
-        """MIoU in percent."""
+        """Return the mIoU in percent after these labels were added."""
         frames = [frame for clip in self.clips(labels) for frame in self.frames(clip).values()]
         matrices = [matrix for _, matrix in frames if matrix is not None]
         return 100 * float(mean_iou(torch.stack(matrices).sum(0)))
 
     def suggested(self, before: Labels, count: int) -> Labels:
-        """The labels and ``count`` more, chosen as :func:`~wrp.suggest.ranking.choose` does after a run with these."""
+        """Return the labels and ``count`` more that :func:`~wrp.suggest.ranking.choose` picks after a run with them."""
         gaps, numbers = [], []
         for number, clip in enumerate(self.clips(before)):
             doubts = {i: found for i, (found, _) in self.frames(clip).items()}
@@ -105,13 +114,13 @@ class Replay:
         return before + _numbered(numbers, choose(gaps, count))
 
     def uniform(self, count: int) -> Labels:
-        """``count`` labels, spaced evenly in the intervals that the keyframes leave."""
+        """Return ``count`` labels, evenly spaced in the intervals between the keyframes."""
         cut = [(number, interval) for number, clip in enumerate(self.index.clips) for interval in intervals(clip)]
         numbers, found = zip(*cut, strict=True)
         return _numbered(numbers, spread(found, count))
 
     def at_random(self, seed: int) -> Labels:
-        """All frames that may get a label, in a random order."""
+        """Return all frames with a held-out label in random order."""
         frames = [(number, i) for number, clip in enumerate(self.index.clips) for i in clip.held_out]
         return random.Random(seed).sample(frames, len(frames))
 
@@ -121,9 +130,22 @@ def _numbered(numbers: Sequence[int], chosen: Sequence[Sequence[int]]) -> Labels
 
 
 def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
-    """Frames of each interval, among those with a held-out label, spaced evenly.
+    """Choose evenly spaced frames of each interval among those with a held-out label.
 
-    Each goes to the interval that has the frame farthest from a label; then those of an interval are spread over it.
+    Each further label goes to the interval with the frame that is farthest from any label; the labels of an interval
+    are then spread evenly over it.
+
+    Args:
+        gaps: The intervals.
+        count: Number of frames to choose, fewer where there are not as many.
+
+    Returns:
+        Indices in the clip of the chosen frames of each interval.
+
+    Example:
+        >>> clip = Clip("street", frames=(), keyframes=(0, 8), held_out=(1, 2, 3, 4, 5, 6, 7))
+        >>> spread([Interval(clip, 0, 9, previous=0, next=8)], 3)
+        [[2, 4, 6]]
     """
     free = [[i for i in range(gap.start, gap.stop) if i in gap.clip.held_out] for gap in gaps]
     counts = [0] * len(gaps)
@@ -140,33 +162,39 @@ def spread(gaps: Sequence[Interval], count: int) -> list[list[int]]:
 
 
 def _reach(gap: Interval, number: int) -> float:
-    """Frames from a label to the farthest frame of an interval with this number of further labels."""
+    """Return the distance from a label of the farthest frame of an interval with this number of further labels."""
     first, last = gap.span
     return (last - first) / (2 * number + len(gap.keyframes))
 
 
 def _place(gap: Interval, place: int, number: int) -> float:
-    """Where the label number ``place`` of ``number``, from 1, lies in an interval; half steps behind the last one."""
+    """Return where label ``place`` (from 1) of ``number`` lies; half a step is left at an end without keyframe."""
     first, last = gap.span
     step = 2 * _reach(gap, number)
     return last - step * place if gap.previous is None else first + step * place
 
 
 def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str, Any]:
-    """MIoU after 0 … ``count`` further labels by each way to choose them.
+    """Compute mIoU after 0 … ``count`` further labels for each strategy of choosing them.
 
-    ``suggested``: all at once, as a user gets them; ``one by one``: with a new run after each label; ``uniform``; and
-    ``random`` for each seed.
+    ``suggested``: all at once, as a user gets them; ``one by one``: with a new run after each label; ``uniform``:
+    evenly spaced; ``random <seed>``: at random, once for each seed.
+
+    Args:
+        replay: The run.
+        count: Largest number of further labels.
+        seeds: Seeds of the random choices.
 
     Returns:
-        ``{"start": mIoU, "miou": {way: [after 1, after 2, …]}, "chosen": {way: [["<clip>/<frame>", …], …]}}``.
+        ``{"start": mIoU, "miou": {strategy: [after 1, …]}, "chosen": {strategy: [["<clip>/<frame>", …], …]}}``, mIoU
+        in percent.
 
     Raises:
-        WrpError: If ``count`` is no number of held-out frames.
+        WrpError: If ``count`` is below 1 or above the number of held-out frames.
     """
     held_out = sum(len(clip.held_out) for clip in replay.index.clips)
     if not 1 <= count <= held_out:
-        raise WrpError(f"the number of frames to add, -n, must be in 1 … {held_out}, the frames hidden, got {count}")
+        raise WrpError(f"the number of frames to add, -n, must be in 1 … {held_out}, the held-out frames, got {count}")
     ways: dict[str, list[Labels]] = {way: [] for way in ("suggested", "one by one", "uniform")}
     ways |= {f"random {seed}": [replay.at_random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
     miou: dict[str, list[float]] = {way: [] for way in ways}
@@ -191,7 +219,15 @@ def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str
 
 
 def curve_table(result: dict[str, Any]) -> str:
-    """The curves as Markdown; random ones as their mean and standard deviation."""
+    """Return the result of :func:`curves` as Markdown; of the random ones, mean and standard deviation.
+
+    Example:
+        >>> print(curve_table({"start": 60, "miou": {"suggested": [72], "random 0": [64], "random 1": [66]}}))
+        | labels added | suggested | random, 2 seeds |
+        |--------------|----------:|----------------:|
+        | 0            |     60.00 |           60.00 |
+        | 1            |     72.00 |    65.00 ± 1.41 |
+    """
     miou = dict(result["miou"])
     drawn = [miou.pop(way) for way in list(miou) if way.startswith("random")]
     rows = [["0", *[f"{result['start']:.2f}"] * (len(miou) + 1)]]

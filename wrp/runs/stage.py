@@ -1,4 +1,4 @@
-"""Runs as lists of named stages, and the one way to go through them: skip, time, check and log."""
+"""Run a list of named stages: skip what is done, check inputs and outputs, measure time, log."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ class Stage:
     """One stage of a run.
 
     Attributes:
-        name: Its name, under which its time is kept.
+        name: Its name, under which its time is recorded.
         inputs: Files that its outputs are made from.
-        outputs: Files that it makes; where they are there, it is skipped. None: it is run each time, and does what is
-            left of its work.
-        run: Does the work; False ends the run here.
-        what: What is logged when it begins; empty: it says so itself.
+        outputs: Files that it makes; if they all exist, the stage is skipped. If empty, the stage always runs, and does
+            what is left of its work.
+        run: Does the work; if it returns False, the run ends after this stage.
+        what: Message that is logged when it begins; empty: no message.
+
+    Example:
+        >>> stage = Stage("teacher", (), (Path("out/teacher.ckpt"),), lambda: None, "Training the teacher")
+        >>> stage.outputs[0].name
+        'teacher.ckpt'
     """
 
     name: str
@@ -41,10 +46,18 @@ class Stage:
 
 
 class Runner:
-    """Goes through the stages of a run; what they took is kept in a file, so that a resumed run knows it.
+    """Run the stages of a run; their times and input hashes are kept in ``stages.json`` for later calls.
 
     Args:
-        out: Folder of the run, which is locked for it.
+        out: Folder of the run; the caller holds its lock.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     runner, made = Runner(Path(folder)), Path(folder, "made.json")
+        ...     stages = [Stage("make", (), (made,), lambda: write_json(made, [1]))]
+        ...     runner.run(stages), runner.run(stages), list(runner.seconds)
+        (True, True, ['make'])
     """
 
     def __init__(self, out: Path) -> None:
@@ -54,14 +67,14 @@ class Runner:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of each stage, by whichever job."""
+        """Seconds of each stage, added up over all calls and jobs."""
         return {name: noted["seconds"] for name, noted in self.record.items() if "seconds" in noted}
 
     def run(self, stages: Sequence[Stage]) -> bool:
-        """Run the stages that are not done; whether the run came to its end.
+        """Run the stages that are not done, and tell whether all stages are done now.
 
         Raises:
-            WrpError: If an output is damaged, or was made from another input than there is now.
+            WrpError: If an output is damaged, or was made from an input that has changed since.
         """
         for stage in stages:
             check_stop()
@@ -78,14 +91,14 @@ class Runner:
         return True
 
     def add(self, name: str, seconds: float) -> None:
-        """Add to the time of a stage."""
+        """Add seconds to the time of a stage."""
         self._read()
         noted = self.record.setdefault(name, {})
         noted["seconds"] = round(noted.get("seconds", 0.0) + seconds, 2)
         write_json(self.path, self.record)
 
     def _is_done(self, stage: Stage) -> bool:
-        """Whether the outputs are there; one that cannot be used stops the run, as what came of it would be lost."""
+        """Tell whether the outputs exist; one that cannot be used stops the run, as later results depend on it."""
         if not stage.outputs or not all(path.is_file() for path in stage.outputs):
             return False
         for path in stage.outputs:
@@ -93,7 +106,7 @@ class Runner:
                 try:
                     read_checkpoint(path, mmap=True)
                 except WrpError as error:
-                    raise WrpError(f"{error}; put a copy in its place, or delete it to have it trained anew") from error
+                    raise WrpError(f"{error}; restore it from a copy, or delete it to train it again") from error
         noted = self.record.get(stage.name, {}).get("inputs")
         if not isinstance(noted, dict):
             self._note_inputs(stage)
@@ -101,8 +114,8 @@ class Runner:
         for name, found in _hashes(stage).items():
             if noted.get(name, found) != found:
                 raise WrpError(
-                    f"{stage.outputs[0]} was made from another {name} than there is now: put that one back, or delete "
-                    f"{stage.outputs[0].name} to have it made anew"
+                    f"{stage.outputs[0]} was made from a {name} that has changed since: restore that file, or delete "
+                    f"{stage.outputs[0].name} to make it again"
                 )
         return True
 
@@ -116,7 +129,7 @@ class Runner:
         if not self.path.is_file():
             return
         try:
-            found = read_json(self.path, "the times of the stages so far are lost")
+            found = read_json(self.path, "the recorded times of the stages are lost")
             self.record = {str(name): noted for name, noted in found.items() if isinstance(noted, dict)}
         except DataError as error:
             logger.warning("%s", error)

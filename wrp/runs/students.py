@@ -1,4 +1,4 @@
-"""The student of a run: a network that learns from all frames, in one of four ways."""
+"""Train the student of a run: a network that learns from all frames, in one of four ways."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Way:
         labels: Arguments of :class:`~wrp.data.propagated.PropagatedLabels`.
         kind: Class of the module.
         epochs: Epochs into which its steps are divided.
+
+    Example:
+        >>> WAYS["st++"].labels, WAYS["st++"].epochs
+        ({'reliable_first': 1}, 2)
     """
 
     labels: dict[str, Any] = field(default_factory=dict)
@@ -35,25 +39,39 @@ class Way:
 
 
 WAYS = {
-    # every pixel by its confidence
+    # every pixel is weighted by its confidence
     "plain": Way(),
-    # by its consistency with the keyframes (CISC-R)
+    # every pixel is weighted by its consistency with the keyframes (CISC-R)
     "cisc-r": Way({"weights": WEIGHTS}),
-    # by its confidence, for a second head that is thrown away (Three-Stage)
+    # weighted by confidence, for a second head that is discarded after training (Three-Stage)
     "three-stage": Way({"apart": True}, ThreeStageModule),
-    # as plain, but in the first half the reliable frames alone (ST++)
+    # as plain, but the first half of the training uses the reliable frames only (ST++)
     "st++": Way({"reliable_first": 1}, epochs=2),
 }
 
 
 def student_path(settings: Settings) -> Path:
-    """Where the student of a run is kept."""
+    """Return the checkpoint of the student of a run.
+
+    Example:
+        >>> student_path(Settings("clips", "out", student="cisc-r")).name
+        'student-cisc-r.ckpt'
+    """
     name = "student" if settings.student == "plain" else f"student-{settings.student}"
     return Path(settings.out, f"{name}.ckpt")
 
 
 def train_student(settings: Settings, index: ClipIndex, weights: str | None, out: Path) -> None:
-    """Train a network like the teacher on labelled and propagated frames, as ``settings.student`` says, and save it."""
+    """Train a network like the teacher on labelled and propagated frames, and save it.
+
+    What the way of training needs besides, consistency weights or a ranking of the frames, is made first.
+
+    Args:
+        settings: The settings of the run; ``settings.student`` names the way of training.
+        index: The clips.
+        weights: Encoder weights to start from; None: from scratch.
+        out: Folder of the run.
+    """
     assert settings.student is not None
     way = WAYS[settings.student]
     if settings.student == "cisc-r" and not (out / DRIFT).is_file():
@@ -61,7 +79,7 @@ def train_student(settings: Settings, index: ClipIndex, weights: str | None, out
     if settings.student == "st++" and not (out / RELIABLE).is_file():
         ranker = out / "ranker.ckpt"
         if not ranker.is_file():
-            logger.info("Training a network on the labelled frames alone, to rank the others by")
+            logger.info("Training a network on the labelled frames only, to rank the propagated ones")
             train_segmenter(settings, index, weights, None, ranker, thirds=True)
         rank(index, out, [*thirds_of(ranker), ranker])
     labels = PropagatedLabels(str(out), **way.labels)

@@ -1,4 +1,4 @@
-"""The trainings of an autolabel run: teacher and refiner."""
+"""Train the networks of an autolabel run: teacher, refiner and student."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ logger = logging.getLogger("wrp")
 WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
 
-# Disk space that the examples of the refiner may take, in bytes: a walk over 50 frames of 480×360 takes 76 MB.
+# Disk space that the examples of the refiner may take, in bytes: the cycles over 50 frames of 480×360 take 76 MB.
 EXAMPLE_BYTES = 2**35
 
-# Seconds between the checkpoints of a training that is not finished; to write one takes well under one.
+# Seconds between the checkpoints of an unfinished training; writing one takes well under a second.
 SAVE_EVERY = 60.0
 
 
@@ -55,7 +55,16 @@ def train_teacher(
     path: Path,
     leave_out: str | None = None,
 ) -> None:
-    """Train the teacher on every labelled frame, and on those labelled by motion in ``propagated``, and save it."""
+    """Train the teacher on all labelled frames, and save it.
+
+    Args:
+        settings: The settings of the run.
+        index: The clips.
+        weights: Encoder weights to start from; None: from scratch.
+        propagated: Folder with labels propagated by motion, to train on as well; None: no such labels.
+        path: The checkpoint.
+        leave_out: Part of the labels to leave out, ``i/n``; None: no part.
+    """
     args = settings.train_teacher
     labels = None
     if propagated is not None:
@@ -74,18 +83,18 @@ def train_segmenter(
     thirds: bool = False,
     leave_out: str | None = None,
 ) -> None:
-    """Train a network like the teacher, from labelled frames and from propagated ones where given, and save it.
+    """Train a network like the teacher on labelled frames, and on propagated labels if given, and save it.
 
     Args:
-        settings: Those of the teacher.
+        settings: The settings of the run; those of the teacher are used.
         index: The clips.
-        weights: Encoder weights to start from.
-        propagated: Propagated labels to learn from.
+        weights: Encoder weights to start from; None: from scratch.
+        propagated: Propagated labels to train on; None: no such labels.
         path: The checkpoint.
         kind: Class of the module.
         epochs: Epochs into which the steps are divided.
-        thirds: Whether to keep the network as it was after one and two thirds of its steps, see :func:`thirds_of`.
-        leave_out: A fold of the labels to leave out.
+        thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
+        leave_out: Part of the labels to leave out, ``i/n``; None: no part.
     """
     args, run = settings.train_teacher, settings.run
     pl.seed_everything(run.seed, verbose=False)
@@ -99,7 +108,7 @@ def train_segmenter(
 def make_segmenter(
     settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
 ) -> SegmentationModule:
-    """A network like the teacher, untrained but for its encoder weights."""
+    """Make a network like the teacher, untrained except for its encoder weights."""
     args = settings.train_teacher
     # By name, as Lightning finds the arguments of subclasses to save them.
     return kind(
@@ -113,7 +122,16 @@ def make_segmenter(
 def train_refiner(
     settings: Settings, index: ClipIndex, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
 ) -> None:
-    """Train the refiner from the keyframes, with the teachers of the folds where there are any, and save it."""
+    """Train the refiner on the keyframes, and save it.
+
+    Args:
+        settings: The settings of the run.
+        index: The clips.
+        teacher: Checkpoint of the teacher.
+        folds: Checkpoints of teachers that were each trained without one part of the labels; may be empty.
+        flow: Flow estimator.
+        path: The checkpoint of the refiner.
+    """
     args, run, out = settings.train_refiner, settings.run, Path(settings.out)
     pl.seed_everything(run.seed + 1, verbose=False)
     room = min(EXAMPLE_BYTES, shutil.disk_usage(out).free // 2)
@@ -130,12 +148,19 @@ def train_refiner(
 
 
 def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
-    """Train for a number of steps and save a checkpoint that appears complete or not at all.
+    """Train for a number of steps and save a checkpoint, which is written completely or not at all.
 
-    A training that was stopped goes on from where it was up to a minute before, to the same weights.
+    A training that was stopped resumes from its state of at most a minute before, and ends at the same weights.
+
+    Args:
+        module: The module.
+        data: Its training data.
+        steps: Training steps.
+        path: The checkpoint.
+        thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
     """
     unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
-    # Thirds first: a training that goes on from a step has what belongs to it.
+    # Thirds first: a training that is resumed after a step then has the third saved at that step.
     callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
     with quiet_lightning():
         trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer(*callbacks))
@@ -145,52 +170,57 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
 
 
 def _readable(unfinished: Path) -> bool:
-    """Whether a training can go on from a file; says so."""
+    """Tell whether a training can resume from a file, and log it."""
     if not unfinished.is_file():
         return False
     try:
         step = read_checkpoint(unfinished, mmap=True)["global_step"]
     except (WrpError, KeyError) as error:
-        logger.warning("%s; the training begins anew", error)
+        logger.warning("%s; the training starts again", error)
         return False
-    logger.info("Going on from %s, step %d", unfinished, step)
+    logger.info("Resuming from %s, step %d", unfinished, step)
     return True
 
 
 class _Unfinished(pl.Callback):
-    """Keep a training as it is, now and then."""
+    """Save the state of a training about once a minute."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.saved = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save where a minute has passed since the last time."""
+        """Save if a minute has passed since the last time."""
         if time.monotonic() - self.saved >= SAVE_EVERY:
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
 
 
 def thirds_of(network: Path) -> tuple[Path, Path]:
-    """Where a network is kept as it was after one and two thirds of its training."""
+    """Return the checkpoints of a network after one and two thirds of its training.
+
+    Example:
+        >>> [path.name for path in thirds_of(Path("out/ranker.ckpt"))]
+        ['ranker-1.ckpt', 'ranker-2.ckpt']
+    """
     first, second = (network.with_name(f"{network.stem}-{number}{network.suffix}") for number in (1, 2))
     return first, second
 
 
 class _Thirds(pl.Callback):
-    """Keep a network as it was after one and two thirds of its steps."""
+    """Save a network after one and two thirds of its steps."""
 
     def __init__(self, network: Path, steps: int) -> None:
         self.paths = dict(zip(checkpoint_epochs(steps)[:2], thirds_of(network), strict=True))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save at the thirds."""
+        """Save if a third of the steps ends here."""
         if path := self.paths.get(trainer.global_step):
             trainer.save_checkpoint(path)
 
 
 def plain_trainer(*callbacks: pl.Callback) -> dict[str, Any]:
-    """Trainer flags of a run that keeps its own files, with these callbacks."""
+    """Return Trainer arguments for a run that writes its own files, with these callbacks."""
     return {
         "accelerator": "auto",
         "devices": 1,
@@ -203,9 +233,12 @@ def plain_trainer(*callbacks: pl.Callback) -> dict[str, Any]:
 
 
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
-    """The encoder weights to start from, and the reason if they are not ImageNet's though asked for.
+    """Return the encoder weights to start from, and the reason why ``auto`` could not get those of ImageNet.
 
-    With ``auto``, weights that cannot be had within 10 seconds are done without.
+    With ``auto``, the network starts from scratch if the weights cannot be downloaded within 10 seconds.
+
+    Returns:
+        Name of the weights, None for scratch; and the reason, None if there was no problem.
     """
     if settings.train_teacher.weights == "none":
         return None, None
@@ -220,21 +253,21 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
         except WrpError as error:
             problem[:] = [str(error)]
 
-    # In a thread that is left behind: the download's own time-outs and retries take minutes.
+    # In a thread that is not waited for any longer: the download's own time-outs and retries take minutes.
     noisy = logging.getLogger("huggingface_hub")
     level = noisy.level
     noisy.setLevel(logging.CRITICAL)
     thread = threading.Thread(target=download, daemon=True)
     thread.start()
     thread.join(WEIGHTS_TIMEOUT)
-    if not thread.is_alive():  # else it goes on to complain
+    if not thread.is_alive():  # else its warnings would still appear
         noisy.setLevel(level)
     return (None, problem[0]) if problem else (WEIGHTS, None)
 
 
 @contextlib.contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Progress bars go to standard error; hints on hardware and loaders, which this run has chosen, are left out."""
+    """Send progress bars to standard error, and silence hints on hardware and loaders, which the run has chosen."""
     lightning = logging.getLogger("pytorch_lightning")
     level = lightning.level
     lightning.setLevel(logging.WARNING)
@@ -243,7 +276,7 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         # The frozen teacher is meant to be in evaluation mode.
         warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training.*")
-        # Intervals are no batches, so Lightning finds no indices; the results name their frames themselves.
+        # Intervals are not batches, so Lightning finds no indices; the results name their frames themselves.
         warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
         # Lightning itself uses a deprecated call of torch.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")

@@ -7,17 +7,25 @@ from torch import Tensor, nn
 
 
 class OCRHead(nn.Module):
-    """Each pixel looks at what the classes look like in this image.
+    """A segmentation head that compares each pixel with the mean appearance of every class in the image.
 
-    Soft regions, one per class, come from auxiliary logits; a region's representation is the mean of the features under
-    it; a pixel's context is the mean of the regions, weighed by their likeness to the pixel.
+    Auxiliary logits define one soft region per class. The representation of a region is the mean of the features,
+    weighted by the region; the context of a pixel is the mean of the regions' representations, weighted by their
+    similarity to the pixel (Yuan et al., ECCV 2020).
 
     Args:
-        in_channels: Channels of the decoder's features.
+        in_channels: Channels D of the decoder's features.
         num_classes: C.
         channels: Channels of the representations.
         keys: Channels in which pixels and regions are compared.
-        upsampling: From the features' resolution to the logits', e.g. the one of the head that is replaced.
+        upsampling: Maps from the resolution of the features to that of the logits, e.g. the upsampling of the replaced
+            head; None: the logits have the resolution of the features.
+
+    Example:
+        >>> head = OCRHead(in_channels=16, num_classes=3, channels=8, keys=4).eval()
+        >>> head(torch.zeros(2, 16, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
+        >>> logits, auxiliary = head.train()(torch.zeros(2, 16, 8, 8))
     """
 
     def __init__(
@@ -40,7 +48,7 @@ class OCRHead(nn.Module):
         self.scale = keys**-0.5
 
     def forward(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (B, C, h, w) of features (B, D, h', w'); in training, the auxiliary logits as well."""
+        """Compute logits (B, C, h, w) of features (B, D, h', w'); in training, return the auxiliary logits as well."""
         auxiliary = self.regions(features)
         pixels = self.pixels(features)
         shares = auxiliary.flatten(2).float().softmax(-1).to(pixels.dtype)

@@ -1,4 +1,4 @@
-"""Class probabilities of whole images from sliding windows, scales, mirror images."""
+"""Class probabilities of whole images by sliding windows and test-time augmentation (scales, mirror image)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from wrp.options import InferenceArgs
 
 
 def tiled_probabilities(logits_of: Callable[[Tensor], Tensor], images: Tensor, inference: InferenceArgs) -> Tensor:
-    """Mean class probabilities over all windows, scales and mirror images.
+    """Average class probabilities over sliding windows, scales and mirror images.
 
     Args:
-        logits_of: Images (B, 3, h, w) to logits (B, C, h, w), for any size.
+        logits_of: Maps images (B, 3, h, w) of any size to logits (B, C, h, w).
         images: (B, 3, H, W) floating point.
-        inference: Windows, scales and mirror image.
+        inference: Window, scales and mirror image.
 
     Returns:
-        (B, C, H, W) float32.
+        Probabilities (B, C, H, W) float32 in [0, 1] that sum to 1 over the classes.
+
+    Example:
+        >>> logits_of = lambda images: torch.cat((images[:, :1], 1 - images[:, :1]), 1)
+        >>> probs = tiled_probabilities(logits_of, torch.ones(1, 3, 6, 8), InferenceArgs(window=(4, 4), flip=True))
+        >>> probs.shape, round(probs[0, 0, 0, 0].item(), 3)
+        (torch.Size([1, 2, 6, 8]), 0.731)
     """
     size = images.shape[-2:]
     total: Tensor | None = None
@@ -55,7 +61,7 @@ def _windows(logits_of: Callable[[Tensor], Tensor], images: Tensor, inference: I
 
 
 def _starts(side: int, window: int, overlap: float) -> Iterator[int]:
-    """Where windows begin that cover a side evenly."""
+    """Yield the first pixel of each of the windows that cover a side evenly."""
     step = max(1, int(window * (1 - overlap)))
     count = -(-(side - window) // step)
     for i in range(count + 1):

@@ -1,4 +1,4 @@
-"""Losses for dense labels; every one takes a weight for each pixel, so that an uncertain label counts less."""
+"""Losses for dense labels. All of them take a weight for each pixel, so that uncertain labels count less."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from wrp.geometry.labels import near_border
 from wrp.segmentation.rmi import region_mutual_information
 from wrp.structures import IGNORE_INDEX
 
-# Distance to another label, in pixels, up to which a pixel is of the boundary.
+# A pixel belongs to the boundary if another label is at most this many pixels away.
 BOUNDARY = 2
 
-# OHEM: pixels whose true class has less than this probability are hard, and so is at least one in sixteen.
+# OHEM: a pixel is hard if its true class has at most this probability; at least one pixel in sixteen is used.
 HARD_PROBABILITY = 0.7
 HARD_RATIO = 16
 
@@ -32,26 +32,24 @@ def cross_entropy(
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean cross-entropy over the labelled pixels.
+    """Compute the mean cross-entropy over the labelled pixels.
 
     Args:
         logits: (B, C, H, W).
         labels: (B, H, W) integer, 0 … C-1 and ``ignore_index``.
         weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
         ignore_index: Label of the pixels that do not count.
-        balance: Pixels of a class count by its share of the batch to the power of minus ``balance``: 0 counts every
-            pixel, 1 every class alike.
+        balance: The pixels of a class are weighted by the class's pixel count in the batch to the power of
+            ``-balance``: 0 weights every pixel alike, 1 every class alike.
         boundary: Pixels within 2 pixels of another label count 1 + ``boundary`` times.
-        class_weights: How much the pixels of each class count; None: all the same.
-        label_smoothing: Probability that the truth spreads over all classes.
+        class_weights: Weight of the pixels of each class, C numbers; None: 1 for all.
+        label_smoothing: Probability in [0, 1] that is spread over all classes in the target.
 
     Returns:
-        Scalar float32, the mean over the pixels of all processes of a distributed run. Where nothing is labelled, a
-        zero that is connected to the graph, so that every process has gradients to exchange (torch alone would return
-        NaN).
+        Scalar float32, the mean over the pixels of all processes of a distributed run. If nothing is labelled, a zero
+        that is connected to the graph, so that every process has gradients to exchange (torch alone would return NaN).
 
     Example:
-        >>> import torch
         >>> cross_entropy(torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]]))
         tensor(0.6931)
     """
@@ -73,9 +71,10 @@ def cross_entropy(
 
 
 def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy over the hard pixels alone: online hard example mining (Shrivastava et al., CVPR 2016).
+    """Compute the cross-entropy of hard pixels only: online hard example mining (Shrivastava et al., CVPR 2016).
 
-    Hard are the pixels whose true class has a probability below 0.7, and at least one pixel in sixteen.
+    A pixel is hard if the probability of its true class is at most 0.7. The hardest sixteenth of all pixels counts in
+    any case.
 
     Args:
         logits: (B, C, H, W).
@@ -83,7 +82,12 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
         weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
-        Scalar float32.
+        Scalar float32, the mean over the hard pixels.
+
+    Example:
+        >>> logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 0.0]]]])  # (1, 2, 1, 2): one easy pixel, one hard
+        >>> ohem(logits, torch.tensor([[[0, 0]]]))
+        tensor(0.6931)
     """
     counted = labels != IGNORE_INDEX
     losses = functional.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
@@ -93,10 +97,10 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
 
 
 def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """One minus the soft Dice coefficient, mean over the classes, zero for those that do not occur.
+    """Compute the Dice loss: one minus the soft Dice coefficient, averaged over all classes, 0 for absent classes.
 
-    The same as segmentation-models-pytorch's ``DiceLoss("multiclass", ignore_index=255)`` where all pixels weigh the
-    same.
+    Equals segmentation-models-pytorch's ``DiceLoss("multiclass", ignore_index=255)`` if all pixels have the same
+    weight.
 
     Args:
         logits: (B, C, H, W).
@@ -104,7 +108,11 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
         weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
-        Scalar float32.
+        Scalar float32 in [0, 1].
+
+    Example:
+        >>> dice(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
+        tensor(0.5000)
     """
     pixels = count_pixels(labels, weights)[:, None]
     probs, truth = logits.float().softmax(1), one_hot(labels, logits.shape[1])
@@ -116,10 +124,10 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
 
 
 def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The Lovász-Softmax loss (Berman et al., CVPR 2018), mean over the classes that occur.
+    """Compute the Lovász-Softmax loss (Berman et al., CVPR 2018), averaged over the classes that occur.
 
-    The convex extension of one minus the intersection over union, here of weighted pixels; the same as
-    segmentation-models-pytorch's ``LovaszLoss("multiclass", ignore_index=255)`` where all weigh the same.
+    It is the convex extension of one minus the intersection over union, here of weighted pixels. It equals
+    segmentation-models-pytorch's ``LovaszLoss("multiclass", ignore_index=255)`` if all pixels have the same weight.
 
     Args:
         logits: (B, C, H, W).
@@ -127,12 +135,16 @@ def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Ten
         weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
-        Scalar float32.
+        Scalar float32 in [0, 1].
+
+    Example:
+        >>> lovasz(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))
+        tensor(0.5000)
     """
     pixels = count_pixels(labels, weights).flatten()
     probs = logits.float().softmax(1).transpose(0, 1).flatten(1)
     truth = one_hot(labels, logits.shape[1]).transpose(0, 1).flatten(1)
-    # Pixels that do not count come last: their error is less than none.
+    # Pixels that do not count are sorted last: their error is set to a negative number.
     errors, order = torch.where(pixels > 0, (truth - probs).abs(), -1.0).sort(1, descending=True)
     pixels, truth = pixels[order], truth.gather(1, order)
     everything = (pixels * truth).sum(1, keepdim=True)
@@ -145,7 +157,9 @@ def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Ten
 
 
 def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The focal loss (Lin et al., ICCV 2017) of segmentation-models-pytorch, γ = 2, each class against the others.
+    """Compute the focal loss (Lin et al., ICCV 2017), γ = 2, each class against the rest.
+
+    The implementation is that of segmentation-models-pytorch.
 
     Args:
         logits: (B, C, H, W).
@@ -154,8 +168,12 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
 
     Returns:
         Scalar float32, the sum over the classes and the mean over the pixels.
+
+    Example:
+        >>> focal(torch.zeros(1, 2, 1, 2), torch.tensor([[[0, 1]]]))  # 2 classes, each (1 - 0.5)² · log 2
+        tensor(0.3466)
     """
-    # Here, as it loads all of timm, half a second of which no run without this loss has a need.
+    # Imported here, as it loads all of timm: half a second that runs without this loss are spared.
     from segmentation_models_pytorch.losses._functional import focal_loss_with_logits
 
     truth = one_hot(labels, logits.shape[1])
@@ -164,7 +182,9 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
 
 
 def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Region mutual information and binary cross-entropy, half and half (Zhao et al., NeurIPS 2019).
+    """Average the region mutual information loss and binary cross-entropy (Zhao et al., NeurIPS 2019).
+
+    See :func:`~wrp.segmentation.rmi.region_mutual_information`.
 
     Args:
         logits: (B, C, H, W).
@@ -172,7 +192,14 @@ def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
         weights: How sure each label is, (B, H, W) in [0, 1]; None: all the same.
 
     Returns:
-        Scalar float32, sums over the classes.
+        Scalar float32, summed over the classes; it may be negative.
+
+    Example:
+        >>> labels = torch.zeros(1, 16, 16, dtype=torch.uint8)
+        >>> labels[:, 8:] = 1
+        >>> right = 8 * one_hot(labels, 2) - 4
+        >>> bool(rmi(right, labels) < rmi(-right, labels))
+        True
     """
     pixels, truth = count_pixels(labels, weights), one_hot(labels, logits.shape[1])
     binary = functional.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").sum(1)
@@ -181,9 +208,10 @@ def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
 
 
 def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Label relaxation (Zhu et al., CVPR 2019): -log Σ p_c over the classes c in the 3×3 pixels around each pixel.
+    """Compute the loss of label relaxation (Zhu et al., CVPR 2019).
 
-    At a border, either side will do: propagated borders are some pixels off.
+    It is -log Σ p_c over the classes c in the 3×3 pixels around each pixel. At a border, either class is right: the
+    borders of propagated labels are some pixels off.
 
     Args:
         logits: (B, C, H, W).
@@ -192,10 +220,15 @@ def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) ->
 
     Returns:
         Scalar float32.
+
+    Example:
+        >>> labels = torch.tensor([[[0, 0, 0, 1]]])  # the two pixels at the border may have either class
+        >>> relaxation(torch.zeros(1, 2, 1, 4), labels)  # (2 · log 2 + 2 · 0) / 4
+        tensor(0.3466)
     """
     around = functional.max_pool2d(one_hot(labels, logits.shape[1]), 3, 1, 1) > 0
     log_probs = logits.float().log_softmax(1).masked_fill(~around, -torch.inf)
-    # Where no class is around, the logarithm of nothing would spoil the gradient although it counts nothing.
+    # Without a class nearby, the logarithm of 0 would make the gradient NaN although the pixel does not count.
     log_probs = torch.where(around.any(1, keepdim=True), log_probs, 0.0)
     return weighted_mean(-log_probs.logsumexp(1), labels != IGNORE_INDEX, weights)
 
@@ -219,7 +252,7 @@ class SegmentationLoss(nn.Module):
         cross_entropy: Further arguments of :func:`cross_entropy`, e.g. ``label_smoothing``.
 
     Raises:
-        WrpError: If a loss is unknown or none is left.
+        WrpError: If a loss is unknown, or ``weights`` is empty.
 
     Example:
         >>> logits, labels = torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.uint8)
@@ -237,7 +270,7 @@ class SegmentationLoss(nn.Module):
         self.cross_entropy = dict(cross_entropy or {})
 
     def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Add the losses up.
+        """Compute the weighted sum of the losses.
 
         Args:
             logits: (B, C, H, W).
@@ -255,28 +288,50 @@ class SegmentationLoss(nn.Module):
 
 
 def count_pixels(labels: Tensor, weights: Tensor | None) -> Tensor:
-    """How much each pixel counts, (B, H, W) float32: nothing where it has no label."""
+    """Return how much each pixel counts, (B, H, W) float32: 0 where it has no label.
+
+    Args:
+        labels: (B, H, W) integer, 0 … C-1 and 255.
+        weights: How sure each label is, (B, H, W) in [0, 1]; None: 1 for all.
+
+    Example:
+        >>> count_pixels(torch.tensor([[[0, 1, 255]]]), torch.tensor([[[1.0, 0.5, 1.0]]])).tolist()
+        [[[1.0, 0.5, 0.0]]]
+    """
     counted = labels != IGNORE_INDEX
     return counted.float() if weights is None else weights.float() * counted
 
 
 def one_hot(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (B, H, W) integer as (B, C, H, W) float32; all zero where there is none."""
+    """Turn labels (B, H, W) integer into one-hot vectors (B, C, H, W) float32; all zero where there is no label.
+
+    Example:
+        >>> one_hot(torch.tensor([[[0, 1, 255]]]), 2).tolist()
+        [[[[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]]]]
+    """
     spread = functional.one_hot(labels.long().masked_fill(labels == IGNORE_INDEX, num_classes), num_classes + 1)
     return spread[..., :-1].movedim(-1, 1).float()
 
 
 def weighted_mean(losses: Tensor, pixels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Σ weight · pixel · loss / Σ pixel over all processes of a distributed run.
+    """Compute Σ weight · pixel · loss / Σ pixel over all processes of a distributed run.
 
-    The weights are not in the denominator: labels of which none is sure shall count little, however many they are.
-    Gradients are averaged over processes, so each divides by the mean count of all: a process with few labelled pixels
-    does not count as much as one with many.
+    The weights are not part of the denominator: labels that are all unsure should count little, however many they are.
+    As gradients are averaged over the processes, each process divides by the mean Σ pixel of all of them: a process
+    with few labelled pixels counts less than one with many.
 
     Args:
         losses: (B, H, W).
-        pixels: How much each pixel counts beside the others, (B, H, W); 0 where it has no label.
-        weights: How sure its label is, (B, H, W); None: all the same.
+        pixels: How much each pixel counts relative to the others, (B, H, W); 0 where it has no label.
+        weights: How sure its label is, (B, H, W) in [0, 1]; None: all the same.
+
+    Returns:
+        Scalar float32; 0 if no pixel counts.
+
+    Example:
+        >>> losses, pixels = torch.tensor([[[1.0, 3.0, 9.0]]]), torch.tensor([[[1, 1, 0]]])
+        >>> weighted_mean(losses, pixels), weighted_mean(losses, pixels, torch.full((1, 1, 3), 0.5))
+        (tensor(2.), tensor(1.))
     """
     pixels = pixels.float()
     total = over_processes(pixels.sum()).clamp(min=1e-12)
@@ -284,7 +339,12 @@ def weighted_mean(losses: Tensor, pixels: Tensor, weights: Tensor | None = None)
 
 
 def over_processes(values: Tensor) -> Tensor:
-    """The mean of some values without gradient over all processes; the values themselves where there is one."""
+    """Average values over all processes, without gradient; return them as they are if there is one process.
+
+    Example:
+        >>> over_processes(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
     values = values.detach()
     if torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized():
         values = values.clone()

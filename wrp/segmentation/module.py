@@ -1,4 +1,4 @@
-"""Training a segmentation network on labelled frames: the teacher, the student, or a network for images."""
+"""Training of a segmentation network on labelled frames: a teacher, a student, or a network for single images."""
 
 from __future__ import annotations
 
@@ -31,29 +31,35 @@ from wrp.structures import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
 class SegmentationModule(BaseModule):
     """Semantic segmentation by any architecture of segmentation-models-pytorch and any of its or timm's encoders.
 
-    Logs ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], one confusion matrix over all pixels of all frames;
-    classes absent from truth and prediction are NaN and left out), the IoU of each class and, in tests, the expected
-    calibration error ``test/ece``. Trained on a :class:`~wrp.structures.FrameBatch`, which
-    :class:`~wrp.SegmentationData` serves; with :class:`~wrp.PropagationData` a test scores whole clips, and
-    ``test/temporal_consistency`` as well.
+    It is trained on :class:`~wrp.structures.FrameBatch`, served by :class:`~wrp.SegmentationData`. It logs
+    ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], from one confusion matrix over all pixels of all frames;
+    classes absent from both truth and prediction are NaN and left out), the IoU of each class, ``val/iou_<index>`` and
+    ``test/iou_<index>``, and the expected calibration error ``test/ece``. A test with :class:`~wrp.PropagationData`
+    scores whole clips and also logs ``test/temporal_consistency``.
 
     Args:
         num_classes: Number of classes C.
         network: The network by name.
-        optimizer: How it is optimised.
-        inference: Windows, scales and mirror images from which labels are decided in evaluation.
-        loss: From logits (B, C, H, W), labels (B, H, W) uint8 and how much each pixel counts, (B, H, W) float32 or
-            None, to a scalar; None: :class:`~wrp.segmentation.losses.SegmentationLoss`, cross-entropy alone.
-        auxiliary: Weight of the losses of auxiliary logits, where the network has any.
-        pseudo_labeler: Checkpoint of a SegmentationModule, or the module, that labels what comes without a label while
-            this one learns (data with ``unlabelled``); frozen.
-        pseudo_label_threshold: Guesses that are less confident do not count; others count by their confidence.
+        optimizer: Optimiser and learning rates.
+        inference: Sliding windows and test-time augmentation in evaluation.
+        loss: Maps logits (B, C, H, W), labels (B, H, W) uint8 and pixel weights (B, H, W) float32 or None to a scalar;
+            None: :class:`~wrp.segmentation.losses.SegmentationLoss`, i.e. cross-entropy.
+        auxiliary: Weight of the loss of auxiliary logits, if the network has any.
+        pseudo_labeler: Checkpoint of a SegmentationModule, or the module, that labels unlabelled frames during training
+            (data with ``unlabelled``); frozen.
+        pseudo_label_threshold: Pseudo-labels with a lower confidence are ignored; the others are weighted by their
+            confidence.
         compile_net: Whether to compile the network in place.
-        net: A network of your own instead: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), in training a
-            tuple of them where there are auxiliary ones.
+        net: Your own network instead of ``network``: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), or
+            in training a tuple whose further elements are auxiliary logits.
 
     Raises:
         WrpError: If a name is unknown or weights cannot be downloaded.
+
+    Example:
+        >>> module = SegmentationModule(3, NetworkArgs("FPN", "tu-regnetx_002")).eval()
+        >>> module.probabilities(torch.zeros(1, 3, 48, 64, dtype=torch.uint8)).shape
+        torch.Size([1, 3, 48, 64])
     """
 
     methods = ("semantic",)
@@ -75,7 +81,7 @@ class SegmentationModule(BaseModule):
         super().__init__(optimizer)
         self.network = as_options(NetworkArgs, network)
         self.save_arguments("net", "loss", "inference", "compile_net", "pseudo_labeler")
-        # Weights are those of the checkpoint; what was downloaded before it was trained is not asked for again.
+        # A checkpoint brings its own weights: those that were downloaded before training are not needed again.
         self.save_hyperparameters({"network": asdict(replace(self.network, encoder_weights=None))})
         self.num_classes = num_classes
         self.inference = as_options(InferenceArgs, inference)
@@ -97,50 +103,50 @@ class SegmentationModule(BaseModule):
         self.flow: FlowCache | None = None
 
     def configure_network(self) -> nn.Module:
-        """Make the network; override it for one of your own."""
+        """Make the network; override this method for another one."""
         return create_segmenter(self.num_classes, self.network)
 
     def configure_flow(self) -> FlowEstimator:
-        """Make the flow estimator by which tests find how consistent the labels of neighbouring frames are."""
+        """Make the flow estimator for the temporal consistency of tests."""
         return DIS()
 
     def configure_score(self) -> SegmentationScore:
-        """Make the metric of validation and of test."""
+        """Make the metric of validation and test."""
         return SegmentationScore(self.num_classes)
 
     @property
     def backbone(self) -> nn.Module:
-        """The encoder, as Lightning's BackboneFinetuning and the learning rates ask for it."""
+        """The encoder; Lightning's BackboneFinetuning expects this name."""
         backbone: nn.Module = self.net.encoder  # type: ignore[assignment]
         return backbone
 
     @property
     def inference_model(self) -> nn.Module:
-        """The network that predicts."""
+        """The network that makes predictions."""
         return self.net
 
     def encoders(self) -> list[nn.Module]:
-        """The encoder, and those of further heads, which learn as it does."""
+        """Return all encoders with the encoder's learning rates: here one; subclasses may have several heads."""
         return [self.backbone]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The encoder's parameters with their own learning rates, and the others."""
+        """Group the parameters: each layer of the encoder with its learning rate, and all others."""
         if self.optimizer.encoder_lr == self.optimizer.layer_decay == 1.0:
             return super().parameter_groups()
         args, groups = self.optimizer, list[dict[str, Any]]()
         left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
         for encoder in self.encoders():
-            # timm's encoders keep their layers in a network inside.
+            # timm's encoders keep their layers in an inner network.
             children = getattr(encoder, "model", encoder).children()
             layers = [part for part in children if next(part.parameters(), None) is not None]
-            # What belongs to no layer of the encoder, such as a class token, learns like its first one.
+            # Parameters outside all layers of the encoder, such as a class token, get the rate of the first layer.
             for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
                 mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
                 groups.append({"params": mine, "lr": args.lr * args.encoder_lr * args.layer_decay**depth})
         return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; a frozen encoder stays in evaluation mode, so that its statistics stay as well."""
+        """Set training mode; a frozen encoder stays in evaluation mode, so that its statistics do not change."""
         super().train(mode)
         if self.optimizer.encoder_lr == 0:
             for encoder in self.encoders():
@@ -148,33 +154,42 @@ class SegmentationModule(BaseModule):
         return self
 
     def loss(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Loss of logits (B, C, H, W) against labels (B, H, W) uint8; override it for another.
+        """Compute the loss; override this method for another one.
 
-        ``weights`` (B, H, W) float32 say how much each pixel counts; None: all the same.
+        Args:
+            logits: (B, C, H, W).
+            labels: (B, H, W) uint8, 0 … C-1 and 255.
+            weights: How much each pixel counts, (B, H, W) float32; None: all the same.
+
+        Returns:
+            Scalar.
         """
         loss: Tensor = self.criterion(logits, labels, weights)
         return loss
 
     def forward(self, images: Tensor) -> Any:
-        """Logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]; see ``net`` for training."""
+        """Compute logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]; in training, see ``net``."""
         return self.net(images)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, see ``inference``."""
+        """Compute class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, see ``inference``."""
         return tiled_probabilities(self, to_unit(images), self.inference)
 
     @torch.no_grad()
     def label_source(self, batch: FrameBatch) -> tuple[Tensor, Tensor | None]:
-        """Labels (B, H, W) uint8 to learn from and how much each pixel counts, (B, H, W) float32 or None: all the same.
+        """Return the labels to train on: those of the batch, and pseudo-labels where it has none.
 
-        Those of the batch, and the pseudo_labeler's where there is none; override it for another source.
+        Override this method for another source of labels.
+
+        Returns:
+            Labels (B, H, W) uint8, and how much each pixel counts, (B, H, W) float32; None: all the same.
 
         Raises:
-            WrpError: If frames come without a label and there is no pseudo_labeler.
+            WrpError: If frames have no label and there is no pseudo-labeler.
         """
         if self.pseudo_labeler is None and batch.unlabelled:
             raise WrpError(
-                "unlabelled images come without labels and nobody guesses them: pass data.init_args.pseudo, a folder "
+                "unlabelled images have no pseudo-labels: pass data.init_args.pseudo, a folder "
                 "of labels, or model.init_args.pseudo_labeler, a checkpoint"
             )
         if self.pseudo_labeler is None or batch.weights is None:
@@ -185,10 +200,10 @@ class SegmentationModule(BaseModule):
         return torch.where(missing, pseudo, batch.labels), torch.where(missing, confidence, batch.weights)
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Compute and log the loss of one batch."""
         given = self(to_unit(_frames(batch).images))
         main, *auxiliary = given if isinstance(given, tuple) else (given,)
-        # A network may learn at its working resolution.
+        # In training, logits may have the working resolution of the network.
         size = (main.shape[-2], main.shape[-1])
         labels, weights = self.label_source(batch)
         labels = resize_labels(labels, size)
@@ -200,18 +215,18 @@ class SegmentationModule(BaseModule):
         return loss
 
     def validation_step(self, batch: FrameBatch, batch_idx: int) -> None:
-        """Count one batch into the validation score."""
+        """Add one batch to the validation score."""
         self._score(self.val_score, batch)
 
     def test_step(self, batch: FrameBatch | ClipBatch, batch_idx: int) -> None:
-        """Count one batch, or the frames and neighbours of an interval, into the test scores."""
+        """Add one batch of frames, or one interval with its temporal consistency, to the test scores."""
         if isinstance(batch, ClipBatch):
             self._test_interval(batch)
         else:
             self._score(self.test_score, batch, self.calibration)
 
     def _test_interval(self, batch: ClipBatch) -> None:
-        if self.flow is None:  # no other use of the module needs any
+        if self.flow is None:  # made here, as only this test needs one
             self.flow = cached(self.configure_flow().to(self.device))
         start, stop = batch.queries
         last = batch.first + len(batch.frames) - 1
@@ -247,7 +262,7 @@ class SegmentationModule(BaseModule):
         self._log_score("test", self.test_score)
         for name, score in (("ece", self.calibration), ("temporal_consistency", self.consistency)):
             with warnings.catch_warnings():
-                # Single frames have no neighbours to be consistent with; a process may be without, others not.
+                # Single frames have no temporal consistency, and one process of several may have had no frames.
                 warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
                 value = score.compute().float()
             if not value.isnan():
@@ -261,7 +276,7 @@ class SegmentationModule(BaseModule):
             calibration.update(labels, confidence, batch.labels)
 
     def _log_score(self, stage: str, score: SegmentationScore) -> None:
-        # Both from one synchronised matrix; `compute` would synchronise it by itself, and only for its own result.
+        # Both scores come from one synchronised matrix; `compute` would synchronise it for its own result only.
         with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):
             self.log(f"{stage}/miou", mean_iou(score.matrix).float(), prog_bar=True)
             for index, iou in enumerate(score.per_class()):
@@ -270,7 +285,20 @@ class SegmentationModule(BaseModule):
 
 
 def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
-    """A teacher from its checkpoint, or the module as it is; WrpError if it knows another number of classes."""
+    """Load a teacher from its checkpoint.
+
+    Args:
+        teacher: Path of a checkpoint of a SegmentationModule; a module is returned as it is, and so is None.
+        num_classes: Number of classes C that the teacher must have.
+
+    Raises:
+        WrpError: If the checkpoint cannot be read, or the teacher has another number of classes.
+
+    Example:
+        >>> module = SegmentationModule(3, NetworkArgs("FPN", "tu-regnetx_002"))
+        >>> load_segmenter(module, 3) is module, load_segmenter(None, 3)
+        (True, None)
+    """
     if teacher is None:
         return None
     module: Any = load_module(SegmentationModule, teacher) if isinstance(teacher, str) else teacher
@@ -283,7 +311,7 @@ def _frames(batch: FrameBatch) -> FrameBatch:
     if isinstance(batch, dict):
         raise WrpError(
             "SegmentationModule learns from all labels alike, got batches that keep two kinds apart: set "
-            "data.init_args.propagated.init_args.apart=false, or use a module of wrp.selftraining"
+            "data.init_args.propagated.apart=false, or use a module of wrp.selftraining"
         )
     if not isinstance(batch, FrameBatch):
         raise WrpError(

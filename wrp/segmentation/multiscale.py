@@ -8,16 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Images at another scale are resized to a multiple of this, as every encoder wants it.
+# Images at another scale are resized to a multiple of this number of pixels, as every encoder requires it.
 STRIDE = 32
 
 
 class AttentionHead(nn.Module):
-    """A head that also says, for each pixel, how much its scale is to be believed.
+    """A segmentation head that also predicts, for each pixel, the weight of its scale (attention).
 
     Args:
-        head: The head for logits, from features (B, D, h', w').
+        head: The head for logits; it takes features (B, D, h', w').
         in_channels: D.
+
+    Example:
+        >>> head = AttentionHead(nn.Conv2d(16, 3, 1), in_channels=16).eval()
+        >>> attention, logits = head(torch.zeros(1, 16, 8, 8))
+        >>> attention.shape, logits.shape
+        (torch.Size([1, 1, 8, 8]), torch.Size([1, 3, 8, 8]))
     """
 
     def __init__(self, head: nn.Module, in_channels: int) -> None:
@@ -31,7 +37,7 @@ class AttentionHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Attention (B, 1, h, w) in [0, 1], logits (B, C, h, w), and what else the head gives."""
+        """Compute attention (B, 1, h, w) in [0, 1], logits (B, C, h, w), and further outputs of the head, if any."""
         given = self.head(features)
         logits = given if isinstance(given, tuple) else (given,)
         attention = functional.interpolate(self.attention(features), logits[0].shape[-2:], mode="bilinear")
@@ -39,15 +45,23 @@ class AttentionHead(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Logits of several scales, blended from the lowest to the highest.
+    """A network whose logits are blended over several scales.
 
-    p = up(α · p_low) + (1 - up(α)) · p_high, with α predicted at the lower scale; trained on neighbouring scales, and
-    chained over more of them at test.
+    p = up(α · p_low) + (1 - up(α)) · p_high, with α predicted at the lower scale. It is trained on two neighbouring
+    scales; at test, the blend is repeated over more of them (Tao, Sapra, Catanzaro, 2020).
 
     Args:
-        net: A network with an :class:`AttentionHead`, images (B, 3, h, w) to attention, logits and auxiliary logits.
+        net: A network with an :class:`AttentionHead`: images (B, 3, h, w) to attention, logits and auxiliary logits.
         scales: Scales in training, 1 among them.
         test_scales: Scales in evaluation; None: those of training.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> from wrp.segmentation.network import create_segmenter
+        >>> network = NetworkArgs("FPN", "tu-regnetx_002", attention_scales=[0.5, 1.0])
+        >>> net = create_segmenter(3, network).eval().net  # a MultiScale around the FPN
+        >>> net.scales, net(torch.zeros(1, 3, 64, 64)).shape
+        ([0.5, 1.0], torch.Size([1, 3, 64, 64]))
     """
 
     def __init__(
@@ -60,16 +74,16 @@ class MultiScale(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder of the network inside."""
+        """The encoder of the wrapped network."""
         encoder: nn.Module = self.net.encoder  # type: ignore[assignment]
         return encoder
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits (B, C, h, w) of images (B, 3, h, w); in training, with the auxiliary logits of scale 1."""
+        """Compute logits (B, C, h, w) of images (B, 3, h, w); in training, with the auxiliary logits of scale 1."""
         size = images.shape[-2:]
         auxiliary: tuple[Tensor, ...] = ()
         blended: Tensor | None = None
-        # From the highest down: each lower scale decides how much of itself goes over what is there.
+        # From the highest scale down: the attention of each lower scale is its weight in the blend so far.
         for scale in reversed(self.scales if self.training else self.test_scales):
             attention, logits, *others = (_resize(part, size) for part in self.net(_magnify(images, scale)))
             if scale == 1:

@@ -1,4 +1,4 @@
-"""Segmentation networks: any architecture of segmentation-models-pytorch on any of its or timm's encoders."""
+"""Segmentation networks: any architecture of segmentation-models-pytorch with any of its or timm's encoders."""
 
 from __future__ import annotations
 
@@ -13,26 +13,31 @@ from wrp.options import NetworkArgs
 from wrp.segmentation.heads import OCRHead
 from wrp.segmentation.multiscale import AttentionHead, MultiScale
 
-# Statistics of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
+# Mean and standard deviation of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 # The total stride of every encoder used here divides 32; inputs are padded to a multiple of it.
 STRIDE = 32
 
-# Features of one pixel have no statistics to normalise by.
+# Least side in pixels: batch normalisation needs feature maps of more than one pixel.
 SMALLEST = 2 * STRIDE
 
 
 class Segmenter(nn.Module):
     """A segmentation network for images of any size.
 
-    In training its logits keep the working resolution: most of a step at half resolution would otherwise go into
-    scaling them up. In evaluation they have the size of the images.
+    It normalises and pads the images. In training, the logits keep the working resolution: otherwise, most of a step at
+    half resolution would be spent on scaling them up. In evaluation, they have the size of the images.
 
     Args:
         net: Maps normalised images (B, 3, h, w), h and w multiples of 32, to logits (B, C, h, w).
-        scale: Working resolution: the network sees the image at this magnification, its logits are scaled back.
+        scale: Working resolution: the network gets the images at this magnification.
+
+    Example:
+        >>> net = Segmenter(nn.Conv2d(3, 5, 1), scale=0.5)
+        >>> net.eval()(torch.zeros(1, 3, 100, 80)).shape, net.train()(torch.zeros(1, 3, 100, 80)).shape
+        (torch.Size([1, 5, 100, 80]), torch.Size([1, 5, 50, 40]))
     """
 
     mean: Tensor
@@ -47,14 +52,14 @@ class Segmenter(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder, for what treats it apart."""
+        """The encoder, which may have a learning rate of its own or be frozen."""
         encoder: nn.Module = self.net.encoder  # type: ignore[assignment]
         return encoder
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1].
+        """Compute logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1].
 
-        In training (B, C, h, w), see above, and a tuple of them where the network has auxiliary logits.
+        In training, the logits are (B, C, h, w) at the working resolution, or a tuple if there are auxiliary logits.
         """
         size = images.shape[-2:]
         normalised = (images - self.mean) / self.std
@@ -72,13 +77,18 @@ class Segmenter(nn.Module):
 
 
 class EncoderView(nn.Module):
-    """Features of images by the encoder of a segmentation network and a decoder of smp that learns.
+    """Features of images for the refiner, from an encoder and a trained decoder of segmentation-models-pytorch.
 
     Args:
-        architecture: The decoder, an architecture of segmentation-models-pytorch.
+        architecture: Architecture of segmentation-models-pytorch that serves as decoder.
         encoder: Name of the encoder.
-        channels: D.
-        frozen: Whether the encoder stays as it is.
+        channels: Number of features D.
+        frozen: Whether the encoder is not trained.
+
+    Example:
+        >>> view = EncoderView("FPN", "tu-regnetx_002", channels=4).eval()
+        >>> view(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 4, 64, 64])
     """
 
     def __init__(self, architecture: str, encoder: str, channels: int, frozen: bool = True) -> None:
@@ -86,29 +96,40 @@ class EncoderView(nn.Module):
         self.net = create_segmenter(channels, NetworkArgs(architecture, encoder))
         self.frozen = frozen
         if frozen:
-            self.net.encoder.requires_grad_(False).eval()  # now, as Lightning's fit switches nothing to training
+            self.net.encoder.requires_grad_(False).eval()  # now, as Lightning's fit does not call train()
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; a frozen encoder stays in evaluation mode."""
+        """Set training mode; a frozen encoder stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.net.encoder.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
+        """Compute features (B, D, H, W) of images (B, 3, H, W) float32 RGB in [0, 1]."""
         features: Tensor = self.net(images)
         return features
 
 
 def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of images, as :class:`Segmenter` gives them, and the decoder's features in front of its head.
+    """Compute the logits of images and the decoder's features, which are the input of its head.
+
+    Args:
+        net: A :class:`Segmenter`.
+        images: (B, 3, H, W) float32 RGB in [0, 1].
 
     Returns:
-        Logits, without auxiliary ones, and features (B, D, h, w) of the same part of the scene: without the padding.
+        Logits as :class:`Segmenter` returns them, without auxiliary ones, and features (B, D, h, w) of the image
+        without its padding.
 
     Raises:
-        WrpError: If the network is no encoder-decoder with one head.
+        WrpError: If the network is not an encoder-decoder with one head.
+
+    Example:
+        >>> net = create_segmenter(3, NetworkArgs("FPN", "tu-regnetx_002")).eval()
+        >>> logits, features = with_features(net, torch.zeros(1, 3, 64, 64))
+        >>> logits.shape, features.shape
+        (torch.Size([1, 3, 64, 64]), torch.Size([1, 128, 16, 16]))
     """
     head = getattr(getattr(net, "net", None), "segmentation_head", None)
     if not isinstance(net, Segmenter) or head is None:
@@ -122,7 +143,7 @@ def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     logits, features = given[0] if isinstance(given, tuple) else given, seen[0]
     working = [max(1, round(side * net.scale)) for side in images.shape[-2:]]
     padded = [max(-(-side // STRIDE) * STRIDE, SMALLEST) for side in working]
-    # Features have a fraction of the padded size; what they say of the padding belongs to no pixel.
+    # Features have a fraction of the padded size; those of the padding belong to no pixel of the image.
     height, width = (
         max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], padded, strict=True)
     )
@@ -134,13 +155,18 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
 
     Args:
         num_classes: C.
-        network: Which one.
+        network: Architecture, encoder, weights and head.
 
     Raises:
         WrpError: If a name or option is unknown, the weights cannot be downloaded, or the architecture has no head that
             could be replaced.
+
+    Example:
+        >>> net = create_segmenter(3, NetworkArgs("FPN", "tu-regnetx_002", ocr=True)).eval()
+        >>> net(torch.zeros(1, 3, 50, 70)).shape
+        torch.Size([1, 3, 50, 70])
     """
-    # Here, as it loads all of timm, half a second of which labelling by motion has no need.
+    # Imported here, as it loads all of timm: half a second that labelling by motion is spared.
     import segmentation_models_pytorch as smp
 
     architecture, encoder, weights, options = (
@@ -153,12 +179,12 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
     if weights is not None:
         check_hub(weights, "the encoder weights")
         check_hub(encoder, "an encoder with weights,")
-    if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm asks for the architecture as well
+    if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm fetches the architecture as well
         check_hub(encoder, "the encoder")
-    for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # where timm finds weights
+    for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # options by which timm finds weights
         for text in texts_in(options.get(key)):
             check_hub(text, f"as options.{key}")
-    if "checkpoint_path" in options:  # timm's releases have differed in what they unpickle
+    if "checkpoint_path" in options:  # timm's releases differ in what they unpickle
         raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
     if timm and weights not in (None, "imagenet"):
         raise WrpError(
@@ -174,7 +200,7 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
             classes=num_classes,
             **options,
         )
-    except Exception as error:  # smp, timm and the hub raise all sorts, network errors included
+    except Exception as error:  # smp, timm and the hub raise many kinds, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = "; encoder_weights=null starts from scratch" if weights else ""
         raise WrpError(

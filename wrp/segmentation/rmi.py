@@ -1,4 +1,4 @@
-"""Region mutual information: a loss on the labels of neighbouring pixels together."""
+"""Region mutual information: a loss that compares the labels of neighbouring pixels jointly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Pixels are averaged over squares of this side before regions are compared.
+# Pixels are averaged over squares with sides of this length before regions are compared.
 POOL = 4
 
 # Side of a region, in averaged pixels.
@@ -17,10 +17,10 @@ EPSILON = 5e-4
 
 
 def region_mutual_information(logits: Tensor, truth: Tensor, pixels: Tensor) -> Tensor:
-    """The lower bound of mutual information of Zhao et al., NeurIPS 2019, as a loss.
+    """Compute the lower bound of mutual information of Zhao et al. (NeurIPS 2019) as a loss.
 
-    Per class, with Y and P the truth and the sigmoid probability of the 3×3 averaged pixels of a region:
-    ½ log det(Σ_Y - Σ_YP Σ_P⁻¹ Σ_PY + εI) / 9, mean over the images and sum over the classes, in float64.
+    For each class, with Y and P the truth and the sigmoid probability of the 3×3 averaged pixels of a region, it is
+    ½ log det(Σ_Y - Σ_YP Σ_P⁻¹ Σ_PY + εI) / 9, averaged over the images and summed over the classes, in float64.
 
     Args:
         logits: (B, C, H, W).
@@ -28,8 +28,15 @@ def region_mutual_information(logits: Tensor, truth: Tensor, pixels: Tensor) -> 
         pixels: How much each pixel counts, (B, H, W) float32.
 
     Returns:
-        Scalar float32; a zero that is connected to the graph where images are too small for a region (12 pixels) or
-        nothing counts.
+        Scalar float32; a zero that is connected to the graph if the images are too small for a region (12 pixels) or no
+        pixel counts.
+
+    Example:
+        >>> truth = torch.zeros(1, 2, 16, 16)
+        >>> truth[:, 0, :8], truth[:, 1, 8:] = 1, 1
+        >>> right, pixels = 8 * truth - 4, torch.ones(1, 16, 16)
+        >>> bool(region_mutual_information(right, truth, pixels) < region_mutual_information(0 * right, truth, pixels))
+        True
     """
     if min(logits.shape[-2:]) < POOL * SIDE:
         return 0.0 * logits.float().sum()
@@ -48,7 +55,7 @@ def region_mutual_information(logits: Tensor, truth: Tensor, pixels: Tensor) -> 
 
 
 def _regions(values: Tensor) -> Tensor:
-    """The regions of (B, C, H, W) as (B, C, 9, N) float64, each of the 9 places without its mean."""
+    """Return the regions of (B, C, H, W) as (B, C, 9, N) float64; the mean of each of the 9 places is subtracted."""
     pooled = functional.avg_pool2d(values, POOL).double()
     patches = functional.unfold(pooled.flatten(0, 1)[:, None], SIDE)
     patches = patches.view(*pooled.shape[:2], SIDE * SIDE, -1)

@@ -16,22 +16,28 @@ from wrp.segmentation.network import with_features
 from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch
 from wrp.structures import IGNORE_INDEX, FrameBatch
 
-# Share of an image's pixels from which on it counts as one that shows a class.
+# Least ratio of an image's pixels that a class must cover for the image to show it.
 MIN_RATIO = 0.03
 
-# Cosines are kept this far from 0 and 1: rounding takes them beyond, and one logarithm of zero would outweigh an image.
+# Cosines are clamped to [EPSILON, 1 - EPSILON]: rounding may move them outside of [0, 1], and the logarithm of a single
+# zero would dominate the loss of an image.
 EPSILON = 1e-5
 
 
 def masked_pool(features: Tensor, mask: Tensor) -> Tensor:
-    """Prototype of a class: Σ(feat · M) / (ΣM + 5·10⁻⁴).
+    """Compute the prototype of a class in each image: Σ(feat · M) / (ΣM + 5·10⁻⁴).
 
     Args:
-        features: (B, D, h, w), brought to the mask's size bilinearly.
-        mask: (B, H, W), 1 where the class is.
+        features: (B, D, h, w), resized bilinearly to the size of the mask.
+        mask: M, (B, H, W), 1 where the class is.
 
     Returns:
         (B, D) float32; zero where the mask is empty.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 3.0]], [[0.0, 4.0]]]])  # (1, 2, 1, 2)
+        >>> masked_pool(features, torch.tensor([[[0, 1]]]))
+        tensor([[2.9985, 3.9980]])
     """
     mask = mask.float()[:, None]
     if features.shape[-2:] != mask.shape[-2:]:
@@ -40,15 +46,20 @@ def masked_pool(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def cisc_map(features: Tensor, prototype: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Cross-image semantic consistency S: cosine of every pixel's feature and a prototype.
+    """Compute the cross-image semantic consistency S: the cosine of every pixel's feature and a prototype.
 
     Args:
         features: (B, D, h, w), after a ReLU, so that cosines are not negative.
         prototype: v, (B, D).
-        size: Height and width of the result; None: the features'.
+        size: Height and width of the result in pixels; None: those of the features.
 
     Returns:
-        (B, H, W) float32; 0 where a feature or the prototype is zero.
+        (B, H, W) float32 in [-1, 1]; 0 where a feature or the prototype is zero.
+
+    Example:
+        >>> features = torch.tensor([[[[1.0, 3.0]], [[0.0, 4.0]]]])  # (1, 2, 1, 2)
+        >>> cisc_map(features, torch.tensor([[3.0, 4.0]]))
+        tensor([[[0.6000, 1.0000]]])
     """
     with torch.autocast(features.device.type, enabled=False):
         cosine = functional.cosine_similarity(features.float(), prototype.float()[:, :, None, None], dim=1)
@@ -58,28 +69,42 @@ def cisc_map(features: Tensor, prototype: Tensor, size: tuple[int, int] | None =
 
 
 def rectify_weight(mask: Tensor, consistency: Tensor) -> Tensor:
-    """How far a pseudo-label is to be believed: ``w = 1 - |M - S|``, without gradient.
+    """Compute the weight of a pseudo-label, ``w = 1 - |M - S|``, without gradient.
 
     Args:
-        mask: M, (…), 1 where the pseudo-label is the class that is asked about; zero everywhere where none is shared.
-        consistency: S, (…); zero everywhere where none is shared.
+        mask: M, (…), 1 where the pseudo-label is the class shared with the labelled image; zero everywhere if there is
+            no shared class.
+        consistency: S, (…), in [-1, 1]; negative values count as 0. Zero everywhere if there is no shared class.
+
+    Returns:
+        (…) float32 in [0, 1].
+
+    Example:
+        >>> rectify_weight(torch.tensor([1, 1, 0]), torch.tensor([1.0, 0.25, 0.25])).tolist()
+        [1.0, 0.25, 0.75]
     """
-    # Features that are not positive may point away from a prototype.
+    # The cosine of features that are not positive may be negative.
     return (1 - (mask.float() - consistency.clamp(min=0)).abs()).detach()
 
 
 def rectify_by_anchor(pseudo: Tensor, features: Tensor, prototypes: Mapping[int, Tensor]) -> Tensor:
-    """The same for a video's frame (ours), by the prototypes of the clip's own anchor, over all classes at once.
+    """Compute the weight of a video frame's pseudo-label from a keyframe of its clip, for all classes at once (ours).
 
-    w = mean over the classes c that the anchor shows of 1 - abs([P = c] - S_c).
+    w = mean of 1 - abs([P = c] - S_c) over the classes c that the keyframe shows; their prototypes in the keyframe are
+    the anchor vectors.
 
     Args:
-        pseudo: P, the propagated label, (H, W).
-        features: The frame's, (D, h, w).
-        prototypes: v_c (D) of each class of the anchor; may be none: then every label is believed.
+        pseudo: P, the propagated label, (H, W) integer.
+        features: Features of the frame, (D, h, w).
+        prototypes: Prototype v_c (D) of each class that the keyframe shows; if empty, every weight is 1.
 
     Returns:
         (H, W) float32 in [0, 1].
+
+    Example:
+        >>> features, pseudo = torch.tensor([[[1.0, 3.0]], [[0.0, 4.0]]]), torch.tensor([[0, 1]])
+        >>> rectify_by_anchor(pseudo, features, {1: torch.tensor([3.0, 4.0])})
+        tensor([[0.4000, 1.0000]])
     """
     if not prototypes:
         return torch.ones(pseudo.shape, device=pseudo.device)
@@ -91,16 +116,21 @@ def rectify_by_anchor(pseudo: Tensor, features: Tensor, prototypes: Mapping[int,
 
 
 def rectified_loss(logits: Tensor, pseudo: Tensor, weight: Tensor, paper_mean: bool = False) -> Tensor:
-    """L_u: cross-entropy of a student against pseudo-labels, weighted.
+    """Compute L_u, the weighted cross-entropy of a student against pseudo-labels.
 
     Args:
         logits: (B, C, H, W).
-        pseudo: (B, H, W) integer, 255 where there is none.
-        weight: w, (B, H, W).
-        paper_mean: Divide by the number of all pixels, as the paper does, or by that of the labelled ones.
+        pseudo: (B, H, W) integer, 0 … C-1, and 255 where there is none.
+        weight: w, (B, H, W) in [0, 1].
+        paper_mean: Divide by the number of all pixels (paper); otherwise by that of the labelled pixels.
 
     Returns:
         Scalar float32.
+
+    Example:
+        >>> logits, pseudo, weight = torch.zeros(1, 2, 1, 2), torch.tensor([[[1, 255]]]), torch.full((1, 1, 2), 0.5)
+        >>> rectified_loss(logits, pseudo, weight), rectified_loss(logits, pseudo, weight, paper_mean=True)
+        (tensor(0.3466), tensor(0.1733))
     """
     losses = functional.cross_entropy(logits.float(), pseudo.long(), ignore_index=IGNORE_INDEX, reduction="none")
     if paper_mean:
@@ -109,15 +139,20 @@ def rectified_loss(logits: Tensor, pseudo: Tensor, weight: Tensor, paper_mean: b
 
 
 def consistency_bce(consistency: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy of a map S against the truth's mask M, over the labelled pixels.
+    """Compute the binary cross-entropy of a map S and the mask M of the truth, over the labelled pixels.
 
     Args:
-        consistency: S, (B, H, W), computed in float32.
-        mask: M, (B, H, W).
-        labels: Truth, (B, H, W), 255 where there is none.
+        consistency: S, (B, H, W) in [0, 1]; used in float32.
+        mask: M, (B, H, W), 1 where the truth is the class.
+        labels: Truth, (B, H, W) integer, 255 where there is none.
 
     Returns:
-        Scalar float32; a connected zero where nothing is labelled.
+        Scalar float32; a zero that is connected to the graph if nothing is labelled.
+
+    Example:
+        >>> labels = torch.tensor([[[1, 0, 255]]])
+        >>> consistency_bce(torch.full((1, 1, 3), 0.5), labels == 1, labels)
+        tensor(0.6931)
     """
     with torch.autocast(consistency.device.type, enabled=False):
         sure = consistency.float().clamp(EPSILON, 1 - EPSILON)
@@ -127,22 +162,28 @@ def consistency_bce(consistency: Tensor, mask: Tensor, labels: Tensor) -> Tensor
 
 
 def image_reliability(features: Tensor, labels: Tensor, anchors: Tensor, mean: bool = True) -> float:
-    """How badly an image's pseudo-label fits the anchors of its classes; smaller is better.
+    """Compute how badly an image's pseudo-label fits the anchor vectors of its classes; smaller is better.
 
     R = Σ over its classes of BCE(cosine map to the class's anchor, mask of the class). The mean over the classes (ours)
-    does not punish images that show many.
+    does not penalise images that show many of them.
 
     Args:
         features: (D, h, w).
-        labels: Pseudo-label, (H, W).
-        anchors: Anchor vector of each class, (C, D).
-        mean: Mean over the classes, or their sum, as in the paper.
+        labels: Pseudo-label, (H, W) integer.
+        anchors: Anchor vector of each class, (C, D); zero for a class without one.
+        mean: Whether to average over the classes; otherwise the sum is taken, as in the paper.
 
     Returns:
-        R; infinite where none of the classes has an anchor.
+        R, non-negative; infinite if none of the classes has an anchor.
+
+    Example:
+        >>> features, labels = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([[0, 1]])
+        >>> anchors = torch.eye(2)
+        >>> image_reliability(features, labels, anchors) < image_reliability(features, 1 - labels, anchors)
+        True
     """
     size = (labels.shape[0], labels.shape[1])
-    # A class that no labelled image shows well has no anchor, and nothing can be said about it.
+    # A class that no labelled image shows well has no anchor, and is left out.
     present = [c for c in range(len(anchors)) if bool((labels == c).any()) and bool(anchors[c].any())]
     if not present:
         return math.inf
@@ -154,16 +195,32 @@ def image_reliability(features: Tensor, labels: Tensor, anchors: Tensor, mean: b
 
 
 def classes_shown(labels: Tensor, num_classes: int) -> list[int]:
-    """Classes that cover 3 % of a label (H, W) or more."""
+    """List the classes that cover 3 % of a label (H, W) or more.
+
+    Example:
+        >>> classes_shown(torch.tensor([[0, 2], [255, 2]]), num_classes=3)
+        [0, 2]
+    """
     counts = torch.bincount(labels.flatten().long().clamp(max=num_classes), minlength=num_classes + 1)[:num_classes]
     return (counts >= MIN_RATIO * labels.numel()).nonzero().flatten().tolist()
 
 
 class QueryIndex:
-    """Which labelled images show each class, and how well they stand for it.
+    """An index of the labelled images that show each class, from which images for comparison are drawn.
 
     Args:
         shown: Classes of each labelled image, see :func:`classes_shown`.
+
+    Attributes:
+        count: Number of labelled images.
+        images: Numbers of the images that show each class, by class.
+
+    Example:
+        >>> index = QueryIndex([[0, 1], [1], [0]])
+        >>> index.images
+        {0: [0, 2], 1: [0, 1]}
+        >>> index.draw(classes=[1], number=0.9)
+        1
     """
 
     def __init__(self, shown: Sequence[Sequence[int]]) -> None:
@@ -174,35 +231,54 @@ class QueryIndex:
                 self.images.setdefault(c, []).append(number)
 
     def keep_best(self, scores: Mapping[tuple[int, int], float]) -> None:
-        """Keep the better half, rounded up, of each class's images by the score of (class, image): the smaller."""
+        """Keep the better half of each class's images, rounded up.
+
+        Args:
+            scores: Score of each pair (class, image); smaller is better.
+        """
         for c, numbers in self.images.items():
             ranked = sorted(numbers, key=lambda number: scores[c, number])
             self.images[c] = sorted(ranked[: -(-len(ranked) // 2)])
 
     def draw(self, classes: Sequence[int], number: float) -> int:
-        """A labelled image that shows one of these classes, by a number in [0, 1); those that show more count more."""
+        """Return the number of a labelled image that shows one of these classes; without any, one of all images.
+
+        Args:
+            classes: The classes. An image is more likely the more of them it shows.
+            number: A random number in [0, 1), which selects the image.
+        """
         pool = [image for c in classes for image in self.images.get(c, [])] or list(range(self.count))
         return pool[int(number * len(pool))]
 
 
-# How often a labelled crop is drawn anew until it shares a class with the unlabelled one.
+# A labelled crop is drawn at most this many times, until it shares a class with the unlabelled one.
 TRIES = 10
 
 Draw = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
-"""Draws a labelled crop, image (3, H, W) uint8 and label (H, W) uint8, for one that shows some classes."""
+"""Draws a labelled crop, image (3, H, W) uint8 and label (H, W) uint8, that shows one of the given classes."""
 
 
 class CiscModule(StudentModule):
     """CISC-R's network: stage 1 with a consistency term, later stages with rectified pseudo-labels.
 
-    Stage 1 is a fit on labelled images alone (:class:`~wrp.structures.FrameBatch`): each image of a batch is compared
-    with the next one by a class they share. In later stages the pseudo_labeler, the frozen network of the stage before,
-    gives the features by which a pseudo-label is compared with a labelled crop.
+    Stage 1 trains on labelled images alone (:class:`~wrp.structures.FrameBatch`): each image of a batch is compared
+    with the next one by a class that both show. In later stages, the features for comparing a pseudo-label with a
+    labelled crop come from the pseudo-labeler, the frozen network of the stage before. All other arguments are those of
+    :class:`~wrp.selftraining.student.StudentModule`.
 
     Args:
         consistency: Weight of the consistency term of stage 1.
-        paper_mean: Divide the loss of pseudo-labels by all pixels, as the paper does.
-        cutout: Whether strong views have rectangles cut out.
+        paper_mean: Whether the loss of pseudo-labels is divided by the number of all pixels (paper).
+        cutout: Whether rectangles are cut out of strong views.
+
+    Attributes:
+        draw: Draws labelled crops for comparison; None: those of the batch are used.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> module = CiscModule(3, NetworkArgs("FPN", "tu-regnetx_002"), consistency=0.5)
+        >>> module.consistency_weight, module.draw
+        (0.5, None)
     """
 
     def __init__(
@@ -214,7 +290,7 @@ class CiscModule(StudentModule):
         self.draw: Draw | None = None
 
     def training_step(self, batch: FrameBatch | Mapping[str, FrameBatch], batch_idx: int) -> Tensor:
-        """Loss of stage 1, or of labelled and pseudo-labelled images."""
+        """Compute and log the loss of stage 1, or of labelled and pseudo-labelled images."""
         if not isinstance(batch, FrameBatch):
             labelled, unlabelled = split_batch(batch)
             loss = self.semi_loss(labelled, unlabelled)
@@ -228,9 +304,9 @@ class CiscModule(StudentModule):
         return loss
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """CE(labelled) + L_u, with L_u weighed by the consistency with a labelled crop of a shared class.
+        """Compute CE(labelled) + L_u, with L_u weighted by the consistency with a labelled crop of a shared class.
 
-        Where the source says how much each pixel counts (ours), that is a factor of the weight.
+        If the source of pseudo-labels returns weights, they are a factor of these weights (ours).
         """
         pseudo, sure = self.label_source(unlabelled)
         weight = self.rectify(unlabelled.images, pseudo, labelled)
@@ -244,7 +320,16 @@ class CiscModule(StudentModule):
 
     @torch.no_grad()
     def rectify(self, images: Tensor, pseudo: Tensor, labelled: FrameBatch) -> Tensor:
-        """W of each pseudo-label, (B, H, W) float32, by a query for each image; 1 without a pseudo_labeler."""
+        """Compute the weight w of each pseudo-label by comparing each image with one labelled crop.
+
+        Args:
+            images: (B, 3, H, W) uint8 RGB.
+            pseudo: Pseudo-labels, (B, H, W) uint8.
+            labelled: Labelled crops to compare with, if :attr:`draw` is None.
+
+        Returns:
+            (B, H, W) float32 in [0, 1]; 1 without a pseudo-labeler.
+        """
         if self.pseudo_labeler is None:
             return torch.ones(pseudo.shape, device=pseudo.device)
         _, features = with_features(self.pseudo_labeler.inference_model, to_unit(images))
@@ -261,7 +346,7 @@ class CiscModule(StudentModule):
         return torch.stack(weights)
 
     def _query(self, label: Tensor, labelled: FrameBatch, number: int) -> tuple[Tensor, Tensor, int | None]:
-        """A labelled crop and a class that it shares with a pseudo-label; None where none was found."""
+        """Find a labelled crop and a class that it shares with a pseudo-label; None if there is no such class."""
         wanted = classes_shown(label, self.num_classes)
         for attempt in range(TRIES):
             if self.draw is None:
@@ -276,14 +361,21 @@ class CiscModule(StudentModule):
 
 
 def cross_image_loss(features: Tensor, labels: Tensor) -> Tensor:
-    """BCE(S_1, M_1) + BCE(S_2, M_2) of neighbouring images of a batch, each map from the other image's prototype.
+    """Compute BCE(S_1, M_1) + BCE(S_2, M_2) of consecutive images of a batch, by a random class that both show.
+
+    Each map S comes from the prototype of the other image.
 
     Args:
         features: (B, D, h, w).
-        labels: Truth, (B, H, W).
+        labels: Truth, (B, H, W) integer.
 
     Returns:
-        Scalar float32, mean over the pairs that share a class; a connected zero where none do.
+        Scalar float32, the mean over the pairs that share a class; if none do, a zero that is connected to the graph.
+
+    Example:
+        >>> features = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).expand(2, 2, 1, 2)
+        >>> cross_image_loss(features, torch.tensor([[[0, 1]], [[0, 1]]])) < 0.01
+        tensor(True)
     """
     total, pairs = 0.0 * features.float().sum(), 0
     size = (labels.shape[1], labels.shape[2])

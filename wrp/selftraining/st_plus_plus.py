@@ -1,4 +1,4 @@
-"""ST++ (Yang et al., CVPR 2022): re-training on the unlabelled images whose predictions were steady along training."""
+"""ST++ (Yang et al., CVPR 2022): retraining on the unlabelled images whose predictions were stable during training."""
 
 from __future__ import annotations
 
@@ -14,22 +14,39 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def prediction_agreement(prediction: Tensor, last: Tensor, num_classes: int) -> float:
-    """MIoU in [0, 1] of one prediction against another, over the classes that either of them shows.
+    """Compute the mIoU, in [0, 1], of one prediction against another, over the classes that occur in either.
 
     Args:
         prediction: (H, W) integer, 0 … C-1.
-        last: The other one, of the same size; the truth of the two.
+        last: The other prediction, (H, W) integer, which serves as truth.
         num_classes: C.
+
+    Returns:
+        The mIoU; NaN if no pixel can be compared.
+
+    Example:
+        >>> import torch
+        >>> prediction_agreement(torch.tensor([[0, 1]]), torch.tensor([[0, 0]]), num_classes=2)
+        0.25
     """
     return float(mean_iou(confusion(prediction, last, num_classes)))
 
 
 def stability(predictions: Sequence[Tensor], num_classes: int) -> float:
-    """How steady an image's prediction was: mean agreement of those of earlier checkpoints with the last one's.
+    """Compute the stability of an image: the mean agreement of earlier checkpoints' predictions with the last one.
 
     Args:
-        predictions: Predictions (H, W) of two checkpoints or more, the last checkpoint's last.
+        predictions: Predictions (H, W) integer of two or more checkpoints, in the order of training.
         num_classes: C.
+
+    Returns:
+        The mean mIoU, in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> last = torch.tensor([[0, 1]])
+        >>> stability([torch.tensor([[1, 0]]), last, last], num_classes=2)
+        0.5
     """
     *earlier, last = predictions
     scores = [prediction_agreement(prediction, last, num_classes) for prediction in earlier]
@@ -37,23 +54,39 @@ def stability(predictions: Sequence[Tensor], num_classes: int) -> float:
 
 
 def video_reliability(steadiness: float, last: Tensor, propagated: Tensor, num_classes: int) -> float:
-    """Score of a video's frame (ours): half stability, half agreement of the prediction with the propagated label.
+    """Score a video frame (ours): half stability, half agreement of the prediction with the propagated label.
 
     Args:
-        steadiness: Its :func:`stability`.
-        last: The last checkpoint's prediction, (H, W).
-        propagated: The propagated label, (H, W), 255 where it says nothing.
+        steadiness: The :func:`stability` of the frame, in [0, 1].
+        last: The prediction of the last checkpoint, (H, W) integer.
+        propagated: The propagated label, (H, W) integer, 255 where unlabelled.
         num_classes: C.
+
+    Returns:
+        The score, in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> label = torch.tensor([[0, 1]])
+        >>> video_reliability(0.5, label, label, num_classes=2)
+        0.75
     """
     agreement = prediction_agreement(last, propagated, num_classes)
-    # A frame about which propagation says nothing agrees with nothing.
+    # A frame without any propagated label has no agreement.
     return (steadiness + (0.0 if math.isnan(agreement) else agreement)) / 2
 
 
 def split_reliable(scores: Mapping[Name, float]) -> tuple[list[Name], list[Name]]:
-    """The better half of the images and the others, each best first; of equals, the earlier one wins.
+    """Split images into the better half and the others, each best first; among equals, the earlier one first.
 
-    The half is rounded down, but one image is reliable by itself.
+    The half is rounded down, but holds at least one image.
+
+    Args:
+        scores: Score of each image; larger is better.
+
+    Example:
+        >>> split_reliable({"a": 0.2, "b": 0.9, "c": 0.5})
+        (['b'], ['c', 'a'])
     """
     ranked = sorted(scores, key=lambda name: -scores[name])
     half = max(1, len(ranked) // 2)
@@ -61,7 +94,14 @@ def split_reliable(scores: Mapping[Name, float]) -> tuple[list[Name], list[Name]
 
 
 def split_reliable_by_clip(scores: Mapping[tuple[str, Name], float]) -> tuple[list[tuple[str, Name]], ...]:
-    """The same for frames (clip, name), in each clip by itself (ours): over all clips, only easy ones would be left."""
+    """Split the frames (clip, name) of each clip by itself, see :func:`split_reliable` (ours).
+
+    A split over all clips would select the frames of easy clips only.
+
+    Example:
+        >>> split_reliable_by_clip({("x", 0): 0.9, ("x", 1): 0.8, ("y", 0): 0.1, ("y", 1): 0.2})
+        ([('x', 0), ('y', 1)], [('x', 1), ('y', 0)])
+    """
     clips: dict[str, dict[tuple[str, Name], float]] = {}
     for key, score in scores.items():
         clips.setdefault(key[0], {})[key] = score
@@ -70,10 +110,20 @@ def split_reliable_by_clip(scores: Mapping[tuple[str, Name], float]) -> tuple[li
 
 
 def checkpoint_epochs(epochs: int) -> tuple[int, int, int]:
-    """After how many epochs, or steps, a checkpoint is kept: a third, two thirds, and the end."""
+    """Return after how many epochs, or steps, a checkpoint is kept: a third, two thirds, and all of them.
+
+    Example:
+        >>> checkpoint_epochs(80)
+        (26, 53, 80)
+    """
     return epochs // 3, 2 * epochs // 3, epochs
 
 
 def repeat_labelled(labelled: int, unlabelled: int) -> int:
-    """How often labelled images are repeated so that they are as many as the unlabelled ones."""
+    """Return how often labelled images are repeated, so that they are at least as many as the unlabelled ones.
+
+    Example:
+        >>> repeat_labelled(labelled=3, unlabelled=10)
+        4
+    """
     return -(-unlabelled // labelled)

@@ -1,4 +1,4 @@
-"""What the systems share: a student that learns from labelled and from pseudo-labelled images at once."""
+"""Base of the self-training systems: a student that learns from labelled and pseudo-labelled images at once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from wrp.structures import IGNORE_INDEX, FrameBatch
 class StrongView(nn.Module):
     """Strong augmentation of unlabelled images (Yang et al., CVPR 2022): colour, greyscale, blur, and cutout.
 
-    Geometry stays, so labels stay where they are; what is cut out has none.
+    The geometry does not change, so labels stay valid; pixels that are cut out become unlabelled.
 
     Args:
         cutout: Whether to cut a rectangle out of half of the images.
+
+    Example:
+        >>> images, labels = StrongView(cutout=False)(torch.rand(2, 3, 32, 32), torch.ones(2, 32, 32).byte())
+        >>> images.shape, labels.unique().tolist()
+        (torch.Size([2, 3, 32, 32]), [1])
     """
 
     def __init__(self, cutout: bool = True) -> None:
@@ -38,7 +43,11 @@ class StrongView(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) float32 in [0, 1] and labels (B, H, W), each image by its own draw; not in place."""
+        """Augment images (B, 3, H, W) float32 in [0, 1], with labels (B, H, W), each with its own random draw.
+
+        Returns:
+            New images and labels of the same shapes and dtypes.
+        """
         strong = torch.stack([self.colors(image) for image in images])
         labels = labels.clone()
         for image, label in zip(strong, labels, strict=True):
@@ -55,16 +64,23 @@ class StrongView(nn.Module):
 
 
 class StudentModule(SegmentationModule):
-    """A segmentation network that learns from labelled images and from others, whose labels come from a source.
+    """A segmentation network that learns from labelled images and from unlabelled images with pseudo-labels.
 
     A batch is a dictionary of two :class:`~wrp.structures.FrameBatch`, ``labelled`` and ``unlabelled``, see
-    :class:`~wrp.data.semisupervised.SemiSupervisedData`; the source is :meth:`label_source`: pseudo-labels that were
-    written, or the pseudo_labeler's. The loss is that of the labelled images plus that of a strong view of the others,
-    each divided by its pixels. All other arguments are those of :class:`~wrp.segmentation.module.SegmentationModule`.
+    :class:`~wrp.data.semisupervised.SemiSupervisedData`. Pseudo-labels come from :meth:`label_source`: from files, or
+    from the pseudo-labeler. The loss is the mean over the pixels of the labelled images plus the mean over the pixels
+    of a strong view of the unlabelled images. All other arguments are those of
+    :class:`~wrp.segmentation.module.SegmentationModule`.
 
     Args:
-        cutout: Whether strong views have rectangles cut out.
+        cutout: Whether rectangles are cut out of strong views.
         unlabelled_weight: Weight of the loss of the unlabelled images.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> student = StudentModule(3, NetworkArgs("FPN", "tu-regnetx_002"), unlabelled_weight=0.5)
+        >>> student.strong.cutout, student.unlabelled_weight
+        (True, 0.5)
     """
 
     def __init__(self, *args: Any, cutout: bool = True, unlabelled_weight: float = 1.0, **kwargs: Any) -> None:
@@ -73,7 +89,7 @@ class StudentModule(SegmentationModule):
         self.unlabelled_weight = unlabelled_weight
 
     def training_step(self, batch: FrameBatch | Mapping[str, FrameBatch], batch_idx: int) -> Tensor:
-        """Loss of one batch of both kinds; of labelled images alone where it is one :class:`FrameBatch`."""
+        """Compute and log the loss of a batch of both kinds, or of a :class:`FrameBatch` of labelled images alone."""
         if isinstance(batch, FrameBatch):
             return super().training_step(batch, batch_idx)
         labelled, unlabelled = split_batch(batch)
@@ -82,7 +98,7 @@ class StudentModule(SegmentationModule):
         return loss
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """Loss of labelled and unlabelled images; what the systems differ in."""
+        """Compute the loss of labelled and unlabelled images; the systems override this method."""
         labels, weights = self.label_source(unlabelled)
         images, labels = self.strong(to_unit(unlabelled.images), labels)
         logits = self.both(to_unit(labelled.images), images)
@@ -92,38 +108,64 @@ class StudentModule(SegmentationModule):
         return supervised + self.unlabelled_weight * self.loss(logits[1], fit_labels(labels, logits[1]), mass)
 
     def both(self, labelled: Tensor, unlabelled: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of both kinds of images, in one pass where they have one size."""
+        """Compute the logits of labelled and unlabelled images, in one pass if they have the same size."""
         if labelled.shape[1:] != unlabelled.shape[1:]:
             return self.main(labelled), self.main(unlabelled)
         together = self.main(torch.cat((labelled, unlabelled)))
         return together[: len(labelled)], together[len(labelled) :]
 
     def main(self, images: Tensor) -> Tensor:
-        """Logits without auxiliary ones."""
+        """Compute logits, without auxiliary ones."""
         return without_auxiliary(self(images))
 
 
 def without_auxiliary(given: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """What a network gives, without its auxiliary logits."""
+    """Return the main logits of a network's output, which may be a tuple with auxiliary logits.
+
+    Example:
+        >>> without_auxiliary((torch.zeros(1), torch.ones(1)))
+        tensor([0.])
+    """
     return given[0] if isinstance(given, tuple) else given
 
 
 def split_batch(batch: FrameBatch | Mapping[str, FrameBatch]) -> tuple[FrameBatch, FrameBatch]:
-    """The labelled and the unlabelled part of a batch; WrpError if it is no such batch."""
+    """Return the labelled and the unlabelled part of a batch.
+
+    Raises:
+        WrpError: If the batch is not a dictionary of ``labelled`` and ``unlabelled``.
+
+    Example:
+        >>> images, labels = torch.zeros(1, 3, 8, 8).byte(), torch.zeros(1, 8, 8).byte()
+        >>> one, other = (FrameBatch(images, labels, [""], [stem], [0]) for stem in ("a", "b"))
+        >>> labelled, unlabelled = split_batch({"labelled": one, "unlabelled": other})
+        >>> unlabelled.stems
+        ['b']
+    """
     if not isinstance(batch, Mapping) or set(batch) != {"labelled", "unlabelled"}:
         raise WrpError(
             f"a student learns from labelled and unlabelled images at once, got a {type(batch).__name__}: use "
             "--data SemiSupervisedData with a list of unlabelled images, or "
-            "data.init_args.propagated.init_args.apart=true"
+            "data.init_args.propagated.apart=true"
         )
     return batch["labelled"], batch["unlabelled"]
 
 
 def fit_labels(labels: Tensor, logits: Tensor) -> Tensor:
-    """Labels (B, H, W) at the resolution of logits (B, C, h, w): a network may learn at its working resolution."""
+    """Resize labels (B, H, W) to the resolution of logits (B, C, h, w): a network may learn at its working resolution.
+
+    Example:
+        >>> fit_labels(torch.tensor([[[0, 0, 1, 1], [0, 0, 1, 1]]]), torch.zeros(1, 2, 1, 2)).tolist()
+        [[[0, 1]]]
+    """
     return resize_labels(labels, (logits.shape[-2], logits.shape[-1]))
 
 
 def fit_weights(weights: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The same for how much each pixel counts, (B, H, W); None stays what it is."""
+    """Resize pixel weights (B, H, W) to the resolution of logits (B, C, h, w); None stays None.
+
+    Example:
+        >>> fit_weights(torch.ones(1, 4, 4), torch.zeros(1, 2, 2, 2)).shape
+        torch.Size([1, 2, 2])
+    """
     return None if weights is None else fit_labels(weights, logits)

@@ -1,7 +1,7 @@
-"""Three-Stage self-training (Ke et al., TIP 2022): a second head learns noisy labels, so that the first one need not.
+"""Three-Stage self-training (Ke et al., TIP 2022): a second head learns the noisy labels instead of the first one.
 
-Head f learns from ground truth and from the average of its own past; head g, which shares f's trunk, learns from
-pseudo-labels. What is wrong in these cannot reach f but through the trunk.
+Head f learns from ground truth and from the average of its own past weights; head g, which shares f's trunk, learns
+from pseudo-labels. Errors in pseudo-labels can affect f only through the trunk.
 """
 
 from __future__ import annotations
@@ -25,26 +25,42 @@ from wrp.structures import IGNORE_INDEX, FrameBatch
 # Names of an encoder's stages: layer1, s1, stages_0, block2 …
 _STAGE = re.compile(r"^(layer|stages?_?|s|blocks?_?)\d+$")
 
-# The share of the past in the average, in four equal parts of a training.
+# Decay of the average of the weights in each of four equal parts of a training.
 EMA_STEPS = (0.99, 0.995, 0.9975, 0.999)
 
 
 def three_stage_loss(supervised: Tensor, consistency: Tensor, pseudo: Tensor, supervised_weight: float = 1.0) -> Tensor:
-    """L = λ_s · L_sup + ½ · ½ (L_con + L_pl).
+    """Compute L = λ_s · L_sup + ½ · ½ (L_con + L_pl) (Ke et al., TIP 2022).
 
     Args:
-        supervised: L_sup = CE(f, truth).
-        consistency: L_con = CE(f, argmax of f's average).
-        pseudo: L_pl = CE(g, pseudo-label).
-        supervised_weight: λ_s; the paper's is 0.5 for Cityscapes and 1 for Pascal VOC.
+        supervised: L_sup = CE(f, truth), a scalar.
+        consistency: L_con = CE(f, argmax of f's average), a scalar.
+        pseudo: L_pl = CE(g, pseudo-label), a scalar.
+        supervised_weight: λ_s; the paper uses 0.5 for Cityscapes and 1 for Pascal VOC.
+
+    Example:
+        >>> three_stage_loss(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(4.0), supervised_weight=0.5)
+        tensor(2.)
     """
     return supervised_weight * supervised + 0.5 * 0.5 * (consistency + pseudo)
 
 
 def ema_decay(step: int, steps: int) -> float:
-    """The share of the past in the average at a step of a training.
+    """Return the decay of the average of the weights at a step of a training: the ratio of its past.
 
-    It begins small (ours): after 300 steps, the schedule alone would leave a quarter of the untrained network in it.
+    It begins small (ours): with the paper's schedule alone, the untrained network would still make up a quarter of the
+    average after 300 steps.
+
+    Args:
+        step: Number of the step, counted from 0.
+        steps: Number of steps of the training.
+
+    Returns:
+        The decay, in (0, 1).
+
+    Example:
+        >>> ema_decay(0, 10000), ema_decay(5000, 10000)
+        (0.1, 0.9975)
     """
     planned = EMA_STEPS[min(len(EMA_STEPS) - 1, step * len(EMA_STEPS) // max(1, steps))]
     return min(planned, (1 + step) / (10 + step))
@@ -52,7 +68,21 @@ def ema_decay(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move the average of a network's weights on: t ← decay · t + (1 - decay) · s; its buffers are copied."""
+    """Update the average of a network's weights in place: t ← decay · t + (1 - decay) · s; buffers are copied.
+
+    Args:
+        average: The network that holds the averaged weights t.
+        student: A network of the same structure, with the current weights s.
+        decay: In [0, 1].
+
+    Example:
+        >>> average, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> average.weight.data.fill_(0.0), student.weight.data.fill_(1.0)
+        (tensor([[0.]]), tensor([[1.]]))
+        >>> update_average(average, student, decay=0.75)
+        >>> average.weight.item()
+        0.25
+    """
     for past, now in zip(average.parameters(), student.parameters(), strict=True):
         past.mul_(decay).add_(now, alpha=1 - decay)
     for kept, new in zip(average.buffers(), student.buffers(), strict=True):
@@ -60,31 +90,46 @@ def update_average(average: nn.Module, student: nn.Module, decay: float) -> None
 
 
 def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
-    """Labels under the geometry of an augmentation, so that two kinds of labels are moved alike.
+    """Warp labels by the geometry of an augmentation, so that two kinds of labels are moved in the same way.
 
     Args:
         labels: (B, H, W) integer.
-        grid: Where each pixel of the result comes from, (B, H, W, 2) in [-1, 1], as grid_sample wants it with
+        grid: Where each pixel of the result comes from, (B, H, W, 2) in [-1, 1], as expected by ``grid_sample`` with
             ``align_corners=False``.
         valid: (B, H, W) bool; elsewhere the result is 255.
 
     Returns:
         (B, H, W), dtype of ``labels``.
+
+    Example:
+        >>> grid = torch.tensor([[[[0.5, 0.0], [-0.5, 0.0]]]])  # mirrors two pixels
+        >>> warp_by_grid(torch.tensor([[[0, 1]]]), grid, torch.tensor([[[True, True]]])).tolist()
+        [[[1, 0]]]
     """
     moved = functional.grid_sample(labels[:, None].float(), grid.float(), mode="nearest", align_corners=False)[:, 0]
     return moved.to(labels.dtype).masked_fill(~valid, IGNORE_INDEX)
 
 
 class ThreeStageModule(StudentModule):
-    """Stages 2 and 3: head f learns from truth and from its own average, head g from pseudo-labels.
+    """Stages 2 and 3: head f learns from truth and from the average of its weights, head g from pseudo-labels.
 
-    The ``unlabelled`` images of a batch are all images, those with a label as well, each with its pseudo-label; of
-    ``propagated.apart``, those between the anchors. What is scored and predicted is f's average.
+    The ``unlabelled`` images of a batch are all images, including those with a label, each with its pseudo-label; with
+    ``propagated.apart``, they are the frames between the keyframes. Scores and predictions are those of f's average.
+    All other arguments are those of :class:`~wrp.selftraining.student.StudentModule`.
 
     Args:
-        shared: How many stages of the encoder, counted from its beginning, f and g share; None: all but g's
+        shared: How many stages of the encoder, counted from its beginning, f and g share; None: all layers except g's
             classifier, as in stage 3.
-        supervised_weight: λ_s.
+        supervised_weight: λ_s of :func:`three_stage_loss`.
+
+    Raises:
+        WrpError: If the network is not a :class:`~wrp.segmentation.network.Segmenter`, or ``shared`` is out of range.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> module = ThreeStageModule(3, NetworkArgs("FPN", "tu-regnetx_002"), shared=2)
+        >>> module.inference_model is module.average, len(module.encoders())
+        (True, 2)
     """
 
     def __init__(self, *args: Any, shared: int | None = 3, supervised_weight: float = 1.0, **kwargs: Any) -> None:
@@ -96,19 +141,23 @@ class ThreeStageModule(StudentModule):
         self.second = second_head(self.net, shared)
 
     def training_step(self, batch: FrameBatch | Mapping[str, FrameBatch], batch_idx: int) -> Tensor:
-        """Loss of one batch of both kinds; labels of both kinds as one would teach the first head what is noisy."""
+        """Compute and log the loss of a batch of both kinds.
+
+        Raises:
+            WrpError: If the batch does not keep both kinds apart, as the first head would then learn noisy labels.
+        """
         split_batch(batch)
         return super().training_step(batch, batch_idx)
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """L = λ_s · L_sup + ½ · ½ (L_con + L_pl), L_con where there is a pseudo-label (ours).
+        """Compute L = λ_s · L_sup + ½ · ½ (L_con + L_pl), with L_con only where there is a pseudo-label (ours).
 
-        Outside of the image there is none, and where a label was left out as unsure, the average is not sure either.
+        There is none outside of the image, and where a label was left out as unsure, the average is unsure as well.
         """
         weak = to_unit(unlabelled.images)
         with torch.no_grad():
             target = without_auxiliary(self.average(weak)).argmax(1)
-        # Both kinds of labels under one strong view; where it is cut out, neither counts.
+        # One strong view for both kinds of labels; neither counts where it is cut out.
         labels, weights = self.label_source(unlabelled)
         images, pseudo = self.strong(weak, labels)
         target = target.masked_fill(pseudo == IGNORE_INDEX, IGNORE_INDEX)
@@ -124,34 +173,49 @@ class ThreeStageModule(StudentModule):
         )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Move the average on with each step: before any callback saves it."""
+        """Update the average after each step, before any callback saves it."""
         super().optimizer_step(*args, **kwargs)
         decay = ema_decay(self.global_step + 1, int(self.trainer.estimated_stepping_batches))
         update_average(self.average, self.net, decay)
 
     @property
     def inference_model(self) -> nn.Module:
-        """F's average."""
+        """The average of head f, which makes predictions."""
         return self.average
 
     def encoders(self) -> list[nn.Module]:
-        """F's encoder, and g's, which shares its first stages."""
+        """Return the encoder of f, and that of g, which shares its first stages."""
         return [*super().encoders(), *([self.second.encoder] if hasattr(self, "second") else [])]
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training; the average stays in evaluation mode."""
+        """Set training mode; the average stays in evaluation mode."""
         super().train(mode)
         if hasattr(self, "average"):
             self.average.eval()
         return self
 
     def forward(self, images: Tensor) -> Any:
-        """Logits of f, in evaluation those of its average, which is what is deployed."""
+        """Compute the logits of f; in evaluation, those of its average, the inference model."""
         return self.net(images) if self.training else self.average(images)
 
 
 def second_head(net: Segmenter, shared: int | None) -> Segmenter:
-    """Head g: a copy of a network that shares the first layers of its encoder, or all but its classifier."""
+    """Make head g: a copy of a network that shares the first stages of its encoder.
+
+    Args:
+        net: Head f.
+        shared: How many stages of the encoder both share; None: encoder and decoder, i.e. all but the classifier.
+
+    Raises:
+        WrpError: If the encoder has fewer stages.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> from wrp.segmentation.network import create_segmenter
+        >>> net = create_segmenter(3, NetworkArgs("FPN", "tu-regnetx_002"))
+        >>> second_head(net, None).encoder is net.encoder, second_head(net, 1).encoder is net.encoder
+        (True, False)
+    """
     copied = copy.deepcopy(net)
     ours: Any = net.net
     theirs: Any = copied.net
@@ -160,7 +224,7 @@ def second_head(net: Segmenter, shared: int | None) -> Segmenter:
         return copied
     mine, other = (getattr(part.encoder, "model", part.encoder) for part in (ours, theirs))
     layers = [name for name, layer in mine.named_children() if next(layer.parameters(), None) is not None]
-    # Before the stages come a stem's convolution and normalisation, each under a name of its own.
+    # The stages follow a stem, whose convolution and normalisation have names of their own.
     stages = [number for number, name in enumerate(layers) if _STAGE.search(name)] or list(range(len(layers)))
     if not 0 <= shared <= len(stages):
         known = ", ".join(layers[i] for i in stages)

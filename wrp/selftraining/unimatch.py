@@ -1,4 +1,4 @@
-"""A baseline in the manner of UniMatch (Yang et al., CVPR 2023): consistency of one network with itself."""
+"""A baseline in the style of UniMatch (Yang et al., CVPR 2023): self-consistency of one network."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from wrp.structures import IGNORE_INDEX, FrameBatch
 
 
 class UniMatchModule(StudentModule):
-    """The network's own sure predictions on weak views label two strong views and the features with dropout.
+    """A student whose confident predictions on weak views label two strong views, and features with dropout.
+
+    All other arguments are those of :class:`~wrp.selftraining.student.StudentModule`.
 
     Args:
-        threshold: Predictions that are less confident do not count.
-        dropout: Share of the encoder's channels that is dropped.
+        threshold: Predictions with a lower confidence, in [0, 1], do not count.
+        dropout: Ratio of the encoder's channels that are dropped.
+
+    Example:
+        >>> from wrp.options import NetworkArgs
+        >>> module = UniMatchModule(3, NetworkArgs("FPN", "tu-regnetx_002"), threshold=0.9)
+        >>> module.threshold, module.dropout
+        (0.9, 0.5)
     """
 
     def __init__(self, *args: Any, threshold: float = 0.95, dropout: float = 0.5, **kwargs: Any) -> None:
@@ -29,13 +37,13 @@ class UniMatchModule(StudentModule):
         self.dropout = dropout
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:
-        """Supervised loss, plus half of the strong views' and half of the dropped features'."""
+        """Compute the supervised loss plus half the mean loss of the strong views and half that of dropped features."""
         weak = to_unit(unlabelled.images)
         supervised, plain = self.both(to_unit(labelled.images), weak)
         labels, weights = self._sure(plain)
         size = (weak.shape[-2], weak.shape[-1])
         labels, weights = (functional.interpolate(v[:, None].float(), size)[:, 0] for v in (labels, weights))
-        if unlabelled.weights is not None:  # outside of the image there is nothing to be sure of
+        if unlabelled.weights is not None:  # padding outside of the image has no label
             labels = labels.masked_fill(unlabelled.weights == 0, IGNORE_INDEX)
         views = [self.strong(weak, labels) for _ in range(2)]
         parts = []

@@ -1,4 +1,4 @@
-"""A picture of the frames that are suggested, with what the run made of them."""
+"""Draw the suggested frames with their labels and confidence by the run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,29 @@ from wrp.suggest.ranking import Suggestion
 
 TILE_WIDTH = 320
 
-# Suggestions on the sheet: the first ones, so that its size is bounded.
+# Number of suggestions on the sheet at most, which bounds its size.
 MOST_ROWS = 20
 
 
 def draw_contact_sheet(suggestions: Sequence[Suggestion], label_map: LabelMap, out: Path) -> Image.Image:
-    """The legend, and a row for each suggestion: frame, labels and confidence, 320 pixels wide each."""
+    """Draw a legend, and for each of the first 20 suggestions a row of frame, labels and confidence.
+
+    Args:
+        suggestions: The suggestions, best first.
+        label_map: The classes of the run.
+        out: Folder of the run.
+
+    Returns:
+        An RGB picture 960 pixels wide.
+
+    Raises:
+        DataError: If a frame or a file of the run is missing or damaged.
+
+    Example:
+        >>> classes = LabelMap(ids=(0,), names=("road",), colors=((128, 64, 128),))
+        >>> draw_contact_sheet([], classes, Path("out")).size
+        (960, 40)
+    """
     rows = [_row(rank, s, label_map, out) for rank, s in enumerate(suggestions[:MOST_ROWS], 1)]
     rows.insert(0, _legend(label_map))
     sheet = Image.new("RGB", (3 * TILE_WIDTH, sum(row.height for row in rows)), "white")
@@ -32,11 +49,11 @@ def draw_contact_sheet(suggestions: Sequence[Suggestion], label_map: LabelMap, o
 
 
 def _legend(label_map: LabelMap) -> Image.Image:
-    """What the columns and the colours of the classes are, in as many lines as it takes."""
+    """Draw the titles of the columns, and the colours of the classes in as many lines as needed."""
     font = ImageFont.load_default(13)
     picture = Image.new("RGB", (3 * TILE_WIDTH, CAPTION_HEIGHT * (2 + len(label_map.names))), "white")
     draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(("frame", "labels", "confidence: dark is sure, bright is unsure")):
+    for column, title in enumerate(("frame", "labels", "confidence (dark: certain, bright: uncertain)")):
         draw.text((column * TILE_WIDTH + 4, 1), title, fill="black", font=font)
     left, top = 4, CAPTION_HEIGHT
     for name, color in zip(label_map.names, label_map.colors, strict=True):
@@ -50,7 +67,7 @@ def _legend(label_map: LabelMap) -> Image.Image:
 
 
 def _doubt(confidence: np.ndarray) -> np.ndarray:
-    """Confidence (H, W) in [0, 1] in the report's colours, (H, W, 3) uint8."""
+    """Colour confidence (H, W) in [0, 1] as in the report, (H, W, 3) uint8."""
     places = np.linspace(0, 1, len(DOUBT))
     channels = [np.interp(1 - confidence, places, channel) for channel in np.transpose(DOUBT)]
     return np.stack(channels, -1).round().astype(np.uint8)
@@ -69,7 +86,7 @@ def _row(rank: int, suggestion: Suggestion, label_map: LabelMap, out: Path) -> I
         (4, 1), f"{caption}confidence {suggestion.confidence:.3f}", fill="black", font=ImageFont.load_default(13)
     )
     for column, pixels in enumerate((image, labels, confidence)):
-        nearest = pixels is labels  # mixed colours would be those of other classes
+        nearest = pixels is labels  # mixed colours could be those of other classes
         tile = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
         tile = tile.resize((TILE_WIDTH, height), Image.Resampling.NEAREST if nearest else Image.Resampling.BOX)
         row.paste(tile, (column * TILE_WIDTH, CAPTION_HEIGHT))

@@ -1,9 +1,9 @@
-"""A refiner for any list of classes that has learned from generated clips alone: one class against the rest.
+"""Train and score a refiner for any list of classes, on generated clips alone: one class against the rest.
 
 python experiments/camvid/refiner/agnostic.py train scenes --teacher SCENES.ckpt --agnostic AGNOSTIC.pt
 python experiments/camvid/refiner/agnostic.py score camvid --teacher T.ckpt --refiner R.ckpt --agnostic AGNOSTIC.pt
 
-`train` takes a data set and a teacher for it; `score` compares, on another one, with that one's own refiner R.
+`train` takes a data set and a teacher for it. `score` takes another data set and compares with its own refiner R.
 """
 
 from __future__ import annotations
@@ -34,48 +34,48 @@ from wrp.structures import IGNORE_INDEX, RefinerInput
 
 
 def against_rest(probs: Tensor, number: int) -> Tensor:
-    """Probabilities (B, C, H, W) as those of all other classes together and of one, (B, 2, H, W)."""
+    """Turn probabilities (B, C, H, W) into those of all other classes together and of one class, (B, 2, H, W)."""
     mine = probs[:, number]
     return torch.stack(((probs.sum(1) - mine).clamp(min=0), mine), 1)
 
 
-def ask_for(inputs: RefinerInput, number: int) -> RefinerInput:
-    """The inputs of a refiner that is to tell one class from the rest."""
-    parts = {name: against_rest(getattr(inputs, name), number) for name in ("prior", "semantic", "motion")}
+def one_class(inputs: RefinerInput, number: int) -> RefinerInput:
+    """Make the inputs for a refiner that tells one class from the rest."""
+    parts = {name: against_rest(getattr(inputs, name), number) for name in ("prior", "teacher_probs", "motion")}
     return replace(inputs, **parts)
 
 
 class OneAgainstRest(CycleExamples):
-    """Each example asks for a class that is in it, drawn at random."""
+    """Examples for one class each, drawn at random among those of the example."""
 
     def draw(self, record: CycleRecord, image: Tensor) -> tuple[RefinerInput, Tensor]:
         example, truth = super().draw(record, image)
         present = truth[truth != IGNORE_INDEX].unique()
         number = int(present[torch.randint(len(present), ())]) if len(present) else 0
-        return ask_for(example, number), (truth == number).to(truth.dtype).masked_fill(
+        return one_class(example, number), (truth == number).to(truth.dtype).masked_fill(
             truth == IGNORE_INDEX, IGNORE_INDEX
         )
 
 
 class Agnostic(Refine):
-    """The refiner's answers about each class by itself, as one; frames vote as for ``refine``."""
+    """Refine each class by itself and normalise; neighbouring frames vote as for ``refine``."""
 
     net: ClassVar[Refiner]
 
     def answer(self, query: QueryFrame, context: Context) -> Tensor:
         inputs = refiner_input(to_unit(query.image), query.warped, query.teacher_probs)
-        probs = torch.stack([refined(self.net, ask_for(inputs, c))[0, 1] for c in range(context.num_classes)])
+        probs = torch.stack([refined(self.net, one_class(inputs, c))[0, 1] for c in range(context.num_classes)])
         return probs / probs.sum(0).clamp(min=1e-6)
 
 
 class Untrained(Agnostic):
-    """The same with a network that has learned nothing and answers what was inpainted: what the rest is worth."""
+    """The same with an untrained network, whose answer is the inpainted label: shows what all other steps are worth."""
 
     net = Refiner(2).eval()
 
 
 class WithAgnostic(PropagationModule):
-    """Labels by the refiner for any classes as well."""
+    """Propagation with the two additional methods."""
 
     known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
         "untrained": Untrained,

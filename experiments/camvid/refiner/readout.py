@@ -1,4 +1,4 @@
-"""What becomes of the refiner's answer: mIoU and calibration error of ways to combine it with what it was given.
+"""Compare ways to combine the refiner's answer with its inputs: mIoU and calibration error.
 
 python experiments/camvid/refiner/readout.py camvid --every 50 --teacher T.ckpt --refiner R.ckpt
 """
@@ -30,7 +30,7 @@ from wrp.structures import RefinerInput
 
 Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
 
-# Each from the probabilities of the answers to the frame and to its mirror image, and from the inputs, to what is
+# Each maps the answers for the frame and for its mirror image, as probabilities, and the inputs to something
 # proportional to probabilities.
 READOUTS: dict[str, Readout] = {
     "answer alone": lambda answer, *_: answer,
@@ -44,7 +44,7 @@ READOUTS: dict[str, Readout] = {
 
 
 def read_out(combine: Readout) -> type[PropagationMethod[Any]]:
-    """A method that combines the refiner's answer with what it was given; other frames have no vote."""
+    """Make a method that combines the refiner's answer with its inputs; other frames have no vote."""
 
     class Combined(Refine):
         voters = ()
@@ -61,7 +61,7 @@ def read_out(combine: Readout) -> type[PropagationMethod[Any]]:
 
 
 class ByReadout(PropagationModule):
-    """Labels by each read-out."""
+    """Propagation with a method for each combination."""
 
     known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
         name: read_out(combine) for name, combine in READOUTS.items()
@@ -69,7 +69,7 @@ class ByReadout(PropagationModule):
 
 
 def data_arguments(parser: argparse.ArgumentParser) -> None:
-    """The data and its teacher."""
+    """Add the arguments for the data and its teacher."""
     parser.add_argument("root", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--every", type=int, default=25)
     parser.add_argument("--offset", type=int, default=0)
@@ -79,13 +79,13 @@ def data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def network_arguments(parser: argparse.ArgumentParser) -> None:
-    """The data and the networks."""
+    """Add the arguments for the data and the networks."""
     data_arguments(parser)
     parser.add_argument("--refiner", required=True, help="checkpoint")
 
 
 def measure(kind: type[PropagationModule], methods: list[str], options: argparse.Namespace) -> str:
-    """A table of mIoU and calibration error of each method of a module."""
+    """Measure mIoU and calibration error of each method of a module, as a table."""
     select = SelectArgs(options.clips, options.every, options.offset)
     index = select_clips(open_index(options.root), select)
     flow = FlowCache(DIS(), options.flow_cache)

@@ -1,4 +1,4 @@
-"""Which frames around a frame vote on its refined label: mIoU and calibration error by their distances and weight.
+"""Compare which neighbouring frames vote on a refined label: mIoU and calibration error by distances and weight.
 
 python experiments/camvid/refiner/rounds.py camvid --every 50 --teacher T.ckpt --refiner R.ckpt
 """
@@ -18,7 +18,7 @@ from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Answers, Refine
 
 # Distances of the frames that vote, on both sides, and the weight of each vote.
-WAYS: tuple[tuple[tuple[int, ...], float], ...] = (
+VOTERS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((), 0.5),
     ((1,), 0.5),
     ((3,), 0.5),
@@ -36,7 +36,7 @@ WAYS: tuple[tuple[tuple[int, ...], float], ...] = (
 
 
 class OnceAnswered(Refine):
-    """All ways to vote count the same answers."""
+    """All sets of voters use the same answers, which are computed once."""
 
     known: ClassVar[dict[int, Tensor]] = {}
 
@@ -47,7 +47,7 @@ class OnceAnswered(Refine):
     def answer(self, query: QueryFrame, context: Context) -> Tensor:
         if query.index not in self.known:
             answer = super().answer(query, context)
-            self.known[query.index] = (answer * 255).round().to(torch.uint8)  # as exact as Refine keeps it
+            self.known[query.index] = (answer * 255).round().to(torch.uint8)  # with the precision of Refine
         return self.known[query.index].float() / 255
 
 
@@ -56,22 +56,22 @@ def name(voters: tuple[int, ...], vote: float) -> str:
 
 
 def voting(voters: tuple[int, ...], vote: float) -> type[PropagationMethod[Any]]:
-    """A method with these voters."""
+    """Make a method with these voters."""
     return type("Voted", (OnceAnswered,), {"voters": voters, "vote": vote})
 
 
 class ByVoters(PropagationModule):
-    """Labels by each set of voters."""
+    """Propagation with a method for each set of voters."""
 
     known_methods: ClassVar[dict[str, type[PropagationMethod[Any]]]] = METHODS | {
-        name(*way): voting(*way) for way in WAYS
+        name(*way): voting(*way) for way in VOTERS
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     network_arguments(parser)
-    print(measure(ByVoters, ["motion", "inpaint", *(name(*way) for way in WAYS)], parser.parse_args()))
+    print(measure(ByVoters, ["motion", "inpaint", *(name(*way) for way in VOTERS)], parser.parse_args()))
 
 
 if __name__ == "__main__":

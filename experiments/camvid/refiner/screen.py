@@ -1,8 +1,8 @@
-"""Screen one choice of the refiner's training at a time, with one teacher for all rows.
+"""Screen the choices of the refiner's training, one at a time, with one teacher for all rows.
 
 Each row is trained on the labelled frames of a clip, at half its resolution, and scored on its held-out frames. Results
-are appended to a file as they come; what is in it already is not made again, so the same command goes on where it
-stopped. The best rows are confirmed at full resolution, with labels nearer to one another as well.
+are appended to a file as they come. What the file already holds is not made again, so the same command continues where
+it stopped. The best rows are confirmed at full resolution, and with keyframes nearer to one another.
 
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt
     python experiments/camvid/refiner/screen.py camvid --teacher runs/camvid-25/teacher.ckpt --rows defaults --seed 1
@@ -57,16 +57,16 @@ METHODS = ["motion", "semantic", "inpaint", "refine"]
 
 @dataclass(frozen=True)
 class Row:
-    """What differs from the defaults.
+    """The settings of a row that differ from the defaults.
 
     Attributes:
         cycles: How examples are drawn.
         network: Arguments of the network, see :class:`~wrp.options.RefinerArgs`.
-        encoder: Whether the network sees the image through the teacher's encoder.
-        optimizer: How it is optimised; None: the default of RefinementModule.
+        encoder: Whether the network gets features of the image from the teacher's encoder.
+        optimizer: Optimizer settings; None: the default of RefinementModule.
         loss: Arguments of :class:`~wrp.segmentation.losses.SegmentationLoss`; None: the default of RefinementModule.
         teacher: Whether there is a teacher.
-        generated: Steps that the network has learned from generated clips before.
+        generated: Steps of pre-training on generated clips.
     """
 
     cycles: CycleArgs = CycleArgs()
@@ -87,7 +87,7 @@ ROWS: dict[str, Row] = {
     "borders count three times": Row(loss={"cross_entropy": {**BALANCED, "boundary": 2.0}}),
     "cross-entropy and Dice": Row(loss={"weights": {"cross_entropy": 1.0, "dice": 1.0}, "cross_entropy": BALANCED}),
     "cycles alone": Row(CycleArgs(pair_ratio=0.0)),
-    "keyframe-to-keyframe pairs, with a cycle where there is one keyframe": Row(CycleArgs(pair_ratio=1.0)),
+    "keyframe pairs wherever possible": Row(CycleArgs(pair_ratio=1.0)),
     "displaced by 1 px": Row(CycleArgs(displacement=1.0)),
     "displaced by 3 px": Row(CycleArgs(displacement=3.0)),
     "learning rate 0.002": Row(optimizer=OptimizerArgs(lr=0.002)),
@@ -105,7 +105,7 @@ ROWS: dict[str, Row] = {
 
 
 class NoTeacher(torch.nn.Module):
-    """Knows no class, as a refiner that learns without a teacher is told."""
+    """A teacher that knows no class: its probabilities are zero, as in training without a teacher."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -117,13 +117,13 @@ class NoTeacher(torch.nn.Module):
 
 
 def index_of(options: argparse.Namespace, every: int) -> ClipIndex:
-    """The clips with the labels of every K-th frame."""
+    """Open the clips, with the labels of every K-th frame as keyframes."""
     root = options.root if options.scale == 1 else str(smaller(options.root, options.scale))
     return select_clips(open_index(root), SelectArgs(label_every=every, label_offset=options.offset))
 
 
 def train(row: str, options: argparse.Namespace) -> Path:
-    """Train one row, unless its network is there."""
+    """Train one row, unless its network exists already."""
     name = hashlib.sha256(f"{row} {setting(options)}".encode()).hexdigest()[:16]
     path = options.networks / f"{name}.ckpt"
     if path.is_file():
@@ -141,20 +141,20 @@ def train(row: str, options: argparse.Namespace) -> Path:
         flow=FlowCache(DIS(), options.flow_cache),
         cycles=chosen.cycles,
         crop_size=crop,
-        keep=KeepArgs(str(options.networks / "examples")),  # for the rows that walk alike
+        keep=KeepArgs(str(options.networks / "examples")),  # shared by the rows whose cycles are made alike
     )
     data = RefinementData.over(index, examples=examples, epoch_length=options.steps, seed=options.seed)
     pl.seed_everything(options.seed + 1, verbose=False)
     encoder = {"encoder_from": options.teacher} if chosen.encoder else {}
     loss = None if chosen.loss is None else SegmentationLoss(**chosen.loss)
     module = RefinementModule(num_classes, RefinerArgs(**chosen.network, **encoder), chosen.optimizer, loss, net)
-    pl.seed_everything(options.seed + 1, verbose=False)  # again, as networks draw more or less
+    pl.seed_everything(options.seed + 1, verbose=False)  # again, as making a network draws random numbers
     fit(module, data, options.steps, path)
     return path
 
 
 def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
-    """Train one row and score it with the labels of every K-th frame."""
+    """Train one row and score it with every K-th label as keyframe."""
     network = train(row, options)
     index = index_of(options, every)
     num_classes = index.label_map.num_classes
@@ -169,11 +169,11 @@ def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
 
 
 def find_teacher(options: argparse.Namespace) -> SegmentationModule:
-    """The teacher, which sees smaller frames at the size that it has learned from."""
+    """Load the teacher, with its scale set so that it sees smaller frames at the size that it was trained on."""
     network = load_module(SegmentationModule, options.teacher).network
     scale = network.scale / options.scale
     if scale > 1:
-        raise WrpError(f"{options.teacher} has learned from larger frames than --scale {options.scale} shows it")
+        raise WrpError(f"{options.teacher} was trained on larger frames than those of --scale {options.scale}")
     teacher: SegmentationModule = load_module(
         SegmentationModule, options.teacher, network=replace(network, encoder_weights=None, scale=scale)
     )
@@ -181,7 +181,7 @@ def find_teacher(options: argparse.Namespace) -> SegmentationModule:
 
 
 def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str | None, path: Path) -> torch.nn.Module:
-    """A refiner that has learned from generated clips, without a teacher; its classes are others, as many."""
+    """Train a refiner on generated clips, without a teacher; their classes are others, but as many."""
     examples = CycleExamples(flow=FlowCache(DIS(), cache), crop_size=crop)
     data = RefinementData(num_classes, examples, select=SelectArgs(label_every=24), epoch_length=steps)
     module = RefinementModule(num_classes)
@@ -190,7 +190,7 @@ def pretrained(num_classes: int, steps: int, crop: tuple[int, int], cache: str |
 
 
 def smaller(root: str, scale: float) -> Path:
-    """The same data at another size, in the folder layout."""
+    """Write the same data at another size, in the folder layout."""
     index = open_index(root)
     place = hashlib.sha256(str(index.root.resolve()).encode()).hexdigest()[:8]
     folder = CACHE.expanduser() / f"{index.root.name}-{place}-at-{scale}"
@@ -212,13 +212,13 @@ def smaller(root: str, scale: float) -> Path:
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
-    """What a network belongs to, besides its row."""
+    """Return the settings that identify a trained network, besides its row."""
     keys = ("root", "scale", "every", "offset", "steps", "seed")
     return {key: getattr(options, key) for key in keys} | {"teacher": file_hash(options.teacher)}
 
 
 def table() -> str:
-    """All results, the best of each setting first."""
+    """Format all results, the best of each setting first."""
     keys = ("scale", "every", "scored", "offset", "steps", "teacher", "seed")
     rows = sorted(RESULTS, key=lambda r: (r["root"], *(r[key] for key in keys), -r["refine"]))
     header = ["", "scale", "learned K", "K", *keys[3:], "motion", "inpaint", "refine", "refine - motion"]
@@ -235,7 +235,7 @@ def table() -> str:
 
 
 def confirmed() -> str:
-    """Results at full resolution: mean and standard deviation of refine over seeds and their teachers."""
+    """Format the results at full resolution: mean and standard deviation of refine over seeds and their teachers."""
     groups: dict[tuple[Any, ...], dict[str, dict[tuple[int, str], float]]] = defaultdict(lambda: defaultdict(dict))
     for r in RESULTS:
         if r["scale"] == 1:
@@ -258,22 +258,23 @@ def main() -> None:
     parser.add_argument("root", nargs="?", help="data set, looked for below WRP_DATA as well")
     parser.add_argument("--teacher", help="checkpoint of the teacher of all rows")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
-    parser.add_argument("--scale", type=float, default=0.5, help="of frames, labels and crops")
-    parser.add_argument("--every", type=int, default=25, help="labels to learn from")
-    parser.add_argument("--score-every", type=int, nargs="+", help="labels to propagate; those of --every unless given")
+    parser.add_argument("--scale", type=float, default=0.5, help="scale of frames, labels and crops")
+    parser.add_argument("--every", type=int, default=25, help="train on every K-th label")
+    parser.add_argument("--score-every", type=int, nargs="+", help="propagate every K-th label; default: --every")
     parser.add_argument("--offset", type=int, default=0)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--flow-cache", help="folder for optical flow, shared by all rows")
-    parser.add_argument("--networks", type=Path, default=Path("runs/screen"), help="folder for what was trained")
-    parser.add_argument("--table", action="store_true", help="print the results there are and stop")
+    parser.add_argument("--networks", type=Path, default=Path("runs/screen"), help="folder for trained networks")
+    parser.add_argument("--table", action="store_true", help="print the results so far and stop")
     options = parser.parse_args()
     if not options.table:
         if options.root is None or options.teacher is None:
             parser.error("a data set and --teacher are needed")
         scored = options.score_every or [options.every]
         if any(options.every % every for every in scored):
-            parser.error(f"--score-every {scored}: each must divide --every {options.every}, else learned labels count")
+            rule = f"each must divide --every {options.every}, else learned labels count as held-out ones"
+            parser.error(f"--score-every {scored}: {rule}")
         for row, every in itertools.product(options.rows, scored):
             key = {"row": row, **setting(options), "scored": every}
             RESULTS.once(key, partial(score, row, options, every))

@@ -34,7 +34,7 @@ LABEL_MAP = LabelMap(_IDS, _NAMES, _COLORS, ignore=tuple(i for i in range(256) i
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return bool(_roads(root))
 
 
@@ -42,7 +42,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     """Index the records of one road or of several; this layout has no splits.
 
     Raises:
-        DataError: If a folder is missing.
+        DataError: If a split is given, or there are no images.
     """
     if split is not None:
         raise DataError(f"{root}: ApolloScape's layout has no splits, got split {split!r}; choose clips by name")

@@ -1,4 +1,4 @@
-"""What a layout is."""
+"""The protocol of a layout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from wrp.data.index import ClipIndex
 
 
 class Layout(Protocol):
-    """How the files of a data set lie: a module or an object with these two functions.
+    """How the files of a data set are organised: a module or an object with these two functions.
 
     The first line of its docstring describes it in messages and in ``wrp data layouts``. Another package registers one
     by the entry point ``wrp.layouts``; see :mod:`wrp.data.layouts.davis` for a short example.
+
+    Example:
+        >>> from wrp.data.layouts import davis
+        >>> layout: Layout = davis
+        >>> layout.matches(Path("no-such-folder"))
+        False
     """
 
     __doc__: str | None

@@ -34,15 +34,15 @@ _NAME = re.compile(r"(?P<sequence>[^_]+)_f?(?P<number>\d+)$")
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return any((root / f"{split}annot").is_dir() and (root / split).is_dir() for split in SPLITS)
 
 
 def read_index(root: Path, split: str | None = None) -> ClipIndex:
-    """Index the clips of a split (default ``val``); the labelled frames of ``train`` serve the teacher of the others.
+    """Index the clips of a split (default ``val``); for the others, labelled frames of ``train`` are further images.
 
     Raises:
-        DataError: If a folder is missing or a name is not CamVid's.
+        DataError: If there is no such split, a folder is missing, or a name is not CamVid's.
     """
     split = split or "val"
     if split not in SPLITS:
@@ -69,7 +69,7 @@ def _number(frame: Frame) -> tuple[str, int]:
 
 
 def runs(frames: list[Frame]) -> list[Clip]:
-    """Cut frames into runs of one sequence and one spacing: wherever a gap is wider than one beside it."""
+    """Cut frames into runs of one sequence and one spacing: wherever a gap is wider than one next to it."""
     runs: list[list[Frame]] = []
     for _, group in groupby(sorted(frames, key=_number), key=lambda frame: _number(frame)[0]):
         sequence = list(group)

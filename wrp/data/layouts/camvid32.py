@@ -1,7 +1,7 @@
 """CamVid as first published: ``701_StillsRaw_full/NAME.png``, colour pictures ``LabeledApproved_full/NAME_L.png``.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009; from
-http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid. Of its 32 classes, 31 are brought to the 11 in common use
+http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid. Of its 32 classes, 31 are mapped to the 11 in common use
 (Sturgess et al., BMVC 2009; Badrinarayanan et al., TPAMI 2017). Frames of the videos may be added to the stills under
 names of the same form.
 """
@@ -42,7 +42,7 @@ LABEL_MAP = LabelMap(
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / STILLS).is_dir()
 
 

@@ -35,15 +35,15 @@ _NAME = re.compile(r"(?P<city>.+)_(?P<sequence>\d{6})_(?P<number>\d{6})_")
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / "leftImg8bit_sequence").is_dir()
 
 
 def read_index(root: Path, split: str | None = None) -> ClipIndex:
-    """Index the snippets of a split (default ``val``); labelled frames of ``train`` serve the teacher of the others.
+    """Index the snippets of a split (default ``val``); for the others, labelled frames of ``train`` are further images.
 
     Raises:
-        DataError: If a folder is missing or a name is not that of Cityscapes.
+        DataError: If there is no such split, a folder is missing, or a name is not that of Cityscapes.
     """
     split = split or "val"
     if split not in SPLITS:
@@ -69,7 +69,7 @@ def _snippets(root: Path, split: str) -> list[Clip]:
         labels = {}
         for path in sorted((root / "gtFine" / split / city_name).glob(f"{city_name}_{sequence}_*_gtFine_labelIds.png")):
             labels[_parts(path)[2]] = path
-        # Without labels (the test split's are withheld) snippets are told apart by their length alone.
+        # Without labels (the test split's are withheld), snippets are separated by their length alone.
         length, first = BEFORE + 1 + BEHIND, min(numbers)
         labelled = sorted(labels) or [n for n in sorted(numbers) if (n - first) % length == BEFORE]
         for number in labelled:

@@ -1,8 +1,8 @@
 """DAVIS 2016 at 480p: ``JPEGImages/480p/<sequence>``, ``Annotations/480p/<sequence>``, ``ImageSets/480p/<split>.txt``.
 
 Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016; from
-https://davischallenge.org. Masks are two classes: background 0 and object 255 in the files, which is read and written
-as 1.
+https://davischallenge.org. Masks have two classes: background is 0 and the object 255 in the files; 255 is read, and
+written, as 1.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LABEL_MAP = LabelMap(
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / "JPEGImages" / RESOLUTION).is_dir()
 
 
@@ -53,7 +53,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
 
 
 def _listed(path: Path) -> set[str]:
-    """Sequences named in a split list: lines such as ``/JPEGImages/480p/bear/00000.jpg /Annotations/…``."""
+    """Return the sequences in a split list, of lines such as ``/JPEGImages/480p/bear/00000.jpg /Annotations/…``."""
     if not path.is_file():
         raise DataError(f"there is no split list {path}; leave the split out to take every sequence")
     return {Path(line.split()[0]).parent.name for line in read_text(path).splitlines() if line.strip()}

@@ -24,7 +24,7 @@ COLORS = (
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / "JPEGImages" / RESOLUTION).is_dir() and (root / "ImageSets" / "2017").is_dir()
 
 

@@ -16,12 +16,12 @@ from wrp.io.label_map import map_from_palettes, read_label_map
 from wrp.io.video import VIDEO_SUFFIXES, open_video
 from wrp.structures import Frame, VideoFrame
 
-# What people call the folder of the labels.
+# Names that are often given to the folder of the labels.
 MISNAMED = ("label", "masks", "mask", "annotations", "ground_truth", "gt")
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / "frames").is_dir()
 
 
@@ -84,7 +84,7 @@ def _of_video(path: Path, labels: Path) -> list[Frame]:
 
 
 def _stem(label: Path, video: bool) -> str:
-    """The name of the frame to which a label belongs; of a video's, any number of leading zeros will do."""
+    """Return the name of the frame to which a label belongs; for a video's, any number of leading zeros is allowed."""
     if not video:
         return label.stem
     if not label.stem.isdecimal():

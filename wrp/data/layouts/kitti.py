@@ -21,7 +21,7 @@ _NAME = re.compile(r"(?P<scene>\d{6})_(?P<number>\d{2})$")
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return any((root / split / "image_2").is_dir() for split in SPLITS)
 
 

@@ -29,12 +29,12 @@ LABEL_MAP = LabelMap(tuple(range(1, 41)), NAMES, _COLORS, ignore=(0, 255))
 
 
 def matches(root: Path) -> bool:
-    """Whether a folder has this layout."""
+    """Tell whether a folder has this layout."""
     return (root / "labels40").is_dir() and (root / "raw").is_dir()
 
 
 def read_index(root: Path, split: str | None = None) -> ClipIndex:
-    """Index the scenes; labels of the other split are hidden from it.
+    """Index the scenes; with a split, labels that its list does not name are left out.
 
     Raises:
         DataError: If a folder or the split's list is missing.

@@ -1,4 +1,4 @@
-"""The layouts of data sets that are known: those of this package, and those that other packages register."""
+"""The known layouts of data sets: those of this package, and those that other packages register."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAYOUTS: dict[str, Layout] = {
     "davis2017": davis2017,
     "davis": davis,
 }
-"""This package's own, in the order in which they are tried."""
+"""The layouts of this package, in the order in which they are tried."""
 
 
 def layouts() -> dict[str, Layout]:
@@ -35,7 +35,7 @@ def layouts() -> dict[str, Layout]:
 
 
 def find_folder(root: str | Path) -> Path:
-    """A data set's folder: as given or, where there is none of this name, below the folder in ``WRP_DATA``.
+    """Find a data set's folder: as given or, if there is none of this name, below the folder in ``WRP_DATA``.
 
     Raises:
         DataError: If there is neither.
@@ -51,7 +51,7 @@ def find_folder(root: str | Path) -> Path:
 
 
 def summary(layout: Layout) -> str:
-    """Return the first sentence of what a layout says about itself."""
+    """Return the first line of a layout's docstring, without its full stop."""
     return (layout.__doc__ or "").split("\n")[0].rstrip(".")
 
 
@@ -61,7 +61,10 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None)
     Args:
         root: Its folder, see :func:`find_folder`.
         layout: ``auto``, which takes the first layout that matches, or a name in :func:`layouts`.
-        split: Name of a split, where the layout has splits.
+        split: Name of a split, if the layout has splits.
+
+    Returns:
+        The clips, with every labelled frame as a keyframe.
 
     Raises:
         DataError: If the folder is missing or does not have the layout.

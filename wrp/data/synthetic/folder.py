@@ -22,7 +22,7 @@ CACHE = Path("~/.cache/wrp/scenes")
 
 
 def label_map(num_classes: int) -> LabelMap:
-    """The first classes of the generated scenes."""
+    """Return the first ``num_classes`` classes of the generated scenes."""
     names, colors = zip(*CLASSES[:num_classes], strict=True)
     return LabelMap(tuple(range(num_classes)), names, colors)
 
@@ -41,11 +41,11 @@ def generate_folder(
     Args:
         folder: Root of the new data set.
         num_classes: Number of classes, at least 8.
-        seed: Seed of the first scene; each further one has the next.
-        num_frames: Length of each clip.
+        seed: Seed of the first scene; each further scene has the next one.
+        num_frames: Number of frames of each clip.
         height: Height of the frames in pixels.
         width: Width of the frames in pixels.
-        clips: How many.
+        clips: Number of clips.
 
     Returns:
         ``folder``, which appears complete or not at all.
@@ -82,5 +82,5 @@ def generate_folder(
 
 
 def cached_folder(num_classes: int, seed: int) -> Path:
-    """The default generated clip of this seed, made at its first use."""
+    """Return the folder of the default generated clip of this seed; generate it at first use."""
     return generate_folder(CACHE.expanduser() / f"{num_classes}-classes-seed-{seed}", num_classes, seed)

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from wrp.data.synthetic.textures import CLASSES, HELD_OUT, SKY, Array, Painter
+from wrp.data.synthetic.textures import CLASSES, SKY, TRANSPARENT, Array, Painter
 from wrp.data.synthetic.world import Camera, Scene, Surface
 
 __all__ = ["CLASSES", "Motion", "SyntheticClip", "SyntheticFrame", "iterate_frames", "render_clip"]
 
 _MIN_CLASSES = 8
-_NEAR = 0.3  # metres; nothing closer to the camera is drawn
+_NEAR = 0.3  # metres; what is closer to the camera is not drawn
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,14 @@ class SyntheticClip:
         labels: (T, H, W) uint8, 0 … num_classes - 1, every pixel labelled.
         flow_fw: (T-1, 2, H, W) float32, (x, y) in pixels: the point at x in frame t is at x + flow_fw[t](x) in t+1.
         flow_bw: (T-1, 2, H, W) float32, likewise from frame t+1 to frame t.
-        occlusion_fw: (T-1, H, W) bool, the point seen at this pixel of frame t is hidden or out of frame in t+1.
+        occlusion_fw: (T-1, H, W) bool, whether the point seen at this pixel of frame t is occluded or out of frame in
+            t+1.
         occlusion_bw: (T-1, H, W) bool, likewise from frame t+1 to frame t.
+
+    Example:
+        >>> clip = render_clip(num_frames=2, height=32, width=48, num_classes=8)
+        >>> clip.frames.shape, clip.labels.shape, clip.flow_fw.shape
+        ((2, 32, 48, 3), (2, 32, 48), (1, 2, 32, 48))
     """
 
     frames: Array
@@ -45,14 +51,25 @@ class SyntheticClip:
 
 
 class Motion(NamedTuple):
-    """Exact motion out of one frame: flow (2, H, W) float32 in pixels and occlusion (H, W) bool."""
+    """Exact motion out of one frame: flow (2, H, W) float32 in pixels and occlusion (H, W) bool.
+
+    Example:
+        >>> Motion(np.zeros((2, 4, 6), np.float32), np.zeros((4, 6), bool)).flow.shape
+        (2, 4, 6)
+    """
 
     flow: Array
     occlusion: Array
 
 
 class SyntheticFrame(NamedTuple):
-    """Frame t: image (H, W, 3) uint8 RGB, labels (H, W) uint8, motion t → t+1 and t+1 → t (None for the last)."""
+    """Frame t: image (H, W, 3) uint8 RGB, labels (H, W) uint8, motion t → t+1 and t+1 → t (None for the last frame).
+
+    Example:
+        >>> first, last = iterate_frames(num_frames=2, height=32, width=48, num_classes=8)
+        >>> first.forward.flow.shape, last.forward
+        ((2, 32, 48), None)
+    """
 
     image: Array
     labels: Array
@@ -69,7 +86,7 @@ def render_clip(
         num_frames: T, at least 1.
         height: H in pixels, at least 16.
         width: W in pixels, at least 16; apparent motion grows with it.
-        num_classes: The first so many of ``CLASSES`` occur, 8 … ``len(CLASSES)``.
+        num_classes: The number of classes, the first ones of ``CLASSES``; 8 … ``len(CLASSES)``.
         seed: Selects layout, colours and motion, at least 0; equal arguments give equal bytes.
 
     Returns:
@@ -77,6 +94,11 @@ def render_clip(
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> clip = render_clip(num_frames=1, height=32, width=48, num_classes=8, seed=3)
+        >>> int(clip.labels.max()) < 8
+        True
     """
     steps = iterate_frames(num_frames, height, width, num_classes, seed)
     size, pairs = (height, width), num_frames - 1
@@ -97,7 +119,12 @@ def render_clip(
 def iterate_frames(
     num_frames: int = 49, height: int = 256, width: int = 448, num_classes: int = 10, seed: int = 0
 ) -> Iterator[SyntheticFrame]:
-    """Frame by frame what :func:`render_clip` returns at once, in constant memory; same arguments and errors."""
+    """Return an iterator over the frames of :func:`render_clip`, in constant memory; same arguments and errors.
+
+    Example:
+        >>> len(list(iterate_frames(num_frames=3, height=32, width=48, num_classes=8)))
+        3
+    """
     _check_arguments(num_frames, height, width, num_classes, seed)
     rng = np.random.default_rng(seed)
     camera, exposure = Camera(rng, num_frames, height, width), _Exposure(rng, seed)
@@ -154,7 +181,7 @@ def _raster(scene: Scene, t: int, height: int, width: int) -> _Raster:
 
 
 def _outlines(homographies: Array, height: int, width: int) -> tuple[Array, Array, Array]:
-    """Boxes (N, 4) of N surfaces, empty if out of view, sizes (N, 2), and which of them reach behind the camera."""
+    """Return boxes (N, 4), empty if out of view, sizes (N, 2), and which of N surfaces extend behind the camera."""
     corners = np.einsum("nij,cj->nci", homographies, np.array([(0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]))
     x, y, depth = corners[..., 0], corners[..., 1], corners[..., 2]
     points = corners[..., :2] / np.maximum(depth, _NEAR)[..., None]
@@ -178,7 +205,7 @@ def _paint(
     area = np.s_[y0:y1, x0:x1]
     inverse = inverse @ np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1.0]])
     labels = _warp(surface.texture.labels, inverse, (x1 - x0, y1 - y0), True)
-    shown = labels != HELD_OUT
+    shown = labels != TRANSPARENT
     if reaches_behind:
         # What lies behind the camera projects into the picture as well, mirrored.
         a, b, c = inverse[2]
@@ -197,11 +224,11 @@ def _warp(texture: Array, inverse: Array, size: tuple[int, int], is_label: bool)
     to_texels = np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1]]) @ inverse
     border = cv2.BORDER_CONSTANT if is_label else cv2.BORDER_REPLICATE
     flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_NEAREST if is_label else cv2.INTER_LINEAR)
-    return cv2.warpPerspective(texture, to_texels, size, flags=flags, borderMode=border, borderValue=HELD_OUT)
+    return cv2.warpPerspective(texture, to_texels, size, flags=flags, borderMode=border, borderValue=TRANSPARENT)
 
 
 def _motion(source: _Raster, target: _Raster) -> Motion:
-    """Flow and occlusion of the pixels of ``source`` towards ``target``."""
+    """Compute flow and occlusion of the pixels of ``source`` towards ``target``."""
     height, width = source.owners.shape
     xs, ys = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     planes = np.flatnonzero(np.bincount(source.owners.ravel()))
@@ -213,7 +240,7 @@ def _motion(source: _Raster, target: _Raster) -> Motion:
     # A depth near zero is a point beside the camera: out of frame, wherever exactly.
     scale = 1 / np.maximum(depth, np.float32(0.05))
     flow = np.stack((across * scale - xs, down * scale - ys))
-    # A frame of pixels that belong to nothing stands for everything outside of the picture.
+    # A border of pixels without a surface stands for everything outside of the picture.
     framed = np.pad(target.owners, 1, constant_values=-1)
     to_x = np.clip(np.rint(flow[0] + xs), -1, width).astype(np.intp) + 1
     to_y = np.clip(np.rint(flow[1] + ys), -1, height).astype(np.intp) + 1
@@ -224,7 +251,7 @@ def _motion(source: _Raster, target: _Raster) -> Motion:
 
 
 class _Exposure:
-    """What a camera does to the picture and not to the geometry: brightness and colour drift, blur, sensor noise."""
+    """Effects of the camera on the picture, not on geometry: brightness and colour drift, blur, sensor noise."""
 
     def __init__(self, rng: np.random.Generator, seed: int) -> None:
         self._seed = seed

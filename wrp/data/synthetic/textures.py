@@ -1,4 +1,4 @@
-"""Textures of the procedural street scenes: what every kind of surface looks like and which class each texel has."""
+"""Textures of the procedural street scenes: the look of every kind of surface, and the class of each texel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLASSES: tuple[tuple[str, Colour], ...] = (
     ("grass", (0, 192, 64)),
 )
 ROAD, BUILDING, SKY, PAVEMENT, TREE, POLE, CAR, PERSON, SIGN, FENCE, BICYCLIST, GRASS = range(len(CLASSES))
-HELD_OUT = 255  # label of a transparent texel
+TRANSPARENT = 255  # label of a transparent texel
 
 # Metres; the road is centred on x = 0.
 TILE = 12.0  # along the street, per building and per piece of ground
@@ -36,14 +36,20 @@ _GLASS, _TYRE = (35, 40, 48), (25, 25, 28)
 
 
 class Texture:
-    """Labels (h, w) uint8 of a plane and its colours (h, w, 3) uint8, in several resolutions."""
+    """Labels (h, w) uint8 of a plane and its colours (h, w, 3) uint8, in several resolutions.
+
+    Example:
+        >>> texture = Texture(np.zeros((64, 32, 3), np.uint8), np.full((64, 32), CAR, np.uint8))
+        >>> texture.colours(seen_size=(8, 16)).shape
+        (16, 8, 3)
+    """
 
     def __init__(self, colours: Array, labels: Array) -> None:
         self.labels = labels
         self._levels = {(0, 0): colours}
 
     def colours(self, seen_size: tuple[float, float]) -> Array:
-        """Colours at about the resolution (across, down) they are seen at; sampling finer ones would flicker."""
+        """Return the colours at about the resolution (across, down) at which they are seen, to avoid flicker."""
         height, width = self.labels.shape
         ratios = width / max(seen_size[0], 1), height / max(seen_size[1], 1)
         key = max(0, round(math.log2(ratios[0]))), max(0, round(math.log2(ratios[1])))
@@ -54,22 +60,27 @@ class Texture:
 
 
 class Painter:
-    """Draws the textures of a scene.
+    """Paints the textures of a scene.
 
-    Positions are fractions of a texture's width and height, from its top left. What is drawn takes the label given to
+    Positions are fractions of a texture's width and height, from its top left. What is painted takes the label given to
     :meth:`start` unless another is named; a texture starts out transparent or, with ``opaque``, labelled everywhere.
+
+    Example:
+        >>> painter = Painter(np.random.default_rng(0), num_classes=8, texels_per_metre=10)
+        >>> np.unique(painter.person().labels).tolist() == [PERSON, 255]
+        True
     """
 
     def __init__(self, rng: np.random.Generator, num_classes: int, texels_per_metre: float) -> None:
         self._rng, self._num_classes, self._density = rng, num_classes, texels_per_metre
 
     def start(self, width: float, height: float, fill: Colour, label: int, opaque: bool = False) -> None:
-        """Begin a texture of so many metres at the density of an object nearby."""
+        """Begin a texture of ``width`` by ``height`` metres, at the density of an object nearby."""
         self._size = np.maximum(np.rint(np.array((width, height)) * self._density), 2).astype(int)
         self._label = label
         shape = tuple(self._size[::-1].tolist())
         self._colours: Array = np.full((*shape, 3), fill, np.uint8)
-        self._labels: Array = np.full(shape, label if opaque else HELD_OUT, np.uint8)
+        self._labels: Array = np.full(shape, label if opaque else TRANSPARENT, np.uint8)
 
     def polygon(self, points: Any, colour: Colour, label: int | None = None) -> None:
         """Fill the polygon through ``points``, a sequence of (x, y)."""
@@ -82,12 +93,12 @@ class Painter:
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, label)
 
     def ellipse(self, x: float, y: float, wide: float, high: float, colour: Colour, label: int | None = None) -> None:
-        """Fill an ellipse around (x, y)."""
+        """Fill an ellipse with its centre at (x, y)."""
         angle = np.linspace(0, 2 * np.pi, 20)
         self.polygon(np.stack((x + wide / 2 * np.cos(angle), y + high / 2 * np.sin(angle)), 1), colour, label)
 
     def finish(self, grain: float) -> Texture:
-        """The texture, its brightness varied at random by about the share ``grain``."""
+        """Return the texture, with its brightness varied at random by a ratio of about ``grain``."""
         width, height = self._size.tolist()
         noise = np.zeros((height, width), np.float32)
         for cell in (2, 8, 32):
@@ -96,24 +107,24 @@ class Painter:
         return Texture(np.clip(self._colours * (1 + grain * noise)[..., None], 0, 255).astype(np.uint8), self._labels)
 
     def tint(self, colour: Colour, spread: float = 14) -> Colour:
-        """A colour at random near the given one."""
+        """Return a random colour near the given one."""
         shift = self._rng.normal(0, spread) + self._rng.normal(0, spread / 3, 3)
         red, green, blue = np.clip(np.array(colour) + shift, 5, 250).astype(int).tolist()
         return red, green, blue
 
     def pick(self, *colours: Colour) -> Colour:
-        """A colour at random near one of the given ones."""
+        """Return a random colour near one of the given ones."""
         return self.tint(colours[self._rng.integers(len(colours))])
 
     def sky(self) -> Texture:
-        """Sky with clouds."""
+        """Paint sky with clouds."""
         self.start(4, 3, self.tint((170, 195, 225), 8), SKY, opaque=True)
         for x, y, wide, high in self._rng.uniform((0, 0, 0.03, 0.01), (1, 1, 0.12, 0.04), (30, 4)):
             self.ellipse(x, y, wide, high, self.tint((215, 222, 230), 8))
         return self.finish(0.006)
 
     def skyline(self) -> Texture:
-        """Far buildings and trees, transparent above."""
+        """Paint far buildings and trees, transparent above."""
         self.start(15, 1.2, (150, 160, 170), BUILDING)
         self.box(0, 0.6, 1, 1, (125, 125, 120))
         for x in np.arange(0, 1, 0.012):
@@ -125,7 +136,7 @@ class Painter:
         return self.finish(0.03)
 
     def facade(self) -> Texture:
-        """Front of a building."""
+        """Paint the front of a building."""
         wall = self.pick((165, 110, 85), (185, 165, 135), (150, 140, 130), (175, 140, 110))
         self.start(TILE / 2, 4, wall, BUILDING, opaque=True)
         columns, storeys = self._rng.integers((3, 2), (7, 5))
@@ -138,7 +149,7 @@ class Painter:
         return self.finish(0.04)
 
     def street(self) -> Texture:
-        """Ground between the buildings on both sides; the top of the texture is the far end."""
+        """Paint the ground between the buildings on both sides; the top of the texture is the far end."""
         metre = 1 / (2 * GROUND_EDGE)
         self.start(1.4 * GROUND_EDGE, 0.7 * TILE, self.pick((160, 150, 145)), PAVEMENT, opaque=True)
         for y in np.arange(0, 1, 0.125):
@@ -153,7 +164,7 @@ class Painter:
         return self.finish(0.05)
 
     def crossing(self) -> Texture:
-        """Ground with a side street, twelve tiles wide."""
+        """Paint the ground of a crossing with a side street, twelve tiles wide."""
         asphalt, kerb = self.tint((88, 88, 95), 3), ROAD_EDGE / (12 * TILE)
         self.start(4 * TILE, 0.3 * TILE, self.pick((160, 150, 145)), PAVEMENT, opaque=True)
         self.box(0, 0.2, 1, 0.8, asphalt, ROAD)
@@ -161,13 +172,13 @@ class Painter:
         return self.finish(0.05)
 
     def land(self) -> Texture:
-        """Plain ground, to go under and beside the street."""
+        """Paint plain ground, for under and beside the street."""
         label, colour = (GRASS, (120, 140, 60)) if self._num_classes > GRASS else (PAVEMENT, (160, 150, 145))
         self.start(4, 4, self.tint(colour), label, opaque=True)
         return self.finish(0.05)
 
     def fence(self) -> Texture:
-        """A fence of upright boards."""
+        """Paint a fence of upright boards."""
         self.start(0.7 * TILE, 1.2, (60, 60, 55), FENCE)
         wood = self.pick((120, 85, 50), (75, 90, 85))
         self.box(0, 0.12, 1, 1, self.tint((55, 50, 45), 5))
@@ -176,7 +187,7 @@ class Painter:
         return self.finish(0.05)
 
     def tree(self) -> Texture:
-        """A tree with its trunk, 4 m x 6 m."""
+        """Paint a tree with its trunk, 4 m x 6 m."""
         green = self.pick((60, 90, 40), (85, 105, 45), (70, 85, 55))
         self.start(4, 6, green, TREE)
         self.box(0.46, 0.4, 0.54, 1, self.tint((75, 60, 45)))
@@ -186,7 +197,7 @@ class Painter:
         return self.finish(0.12)
 
     def pole(self) -> Texture:
-        """A street lamp, 1.6 m x 6 m."""
+        """Paint a street lamp, 1.6 m x 6 m."""
         grey = self.pick((75, 78, 75), (105, 105, 100))
         self.start(1.6, 6, grey, POLE)
         self.box(0.47, 0, 0.53, 1, grey)
@@ -194,7 +205,7 @@ class Painter:
         return self.finish(0.02)
 
     def sign(self) -> Texture:
-        """A traffic sign on its post, 0.9 m x 3 m; the post alone where signs are no class."""
+        """Paint a traffic sign on its post, 0.9 m x 3 m; the post alone if there is no class for signs."""
         self.start(0.9, 3, (90, 90, 90), SIGN)
         self.box(0.42, 0.1, 0.58, 1, self.tint((110, 110, 108)), POLE)
         if self._num_classes > SIGN:
@@ -207,7 +218,7 @@ class Painter:
         return self.finish(0.02)
 
     def car(self) -> tuple[Texture, Texture]:
-        """One car from behind (1.8 m x 1.45 m) and from its side (4.2 m x 1.45 m)."""
+        """Paint one car from behind (1.8 m x 1.45 m) and from its side (4.2 m x 1.45 m)."""
         paint = self.pick((170, 30, 35), (35, 60, 140), (205, 205, 210), (40, 42, 45), (190, 150, 40))
         lamps = self.pick((200, 40, 30), (230, 220, 190))
         self.start(1.8, 1.45, paint, CAR)
@@ -230,14 +241,14 @@ class Painter:
         return back, self.finish(0.03)
 
     def person(self) -> Texture:
-        """Someone on foot, 0.7 m x 1.75 m."""
+        """Paint a person on foot, 0.7 m x 1.75 m."""
         self.start(0.7, 1.75, (60, 50, 60), PERSON)
         shirt = self.pick((190, 60, 60), (60, 90, 160), (205, 190, 160), (120, 60, 130))
         self._body(0.5, 1.0, shirt, self.pick((40, 45, 70), (60, 50, 45), (95, 90, 80)))
         return self.finish(0.04)
 
     def bicyclist(self) -> Texture:
-        """Someone on a bicycle, 1.8 m x 1.8 m."""
+        """Paint a person on a bicycle, 1.8 m x 1.8 m."""
         self.start(1.8, 1.8, (50, 50, 50), BICYCLIST)
         self._body(0.47, 0.4, self.pick((225, 215, 50), (240, 130, 40)), self.tint((35, 40, 50)))
         for x in (0.2, 0.8):

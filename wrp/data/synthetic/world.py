@@ -22,7 +22,13 @@ _BACKDROP, _GROUND, _OBJECT = range(3)  # painting order; objects are painted fr
 
 
 class Camera:
-    """Drives straight, drives with swaying yaw, or stands and pans."""
+    """A camera that drives straight, drives with swaying yaw, or stands and pans.
+
+    Example:
+        >>> camera = Camera(np.random.default_rng(0), num_frames=5, height=32, width=48)
+        >>> camera.positions.shape, camera.projection(0).shape
+        ((5, 3), (3, 3))
+    """
 
     def __init__(self, rng: np.random.Generator, num_frames: int, height: int, width: int) -> None:
         focal = 0.9 * max(width, 1.6 * height)
@@ -36,7 +42,7 @@ class Camera:
         self.positions = np.stack((np.full(num_frames, _LANE), swing[:, 3] - rng.uniform(1.5, 1.9), self.speed * t), 1)
 
     def projection(self, t: int) -> Array:
-        """(3, 3) from directions in the world to homogeneous pixels."""
+        """Return the (3, 3) matrix from directions in the world to homogeneous pixels of frame t."""
         (cy, cp, cr), (sy, sp, sr) = np.cos(self._angles[t]), np.sin(self._angles[t])
         yaw = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
         pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -45,18 +51,33 @@ class Camera:
 
 
 class Surface(NamedTuple):
-    """A texture somewhere in the world."""
+    """A texture at a place in the world.
+
+    Example:
+        >>> texture = Texture(np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8))
+        >>> Surface(texture, np.eye(3), rank=2, depth=10.0, plane=0, path=None).texture.labels.shape
+        (4, 6)
+    """
 
     texture: Texture
     columns: Array  # (3, 3) metres: along the texture's width, along its height, its top left corner
     rank: int  # backdrop, ground or object
-    depth: float  # z that decides what is painted first among objects
+    depth: float  # z, by which objects are painted from far to near
     plane: int  # number of the first surface in this plane; all of them move alike
     path: Array | None  # (T, 3) metres added to the position, for what moves on its own
 
 
 class Scene:
-    """The surfaces of a street; the random generator decides which, and where they move."""
+    """The surfaces of a street, chosen and moved at random.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> camera, painter = Camera(rng, num_frames=2, height=32, width=48), Painter(rng, 8, texels_per_metre=32)
+        >>> scene = Scene(rng, camera, painter, num_classes=8)
+        >>> homographies, order = scene.view(0)
+        >>> homographies.shape == (len(scene.surfaces), 3, 3), order.shape == (len(scene.surfaces),)
+        (True, True)
+    """
 
     def __init__(self, rng: np.random.Generator, camera: Camera, painter: Painter, num_classes: int) -> None:
         self._rng, self._camera, self._classes = rng, camera, num_classes
@@ -74,7 +95,7 @@ class Scene:
         self._paths = [(n, surface.path) for n, surface in enumerate(self.surfaces) if surface.path is not None]
 
     def view(self, t: int) -> tuple[Array, Array]:
-        """Homographies (N, 3, 3) from [0, 1]² on every surface to pixels of frame t, and the order (N,) to paint in.
+        """Return homographies (N, 3, 3) from [0, 1]² on each surface to pixels of frame t, and the painting order (N,).
 
         The third component of a projected point is its depth in metres. The surface painted last is seen in front.
         """
@@ -127,17 +148,17 @@ class Scene:
     def _upright(
         self, texture: Texture, x: float, z: float, size: tuple[float, float], path: Array | None = None
     ) -> None:
-        """Stand a texture on the ground around x, facing down the street."""
+        """Stand a texture on the ground, centred on x, facing down the street."""
         width, height = size
         self._add(texture, (x - width / 2, -height, z), (width, 0, 0), (0, height, 0), depth=z, path=path)
 
     def _car(self, textures: tuple[Texture, Texture], x: float, z: float, path: Array | None = None) -> None:
-        if abs(x - _LANE) > 1:  # a car right ahead shows no side
+        if abs(x - _LANE) > 1:  # the side of a car straight in front is not seen
             self._along(textures[1], x + 0.9 * np.sign(_LANE - x), z, 4.2, 1.45, z + 0.01, path)
         self._upright(textures[0], x, z, (1.8, 1.45), path)
 
     def _build_backdrop(self, painter: Painter) -> None:
-        # It goes where the camera goes: as if infinitely far away.
+        # It moves with the camera, as if infinitely far away.
         path = self._camera.positions
         self._add(painter.sky(), (-3, -2.5, 1), (6, 0, 0), (0, 4, 0), _BACKDROP, path=path)
         self._add(painter.skyline(), (-3, -0.09, 1), (6, 0, 0), (0, 0.2, 0), _BACKDROP, path=path)
@@ -159,7 +180,7 @@ class Scene:
                 if rng.random() < 0.85:
                     x, height = side * (_FACADE + rng.choice([0.0, 0.8, 1.6])), rng.uniform(5, 11)
                     facade = facades[rng.integers(8)]
-                    # The front lies behind all that stands between its ends, the end wall behind the next front.
+                    # The front is painted behind all that stands between its ends, the end wall behind the next front.
                     self._along(facade, x, z, TILE, height, z + TILE)
                     self._upright(facade, x + side * TILE / 2, z + 0.01, (TILE, height))
                 if self._classes > FENCE and (number % 4 == 3 or rng.random() < 0.35):
@@ -184,7 +205,7 @@ class Scene:
                     self._car(cars[rng.integers(6)], side * _PARKED, z + rng.uniform(0, 1.5))
 
     def _build_traffic(self, painter: Painter, end: float) -> None:
-        """Cars in the other lane, oncoming or overtaking, and perhaps one ahead in the camera's."""
+        """Add cars in the other lane, oncoming or overtaking, and perhaps one in front of the camera."""
         rng, t, speed = self._rng, self._frames, self._camera.speed
         cars = [painter.car() for _ in range(5)]
         if rng.random() < 0.65:
@@ -198,11 +219,11 @@ class Scene:
             self._car(cars[rng.integers(5)], -_LANE, z, self._path(z=velocity * t))
             z += rng.uniform(9, 25)
         if rng.random() < 0.6:
-            prefetch = rng.uniform(9, 14) + 2.5 * np.sin(2 * np.pi * t / 60 + rng.uniform(0, 6))
-            self._car(cars[0], _LANE, 0.0, self._path(z=speed * t + prefetch))
+            lead = rng.uniform(9, 14) + 2.5 * np.sin(2 * np.pi * t / 60 + rng.uniform(0, 6))
+            self._car(cars[0], _LANE, 0.0, self._path(z=speed * t + lead))
 
     def _cross_traffic(self, painter: Painter, z: float) -> None:
-        """A car that crosses on a side street, while the camera is well before it."""
+        """Add a car that crosses on a side street, while the camera is well before it."""
         distance = z - self._camera.positions[:, 2]
         meetings = np.flatnonzero((distance > 12) & (distance < 60))
         if len(meetings) and self._rng.random() < 0.7:
@@ -211,7 +232,7 @@ class Scene:
             self._upright(painter.car()[1], 0.0, z, (4.2, 1.45), path)
 
     def _build_people(self, painter: Painter, end: float) -> None:
-        """People along the pavements, and people and bicyclists who cross the road ahead of the camera."""
+        """Add people along the pavements, and people and bicyclists who cross the road in front of the camera."""
         rng, t, speed = self._rng, self._frames, self._camera.speed
         people, riders = [painter.person() for _ in range(8)], [painter.bicyclist() for _ in range(3)]
         for z in np.arange(rng.uniform(2, 6), end, rng.uniform(3, 7)):
@@ -221,7 +242,7 @@ class Scene:
             rides = self._classes > BICYCLIST and number % 2 == 0
             texture, size = (riders[number % 3], (1.8, 1.8)) if rides else (people[number % 8], (0.7, 1.75))
             velocity = rng.choice([-1, 1]) * (rng.uniform(0.12, 0.2) if rides else rng.uniform(0.07, 0.12))
-            # Far enough ahead to have left the camera's lane, 6 m on, before the camera arrives.
+            # So far in front that they have left the camera's lane, 6 m on, before the camera arrives.
             meeting = rng.integers(len(t))
             z = speed * meeting + 8 + 6 * speed / abs(velocity) + rng.uniform(0, 5)
             x = np.clip(rng.uniform(-3, 3) + velocity * (t - meeting), -8, 8)

@@ -1,4 +1,4 @@
-"""Ways to label a frame between keyframes, one file each."""
+"""Propagation methods: ways to label a frame between keyframes, one file each."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ METHODS: dict[str, type[PropagationMethod[Any]]] = {
     "inpaint": Inpaint,
     "refine": Refine,
 }
-"""This package's own methods."""
+"""The package's own methods by name."""
 
 
 def known_methods() -> dict[str, type[PropagationMethod[Any]]]:
     """Return all methods by name: this package's own, then those of the entry points ``wrp.methods``.
 
     Raises:
-        WrpError: If a method of another package cannot be imported, or is no PropagationMethod.
+        WrpError: If a method of another package cannot be imported, or is not a PropagationMethod.
+
+    Example:
+        >>> list(known_methods())[:3]
+        ['copy', 'motion', 'vote-once']
     """
     added = plugins("wrp.methods", METHODS)
     for name, kind in added.items():
@@ -45,10 +49,21 @@ def known_methods() -> dict[str, type[PropagationMethod[Any]]]:
 def make_methods(
     names: Sequence[str], known: Mapping[str, type[PropagationMethod[Any]]] = METHODS
 ) -> dict[str, PropagationMethod[Any]]:
-    """Make the methods of these names, ``name`` or ``name:keyframes``.
+    """Make methods by name.
+
+    Args:
+        names: ``<name>`` or ``<name>:<keyframes>``, e.g. ``motion`` or ``motion:previous``.
+        known: Methods by name, in addition to those of :func:`known_methods`.
+
+    Returns:
+        The methods by ``names``.
 
     Raises:
-        WrpError: Unless there is one, each is named once, is known, and takes these keyframes.
+        WrpError: If there are no names, a name is repeated or unknown, or a method cannot work from these keyframes.
+
+    Example:
+        >>> {name: method.keyframes for name, method in make_methods(["copy", "motion:previous"]).items()}
+        {'copy': 'both', 'motion:previous': 'previous'}
     """
     known = {**known_methods(), **known}
     if not names or len(set(names)) < len(names):

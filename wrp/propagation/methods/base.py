@@ -1,4 +1,4 @@
-"""What a propagation method is: one interface for the ways to label a frame between keyframes."""
+"""The interface of propagation methods, which label the frames between keyframes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ KEYFRAMES: tuple[Keyframes, ...] = get_args(Keyframes)
 
 
 class Labels(NamedTuple):
-    """The label of one frame: ``labels`` (H, W) uint8, ``confidence`` (H, W) float32 in [0, 1], 0 where unlabelled."""
+    """The labels of one frame: ``labels`` (H, W) uint8, ``confidence`` (H, W) float32 in [0, 1], 0 where unlabelled.
+
+    Example:
+        >>> import torch
+        >>> labels, confidence = Labels(torch.ones(2, 2, dtype=torch.uint8), torch.full((2, 2), 0.9))
+        >>> labels.shape
+        torch.Size([2, 2])
+    """
 
     labels: Tensor
     confidence: Tensor
@@ -30,14 +37,18 @@ class Labels(NamedTuple):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method needs beside the labels of the keyframes; what it has not declared, it does not get.
+    """The inputs that a method needs in addition to the labels of the keyframes; others are not available to it.
 
     Attributes:
         warped: Labels of the keyframes, warped into the frame (:attr:`QueryFrame.warped`).
-        flow: Flow between any neighbours of the interval (:attr:`Context.flow`).
-        teacher: The teacher's probabilities (:attr:`QueryFrame.teacher_probs`).
+        flow: Flow between neighbouring frames of the interval (:attr:`Context.flow`).
+        teacher: The teacher's probabilities and labels (:attr:`QueryFrame.teacher_probs`).
         refiner: The refiner (:attr:`Context.refiner`).
-        neighbours: How many query frames on each side it looks at (:attr:`QueryFrame.neighbours`).
+        neighbours: Context radius: how many query frames on each side it uses (:attr:`QueryFrame.neighbours`).
+
+    Example:
+        >>> Needs(warped=True, teacher=True).neighbours
+        0
     """
 
     warped: bool = False
@@ -49,16 +60,23 @@ class Needs:
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may use in one interval.
+    """The inputs of a method that concern the whole interval.
 
     Attributes:
         num_classes: Number of classes C.
         interval: The interval, with its images and the labels of its keyframes.
         wanted: Indices in the clip of the frames that will be labelled, in temporal order.
         flow: Flow between its frames; None unless the method needs it.
-        refiner: From inputs to logits (B, C, H, W); None unless the method needs it.
-        refine: From inputs to the probabilities (B, C, H, W) of :func:`~wrp.refinement.network.refined`, zero where
+        refiner: Maps inputs to logits (B, C, H, W); None unless the method needs it.
+        refine: Maps inputs to the probabilities (B, C, H, W) of :func:`~wrp.refinement.network.refined`, zero where
             they are not finite; None unless the method needs the refiner.
+
+    Example:
+        >>> import torch
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2, torch.zeros(8, 8, dtype=torch.uint8)
+        >>> interval = ClipBatch("street", ["a", "b"], 0, frames, {0: label}, queries=(0, 2))
+        >>> Context(num_classes=2, interval=interval, wanted=(1,)).flow is None
+        True
     """
 
     num_classes: int
@@ -71,15 +89,21 @@ class Context:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one frame, whichever method asks.
+    """The inputs of all methods for one frame; :class:`QueryFrame` is the part that one method has declared.
 
     Attributes:
-        index: j, in the clip.
-        image: I_j, (3, H, W) uint8.
-        keyframes: Labels (H, W) uint8 of the keyframes, by index in the clip; one or two.
-        warped: Their labels warped into the frame, the earlier keyframe first; None where no method needs them.
-        teacher_probs: Gives p^S_j, (C, H, W) float32; None where no method needs them.
-        teacher_labels: Gives their decision; None likewise.
+        index: Index j of the frame in the clip.
+        image: I_j, (3, H, W) uint8 RGB.
+        keyframes: Labels (H, W) uint8 of the one or two keyframes, by index in the clip.
+        warped: These labels, warped into the frame, the earlier keyframe first; None if no method needs them.
+        teacher_probs: Returns the teacher's probabilities p^S_j, (C, H, W) float32; None if no method needs them.
+        teacher_labels: Returns their argmax with its confidence; None if no method needs it.
+
+    Example:
+        >>> import torch
+        >>> label = torch.zeros(8, 8, dtype=torch.uint8)
+        >>> Known(1, torch.zeros(3, 8, 8, dtype=torch.uint8), keyframes={0: label}).warped is None
+        True
     """
 
     index: int
@@ -100,17 +124,28 @@ def _require(part: Part | None, declared: bool, name: str) -> Part:
 
 
 class QueryFrame:
-    """One frame to label, as one method sees it.
+    """One frame to label, with the inputs that one method has declared in its :class:`Needs`.
 
     Args:
-        known: The frame.
-        needs: What the method needs.
+        known: The inputs of all methods.
+        needs: The needs of the method.
         uses: Which keyframes it uses.
-        around: This frame and others of the interval, by index.
+        around: The same inputs of this frame and its neighbours, by index in the clip.
 
     Attributes:
-        index: j, in the clip.
+        index: Index j of the frame in the clip.
         image: I_j, (3, H, W) uint8 RGB.
+
+    Raises:
+        WrpError: On access to an input that the method has not declared.
+
+    Example:
+        >>> import torch
+        >>> label = torch.zeros(8, 8, dtype=torch.uint8)
+        >>> known = Known(1, torch.zeros(3, 8, 8, dtype=torch.uint8), keyframes={0: label, 2: label})
+        >>> query = QueryFrame(known, Needs(), uses="previous", around={1: known})
+        >>> query.index, list(query.keyframes)
+        (1, [0])
     """
 
     def __init__(self, known: Known, needs: Needs, uses: Keyframes, around: Mapping[int, Known]) -> None:
@@ -123,13 +158,13 @@ class QueryFrame:
 
     @property
     def keyframes(self) -> dict[int, Tensor]:
-        """Labels (H, W) uint8 of the keyframes that are used, by index in the clip, the earlier first."""
+        """Labels (H, W) uint8 of the used keyframes, by index in the clip, the earlier first."""
         used = used_keyframes(self._uses, self._known.keyframes)
         return {index: self._known.keyframes[index] for index in used}
 
     @property
     def warped(self) -> WarpedLabels:
-        """Labels of the keyframes that are used, warped into this frame."""
+        """Labels of the used keyframes, warped into this frame."""
         warped = _require(self._known.warped, self._needs.warped, "warped")
         if self._uses == "previous":
             return warped.of_keyframe(0)
@@ -142,17 +177,17 @@ class QueryFrame:
 
     @property
     def teacher_labels(self) -> Labels:
-        """The teacher's decision."""
+        """The teacher's labels, the argmax of its probabilities, and their confidence."""
         return _require(self._known.teacher_labels, self._needs.teacher, "teacher")()
 
     @property
     def neighbours(self) -> Mapping[int, QueryFrame]:
-        """This frame and the query frames around it, by index, as far on each side as the method has declared."""
+        """This frame and the query frames around it, by index in the clip, up to the declared context radius."""
         return _Neighbours(self._around, self.index, self._needs, self._uses)
 
 
 class _Neighbours(Mapping[int, QueryFrame]):
-    """Query frames around one, made when they are looked at."""
+    """The query frames around a frame, each made on access."""
 
     def __init__(self, around: Mapping[int, Known], index: int, needs: Needs, uses: Keyframes) -> None:
         self._around = around
@@ -176,21 +211,30 @@ State = TypeVar("State", default=Context)
 
 
 class PropagationMethod(ABC, Generic[State]):
-    """A way to label the frames between keyframes; it holds its settings, and nothing of any interval.
+    """Base of the propagation methods, which label the frames between keyframes.
 
-    Subclasses implement :meth:`predict` and stand in :attr:`PropagationModule.known_methods
-    <wrp.propagation.module.PropagationModule.known_methods>` under a name.
+    A method holds its settings; all that concerns an interval is in the state that :meth:`start` returns. Subclasses
+    implement :meth:`predict` and are registered by name in :attr:`PropagationModule.known_methods
+    <wrp.propagation.module.PropagationModule.known_methods>`.
 
     Args:
         keyframes: Which keyframes to use, one of :attr:`works_from`.
 
     Attributes:
-        needs: What it needs.
-        works_from: What ``keyframes`` may be; none where labels of keyframes are not used at all, else a clip whose
-            labels have no pixel with a class stays unlabelled.
+        needs: The inputs that the method needs.
+        works_from: Allowed values of ``keyframes``; empty if the method does not use the labels of keyframes. Methods
+            that use them leave a clip unlabelled if none of its labels has a pixel with a class.
 
     Raises:
-        WrpError: If it cannot work from these keyframes.
+        WrpError: If the method cannot work from these keyframes.
+
+    Example:
+        >>> class FirstLabel(PropagationMethod):
+        ...     def predict(self, query, state):
+        ...         label = next(iter(query.keyframes.values()))
+        ...         return label, (label != 255).float()
+        >>> FirstLabel("previous").keyframes
+        'previous'
     """
 
     needs: Needs = Needs()
@@ -203,21 +247,36 @@ class PropagationMethod(ABC, Generic[State]):
         self.keyframes = keyframes
 
     def start(self, context: Context) -> State:
-        """Begin an interval and return what :meth:`predict` is handed for each of its frames; here, the context."""
+        """Begin an interval and return the state, which :meth:`predict` gets for each frame; here, the context."""
         return context  # type: ignore[return-value]  # subclasses with another state override this
 
     @abstractmethod
     def predict(self, query: QueryFrame, state: State) -> tuple[Tensor, Tensor]:
-        """Label one frame; those of :attr:`Context.wanted` come in temporal order.
+        """Label one frame.
+
+        Args:
+            query: The frame; the frames of :attr:`Context.wanted` come in temporal order.
+            state: The state of the interval.
 
         Returns:
             Labels (H, W) uint8 and confidence (H, W) float32 in [0, 1].
         """
 
     def close(self, state: State) -> None:
-        """End an interval, whether all its frames were labelled or not: close what the state holds open."""
+        """End an interval, also if not all its frames were labelled: close files that the state holds open."""
 
 
 def used_keyframes(uses: Keyframes, known: Mapping[int, Tensor]) -> tuple[int, ...]:
-    """The indices of those of the known keyframes that are used, in temporal order."""
+    """Return the indices of the used keyframes in temporal order.
+
+    Args:
+        uses: Which keyframes are used.
+        known: The labels of the keyframes, by index in the clip.
+
+    Example:
+        >>> import torch
+        >>> label = torch.zeros(8, 8, dtype=torch.uint8)
+        >>> used_keyframes("both", {5: label, 0: label}), used_keyframes("previous", {5: label, 0: label})
+        ((0, 5), (0,))
+    """
     return tuple(sorted(known)[: 1 if uses == "previous" else None])

@@ -1,4 +1,4 @@
-"""Motion, and the teacher where motion is in error."""
+"""Warp-inpaint: motion, and the teacher inside the motion-error mask."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ from wrp.propagation.methods.motion import Motion
 
 
 class Inpaint(Motion):
-    """Warp-inpaint y^WI (paper): the teacher where motion is in error."""
+    """Warp-inpaint y^WI (paper): labels by motion, and the teacher's labels inside the motion-error mask.
+
+    Args:
+        keyframes: See :class:`PropagationMethod`.
+
+    Example:
+        >>> Inpaint("nearest").needs.teacher
+        True
+    """
 
     needs = Needs(warped=True, teacher=True)
 
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
-        """Decide by motion, or as the teacher does."""
+        """Return labels by motion, and the teacher's labels inside the motion-error mask."""
         error = motion_error(query.warped)
         by_motion, by_teacher = super().predict(query, state), query.teacher_labels
         return torch.where(error, by_teacher[0], by_motion[0]), torch.where(error, by_teacher[1], by_motion[1])

@@ -1,4 +1,4 @@
-"""Motion alone."""
+"""Motion only: blend the warped labels of the keyframes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from wrp.propagation.methods.base import Context, Needs, PropagationMethod, Quer
 
 
 class Motion(PropagationMethod):
-    """Motion-only y^M (paper), here from the keyframes on both sides (ours)."""
+    """Motion-only y^M (paper), here from the keyframes on both sides (ours).
+
+    Args:
+        keyframes: See :class:`PropagationMethod`.
+
+    Example:
+        >>> Motion().keyframes, Motion.needs.warped
+        ('both', True)
+    """
 
     needs = Needs(warped=True)
 
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
-        """Decide for the class that the warped labels make most probable."""
+        """Return the most probable class of the blended warped labels."""
         warped = query.warped
         return blend_labels(warped, blend_weights(warped), state.num_classes)

@@ -1,4 +1,4 @@
-"""Warp-refine: the refiner's answers, and votes among those of frames around one another."""
+"""Warp-refine: the refiner's probabilities, and a vote among those of neighbouring frames."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from wrp.refinement.network import refiner_input
 
 @dataclass(frozen=True)
 class Answers:
-    """The refiner's answers of one interval, as far as they may be needed again.
+    """The state of :class:`Refine`: the refiner's outputs in one interval that may be needed again.
 
     Attributes:
-        context: What may be used.
+        context: The context of the interval.
         probs: Probabilities (C, H, W) uint8, 255 for 1, by index in the clip.
-        flows: Flow between a frame and the next, by the index of the former, float16.
+        flows: Flow between a frame and the next one, by the index of the former, float16.
+
+    Example:
+        >>> frames, label = [torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2, torch.zeros(8, 8, dtype=torch.uint8)
+        >>> from wrp.structures import ClipBatch
+        >>> interval = ClipBatch("street", ["a", "b"], 0, frames, {0: label}, queries=(0, 2))
+        >>> Answers(Context(2, interval, wanted=(1,))).probs
+        {}
     """
 
     context: Context
@@ -34,15 +41,22 @@ class Answers:
 
 
 class Refine(PropagationMethod[Answers]):
-    """Warp-refine y^WR (paper): the refiner's answer to warp-inpaint, asked once, at read-out.
+    """Warp-refine y^WR (paper): the refiner's output for warp-inpaint, computed once, at read-out.
 
-    Then a round of votes among the answers at frames around one another, brought along the composed flow where its
-    forward-backward test holds (ours): their errors differ from frame to frame. Chosen by
+    One round of votes follows (ours): the outputs at neighbouring frames are warped along the composed flow, where it
+    passes the forward-backward test. It helps, as errors differ from frame to frame. Chosen by
     experiments/camvid/refiner/rounds.py.
 
+    Args:
+        keyframes: See :class:`PropagationMethod`.
+
     Attributes:
-        voters: Distances of the frames, on both sides, that vote.
-        vote: Weight of each of their votes; the query frame's own has 1.
+        voters: Distances of the voting frames, in frames, on both sides.
+        vote: Weight of each of their votes; the query frame's own vote has weight 1.
+
+    Example:
+        >>> Refine().needs
+        Needs(warped=True, flow=True, teacher=True, refiner=True, neighbours=4)
     """
 
     voters: ClassVar[tuple[int, ...]] = (1, 2, 4)
@@ -54,11 +68,11 @@ class Refine(PropagationMethod[Answers]):
         self.needs = Needs(warped=True, flow=farthest > 0, teacher=True, refiner=True, neighbours=farthest)
 
     def start(self, context: Context) -> Answers:
-        """Begin without any answer."""
+        """Begin an interval with an empty state."""
         return Answers(context)
 
     def predict(self, query: QueryFrame, state: Answers) -> tuple[Tensor, Tensor]:
-        """Decide by the refiner's answers at the frame and around it."""
+        """Return the class with the most votes from the refiner's outputs at the frame and its neighbours."""
         answers = self._answers_at(query.index, query, state)
         assert answers is not None, "a query frame is among the frames around it"
         for theirs, trusted in self._around(query, state):
@@ -69,12 +83,12 @@ class Refine(PropagationMethod[Answers]):
         return argmax_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
 
     def answer(self, query: QueryFrame, context: Context) -> Tensor:
-        """The refiner's answer at one frame, probabilities (C, H, W) float32."""
+        """Compute the refiner's probabilities at one frame, (C, H, W) float32."""
         assert context.refine is not None
         return context.refine(refiner_input(to_unit(query.image), query.warped, query.teacher_probs))[0]
 
     def _around(self, query: QueryFrame, state: Answers) -> Iterator[tuple[Tensor, Tensor]]:
-        """The answers at the frames that vote, (C, H, W), in the query's place, and where they are to be trusted."""
+        """Yield the outputs of the voting frames, (C, H, W), warped to the query frame, and where the flow is valid."""
         first, last = state.context.interval.ends
         radius = self.needs.neighbours
         for step in (-1, 1):
@@ -91,7 +105,7 @@ class Refine(PropagationMethod[Answers]):
                     yield warp(answers[None], composed.flow)[0][0], ~composed.error[0]
 
     def _answers_at(self, index: int, query: QueryFrame, state: Answers) -> Tensor | None:
-        """The answer at a frame around the query, (C, H, W) float32; None where there is none."""
+        """Return the output at a frame near the query, (C, H, W) float32; None if the frame has no vote."""
         context = state.context
         given = context.interval.labels
         if index in given:
@@ -106,15 +120,15 @@ class Refine(PropagationMethod[Answers]):
 
 
 def _certain(label: Tensor, num_classes: int) -> Tensor:
-    """Probabilities (C, H, W) float32 of a label (H, W) uint8: 1 for its class, 0 without one."""
+    """Turn a label (H, W) uint8 into probabilities (C, H, W) float32: 1 for its class, all 0 where unlabelled."""
     known = functional.one_hot(label.long().clamp(max=num_classes), num_classes + 1)
     return known.movedim(-1, 0)[:-1].float()
 
 
 def _flow_between(index: int, state: Answers) -> NeighbourFlow:
-    """Flow between a frame and the next, asked for once: frames of long stretches are read each time."""
+    """Return the flow between a frame and the next; it is kept, as the frames of a long interval are read anew."""
     if index not in state.flows:
         assert state.context.flow is not None
         [flow] = state.context.flow.between(state.context.interval, [index])
-        state.flows[index] = NeighbourFlow(flow.flow_fw.half(), flow.flow_bw.half())  # as precise as it comes
+        state.flows[index] = NeighbourFlow(flow.flow_fw.half(), flow.flow_bw.half())  # as the flow cache stores it
     return NeighbourFlow(state.flows[index].flow_fw.float(), state.flows[index].flow_bw.float())

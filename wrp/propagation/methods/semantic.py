@@ -1,4 +1,4 @@
-"""The teacher alone."""
+"""The teacher only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationM
 
 
 class Semantic(PropagationMethod):
-    """Semantic-only y^S (paper): the teacher's decision."""
+    """Semantic-only y^S (paper): the teacher's labels; the keyframes are not used.
+
+    Example:
+        >>> Semantic.needs.teacher, sorted(Semantic.works_from)
+        (True, [])
+    """
 
     needs = Needs(teacher=True)
     works_from: ClassVar[frozenset[Keyframes]] = frozenset()
 
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
-        """Take the teacher's decision."""
+        """Return the teacher's labels and their confidence."""
         return query.teacher_labels

@@ -20,7 +20,11 @@ class Vote(PropagationMethod[Votes]):
 
     Args:
         keyframes: See :class:`PropagationMethod`.
-        rounds: How many times each frame is voted on anew by the soft votes of the frames around it.
+        rounds: Number of further rounds, in which the soft votes of neighbouring frames are averaged.
+
+    Example:
+        >>> Vote(rounds=2).needs.flow
+        True
     """
 
     needs = Needs(flow=True)
@@ -30,22 +34,30 @@ class Vote(PropagationMethod[Votes]):
         self.rounds = rounds
 
     def start(self, context: Context) -> Votes:
-        """Begin the votes; those of a frame are counted when it is asked for."""
+        """Begin the votes; those of a frame are counted when it is requested."""
         assert context.flow is not None
         wanted = frozenset(context.wanted)
         return vote_interval(context.interval, context.flow, context.num_classes, self.rounds, self.keyframes, wanted)
 
     def predict(self, query: QueryFrame, state: Votes) -> tuple[Tensor, Tensor]:
-        """Decide for the class with the most votes."""
+        """Return the class with the most votes."""
         return argmax_frame(next(votes for index, votes in state if index == query.index))
 
     def close(self, state: Votes) -> None:
-        """Delete the votes, which wait in a temporary file."""
+        """Delete the temporary file of the votes."""
         state.close()
 
 
 class VoteOnce(PropagationMethod[Sources]):
-    """SegProp's vote of four sources, without further rounds."""
+    """SegProp's vote of four sources, without further rounds.
+
+    Args:
+        keyframes: See :class:`PropagationMethod`.
+
+    Example:
+        >>> VoteOnce("previous").keyframes
+        'previous'
+    """
 
     needs = Needs(flow=True)
 
@@ -55,9 +67,9 @@ class VoteOnce(PropagationMethod[Sources]):
         return vote_sources(context.interval, context.flow, self.keyframes, frozenset(context.wanted))
 
     def predict(self, query: QueryFrame, state: Sources) -> tuple[Tensor, Tensor]:
-        """Decide for the label with the most votes."""
+        """Return the label with the most votes."""
         return weighted_vote(*next(sources for index, sources in state if index == query.index))
 
     def close(self, state: Sources) -> None:
-        """Delete what waits in a temporary file."""
+        """Delete the temporary files of the sources."""
         state.close()

@@ -6,11 +6,11 @@ const UNLABELLED = 255;
 const PLAY_PAUSE = 100; // milliseconds from frame to frame
 
 const scored = page.clips.some((one) => one.miou.some((value) => value !== null));
-const hidden = new Set(); // numbers of the classes that are not shown
+const hidden = new Set(); // indices of the classes that are switched off
 let clip = page.clips[0];
 let position = 0; // in clip.frames
 let shown = null; // the decoded pictures of the frame that is on the screen
-let wanted = 0; // counts the frames asked for, so that a slow picture never replaces a later one
+let wanted = 0; // counts the calls of show, so that a frame that loads slowly never replaces a later one
 let playing = false;
 
 function element(tag, text, attributes = {}) {
@@ -23,7 +23,7 @@ function element(tag, text, attributes = {}) {
 // Pictures
 
 function table(colors) {
-  // 256 RGBA colours as numbers in the machine's own byte order; those without a colour are transparent
+  // 256 RGBA colours as numbers in the machine's own byte order; values without a colour are transparent
   const bytes = new Uint8ClampedArray(1024);
   colors.forEach((color, i) => color && bytes.set([...color, 255], 4 * i));
   return new Uint32Array(bytes.buffer);
@@ -38,7 +38,7 @@ function ramp(stops) {
 }
 
 const certaintyTable = table(ramp(page.doubt));
-const sourceTable = table(page.sources.map((source) => source.color));
+const provenanceTable = table(page.provenance_legend.map((entry) => entry.color));
 
 async function load(data) {
   const image = new Image();
@@ -48,7 +48,7 @@ async function load(data) {
 }
 
 async function numbers(data) {
-  // the grey levels of a picture
+  // decode the grey levels of a picture
   if (data === null) return null;
   const image = await load(data);
   const canvas = document.createElement("canvas");
@@ -88,16 +88,17 @@ async function show(next) {
   const mine = ++wanted;
   at("scrub").value = position;
   at("scrub").setAttribute("aria-valuetext", `frame ${frame.stem}`);
-  const [image, labels, certainty, source, truth] = await Promise.all([
-    load(frame.image), numbers(frame.labels), numbers(frame.certainty), numbers(frame.source), numbers(frame.truth),
+  const [image, labels, certainty, provenance, truth] = await Promise.all([
+    load(frame.image), numbers(frame.labels), numbers(frame.certainty), numbers(frame.provenance), numbers(frame.truth),
   ]);
   if (mine !== wanted) return;
   shown = { labels, truth };
   at("image").src = image.src;
   paintLabels();
   paint(at("certainty"), certainty, certaintyTable);
-  paint(at("source"), source ?? { ...labels, values: new Uint8Array(labels.values.length).fill(UNLABELLED) }, sourceTable);
-  at("no-source").hidden = source !== null;
+  const blank = { ...labels, values: new Uint8Array(labels.values.length).fill(UNLABELLED) };
+  paint(at("provenance"), provenance ?? blank, provenanceTable);
+  at("no-provenance").hidden = provenance !== null;
   at("wrong-label").hidden = truth === null;
   at("facts").textContent = describe(frame);
   for (const row of at("worst").tBodies[0].rows) row.setAttribute("aria-current", row.frame === frame);
@@ -107,7 +108,7 @@ async function show(next) {
 function describe(frame) {
   const parts = [`${frame.stem}: frame ${frame.index + 1} of ${clip.miou.length}`];
   parts.push(frame.method === "keyframe" ? "labelled by hand" : `by ${frame.method}`);
-  if (frame.distance) parts.push(`${frame.distance} from the nearest keyframe`);
+  if (frame.distance) parts.push(`${frame.distance} frame${frame.distance > 1 ? "s" : ""} from the nearest keyframe`);
   parts.push(`mean confidence ${frame.confidence.toFixed(3)}`);
   if (frame.miou !== null) parts.push(`mIoU ${frame.miou.toFixed(1)}`);
   return parts.join(" · ");
@@ -161,8 +162,8 @@ function sorted(frames) {
 
 function listWorst(clips) {
   const owners = new Map(clips.flatMap((one) => one.frames.map((frame) => [frame, one])));
-  const targets = sorted(owners.keys()).filter((frame) => frame.method !== "keyframe");
-  at("worst").tBodies[0].replaceChildren(...targets.map((frame) => {
+  const queries = sorted(owners.keys()).filter((frame) => frame.method !== "keyframe");
+  at("worst").tBodies[0].replaceChildren(...queries.map((frame) => {
     const one = owners.get(frame);
     const row = document.createElement("tr");
     const button = element("button", frame.stem, { type: "button" });
@@ -201,7 +202,7 @@ function across(index) {
 }
 
 function track(values, top, kind, name, step, digits) {
-  // one curve with its scale, from a whole step below its least value to the greatest there can be
+  // draw one curve with its scale, which begins at the step below the least value and ends at the greatest possible value
   const known = values.filter((value) => value !== null);
   const most = 20 * step;
   const least = Math.min(Math.floor(known.reduce((a, b) => Math.min(a, b), most) / step), 19) * step;
@@ -248,8 +249,8 @@ function moveCursor() {
 
 function seek(event) {
   const width = across(clip.miou.length - 1) - LEFT;
-  const share = (event.clientX - at("timeline").getBoundingClientRect().left - LEFT) / width;
-  show(nearest(Math.round(share * (clip.miou.length - 1))));
+  const ratio = (event.clientX - at("timeline").getBoundingClientRect().left - LEFT) / width;
+  show(nearest(Math.round(ratio * (clip.miou.length - 1))));
 }
 
 // Legends
@@ -274,7 +275,7 @@ function makeLegends() {
     button.addEventListener("click", () => showClasses(() => hidden.delete(i) || hidden.add(i)));
     return button;
   }));
-  at("sources").replaceChildren(...page.sources.map((one) => swatch("span", one)));
+  at("provenance-legend").replaceChildren(...page.provenance_legend.map((one) => swatch("span", one)));
   const stops = [...page.doubt].reverse().map((color) => `rgb(${color.join(" ")})`);
   at("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
 }
@@ -293,7 +294,7 @@ const KEYS = {
 };
 
 document.addEventListener("keydown", (event) => {
-  // controls keep their own keys
+  // form controls keep their own keys
   const owners = event.key === " " ? "input, select, button, summary" : "input, select";
   if (event.target.closest(owners) || event.ctrlKey || event.altKey || event.metaKey) return;
   if (KEYS[event.key]) {

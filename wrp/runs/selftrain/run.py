@@ -1,4 +1,4 @@
-"""The semi-supervised systems on images, stage by stage; every stage is done once and its results are kept."""
+"""Run the semi-supervised systems on images stage by stage; each stage is done once and its results are kept."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
 
 @dataclass(frozen=True)
 class Lists:
-    """Files with the names of images.
+    """Paths of three files that list image names.
 
     Attributes:
-        labelled: Those whose labels are learned from.
-        unlabelled: Those whose labels are not looked at.
-        val: Those that are scored.
+        labelled: Images whose labels are used for training.
+        unlabelled: Images that are used without labels.
+        val: Images to score on.
+
+    Example:
+        >>> Lists(labelled="labelled.txt", unlabelled="unlabelled.txt", val="val.txt").val
+        'val.txt'
     """
 
     labelled: str
@@ -54,20 +58,28 @@ class Lists:
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """What a run of a semi-supervised system is asked to do.
+    """Settings of a run of a semi-supervised system.
 
     Attributes:
-        system: A name in :data:`SYSTEM_NAMES`.
-        root: The data set's folder.
+        system: One of :data:`SYSTEM_NAMES`.
+        root: Folder of the data set.
         lists: Which images have labels, which have none, and which are scored.
-        out: Where everything is written.
+        out: Folder to write to.
         layout: See :class:`~wrp.data.semisupervised.SemiSupervisedData`.
         supervised: Checkpoint of the first stage's network to use instead of training it.
-        steps: Training steps of each stage.
-        sampling: How labelled crops are drawn, and as many unlabelled ones.
+        steps: Training steps of each stage, at least 3.
+        sampling: How labelled crops are drawn; as many unlabelled ones are drawn with them.
         network: The network.
         lr: Learning rate at the start.
-        seed: Seed of everything that is random.
+        seed: Seed of all random numbers.
+
+    Raises:
+        WrpError: If the system is unknown or a number is out of range.
+
+    Example:
+        >>> settings = SelfTraining("unimatch", "voc", Lists("labelled.txt", "unlabelled.txt", "val.txt"), "out")
+        >>> settings.steps, settings.sampling.crop_size
+        (2000, (192, 288))
     """
 
     system: str
@@ -83,7 +95,7 @@ class SelfTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a system that there is not."""
+        """Refuse an unknown system and numbers that are out of range."""
         if self.system not in SYSTEM_NAMES:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
         if self.steps < 3:
@@ -93,7 +105,14 @@ class SelfTraining:
 
 
 class Run:
-    """One run: its data, its networks, and its stages, each skipped when its result is there."""
+    """One run: its data, its networks, and the making of its stages.
+
+    Args:
+        settings: The settings of the run.
+
+    Raises:
+        WrpError: If the lists, the given network or the output folder cannot be used.
+    """
 
     def __init__(self, settings: SelfTraining) -> None:
         self.settings = settings
@@ -108,27 +127,31 @@ class Run:
             self._check_first(Path(settings.supervised))
 
     def _check_lists(self) -> None:
-        """Refuse lists that no system can learn from."""
+        """Refuse lists that are empty, overlap, or have no labels to learn from."""
         for option, found in (("labelled", self.labelled), ("unlabelled", self.unlabelled)):
             if not found:
-                raise WrpError(f"{getattr(self.settings.lists, option)} names no images; pass a list with at least one")
+                raise WrpError(f"{getattr(self.settings.lists, option)} lists no images; list at least one")
         require_classes(self.labelled, self.label_map)
         if both := {frame.stem for frame in self.labelled} & {frame.stem for frame in self.unlabelled}:
             lists = self.settings.lists
-            raise WrpError(f"{min(both)} is in both {lists.labelled} and {lists.unlabelled}; leave it out of one")
+            raise WrpError(f"{min(both)} is in both {lists.labelled} and {lists.unlabelled}; remove it from one")
 
     def _check_first(self, network: Path) -> None:
-        """Refuse a network of another run that does not fit, before anything is done."""
+        """Refuse a given network that does not fit, before anything is done."""
         self.load(network)
         lacking = [path for path in thirds_of(network) if not path.is_file()]
         if self.settings.system == "st++" and lacking:
             raise WrpError(
                 f"there is no {lacking[0]}: st++ needs the network as it was after one and two thirds of its training; "
-                "leave out --supervised, or take that of a run of st++"
+                "leave out --supervised, or give a network that a run of st++ has trained"
             )
 
     def claim(self) -> None:
-        """Make the folder this run's; what other settings made there is never mixed with it."""
+        """Record the settings in the output folder.
+
+        Raises:
+            WrpError: If the folder holds a run with other settings or images: results are never mixed.
+        """
         mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
         # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
         names = [frame.stem for frame in (*self.labelled, *self.unlabelled)]
@@ -139,12 +162,18 @@ class Run:
             key = changed[0]
             raise WrpError(
                 f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
-                "delete it to start anew"
+                "delete it to start again"
             )
         write_json(path, mine)
 
     def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiSupervisedData:
-        """The data of a stage: labelled images alone, or with those that have a pseudo-label in a folder."""
+        """Make the data of a stage.
+
+        Args:
+            pseudo: Folder with the pseudo-labels of the unlabelled images; None: no pseudo-labels.
+            alone: Whether to use the labelled images only.
+            names: List of the images to use as unlabelled ones; None: the list of the settings.
+        """
         s = self.settings
         return SemiSupervisedData(
             self.label_map.num_classes,
@@ -158,7 +187,7 @@ class Run:
         )
 
     def path(self, stage: str) -> Path:
-        """Where the network of a stage is kept."""
+        """Return the checkpoint of a stage."""
         return self.out / f"{stage}.ckpt"
 
     def training(
@@ -171,16 +200,17 @@ class Run:
         thirds: bool = False,
         **changes: Any,
     ) -> Stage:
-        """The training of a fresh network, with ``thirds`` also kept as it was after one and two thirds.
+        """Make the stage that trains a new network.
 
         Args:
             stage: Name of the stage.
             kind: Class of the module.
-            data: Makes its data.
-            inputs: Networks of earlier stages that it depends on.
-            draw: Makes what draws its queries; each stage draws anew, whatever was done before.
-            thirds: Whether to keep the thirds.
-            changes: Further arguments of the class.
+            data: Function that makes the data.
+            inputs: Networks of earlier stages that this one depends on.
+            draw: Function that makes the source of query images (CISC-R); called once per stage, so that results do
+                not depend on the stages that ran before.
+            thirds: Whether to keep checkpoints after one and two thirds of the steps as well.
+            changes: Further arguments of the module's class.
         """
         s = self.settings
 
@@ -200,7 +230,7 @@ class Run:
         return Stage(stage, tuple(inputs), (self.path(stage),), run, f"Training {stage}")
 
     def folder(self, stage: str) -> Path:
-        """Where the pseudo-labels of a stage are written."""
+        """Return the folder of the pseudo-labels of a stage."""
         return self.out / "pseudo" / stage
 
     def labelling(
@@ -210,7 +240,14 @@ class Run:
         frames: Callable[[], list[Frame]],
         inference: InferenceArgs | None = None,
     ) -> Stage:
-        """The predictions of a network as pseudo-labels, those that are not there yet."""
+        """Make the stage that writes the predictions of a network as pseudo-labels; existing ones are kept.
+
+        Args:
+            stage: Stage that will learn from the pseudo-labels.
+            network: Checkpoint of the network that predicts them.
+            frames: Function that returns the images to label.
+            inference: Scales, windows and flipping of the prediction; None: the image as it is.
+        """
 
         def run() -> None:
             folder = self.folder(stage)
@@ -225,45 +262,51 @@ class Run:
         return Stage(f"labels for {stage} by {network.stem}", (), (), run)
 
     def _is_labelled(self, path: Path) -> bool:
-        """Whether a pseudo-label is there and can be read."""
+        """Tell whether a pseudo-label exists and can be read."""
         if not path.is_file():
             return False
         try:
             read_label(path, self.label_map)
         except DataError as error:
-            logger.warning("%s; it is made anew", error)
+            logger.warning("%s; it is made again", error)
             return False
         return True
 
     def load(self, network: Path) -> SegmentationModule:
-        """A network of an earlier stage."""
+        """Load the network of an earlier stage."""
         module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
         return module.to(self.device)
 
     @property
     def first(self) -> Path:
-        """The network trained on labelled images alone, or the one that was given."""
+        """Checkpoint of the network trained on labelled images only, or of the one that was given."""
         given = self.settings.supervised
         return Path(given) if given is not None else self.path("supervised")
 
     def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> list[Stage]:
-        """The training on labelled images alone, unless its network was given."""
+        """Return the stage that trains on labelled images only; none if its network was given."""
         if self.settings.supervised is not None:
             return []
         thirds = self.settings.system == "st++"
         return [self.training("supervised", kind, lambda: self.data(alone=True), thirds=thirds)]
 
     def scoring(self, name: str, network: Path, compute: Callable[[], dict[str, float]]) -> Stage:
-        """Scores of images, computed once and kept as a list that is ranked."""
+        """Make the stage that scores images by a network and writes the scores to ``<name>.json``.
+
+        Args:
+            name: Name of the stage.
+            network: Checkpoint that the scores depend on.
+            compute: Function that returns the score of each image by its name; the greater, the better.
+        """
         path = self.out / f"{name}.json"
         return Stage(name, (network,), (path,), lambda: write_json(path, compute()))
 
     def scores(self, name: str) -> dict[str, float]:
-        """The scores that a stage has computed."""
-        return read_json(self.out / f"{name}.json", "delete it, to have it made again")
+        """Read the scores that a stage has written, by the name of the image."""
+        return read_json(self.out / f"{name}.json", "delete it to make it again")
 
     def test(self, network: Path) -> dict[str, float]:
-        """Scores of the last network on the images for validation."""
+        """Score a network on the validation images: mIoU and others, as ratios in [0, 1]."""
         with quiet_lightning():
             [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
         return {key.removeprefix("test/"): value for key, value in scores.items()}

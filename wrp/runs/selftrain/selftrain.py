@@ -16,11 +16,14 @@ from wrp.runs.stage import Runner
 def selftrain(settings: SelfTraining) -> dict[str, Any]:
     """Run a system and score its last network.
 
+    Args:
+        settings: The settings of the run.
+
     Returns:
         The content of ``metrics.json``: settings and scores.
 
     Raises:
-        WrpError: If data or settings are not as they have to be.
+        WrpError: If data or settings cannot be used.
     """
     run = Run(settings)
     with locked(claim(run.out, SELFTRAIN)):

@@ -1,4 +1,4 @@
-"""The semi-supervised systems as sequences of stages; see :mod:`wrp.selftraining` for what each of them computes."""
+"""The semi-supervised systems as sequences of stages; what each of them computes is in :mod:`wrp.selftraining`."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
 from wrp.structures import Frame
 
-# R of an image of which nothing can be said; that of others is a mean of logarithms.
+# R of an image whose classes have no anchor vector; the R of others is a mean of logarithms, and much smaller.
 LEAST_RELIABLE = 1e3
 
-# ST++ decides its pseudo-labels from these.
+# Test-time augmentation with which ST++ predicts its pseudo-labels.
 ST_INFERENCE = InferenceArgs(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
 
 
 def supervised(run: Run) -> list[Stage]:
-    """Labelled images alone."""
+    """Train on labelled images only."""
     return run.first_stage()
 
 
 def self_training(run: Run) -> list[Stage]:
-    """ST: one round of pseudo-labels for all."""
+    """Train by ST: one round of pseudo-labels for all unlabelled images."""
     return [
         *run.first_stage(),
         run.labelling("student", run.first, lambda: run.unlabelled),
@@ -63,7 +63,7 @@ def self_training(run: Run) -> list[Stage]:
 
 
 def st_plus_plus(run: Run) -> list[Stage]:
-    """ST++: the steady half first, then all."""
+    """Train by ST++: first with the unlabelled images whose predictions were most stable, then with all."""
     networks = [*thirds_of(run.first), run.first]
 
     def steadiness() -> dict[str, float]:
@@ -84,7 +84,7 @@ def _selective(
     inference: InferenceArgs | None = None,
     draw: Callable[[], Any] | None = None,
 ) -> list[Stage]:
-    """Train on the reliable half, let that network label the rest, and train on all."""
+    """Train on the reliable half, label the rest with that network, and train on all."""
     frames = {frame.stem: frame for frame in run.unlabelled}
 
     def half(reliable: bool) -> list[Frame]:
@@ -105,7 +105,7 @@ def _selective(
 
 
 def cisc_r(run: Run) -> list[Stage]:
-    """CISC-R: consistency with labelled images ranks images and weighs pixels."""
+    """Train by CISC-R: rank images and weight pixels by their consistency with labelled images."""
     truths = [read_label(f.label, run.label_map) for f in run.labelled if f.label is not None]
     if not any(classes_shown(truth, run.label_map.num_classes) for truth in truths):
         raise WrpError(
@@ -115,7 +115,7 @@ def cisc_r(run: Run) -> list[Stage]:
 
     @cache
     def compared() -> tuple[SegmentationModule, Tensor, QueryIndex]:
-        """The network of the first stage, the anchor vectors, and the images that stand for each class."""
+        """Return the network of the first stage, the anchor vectors, and the query images of each class."""
         teacher = run.load(run.first)
         return teacher, *anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
 
@@ -124,7 +124,7 @@ def cisc_r(run: Run) -> list[Stage]:
         scores = {}
         for frame in progress(run.unlabelled, desc="Scoring", unit="image"):
             pseudo = read_label(run.folder("first") / f"{frame.stem}.png", run.label_map)
-            # The greater, the better, as in the other lists; JSON has no infinity.
+            # Negated, because greater is better in the lists of scores; limited, because JSON has no infinity.
             scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)
         return scores
 
@@ -139,7 +139,17 @@ def cisc_r(run: Run) -> list[Stage]:
 def anchor_vectors(
     teacher: SegmentationModule, frames: list[Frame], truths: list[Tensor], num_classes: int
 ) -> tuple[Tensor, QueryIndex]:
-    """Anchor vector of each class, (C, D), and the labelled images that stand for it best."""
+    """Compute the anchor vector of each class and the labelled images that represent it best.
+
+    Args:
+        teacher: The network whose decoder features are compared.
+        frames: Labelled images.
+        truths: Their labels, (H, W) uint8.
+        num_classes: C.
+
+    Returns:
+        Anchor vectors (C, D) float32, zero for classes that no image shows well; and the index of query images.
+    """
     index = QueryIndex([classes_shown(truth, num_classes) for truth in truths])
     pooled: dict[int, list[Tensor]] = {c: [] for c in range(num_classes)}
     for frame, truth in zip(frames, truths, strict=True):
@@ -159,7 +169,7 @@ def anchor_vectors(
 
 
 def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
-    """The decoder's features (D, h, w) of an image."""
+    """Compute the decoder features (D, h, w) of an image."""
     with torch.inference_mode():
         return with_features(teacher.inference_model, to_unit(read_image(frame.image)[None].to(teacher.device)))[1][
             0
@@ -167,7 +177,7 @@ def _features(teacher: SegmentationModule, frame: Frame) -> Tensor:
 
 
 class _Queries:
-    """Draws labelled crops from a :class:`~wrp.selftraining.cisc_r.QueryIndex`."""
+    """Draw labelled crops from a :class:`~wrp.selftraining.cisc_r.QueryIndex`."""
 
     def __init__(self, run: Run, index: QueryIndex) -> None:
         transform = TrainTransform(run.settings.sampling.crop_size, (0.5, 2.0), run.settings.seed)
@@ -181,7 +191,7 @@ class _Queries:
 
 
 def three_stage(run: Run) -> list[Stage]:
-    """Three-Stage: pseudo-labels are for a second head alone."""
+    """Train by Three-Stage: pseudo-labels train a second head only."""
     names = run.out / "all.txt"
 
     def everything() -> list[Frame]:
@@ -204,7 +214,7 @@ def three_stage(run: Run) -> list[Stage]:
 
 
 def unimatch(run: Run) -> list[Stage]:
-    """The network's own sure predictions, in one stage."""
+    """Train by UniMatch: learn from the network's own confident predictions, in one stage."""
     return [run.training("unimatch", UniMatchModule, run.data)]
 
 

@@ -1,45 +1,49 @@
-"""What every flow estimator must do. A new estimator's test is a subclass with its ``make``."""
+"""Tests of a flow estimator."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import cv2
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
 from wrp.structures import ClipBatch
-
-
-def texture(height: int, width: int, x: float = 0.0, y: float = 0.0) -> Tensor:
-    """A frame (3, H, W) uint8 that shows a smooth random texture, moved by (x, y) pixels."""
-    noise = np.random.default_rng(0).uniform(0, 255, (height + 80, width + 80, 3)).astype(np.float32)
-    noise = cv2.GaussianBlur(noise, (0, 0), 2.5)
-    noise = (noise - noise.min()) / np.ptp(noise) * 255
-    moved = cv2.warpAffine(noise, np.array([[1, 0, x - 40.0], [0, 1, y - 40.0]]), (width, height))
-    return torch.from_numpy(moved.round().astype(np.uint8)).permute(2, 0, 1).contiguous()
+from wrp.testing.clips import texture
 
 
 class FlowEstimatorTester(ABC):
-    """Tests of the interface; subclass it as ``class TestName(FlowEstimatorTester)``."""
+    """What every flow estimator has to fulfil, as tests for pytest.
+
+    Subclass it under a name that pytest collects, and return the estimator from :meth:`make`::
+
+        class TestMyFlow(FlowEstimatorTester):
+            def make(self) -> FlowEstimator:
+                return MyFlow()
+
+    Attributes:
+        smallest: Height and width of the smallest frames that it takes.
+        odd: Height and width of frames that are no multiple of any stride.
+        tolerance: Greatest median error in pixels on a texture that moves as a whole.
+        needs_weights: Whether it estimates nothing of use as :meth:`make` returns it, for want of trained weights.
+    """
 
     smallest: tuple[int, int] = (1, 1)
     odd: tuple[int, int] = (57, 83)
-    tolerance: float = 0.5  # median error in pixels on a texture that moves as a whole
-    needs_weights: bool = False  # cannot estimate anything without weights from the network
+    tolerance: float = 0.5
+    needs_weights: bool = False
 
     @abstractmethod
     def make(self) -> FlowEstimator:
-        """The estimator, without weights from the network."""
+        """Return the estimator, as it can be made without a download."""
 
     @pytest.fixture
     def estimator(self) -> FlowEstimator:
+        """Make one for each test."""
         return self.make()
 
     def test_flow_is_float32_with_x_and_y(self, estimator: FlowEstimator) -> None:
+        """Check shape, dtype and finite values."""
         flow = estimator(texture(64, 96)[None], texture(64, 96, 2)[None])
         assert flow.shape == (1, 2, 64, 96)
         assert flow.dtype == torch.float32
@@ -48,6 +52,7 @@ class FlowEstimatorTester(ABC):
 
     @pytest.mark.parametrize(("x", "y"), [(0, 0), (3, 0), (-3, 0), (0, 2), (2, -2.5)])
     def test_flow_points_from_the_first_frame_to_the_second(self, estimator: FlowEstimator, x: float, y: float) -> None:
+        """Check the direction and the unit: pixels, x first."""
         if self.needs_weights:
             pytest.skip("random weights estimate nothing")
         flow = estimator(texture(96, 128)[None], texture(96, 128, x, y)[None])
@@ -55,12 +60,14 @@ class FlowEstimatorTester(ABC):
         assert inner.tolist() == pytest.approx([x, y], abs=self.tolerance)
 
     def test_frames_of_any_size_are_taken(self, estimator: FlowEstimator) -> None:
+        """Check frames of an odd and of the smallest size."""
         for height, width in (self.odd, self.smallest):
             flow = estimator(texture(height, width)[None], texture(height, width, 1)[None])
             assert flow.shape == (1, 2, height, width)
             assert torch.isfinite(flow).all()
 
     def test_a_batch_equals_a_loop(self, estimator: FlowEstimator) -> None:
+        """Check that the frames of a batch do not depend on one another."""
         first = torch.stack([texture(64, 80), texture(64, 80, 5), texture(64, 80, 0, 3)])
         second = torch.stack([texture(64, 80, 2), texture(64, 80, 4), texture(64, 80, 1, 3)])
         together = estimator(first, second)
@@ -69,6 +76,7 @@ class FlowEstimatorTester(ABC):
             torch.testing.assert_close(together[i], alone, atol=1e-3, rtol=0)
 
     def test_frames_are_left_as_they_were(self, estimator: FlowEstimator) -> None:
+        """Check that frames are not written to."""
         first, second = texture(64, 80)[None], texture(64, 80, 2)[None]
         copies = first.clone(), second.clone()
         estimator(first, second)
@@ -76,6 +84,7 @@ class FlowEstimatorTester(ABC):
         assert torch.equal(second, copies[1])
 
     def test_between_gives_both_directions(self, estimator: FlowEstimator) -> None:
+        """Check both directions between neighbours, and their order."""
         frames = [texture(64, 96, x) for x in (0, 2, 5)]
         batch = ClipBatch("clip", ["a", "b", "c"], 10, frames, {}, (10, 13))
         flows = estimator.between(batch, [10, 11])
@@ -88,21 +97,23 @@ class FlowEstimatorTester(ABC):
         for one, other in zip(estimator.neighbours(batch, [11, 10]), reversed(flows), strict=True):
             torch.testing.assert_close(one.flow_fw, other.flow_fw, atol=1e-3, rtol=0)
 
-    def test_a_guess_leads_to_the_flow(self, estimator: FlowEstimator) -> None:
+    def test_an_initial_flow_leads_to_the_flow(self, estimator: FlowEstimator) -> None:
+        """Check that an initial flow is used, also one that leads out of the frame."""
         if not estimator.any_frames:
             pytest.skip("knows no flow but that of neighbours")
         first, second = texture(96, 128)[None], texture(96, 128, 3)[None]
-        guess = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 96, 128)
-        found = estimator(first, second, start=guess)
+        initial = torch.tensor([3.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 96, 128)
+        found = estimator(first, second, start=initial)
         assert found.shape == (1, 2, 96, 128)
         assert torch.isfinite(found).all()
         plain = estimator(first, second)
-        error, without = ((flow - guess)[..., 16:-16, 16:-16].abs().median() for flow in (found, plain))
+        error, without = ((flow - initial)[..., 16:-16, 16:-16].abs().median() for flow in (found, plain))
         assert error <= without + 0.1
-        lost = torch.full_like(guess, 1e6)
+        lost = torch.full_like(initial, 1e6)
         assert torch.isfinite(estimator(first, second, start=lost)).all()
 
     def test_time_is_counted(self, estimator: FlowEstimator) -> None:
+        """Check that the seconds of estimation are counted."""
         assert estimator.seconds == 0
         estimator(texture(64, 64)[None], texture(64, 64)[None])
         first = estimator.seconds
@@ -110,6 +121,7 @@ class FlowEstimatorTester(ABC):
         assert 0 < first < estimator.seconds
 
     def test_it_is_frozen(self, estimator: FlowEstimator) -> None:
+        """Check that nothing is trained."""
         assert not any(parameter.requires_grad for parameter in estimator.parameters())
         weighted = [module for module in estimator.train().modules() if list(module.parameters(recurse=False))]
         assert not any(module.training for module in weighted)
@@ -126,10 +138,12 @@ class FlowEstimatorTester(ABC):
     def test_other_shapes_are_refused(
         self, estimator: FlowEstimator, first: tuple[int, ...], second: tuple[int, ...], message: str
     ) -> None:
+        """Check the message for other shapes."""
         with pytest.raises(ValueError, match=message):
             estimator(torch.zeros(first, dtype=torch.uint8), torch.zeros(second, dtype=torch.uint8))
 
     def test_other_dtypes_are_refused(self, estimator: FlowEstimator) -> None:
+        """Check the message for other dtypes."""
         frame = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
         for first, second in ((frame.float(), frame), (frame, frame.half())):
             with pytest.raises(ValueError, match="flow needs uint8 frames in 0 … 255, got"):
