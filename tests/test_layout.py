@@ -184,12 +184,96 @@ def test_networks_and_operators_serve_people_without_lightning() -> None:
     assert not loaded_by(statement) & LIGHTNING
 
 
-def test_every_public_name_can_be_had() -> None:
-    for name in wrp.__all__:
-        assert getattr(wrp, name).__name__ == name
-        assert name in dir(wrp)
-    with pytest.raises(AttributeError, match="module 'wrp' has no attribute 'nothing'"):
-        _ = wrp.nothing
+PACKAGES = [module_name(path) for path in SOURCES if path.name == "__init__.py"]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_public_name_can_be_had(name: str) -> None:
+    package = import_module(name)
+    assert package.__doc__
+    folder = ROOT.parent.joinpath(*name.split("."))
+    for public in getattr(package, "__all__", ()):
+        assert getattr(package, public) is not None
+        assert public in dir(package)
+        assert not (folder / f"{public}.py").exists(), "a name that may mean a module or what is in it"
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_type_checker_sees_the_names_that_are_imported_late(name: str) -> None:
+    source = (ROOT.parent.joinpath(*name.split(".")) / "__init__.py").read_text(encoding="utf-8")
+    if "lazy(" not in source:
+        return
+    seen: dict[str, str] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If):
+            for line in node.body:
+                assert isinstance(line, ast.ImportFrom)
+                seen |= {alias.name: str(line.module) for alias in line.names}
+        elif isinstance(node, ast.Dict):
+            keys, values = (
+                [ast.literal_eval(one) for one in part if one is not None] for part in (node.keys, node.values)
+            )
+            late = {key: f"{name}.{value}" for key, value in zip(keys, values, strict=True)}
+    assert seen == late
+    assert sorted(late) == import_module(name).__all__
+
+
+WITH_EXAMPLES = ("geometry", "flow", "metrics", "segmentation/losses.py", "segmentation/rmi.py")
+# One downloads, two are made of the files of a run.
+WITHOUT = {"PTLFlow", "Costs", "Run"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_public_classes_and_functions_have_an_example(path: Path) -> None:
+    place = path.relative_to(ROOT).as_posix()
+    kinds = (ast.ClassDef, ast.FunctionDef) if place.startswith(WITH_EXAMPLES) else (ast.ClassDef,)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [node for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    lacking = [node.name for node in public if ">>> " not in (ast.get_docstring(node) or "")]
+    assert not set(lacking) - WITHOUT - TESTERS
+
+
+TESTERS = {"FlowEstimatorTester", "LayoutTester", "PropagationMethodTester"}  # theirs are in their own tests
+
+
+def rooms() -> dict[str, str]:
+    """The first sentence about each room, in the order of the design."""
+    files = {room: (ROOT / f"{room}.py", ROOT / room / "__init__.py") for room in MAY_IMPORT}
+    found = {room: next(path for path in paths if path.is_file()) for room, paths in files.items()}
+    docs = {room: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) for room, path in found.items()}
+    return {room: (doc or "").split("\n")[0].rstrip(".") for room, doc in docs.items()}
+
+
+def rooms_table() -> str:
+    """The rooms, what they hold, whom they may import, and how many lines they have, as Markdown."""
+    rows = []
+    for room, doc in rooms().items():
+        lines = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in SOURCES if home(p) == room)
+        may = ", ".join(one for one in MAY_IMPORT if one in MAY_IMPORT[room]) or "–"
+        rows.append(f"| `{room}` | {doc} | {may} | {round(lines, -1)} |")
+    header = ["| room | what is in it | may import | lines |", "|---|---|---|---:|"]
+    return "\n".join([*header, *rows])
+
+
+ARCHITECTURE = ROOT.parent / "docs" / "architecture.md"
+BEGIN, END = "<!-- rooms: python -m tests.test_layout -->\n", "\n\n<!-- end -->"
+
+
+def without_lines(table: str) -> list[str]:
+    return [row.rsplit("|", 2)[0] for row in table.splitlines()]
+
+
+def test_the_page_on_architecture_is_that_of_the_sources() -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    written = text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+    assert without_lines(written) == without_lines(rooms_table()), "run `python -m tests.test_layout`"
+
+
+def test_every_room_has_its_page_of_the_api() -> None:
+    pages = {path.stem for path in (ROOT.parent / "docs" / "api").glob("*.md")}
+    assert pages == set(MAY_IMPORT)
 
 
 MOST_ARGUMENTS = 12
@@ -222,3 +306,9 @@ def test_no_public_call_takes_more_arguments_than_one_can_keep_in_mind() -> None
         # A class by its constructor, not by the signature that Lightning's metaclasses may give it.
         given = own_arguments(called.__init__ if isinstance(called, type) else called)
         assert len(given) <= MOST_ARGUMENTS, f"{name} takes {len(given)} arguments, at most {MOST_ARGUMENTS}: {given}"
+
+
+if __name__ == "__main__":  # write the table into the page
+    page = ARCHITECTURE.read_text(encoding="utf-8")
+    head, tail = page[: page.index(BEGIN) + len(BEGIN)], page[page.index(END) :]
+    ARCHITECTURE.write_text(head + rooms_table() + tail, encoding="utf-8")

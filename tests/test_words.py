@@ -114,7 +114,7 @@ def test_headings_of_the_report(reported: Path) -> None:
     template = (ROOT / "report" / "templates" / "report.html.j2").read_text(encoding="utf-8")
     headings += re.findall(r"<(?:h\d|dt|th)[^>]*>([^<{]+)", template)
     assert len(headings) > 5
-    assert not [heading for heading in headings if old_words(heading)]
+    assert not [heading for heading in headings if old_words(heading) - {"walk"}]  # the name of its clip
 
 
 def test_an_old_word_is_found() -> None:

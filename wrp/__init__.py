@@ -5,43 +5,64 @@ Public names are imported on first use: ``import wrp`` loads neither Lightning n
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from wrp.lazy import lazy
 
 if TYPE_CHECKING:
     from wrp.callbacks.writer import LabelWriter
     from wrp.data.images import ImageData
+    from wrp.data.layouts.base import Layout
     from wrp.data.propagation import PropagationData
     from wrp.data.refinement import RefinementData
     from wrp.data.segmentation import SegmentationData
     from wrp.data.semisupervised import SemiSupervisedData
+    from wrp.errors import WrpError
+    from wrp.flow.estimator import FlowEstimator
+    from wrp.module import BaseModule
+    from wrp.propagation.methods.base import PropagationMethod
     from wrp.propagation.module import PropagationModule
     from wrp.refinement.module import RefinementModule
     from wrp.refinement.sampler import CycleExamples
     from wrp.runs.autolabel import autolabel
     from wrp.runs.config import Settings
     from wrp.segmentation.module import SegmentationModule
+    from wrp.structures import ExampleSource
 
-_HOME = {
-    "CycleExamples": "wrp.refinement.sampler",
-    "ImageData": "wrp.data.images",
-    "LabelWriter": "wrp.callbacks.writer",
-    "PropagationData": "wrp.data.propagation",
-    "PropagationModule": "wrp.propagation.module",
-    "RefinementData": "wrp.data.refinement",
-    "RefinementModule": "wrp.refinement.module",
-    "SegmentationData": "wrp.data.segmentation",
-    "SegmentationModule": "wrp.segmentation.module",
-    "SemiSupervisedData": "wrp.data.semisupervised",
-    "Settings": "wrp.runs.config",
-    "autolabel": "wrp.runs.autolabel",
-}
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BaseModule": "module",
+        "CycleExamples": "refinement.sampler",
+        "ExampleSource": "structures",
+        "FlowEstimator": "flow.estimator",
+        "ImageData": "data.images",
+        "LabelWriter": "callbacks.writer",
+        "Layout": "data.layouts.base",
+        "PropagationData": "data.propagation",
+        "PropagationMethod": "propagation.methods.base",
+        "PropagationModule": "propagation.module",
+        "RefinementData": "data.refinement",
+        "RefinementModule": "refinement.module",
+        "SegmentationData": "data.segmentation",
+        "SegmentationModule": "segmentation.module",
+        "SemiSupervisedData": "data.semisupervised",
+        "Settings": "runs.config",
+        "WrpError": "errors",
+        "autolabel": "runs.autolabel",
+    },
+)
 
 __all__ = [
+    "BaseModule",
     "CycleExamples",
+    "ExampleSource",
+    "FlowEstimator",
     "ImageData",
     "LabelWriter",
+    "Layout",
     "PropagationData",
+    "PropagationMethod",
     "PropagationModule",
     "RefinementData",
     "RefinementModule",
@@ -49,16 +70,6 @@ __all__ = [
     "SegmentationModule",
     "SemiSupervisedData",
     "Settings",
+    "WrpError",
     "autolabel",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'wrp' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

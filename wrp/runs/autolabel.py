@@ -47,7 +47,12 @@ logger = logging.getLogger("wrp")
 
 
 class RunWriter(LabelWriter):
-    """Write the labels of a run into its folder."""
+    """Write the labels of a run into its folder.
+
+    Example:
+        >>> RunWriter("runs/street").kind
+        'run'
+    """
 
     kind = RUN
 

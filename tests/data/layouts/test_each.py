@@ -1,0 +1,112 @@
+"""What every layout has to fulfil, for each of the package's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from tests.clips import make_camvid, make_davis, make_folder, picture, save
+from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
+from wrp.data.layouts import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
+from wrp.data.layouts.base import Layout
+from wrp.data.layouts.registry import LAYOUTS
+from wrp.testing import LayoutTester
+
+
+class TestFolder(LayoutTester):
+    layout: Layout = folder
+
+    def write(self, root: Path) -> None:
+        make_folder(root, {"walk": 4, "ride": 12}, labelled=(0, 3))
+
+
+class TestFolderWithSplit(TestFolder):
+    split = "mine"
+
+    def write(self, root: Path) -> None:
+        super().write(root)
+        (root / "splits").mkdir()
+        (root / "splits" / "mine.txt").write_text("walk\n")
+
+
+class TestCamVid(LayoutTester):
+    layout: Layout = camvid
+    split = "val"
+
+    def write(self, root: Path) -> None:
+        make_camvid(root)
+
+
+class TestCamVid32(LayoutTester):
+    layout: Layout = camvid32
+
+    def write(self, root: Path) -> None:
+        for i in range(3):
+            stem = f"0016E5_{7959 + 30 * i:05d}"
+            save(root / "701_StillsRaw_full" / f"{stem}.png", picture(i, 24, 40))
+            sky = np.full((24, 40, 3), 128, np.uint8)
+            save(root / "LabeledApproved_full" / f"{stem}_L.png", sky)
+
+
+class TestCityscapes(LayoutTester):
+    layout: Layout = cityscapes
+    split = "val"
+
+    def write(self, root: Path) -> None:
+        make_cityscapes(root)
+
+
+class TestKitti(LayoutTester):
+    layout: Layout = kitti
+    split = "training"
+
+    def write(self, root: Path) -> None:
+        make_kitti(root)
+
+
+class TestNyuV2(LayoutTester):
+    layout: Layout = nyuv2
+    split = "train"
+
+    def write(self, root: Path) -> None:
+        make_nyuv2(root)
+
+
+class TestApolloScape(LayoutTester):
+    layout: Layout = apolloscape
+
+    def write(self, root: Path) -> None:
+        for stem in ("170908_061502408_Camera_5", "170908_061502547_Camera_5"):
+            save(root / "road01_ins/ColorImage/Record001/Camera 5" / f"{stem}.jpg", picture(0))
+            save(root / "road01_ins/Label/Record001/Camera 5" / f"{stem}_bin.png", ids(17, 161, 33))
+
+
+class TestDavis(LayoutTester):
+    layout: Layout = davis
+    split = "train"
+
+    def write(self, root: Path) -> None:
+        make_davis(root, {"bear": 4, "swing": 3})
+
+
+class TestDavis2017(LayoutTester):
+    layout: Layout = davis2017
+    split = "val"
+
+    def write(self, root: Path) -> None:
+        for i in range(3):
+            save(root / "JPEGImages/480p/dogs" / f"{i:05d}.jpg", picture(i))
+            save(root / "Annotations/480p/dogs" / f"{i:05d}.png", ids(0, 1, 2), "P")
+        (root / "ImageSets" / "2017").mkdir(parents=True)
+        (root / "ImageSets" / "2017" / "val.txt").write_text("dogs\n")
+
+
+class TestEveryLayoutIsTested:
+    tested: ClassVar[list[Layout]] = [
+        kind.layout for kind in globals().values() if isinstance(kind, type) and hasattr(kind, "layout")
+    ]
+
+    def test_that_none_is_missing(self) -> None:
+        assert {id(layout) for layout in LAYOUTS.values()} == {id(layout) for layout in self.tested}
