@@ -1,21 +1,23 @@
-"""A tiny run of `wrp autolabel`, made by hand, to export and import."""
+"""A tiny run of `wrp autolabel`, made by hand, to export and import; and files as other programs write them."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from PIL import Image
 
-from tests.clips import picture, save
+from tests.clips import LABEL_MAP, make_folder, make_video, picture, save
 from wrp.cli.main import main
 from wrp.io.folders import RUN, claim
 from wrp.io.label_map import write_label_map
 from wrp.io.writing import write_label
 from wrp.runs.config import Settings
-from wrp.runs.settings import claim_folder
+from wrp.runs.record import claim_folder
 from wrp.structures import LabelMap
 
 CLASSES = LabelMap(
@@ -76,3 +78,78 @@ def everything(folder: Path) -> Path:
 
 def export(folder: Path, format_name: str, *more: str) -> int:
     return main(["export", str(folder / "run"), "--format", format_name, "--out", str(folder / "out"), *more])
+
+
+def clips_to_label(root: Path, clips: dict[str, int], video: bool = False) -> Path:
+    """A data set without labels, of the classes of `LABEL_MAP`: road, sky and car, with the ids 0, 3 and 7."""
+    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root, {} if video else clips, labelled=())
+    for name, count in clips.items() if video else ():
+        make_video(root / "frames" / f"{name}.mp4", [picture(i) for i in range(count)])
+    return root
+
+
+def cvat_shape(labels: np.ndarray, index: int, more: str = "") -> str:
+    """A mask of CVAT, its box the whole frame."""
+    pixels = (labels == index).ravel()
+    runs = [0, *(np.flatnonzero(np.diff(pixels.astype(int), prepend=0)).tolist()), pixels.size]
+    lengths = ", ".join(map(str, np.diff(runs)))
+    height, width = labels.shape
+    return f'<mask {more} rle="{lengths}" left="0" top="0" width="{width}" height="{height}" z_order="0"></mask>'
+
+
+def cvat_images(path: Path, images: Iterable[tuple[str, np.ndarray | None]]) -> Path:
+    """A file as CVAT for images: names with their class indices, or None without masks."""
+    text = ""
+    for number, (name, labels) in enumerate(images):
+        masks = [
+            cvat_shape(labels, i, f'label="{LABEL_MAP.names[i]}"')
+            for i in (np.unique(labels[labels < 255]).tolist() if labels is not None else [])
+        ]
+        text += f'<image id="{number}" name={quoteattr(name)} width="40" height="24">{"".join(masks)}</image>\n'
+    return cvat_file(path, text)
+
+
+def cvat_file(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<annotations><version>1.1</version>{content}</annotations>", encoding="utf-8")
+    return path
+
+
+def voc_labels(folder: Path, labels: dict[str, np.ndarray], listed: str | None = None) -> Path:
+    """A folder as VOC: pictures of colours by their names, and a list of the classes of `LABEL_MAP`."""
+    rows = zip(LABEL_MAP.names, LABEL_MAP.colors, strict=True)
+    lines = ["background:0,0,0::", *(f"{name}:{','.join(map(str, color))}::" for name, color in rows)]
+    for name, colors in labels.items():
+        save(folder / "SegmentationClass" / name, colors)
+    (folder / "labelmap.txt").write_text("\n".join(lines) if listed is None else listed, encoding="utf-8")
+    return folder
+
+
+def coco_file(path: Path, images: dict[int, str], labels: dict[int, np.ndarray]) -> Path:
+    """A file as COCO: images and class indices by the ids of the images."""
+    annotations = []
+    for number, values in labels.items():
+        for index in np.unique(values[values < 255]).tolist():
+            pixels = (values == index).T.ravel().astype(int)  # by columns
+            runs = np.diff([0, *np.flatnonzero(np.diff(pixels, prepend=0)).tolist(), pixels.size]).tolist()
+            segmentation = {"size": list(values.shape), "counts": runs}
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": index + 1})
+            annotations[-1]["segmentation"] = segmentation
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in images.items()],
+        "categories": [{"id": i + 1, "name": name} for i, name in enumerate(LABEL_MAP.names)],
+        "annotations": annotations,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def some_labels(number: int) -> np.ndarray:
+    """Class indices (24, 40) of a frame; some pixels are unlabelled."""
+    labels = np.zeros((24, 40), np.uint8)
+    labels[:5] = 1
+    labels[10:18, 4 + number : 12 + number] = 2
+    labels[20:, :3] = 255
+    return labels

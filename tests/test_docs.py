@@ -21,7 +21,7 @@ from tests.clips import make_video
 from wrp.cli.main import COMMANDS, LIGHTNING_VERBS, _parser, main
 from wrp.data import clipdata
 from wrp.data.synthetic import folder as generated
-from wrp.runs.settings import parse_arguments
+from wrp.runs.arguments import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,7 @@ import pytest
 
 import wrp
 from wrp.cli.main import _parser
-from wrp.runs.settings import make_parser
+from wrp.runs.arguments import make_parser
 
 ROOT = Path(wrp.__file__).parent
 PAGES = [ROOT.parent / "README.md", *sorted((ROOT.parent / "docs").glob("*.md"))]

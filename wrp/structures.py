@@ -62,17 +62,23 @@ class LabelMap:
                 f"a label map needs as many ids as names and colours and at least one, got {len(self.ids)} ids, "
                 f"{len(self.names)} names, {len(self.colors)} colours"
             )
+        if IGNORE_INDEX in self.ids:
+            raise DataError(
+                f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class; give the class another id and `also: "
+                f"[{IGNORE_INDEX}]`"
+            )
         values = [*self.ids, *self.ignore, *(value for value, _ in self.aliases)]
         if bad := [value for value in values if type(value) is not int or not 0 <= value <= 255]:
             raise DataError(f"ids must be whole numbers from 0 to 255, got {bad[0]!r}")
         if len(self.ids) > _UNKNOWN:
             raise DataError(f"at most {_UNKNOWN} classes fit into an 8-bit label, got {len(self.ids)}")
-        if len(set(values)) < len(values):
-            raise DataError(f"every id must have one meaning, got ids {self.ids}, ignore {self.ignore}")
+        if double := [value for value in dict.fromkeys(values) if values.count(value) > 1]:
+            raise DataError(
+                f"every value must have one meaning, but {double[0]} has two: ids {self.ids}, unlabelled (ignore) "
+                f"{self.ignore}, also {tuple(value for value, _ in self.aliases)}"
+            )
         if lost := [alias for alias in (*self.aliases, *self.more_colors) if alias[1] not in self.ids]:
             raise DataError(f"an alias must mean one of the ids {self.ids}, got (value, id) = {lost[0]}")
-        if IGNORE_INDEX in self.ids:
-            raise DataError(f"id {IGNORE_INDEX} means 'unlabelled' and cannot be a class")
         if len(set(self.names)) < len(self.names):
             raise DataError(f"class names must differ, got {self.names}")
 

@@ -20,7 +20,7 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.options import SelectArgs
-from wrp.report.tables import read_metrics
+from wrp.report.metrics import read_metrics
 
 sys.path.append(str(Path(__file__).parents[1] / "propagation"))
 from methods import BY_MOTION, Masks, score

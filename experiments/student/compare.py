@@ -34,8 +34,8 @@ from wrp.io.manifest import join_manifest
 from wrp.io.tables import markdown_table
 from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
 from wrp.runs.config import SLIM_FPN
-from wrp.runs.ranking import rank
 from wrp.runs.rectify import rectify
+from wrp.runs.reliability import rank
 from wrp.runs.students import WAYS, Way
 from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
 from wrp.segmentation.losses import SegmentationLoss

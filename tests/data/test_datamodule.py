@@ -260,7 +260,7 @@ def test_nothing_is_read_before_it_is_needed_and_mistakes_are_told_early(tmp_pat
         ({"select": SelectArgs(["wolk"])}, "no clip 'wolk'; its clips are run, walk"),
         ({"select": SelectArgs(label_every=0)}, "label-every must be at least 1"),
         ({"layout": "davis"}, "does not have the layout 'davis'"),
-        ({"split": "val"}, "cannot be read as a list"),
+        ({"split": "val"}, "cannot be read"),
     ],
 )
 def test_arguments_are_checked_against_the_data(root: str, serve: Any, changes: dict[str, Any], message: str) -> None:

@@ -308,17 +308,17 @@ def test_arguments_that_there_are_not_are_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "listed", "message"),
     [
-        ({"val": ValArgs(split="wal")}, "", r"wal\.txt cannot be read as a list"),
+        ({"val": ValArgs(split="wal")}, "", r"wal\.txt cannot be read"),
         ({"val": ValArgs(clips=["walk", "wolk"])}, "", "has no clip 'wolk'; its clips are run, skip, walk"),
         (
             {"val": ValArgs(keyframes="list.txt")},
             "walk/00009",
             r"list\.txt names walk/00009, which is no labelled frame of",
         ),
-        ({"val": ValArgs(keyframes="list.txt")}, "00001", r"list\.txt names /00001, which is no labelled frame of"),
+        ({"val": ValArgs(keyframes="list.txt")}, "00001", r"list\.txt names 00001, which is no labelled frame of"),
         ({"val": ValArgs(keyframes="list.txt")}, "walk/00001\nwalk/00001", "twice"),
         ({"val": ValArgs(keyframes="list.txt")}, "../walk/00001", "leads out"),
-        ({"val": ValArgs(keyframes="nowhere.txt")}, "", "cannot be read as a list"),
+        ({"val": ValArgs(keyframes="nowhere.txt")}, "", "cannot be read"),
         (
             {"select": SelectArgs(["walk"], label_every=9), "val": ValArgs(ratio=0.5)},
             "",

@@ -213,6 +213,7 @@ def test_frames_of_a_video_become_files(tmp_path: Path) -> None:
         write_label(tmp_path / name, labels, CLASSES)
     with (tmp_path / "run/manifest.jsonl").open("a") as manifest:
         entry = {"clip": "film", "frame": "000001", "index": 1, "label": "labels/film/000001.png", "method": "motion"}
+        entry |= {"schema": 2}
         manifest.write(json.dumps(entry | {"keyframes": [1], "distance": 0, "mean_confidence": 1.0}) + "\n")
     assert export(tmp_path, "cvat") == 0
     assert Image.open(tmp_path / "out/images/film/000001.png").size == (32, 16)
@@ -251,6 +252,11 @@ def test_classes_that_a_format_cannot_hold_are_refused(
     [
         (["export", "run", "--format", "yolo", "--out", "out"], "unknown format 'yolo', expected one of coco, cvat"),
         (["export", "root", "--format", "voc", "--out", "out"], "expected the output of `wrp autolabel`"),
+        (
+            ["export", "run", "--format", "labelstudio", "--out", "out"],
+            "is only read, by `wrp import`, and not written",
+        ),
+        (["import", "run", "--format", "yolo", "--into", "root", "--frames", "all.txt"], "voc, camvid, labelstudio"),
         (["export", "run", "--format", "voc", "--out", "root"], "root is above"),
         (["export", "run", "--format", "voc", "--out", "out", "--min-confidence", "2"], "must be in 0 … 1, got 2.0"),
         (["import", "nothing", "--format", "voc", "--into", "root", "--changed-from", "run"], "there is no nothing"),

@@ -65,13 +65,24 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
         ("coco", '"size": [7, 5]', '"size": [5, 7]', "walk/00000: the label is 7×5 pixels, its frame is 5×7"),
         ("coco", "walk/00001.png", "walk/00009.png", "1 frame cannot be imported"),
         ("coco", "walk/00001.png", "../../../evil.png", "leads out of its folder"),
-        ("coco", "walk/00001.png", "/evil.png", "leads out of its folder"),
+        ("coco", "walk/00001.png", "/evil.png", "evil: there is no such frame"),
+        ("coco", "walk/00001.png", "walk\\\\..\\\\..\\\\evil.png", "leads out of its folder"),
         ("coco", "walk/00001.png", "walk/00002.png", "walk/00002: its label comes twice"),
         ("coco", '"categories"', '"kinds"', "is damaged, or of another format: KeyError"),
         ("coco", '"counts": "', '"counts": "0', "has runs of"),
         ("coco", '"counts": "', '"counts": "~', "is damaged"),
         ("coco", '"category_id": 4', '"category_id": 5', "is damaged"),
-        ("coco", '{"size": [7, 5]', '[], "x": {"size": [7, 5]', "given as polygons"),
+        ("coco", '{"size": [7, 5]', '[[1, 1, 1, 3, 3, 3]], "x": {"size": [7, 5]', "given as polygons"),
+        (
+            "coco",
+            '{"size": [7, 5]',
+            '[], "x": {"size": [7, 5]',
+            "the annotation 21 has no mask (segmentation); draw one",
+        ),
+        ("coco", '"segmentation"', '"other"', "the annotation 1 has no mask (segmentation); draw one"),
+        ("coco", '"counts"', '"other"', "the annotation 1 has no mask (segmentation); draw one"),
+        ("coco", '"image_id": 2', '"image_id": "2"', "is of the image '2', which it has not"),
+        ("coco", '"id": 2, "name"', '"id": 1, "name"', "two categories have the id 1: "),
         ("cvat", 'label="road"', 'label="raod"', "there is no class 'raod'"),
         ("cvat", 'width="5" height="7"', 'width="7" height="5"', "the label is 7×5 pixels, its frame is 5×7"),
         ("cvat", "walk/00001.png", "../../evil.png", "leads out of its folder"),
@@ -79,6 +90,7 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
         ("cvat", 'left="0"', 'left="-1"', "lies outside of the frame"),
         ("cvat", 'rle="', 'rle="1, ', "has runs of"),
         ("cvat", 'rle="', 'rle="a, ', "is damaged"),
+        ("cvat", 'rle="', 'x="', "has no pixels; draw it again"),
         ("cvat", "<mask ", "<polygon ", "is damaged"),
         ("cvat", "</annotations>", "", "is damaged"),
     ],
@@ -207,7 +219,11 @@ def test_unknown_colours_and_frames_are_counted(tmp_path: Path, capsys: pytest.C
     assert main([*command, "--frames", str(tmp_path / "one.txt")]) == 0
     (tmp_path / "one.txt").write_text("walk/00007")
     assert main([*command, "--frames", str(tmp_path / "one.txt")]) == 2
-    assert "walk/00007: it has no label there" in capsys.readouterr().err
+    assert "one.txt names 'walk/00007': there is no such frame" in capsys.readouterr().err
+    (folder / "out/trainannot/walk/00002.png").unlink()
+    (tmp_path / "one.txt").write_text("walk/00002")
+    assert main([*command, "--frames", str(tmp_path / "one.txt")]) == 2
+    assert "walk/00002: it has no label there; it has labels of 'ein Gang/00000'" in capsys.readouterr().err
 
 
 def test_colours_may_be_written_as_rgb_and_classes_in_another_order(tmp_path: Path) -> None:

@@ -383,3 +383,59 @@ def test_whole_jpegs_with_grey_ends_are_read(folder: Path) -> None:
         path = save(folder / "grey.jpg", pixels)
         Image.fromarray(pixels).save(path, **options)
         assert read_image(path)[:, -1, -1].tolist() == pytest.approx([128] * 3, abs=1)
+
+
+OTHERS = {
+    "tiff": (".tif", {}),
+    "deflated tiff": (".tif", {"compression": "tiff_deflate"}),
+    "lzw tiff": (".tif", {"compression": "tiff_lzw"}),
+    "bmp": (".bmp", {}),
+    "webp": (".webp", {"quality": 70}),
+    "lossless webp": (".webp", {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize(("suffix", "options"), OTHERS.values(), ids=OTHERS)
+@given(data=st.data())
+def test_a_damaged_frame_of_another_format_is_a_picture_or_refused(
+    folder: Path, suffix: str, options: dict[str, object], data: st.DataObject
+) -> None:
+    whole = content(picture(0, HEIGHT, WIDTH), f"whole{suffix}", folder, **options)
+    path = folder / f"frame{suffix}"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_image(path)
+    except DataError:
+        return
+    assert found.dtype == torch.uint8
+    assert found.ndim == 3
+
+
+@pytest.mark.parametrize(("suffix", "options"), OTHERS.values(), ids=OTHERS)
+@given(data=st.data())
+def test_a_cut_frame_of_another_format_is_the_same_or_refused(
+    folder: Path, suffix: str, options: dict[str, object], data: st.DataObject
+) -> None:
+    whole = content(picture(0, HEIGHT, WIDTH), f"whole{suffix}", folder, **options)
+    path = folder / f"cut{suffix}"
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+    try:
+        found = read_image(path)
+    except DataError:
+        return
+    assert torch.equal(found, read_image(folder / f"whole{suffix}"))
+
+
+@pytest.mark.parametrize(("suffix", "options"), [OTHERS[name] for name in ("tiff", "lzw tiff", "bmp")])
+@given(data=st.data())
+def test_a_damaged_label_of_another_format_is_a_label_or_refused(
+    folder: Path, suffix: str, options: dict[str, object], data: st.DataObject
+) -> None:
+    whole = content(id_picture(0, height=HEIGHT, width=WIDTH), f"whole-label{suffix}", folder, **options)
+    path = folder / f"label{suffix}"
+    path.write_bytes(data.draw(damaged(whole)))
+    try:
+        found = read_label(path, LABEL_MAP)
+    except DataError:
+        return
+    assert set(found.unique().tolist()) <= {0, 1, 2, 255}

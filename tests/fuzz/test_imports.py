@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as masks
 
+from tests.clips import save
 from tests.exports import CLASSES, SIZES, export, make_run
 from tests.fuzz.damage import altered, damaged
 from wrp.errors import WrpError
@@ -42,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def check_labels(folder: Path, format_name: str) -> None:
     """Read all labels as `wrp import` does."""
-    labels = iter(find_format(format_name).read(folder, CLASSES))
+    labels = iter(find_format(format_name, reading=True).read(folder, CLASSES))
     while True:
         try:
             label = next(labels, None)
@@ -96,6 +97,57 @@ def test_other_cvat(exported: dict[str, Path], attribute: str, value: str) -> No
         check_labels(exported["cvat"], "cvat")
     finally:
         path.write_text(whole)
+
+
+TRACKS = """<annotations><meta><original_size><width>5</width><height>7</height></original_size></meta>
+<track id="0" label="road"><polygon frame="0" outside="0" points="0,0;5,0.5;4,7" z_order="1"/>
+<mask frame="1" outside="0" rle="1, 3" left="1" top="1" width="2" height="2"/>
+<box frame="1" outside="0" xtl="1" ytl="1" xbr="4" ybr="3" rotation="9"/></track></annotations>"""
+
+
+@given(
+    attribute=st.sampled_from(["points", "frame", "outside", "xtl", "ybr", "rotation", "rle", "label", "z_order"]),
+    value=st.text(alphabet="0123456789,;-. einfx", max_size=12) | st.floats().map(str) | st.just("9" * 5000),
+)
+def test_other_tracks_of_cvat(tmp_path_factory: pytest.TempPathFactory, attribute: str, value: str) -> None:
+    path = tmp_path_factory.mktemp("tracks") / "annotations.xml"
+    before, _, after = TRACKS.partition(f' {attribute}="')
+    path.write_text(f'{before} {attribute}="{value}"{after.partition(chr(34))[2]}')
+    check_labels(path, "cvat")
+
+
+@pytest.fixture(scope="module")
+def brushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What Label Studio exports of one task, with two classes."""
+    folder = tmp_path_factory.mktemp("brushed")
+    for name in ("road", "汽车"):
+        save(folder / f"task-1-annotation-2-by-3-tag-{name}-0.png", np.full((7, 5), 200, np.uint8))
+    regions = [{"brushlabels": ["road"]}, {"brushlabels": ["汽车", "road"]}]
+    tasks = [{"id": 1, "annotation_id": 2, "image": "/data/upload/1/0a1b2c3d-walk.png", "tag": regions}]
+    (folder / "result.json").write_text(json.dumps(tasks))
+    return folder
+
+
+@given(data=st.data())
+def test_other_label_studio(brushed: Path, data: st.DataObject) -> None:
+    path = brushed / "result.json"
+    whole = path.read_text()
+    try:
+        path.write_text(json.dumps(data.draw(altered(json.loads(whole)))))
+        check_labels(brushed, "labelstudio")
+    finally:
+        path.write_text(whole)
+
+
+@given(data=st.data())
+def test_damaged_masks_of_label_studio(brushed: Path, data: st.DataObject) -> None:
+    path = brushed / "task-1-annotation-2-by-3-tag-road-0.png"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(data.draw(damaged(whole)))
+        check_labels(brushed, "labelstudio")
+    finally:
+        path.write_bytes(whole)
 
 
 def test_entities_do_not_grow(exported: dict[str, Path], tmp_path: Path) -> None:

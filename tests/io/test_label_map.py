@@ -59,10 +59,8 @@ def test_a_missing_file_is_named_with_an_example(tmp_path: Path) -> None:
     [
         "",
         "just words",
-        "- a\n- list",
         "classes: 3",
         "classes: [1, 2]",
-        "classes: [{id: 0, name: a}]",
         "classes: [{id: 0, color: [0, 0, 0]}]",
         "classes: [{id: 0, name: a, color: [0, 0]}]",
         "classes: [{id: 0, name: a, color: [0, 0, 256]}]",

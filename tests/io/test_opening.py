@@ -30,7 +30,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:  # it is taken for a picture
         assert image.format == "EPS"
-    with pytest.raises(DataError, match=r"\(PNG, JPEG, PPM\)"):
+    with pytest.raises(DataError, match=r"\(PNG, JPEG, TIFF, WEBP, BMP, PPM\)"):
         read_image(path)
     assert not (tmp_path / "ran").exists()
 

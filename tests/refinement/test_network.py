@@ -85,7 +85,7 @@ def test_every_weight_learns_once_the_head_has_moved() -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("field", ["image", "prior", "semantic", "cues"])
+@pytest.mark.parametrize("field", ["image", "prior", "teacher_probs", "cues"])
 def test_every_input_reaches_what_the_network_adds(field: str) -> None:
     torch.manual_seed(2)
     refiner, inputs = Refiner(3, (8, 16)), random_input(3, 16, 16)

@@ -219,7 +219,7 @@ def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
         (["clips", "--out", "out", "--label-every", "0"], "label-every must be at least 1"),
         (["clips", "--out", "out", "--label-every", "2", "--label-offset", "9"], "leaves none"),
         (["clips", "--out", "out", "--layout", "camvid"], "does not have the layout 'camvid'"),
-        (["clips", "--out", "out", "--split", "val"], "cannot be read as a list"),
+        (["clips", "--out", "out", "--split", "val"], "cannot be read"),
         (["clips", "--out", "out", "--methods", "semantic", "--teacher", "t.ckpt"], "there is no checkpoint t.ckpt"),
     ],
 )

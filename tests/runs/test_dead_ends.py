@@ -31,8 +31,8 @@ from wrp.callbacks import writer
 from wrp.cli.main import main
 from wrp.data import checking as check
 from wrp.options import SamplingArgs, SelectArgs
-from wrp.report import tables as report
-from wrp.runs.selftrain import run as selftrain
+from wrp.report import markdown as report
+from wrp.runs.selftrain import stages as selftrain
 from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 
 SOURCES = ["--methods=copy,motion", "--label-every=4"]

@@ -12,10 +12,10 @@ import pytest
 from tests.clips import make_folder
 from wrp.cli.main import main
 from wrp.options import SelectArgs
+from wrp.runs.arguments import parse_arguments, read_settings
 from wrp.runs.autolabel import dry_run, index_of
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
 from wrp.runs.plan import Costs, duration, plan
-from wrp.runs.settings import parse_arguments, read_settings
 
 
 @pytest.fixture

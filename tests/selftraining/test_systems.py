@@ -17,7 +17,7 @@ from wrp.cli.main import main
 from wrp.data.semisupervised import SemiSupervisedData, find_images
 from wrp.errors import DataError, WrpError
 from wrp.options import OptimizerArgs, SamplingArgs
-from wrp.runs.selftrain.run import SYSTEM_NAMES
+from wrp.runs.selftrain.stages import SYSTEM_NAMES
 from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.segmentation.network import Segmenter, create_segmenter, with_features
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss

@@ -24,7 +24,7 @@ from wrp.io.folders import RUN, claim
 from wrp.options import SelectArgs
 from wrp.runs.simulate import Replay, curve_table, curves, spread
 from wrp.structures import Clip
-from wrp.suggest.ranking import Gap, choose, doubt, drift_length, gaps_of, ranked
+from wrp.suggest.suggestions import Gap, choose, doubt, drift_length, gaps_of, ranked
 
 
 def gaps_by(clip: Clip, wrong: list[float]) -> list[Gap]:

@@ -20,7 +20,7 @@ def add(verbs: Any) -> None:
 def run(args: Sequence[str]) -> int:
     """Run `wrp autolabel` with these arguments and return its exit code."""
     from wrp.io.writing import follow_links
-    from wrp.runs.settings import parse_arguments
+    from wrp.runs.arguments import parse_arguments
 
     settings, dry = parse_arguments(args)
     settings = replace(settings, out=str(follow_links(Path(settings.out))))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FORMATS = "coco, cvat, cityscapes, voc or camvid"
+READ = "coco, cvat (for images or for video), cityscapes, voc, camvid or labelstudio (brush labels as PNGs)"
 
 
 def add(verbs: Any) -> None:
@@ -37,7 +38,7 @@ def add_import(verbs: Any) -> None:
         "keyframes. Everything is checked first: either all labels are written or none.",
     )
     verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
-    verb.add_argument("--format", required=True, help=FORMATS)
+    verb.add_argument("--format", required=True, help=READ)
     verb.add_argument(
         "--into",
         required=True,
@@ -47,6 +48,11 @@ def add_import(verbs: Any) -> None:
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("--frames", metavar="FILE", help="import the frames listed in FILE, one CLIP/FRAME per line")
     which.add_argument("--changed-from", metavar="DIR", help="import the labels that differ from those of this run")
+    verb.add_argument(
+        "--clip",
+        metavar="NAME",
+        help="the clip of names that name none, such as frame_000005; not needed where only one clip fits",
+    )
     verb.add_argument("--force", action="store_true", help="replace existing labels")
     verb.set_defaults(run=_import)
 
@@ -70,6 +76,7 @@ def _import(options: argparse.Namespace) -> None:
         Path(options.frames) if options.frames is not None else None,
         Path(options.changed_from) if options.changed_from is not None else None,
         options.force,
+        options.clip,
     )
     for name in imported:
         print(name)

@@ -13,7 +13,9 @@ def add(verbs: Any) -> None:
     verb = verbs.add_parser(
         "selftrain",
         help="train on labelled and unlabelled images: ST, ST++, CISC-R, Three-Stage, UniMatch",
-        description="Run all stages of a semi-supervised system. Run it again to resume: finished stages are skipped.",
+        description="Run all stages of a semi-supervised system. Run it again to resume: finished stages are skipped. "
+        "A line of a list is the name of an image, or the paths of an image and its label below ROOT, as in the split "
+        "files that other programs publish.",
     )
     verb.add_argument("system", help="supervised, st, st++, cisc-r, three-stage or unimatch")
     verb.add_argument("root", help="data set; also searched for below WRP_DATA")
@@ -39,8 +41,8 @@ def add(verbs: Any) -> None:
 
 def _selftrain(options: argparse.Namespace) -> None:
     from wrp.io.writing import follow_links
-    from wrp.runs.selftrain.run import Lists, SelfTraining
-    from wrp.runs.selftrain.selftrain import selftrain
+    from wrp.runs.selftrain.run import selftrain
+    from wrp.runs.selftrain.stages import Lists, SelfTraining
 
     given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
 

@@ -51,7 +51,7 @@ def _suggest(options: argparse.Namespace) -> None:
 def _rank(index: ClipIndex, out: Path, count: int) -> None:
     from wrp.io.writing import write_image, write_text
     from wrp.suggest.contact_sheet import draw_contact_sheet
-    from wrp.suggest.ranking import suggest, suggestion_table
+    from wrp.suggest.suggestions import suggest, suggestion_table
 
     suggestions = suggest(index, out, count)
     write_image(out / "suggest.png", draw_contact_sheet(suggestions, index.label_map, out))

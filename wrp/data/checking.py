@@ -36,6 +36,7 @@ class Findings:
         pixels: Number of labelled pixels by clip name: an int64 array (C + 1,), one number for each class and, last,
             that of unlabelled pixels in labelled frames.
         broken: One message for each problem: a file that cannot be used, a clip of mixed sizes, a clip without a label.
+        notes: One message for each thing that may be a mistake.
 
     Example:
         >>> from wrp.structures import LabelMap
@@ -48,6 +49,7 @@ class Findings:
     sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
     pixels: dict[str, np.ndarray] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def check_data(index: ClipIndex, threads: int = 2) -> Findings:
@@ -69,7 +71,7 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
         >>> dict(found.sizes["street0"]), found.pixels["street0"].sum().item(), found.broken
         ({(32, 48): 2}, 3072, [])
     """
-    found = Findings(index)
+    found = Findings(index, broken=list(index.problems))
     work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
     with cancelling(threads) as pool:
         results: Iterable[Any] = pool.map(lambda item: _read(item[1], index), work)
@@ -83,6 +85,7 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
             if counts is not None:
                 found.pixels[clip] = found.pixels.get(clip, 0) + counts
     found.broken += _odd_clips(found)
+    found.notes += [*index.notes, *_notes(found)]
     return found
 
 
@@ -121,6 +124,91 @@ def _odd_clips(found: Findings) -> Iterator[str]:
             yield f"clip {clip.name}: none of its {len(clip.frames)} frames has a label; label at least one"
 
 
+def _notes(found: Findings) -> Iterator[str]:
+    index = found.index
+    counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
+    if note := note_on_masks(index.label_map, counts):
+        yield note
+    for clip in index.clips:
+        try:
+            if note := note_on_numbers(clip, index.label_map):
+                yield note
+        except DataError:  # a broken file, which is named already
+            continue
+
+
+def note_on_masks(label_map: LabelMap, counts: np.ndarray) -> str | None:
+    """Describe what is odd about labels of two classes that show one class and unlabelled pixels alone.
+
+    Masks of 0 and 255 are read so, as 255 means unlabelled.
+
+    Args:
+        label_map: The classes.
+        counts: Labelled pixels of each class and, last, unlabelled ones, (C + 1,).
+
+    Example:
+        >>> label_map = LabelMap((0, 1), ("road", "car"), ((0, 0, 0), (1, 1, 1)))
+        >>> note_on_masks(label_map, np.array([90, 0, 10])).partition(":")[0]
+        "labels show 'road' and unlabelled pixels alone, never 'car'"
+    """
+    if label_map.num_classes != 2 or IGNORE_INDEX not in label_map.ignore or not counts[-1]:
+        return None
+    shown = [name for name, count in zip(label_map.names, counts, strict=False) if count]
+    if len(shown) != 1:
+        return None
+    [other] = set(label_map.names) - set(shown)
+    return (
+        f"labels show {shown[0]!r} and unlabelled pixels alone, never {other!r}: if {IGNORE_INDEX} means {other!r} in "
+        f"the files, write also: [{IGNORE_INDEX}] beside its id in classes.yaml"
+    )
+
+
+# Labels that are compared with the frames beside their own, and by how much the contrast must be greater there.
+COMPARED = 8
+LATE = 1.3
+
+
+def note_on_numbers(clip: Clip, label_map: LabelMap) -> str | None:
+    """Describe which numbers the frames of a video have and, if so, that labels fit the frame before their own better.
+
+    Labels that are counted from 1 are one frame late. Measured is the contrast of the picture along the borders of the
+    label: the mean difference of the colours of neighbouring pixels whose labels differ.
+
+    Raises:
+        DataError: If a frame or a label cannot be read.
+    """
+    numbered = [i for i in clip.keyframes if isinstance(clip.frames[i].image, VideoFrame) and i > 0]
+    if not numbered:
+        return None
+    chosen = numbered[:: -(-len(numbered) // COMPARED)]
+    contrasts = []
+    for i in chosen:
+        label = clip.frames[i].label
+        assert label is not None
+        borders = read_label(label, label_map).numpy()
+        frames = [clip.frames[j].image if j < len(clip.frames) else clip.frames[i].image for j in (i - 1, i, i + 1)]
+        contrasts.append([_contrast(read_image(frame).numpy(), borders) for frame in frames])
+    before, own, after = np.mean(contrasts, 0)
+    last = len(clip.frames) - 1
+    if before < LATE * own or before < LATE * after:
+        return None
+    return (
+        f"clip {clip.name} has the frames 0 … {last}, and its labels fit the frame before their own better "
+        f"(contrast along their borders {before:.1f}, in their own frame {own:.1f}, in the next {after:.1f}): if they "
+        "are counted from 1, rename them"
+    )
+
+
+def _contrast(image: np.ndarray, labels: np.ndarray) -> float:
+    """Return the contrast along the borders of labels (H, W) in an image (3, H, W) uint8; 0 without borders."""
+    total, count = 0.0, 0
+    for axis in (0, 1):
+        differs = np.diff(labels.astype(np.int16), axis=axis) != 0
+        steps = np.abs(np.diff(image.astype(np.int16), axis=axis + 1)).mean(0)
+        total, count = total + float(steps[differs].sum()), count + int(differs.sum())
+    return total / count if count else 0.0
+
+
 @dataclass
 class Checked:
     """The result of :func:`check_files`.
@@ -130,6 +218,7 @@ class Checked:
         frames: Content hash of the frames of each other clip, by clip name: 16 hexadecimal digits.
         shown: Clip name and frame index of each keyframe of the other clips that has a pixel with a class.
         images: Whether any further labelled image has a pixel with a class.
+        pixels: Number of pixels of each class and, last, without a class in the labels of keyframes, int64 (C + 1,).
 
     Example:
         >>> Checked({}, {"a": "0f3a", "b": "77c2"}, {("a", 0)}, images=False).unlabelled
@@ -140,6 +229,7 @@ class Checked:
     frames: dict[str, str]
     shown: set[tuple[str, int]]
     images: bool
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     @property
     def unlabelled(self) -> list[str]:
@@ -171,7 +261,8 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
         (clip.name, clip.frames[keyframe].stem): keyframe for clip in index.clips for keyframe in clip.keyframes
     }
     shown: set[tuple[str, int]] = set()
-    of_images = False
+    of_images, classes = False, index.label_map.num_classes
+    pixels = np.zeros(classes + 1, np.int64)
     for clip, frame in progress(frames, desc="Checking files", unit="frame"):
         if clip is not None and clip.name in broken:
             continue
@@ -179,11 +270,14 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
             image, label = _check_frame(clip, frame, sizes, index.label_map)
             if clip is not None:
                 digests[clip.name].update(image.numpy().tobytes())
+            keyframe = keyframes.get((clip.name, frame.stem)) if clip is not None else None
+            if label is not None and keyframe is not None:
+                pixels += np.bincount(np.minimum(label.numpy(), classes).ravel(), minlength=classes + 1)
             if label is None or not has_class(label):
                 continue
             if clip is None:
                 of_images = True
-            elif (keyframe := keyframes.get((clip.name, frame.stem))) is not None:
+            elif keyframe is not None:
                 shown.add((clip.name, keyframe))
         except DataError as error:
             if not skip or clip is None:
@@ -193,7 +287,8 @@ def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
     if len(broken) == len(index.clips):
         raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
     frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
-    return Checked(broken, frames_of, {(clip, keyframe) for clip, keyframe in shown if clip not in broken}, of_images)
+    kept = {(clip, keyframe) for clip, keyframe in shown if clip not in broken}
+    return Checked(broken, frames_of, kept, of_images, pixels)
 
 
 def _check_frame(
@@ -235,7 +330,9 @@ def describe(found: Findings) -> str:
     if found.broken:
         listed = "\n".join(f"- {message}" for message in found.broken)
         parts.append(f"{problems(found)}:\n{listed}")
-    else:
+    if found.notes:
+        parts.append("Please look at:\n" + "\n".join(f"- {message}" for message in found.notes))
+    if not found.broken:
         parts.append("Everything can be used.")
     return "\n\n".join(parts)
 

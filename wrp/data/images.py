@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,29 @@ from wrp.errors import DataError
 from wrp.io.label_map import read_label_map
 from wrp.io.manifest import label_hash
 from wrp.options import SamplingArgs, make_plain
-from wrp.structures import Frame, LabelMap
+from wrp.structures import Frame, LabelMap, VideoFrame
+
+
+def shared_images(one: Iterable[Frame], other: Iterable[Frame]) -> list[Frame]:
+    """Return the frames of ``other`` whose image is one of those of ``one``, be it by another name or a link.
+
+    Example:
+        >>> frame = Frame("street", Path("images/street.png"))
+        >>> [shared.stem for shared in shared_images([frame], [Frame("a", Path("images/../images/street.png"))])]
+        ['a']
+    """
+    known = {_identity(frame) for frame in one}
+    return [frame for frame in other if _identity(frame) in known]
+
+
+def _identity(frame: Frame) -> tuple[Any, ...]:
+    """Return what tells a frame's image from all others: hard links to one file are the same image."""
+    path, number = (frame.image.path, frame.image.number) if isinstance(frame.image, VideoFrame) else (frame.image, 0)
+    try:
+        status = path.stat()
+    except OSError:
+        return (path.resolve(), number)
+    return (status.st_dev, status.st_ino, number) if status.st_ino else (path.resolve(), number)
 
 
 class ImageData(BaseDataModule):
@@ -122,7 +145,10 @@ class ImageData(BaseDataModule):
         trains = (self.folder / "images" / self.train_split).is_dir()
         trained = self.frames(self.train_split, labelled=False) if trains else []
         remedy = "name two splits that have no label in common"
-        check_disjoint((frame for _, _, frame in trained), [frame for _, _, frame in frames], remedy)
+        val = [frame for _, _, frame in frames]
+        check_disjoint((frame for _, _, frame in trained), val, remedy)
+        if both := shared_images((frame for _, _, frame in trained if frame.label is not None), val):
+            raise DataError(f"{both[0].image} is trained on as well, under another label: {remedy}")
         return self._frame_loader(frames, self.label_map, scored=True)
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wrp.errors import DataError
-from wrp.io.images import IMAGE_SUFFIXES
+from wrp.io.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, same_form
+from wrp.io.listing import list_images as list_images
+from wrp.io.opening import read_text
 from wrp.options import SelectArgs
 from wrp.structures import Clip, Frame, Interval, LabelMap, VideoFrame
 
@@ -28,6 +30,8 @@ class ClipIndex:
         clips: Its clips; unless labels are held out, every labelled frame is a keyframe.
         images: Further labelled frames outside of the clips, for the teacher.
         binary: Whether the labels are masks of one object, which are scored by region J and contour F.
+        notes: What a user should know about the folder, a line each: files that are not read, gaps in numbers.
+        problems: What makes it unusable, a line each; :func:`~wrp.data.layouts.registry.open_index` refuses it then.
 
     Example:
         >>> clip = make_clip("a", [Frame("0", Path("0.png"), Path("0-label.png")), Frame("1", Path("1.png"))])
@@ -42,6 +46,8 @@ class ClipIndex:
     clips: tuple[Clip, ...]
     images: tuple[Frame, ...] = ()
     binary: bool = False
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def reads(self) -> set[Path]:
@@ -155,11 +161,8 @@ def read_list(path: Path) -> list[str]:
         ...     read_list(path)
         ['a/0', 'a/8']
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list: {error}") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [_plain(line) for line in lines if line and not line.startswith("#")]
     if bad := [line for line in lines if line.startswith("/") or ".." in line.split("/")]:
         raise DataError(f"{path} names {bad[0]!r}, which leads out of the data set")
     if double := [line for line, times in Counter(lines).items() if times > 1]:
@@ -168,6 +171,14 @@ def read_list(path: Path) -> list[str]:
         "%s: %d entries, sha256 %s", path, len(lines), hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     )
     return lines
+
+
+def _plain(line: str) -> str:
+    """Return a name of a list with slashes, and without a leading ``./``."""
+    line = line.replace("\\", "/")
+    while line.startswith("./"):
+        line = line[2:]
+    return line
 
 
 def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
@@ -189,11 +200,23 @@ def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
         ...     listed_frames(index, Path(folder, "list.txt"))
         {('a', '0')}
     """
-    wanted = {(clip, stem) for clip, _, stem in (line.rpartition("/") for line in read_list(path))}
-    labelled = {(clip.name, clip.frames[i].stem) for clip in index.clips for i in (*clip.keyframes, *clip.held_out)}
-    if lost := sorted(wanted - labelled):
-        raise DataError(f"{path} names {'/'.join(lost[0])}, which is no labelled frame of {index.root}")
-    return wanted
+    labelled = {
+        f"{clip.name}/{clip.frames[i].stem}": (clip.name, clip.frames[i].stem)
+        for clip in index.clips
+        for i in (*clip.keyframes, *clip.held_out)
+    }
+    names, wanted = FrameNames(labelled), dict[str, str]()
+    for line in read_list(path):
+        found = names.find(line)
+        if found is None:
+            raise DataError(
+                f"{path} names {line}, which is no labelled frame of {index.root}; expected lines <clip>/<frame>, such "
+                f"as {next(iter(labelled), 'street/000000')}"
+            )
+        if found in wanted:
+            raise DataError(f"{path} names {found} twice, as {wanted[found]!r} and as {line!r}")
+        wanted[found] = line
+    return {labelled[name] for name in wanted}
 
 
 def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
@@ -273,39 +296,70 @@ def intervals(clip: Clip) -> list[Interval]:
     return cuts
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the image files of a folder in the order of their names.
-
-    Raises:
-        DataError: If the folder is missing, or two files have the same stem.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name in ("b.jpg", "a.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     [path.name for path in list_images(Path(folder))]
-        ['a.png', 'b.jpg']
-    """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
-    stems = [file.stem for file in files]
-    if len(set(stems)) < len(stems):
-        double = next(stem for stem in stems if stems.count(stem) > 1)
-        raise DataError(f"{folder} holds two images named {double!r}; every frame needs a name of its own")
-    return files
-
-
 def label_beside(folder: Path, image: Path) -> Path | None:
     """Return the label ``folder/<stem>.png`` of an image, or None if there is no such file.
+
+    Raises:
+        DataError: If the label is a link to nothing.
 
     Example:
         >>> label_beside(Path("no-such-folder"), Path("frames/0.jpg")) is None
         True
     """
-    path = folder / f"{image.stem}.png"
-    return path if path.is_file() else None
+    for suffix in (*LABEL_SUFFIXES, *(suffix.upper() for suffix in LABEL_SUFFIXES)):
+        path = folder / f"{image.stem}{suffix}"
+        if path.is_file():
+            return path
+        if path.is_symlink():
+            raise DataError(f"there is no file {path}: it is a link to {path.readlink()}, which is not there")
+    return None
+
+
+class FrameNames:
+    """The frames of a data set, found by the names that people and other programs write.
+
+    Args:
+        known: The names of all frames, ``<clip>/<stem>``.
+
+    Example:
+        >>> frames = FrameNames(["street/000000", "street/000012"])
+        >>> frames.find("street/12.png"), frames.find("street/13")
+        ('street/000012', None)
+    """
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._by_form: dict[str, list[str]] = {}
+        self._by_number: dict[tuple[str, int], list[str]] = {}
+        for name in known:
+            form = same_form(name)
+            self._by_form.setdefault(form, []).append(name)
+            clip, _, stem = form.rpartition("/")
+            if stem.isdecimal():
+                self._by_number.setdefault((clip, int(stem)), []).append(name)
+
+    def find(self, name: str) -> str | None:
+        """Find the frame of a name.
+
+        Args:
+            name: ``<clip>/<stem>``: also with the suffix of an image, in another Unicode form, or with a number that
+                has fewer or more leading zeros.
+
+        Returns:
+            The name as it is known; None if there is none, or more than one fits.
+        """
+        name = same_form(name)
+        bare = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
+        clip, _, stem = bare.rpartition("/")
+        number = int(stem) if stem.isdecimal() else -1
+        for fitting in (self._by_form.get(name), self._by_form.get(bare), self._by_number.get((clip, number))):
+            if fitting:
+                return fitting[0] if len(fitting) == 1 else None
+        return None
+
+
+def match_frame(name: str, known: Iterable[str]) -> str | None:
+    """Find one frame by a written name, see :meth:`FrameNames.find`; for many names, make :class:`FrameNames` once."""
+    return FrameNames(known).find(name)
 
 
 def _some(names: Iterable[str], most: int = 8) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from wrp.errors import DataError
 from wrp.exchange.colors import (
     Entry,
+    Listing,
     color_entries,
     read_color_labels,
     read_entries,
@@ -20,11 +21,13 @@ from wrp.exchange.colors import (
     write_entries,
 )
 from wrp.exchange.frames import SPLIT, Export, Returned
+from wrp.io.listing import list_folders
 from wrp.io.progress import progress
 from wrp.io.writing import write_text
 from wrp.structures import LabelMap
 
 COLORS = "label_colors.txt"
+HOLDS = (COLORS, "*annot")
 
 
 def write(export: Export, out: Path) -> None:
@@ -42,12 +45,12 @@ def write(export: Export, out: Path) -> None:
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
     """Read the labels in all folders ``<split>annot``; raise DataError if there is none."""
-    folders = sorted(folder for folder in path.glob("*annot") if folder.is_dir())
+    folders = [folder for folder in list_folders(path) if folder.name.endswith("annot")] if path.is_dir() else []
     if not folders:
         raise DataError(f"{path} holds no folder such as {SPLIT}annot")
     entries = read_entries(path / COLORS, _parse)
     for folder in folders:
-        yield from read_color_labels(folder, entries, label_map)
+        yield from read_color_labels(folder, Listing(COLORS, entries), label_map)
 
 
 def _parse(line: str) -> Entry | None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from wrp.errors import DataError
 from wrp.exchange.frames import SPLIT, Export, Returned, class_index
+from wrp.exchange.names import frame_name
 from wrp.io.images import read_label
 from wrp.io.label_map import read_label_map, write_label_map
 from wrp.io.progress import progress
@@ -24,6 +25,7 @@ from wrp.structures import IGNORE_INDEX, LabelMap
 
 CLASSES = "classes.yaml"
 LABEL_SUFFIX = "_gtFine_labelIds.png"
+HOLDS = ("gtFine",)
 
 
 def write(export: Export, out: Path) -> None:
@@ -41,11 +43,11 @@ def write(export: Export, out: Path) -> None:
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
     """Read the labels of all splits, with the ids of ``classes.yaml``; raise DataError if there are none."""
     theirs = read_label_map(path / CLASSES)
-    found = sorted(path.glob(f"gtFine/*/*/*{LABEL_SUFFIX}"))
+    found = sorted(file for file in path.glob(f"gtFine/*/*/*{LABEL_SUFFIX}") if not file.name.startswith("."))
     if not found:
         raise DataError(f"{path} holds no labels gtFine/<split>/<clip>/<frame>{LABEL_SUFFIX}")
     for label in found:
-        name = f"{label.parent.name}/{label.name.removesuffix(LABEL_SUFFIX)}"
+        name = frame_name(f"{label.parent.name}/{label.name.removesuffix(LABEL_SUFFIX)}")
         yield Returned(name, partial(_decode, label, theirs, label_map))
 
 

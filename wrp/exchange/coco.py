@@ -8,7 +8,6 @@ take 0 for no category and sort by number. Classes are matched by name. Unlabell
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,11 +24,15 @@ from wrp.exchange.frames import (
     check_size,
     class_index,
     decode_runs,
-    frame_name,
     reading,
 )
+from wrp.exchange.names import frame_name
+from wrp.io.listing import list_files
+from wrp.io.opening import parse_json, read_text
 from wrp.io.progress import progress
 from wrp.structures import IGNORE_INDEX, LabelMap
+
+HOLDS = ("annotations/*.json", "*.json")
 
 
 def write(export: Export, out: Path) -> None:
@@ -46,16 +49,38 @@ def write(export: Export, out: Path) -> None:
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
     """Read the labels of a file, or of the one in ``annotations/``; overlapping masks and polygons are refused."""
-    path = path if path.is_file() else _only_file(path / "annotations")
+    path = path if path.is_file() else _only_file(path)
+    text = read_text(path)
     with reading(path):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        content = parse_json(text)
+        names = _by_id(path, "categories", content["categories"], "name")
+        files = _by_id(path, "images", content["images"], "file_name")
+        annotations: dict[Any, list[dict[str, Any]]] = {number: [] for number in files}
         for annotation in content["annotations"]:
+            if annotation["image_id"] not in annotations:
+                raise DataError(
+                    f"{path}: {_call(annotation)} is of the image {annotation['image_id']!r}, which it has not"
+                )
             annotations[annotation["image_id"]].append(annotation)
-        images = [(frame_name(image["file_name"]), annotations[image["id"]]) for image in content["images"]]
+        images = [(frame_name(name), annotations[number]) for number, name in files.items()]
     for name, masks in images:
         yield Returned(name, partial(_decode, path, masks, names, label_map))
+
+
+def _by_id(path: Path, kind: str, items: list[dict[str, Any]], key: str) -> dict[Any, str]:
+    """Return names by id; raise DataError if two have one id, as it is not known then which masks are whose."""
+    found: dict[Any, str] = {}
+    for item in items:
+        if item["id"] in found:
+            raise DataError(
+                f"{path}: two {kind} have the id {item['id']}: {found[item['id']]}, {item[key]}; give each its own"
+            )
+        found[item["id"]] = item[key]
+    return found
+
+
+def _call(annotation: dict[str, Any]) -> str:
+    return f"the annotation {annotation.get('id', 'without an id')}"
 
 
 def _masks() -> Any:
@@ -108,8 +133,9 @@ def _write_list(file: TextIO, key: str, items: Iterable[dict[str, Any]]) -> None
     file.write("]")
 
 
-def _only_file(folder: Path) -> Path:
-    files = sorted(folder.glob("*.json"))
+def _only_file(path: Path) -> Path:
+    folder = path if list_files(path, (".json",)) and not (path / "annotations").is_dir() else path / "annotations"
+    files = list_files(folder, (".json",)) if folder.is_dir() else []
     if len(files) != 1:
         raise DataError(f"{folder} holds {len(files)} JSON files, expected one; name the file to import")
     return files[0]
@@ -122,11 +148,19 @@ def _decode(
     with reading(path):
         for annotation in masks:
             index = class_index(label_map, names[annotation["category_id"]])
-            mask = _decode_mask(annotation["segmentation"], size)
+            mask = _decode_mask(_segmentation(annotation), size)
             if (mask & (labels != IGNORE_INDEX) & (labels != index)).any():
                 raise DataError("masks of different classes overlap, and COCO does not define which one is on top")
             labels[mask] = index
     return labels
+
+
+def _segmentation(annotation: dict[str, Any]) -> Any:
+    """Return what describes the mask of an annotation; raise DataError if there is nothing."""
+    segmentation = annotation.get("segmentation")
+    if not segmentation or (isinstance(segmentation, dict) and not segmentation.get("counts")):
+        raise DataError(f"{_call(annotation)} has no mask (segmentation); draw one, or delete the annotation")
+    return segmentation
 
 
 def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

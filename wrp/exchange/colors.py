@@ -6,7 +6,8 @@ their colours, as programs that write such files number the classes in their own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,16 +16,23 @@ from PIL import Image
 
 from wrp.errors import DataError, WrpError
 from wrp.exchange.frames import Returned, check_size, class_index, reading
-from wrp.io.images import read_image
-from wrp.io.label_map import encode_colors
+from wrp.exchange.names import frame_name
+from wrp.io.label_map import split_alpha
+from wrp.io.listing import visible
+from wrp.io.opening import opened_image, read_text, upright
 from wrp.io.writing import write_image, write_text
 from wrp.structures import IGNORE_INDEX, LabelMap
 
-Entry = tuple[str, tuple[int, int, int]]
+Color = tuple[int, int, int]
+"""Red, green and blue, 0 … 255."""
+
+Entry = tuple[str, Color]
 """Name and colour of a class."""
 
 # Names for pixels without a class in lists, unless the data set has a class of this name.
 UNLABELLED = ("background", "unlabelled", "void")
+# Further ones that other programs have, in any case.
+MEAN_UNLABELLED = frozenset((*UNLABELLED, "unlabeled", "ignore", "ignored", "border"))
 
 # Black, unless a class is black; then VOC's colour for pixels without a class.
 UNLABELLED_COLORS = ((0, 0, 0), (224, 224, 192), *((grey, grey, grey) for grey in range(255, 0, -1)))
@@ -68,11 +76,50 @@ def write_entries(path: Path, entries: list[Entry], line: str, parse: Callable[[
     write_text(path, "".join(f"{text}\n" for text in lines))
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A list of classes as a file has it.
+
+    Attributes:
+        name: Name of the file, for messages.
+        entries: Name and colour of each class.
+        unlabelled: Colours that mean no class, unless the list has them; black always does.
+
+    Example:
+        >>> listing = Listing("labelmap.txt", [("road", (128, 64, 128)), ("background", (0, 0, 0))])
+        >>> listing.meanings()[128, 64, 128], listing.meanings()[0, 0, 0]
+        ('road', None)
+    """
+
+    name: str
+    entries: Sequence[Entry]
+    unlabelled: tuple[Color, ...] = ()
+
+    def meanings(self, classes: Collection[str] = ()) -> dict[Color, str | None]:
+        """Return the class of each colour, None for unlabelled; raise DataError if a colour has two.
+
+        Args:
+            classes: The classes of the data set: among them, "background" is a class like any other.
+        """
+        found: dict[Color, str | None] = {}
+        for name, color in self.entries:
+            meaning = name if name in classes or name.casefold() not in MEAN_UNLABELLED else None
+            if found.setdefault(color, meaning) != meaning:
+                raise DataError(
+                    f"{self.name} gives the colour {color} to {found[color] or 'unlabelled pixels'} and to {name}"
+                )
+        return dict.fromkeys((*UNLABELLED_COLORS[:1], *self.unlabelled)) | found
+
+
 def read_entries(path: Path, parse: Callable[[str], Entry | None]) -> list[Entry]:
     """Read a list of classes; raise DataError if there is none, or it is damaged."""
+    text = read_text(path)
     with reading(path):
-        entries = [parse(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [entry for entry in entries if entry is not None]
+        entries = [parse(line) for line in text.splitlines() if line.strip()]
+    found = [entry for entry in entries if entry is not None]
+    if not found:
+        raise DataError(f"{path} lists no classes")
+    return found
 
 
 def write_color_label(path: Path, labels: np.ndarray, label_map: LabelMap, unlabelled: tuple[int, int, int]) -> None:
@@ -82,32 +129,61 @@ def write_color_label(path: Path, labels: np.ndarray, label_map: LabelMap, unlab
     write_image(path, image)
 
 
-def read_color_labels(folder: Path, entries: list[Entry], label_map: LabelMap) -> Iterator[Returned]:
-    """Read the PNGs below a folder by their colours, which ``entries`` explain."""
-    with reading(folder):
-        listed = LabelMap(tuple(range(len(entries))), *_columns(entries))
-    for path in sorted(folder.rglob("*.png")):
-        yield Returned(path.relative_to(folder).with_suffix("").as_posix(), partial(_decode, path, listed, label_map))
+def read_color_labels(folder: Path, listing: Listing, label_map: LabelMap) -> Iterator[Returned]:
+    """Read the PNGs below a folder by their colours, which ``listing`` explains."""
+    meanings = listing.meanings(label_map.names)
+    for path in _pngs(folder):
+        name = frame_name(path.relative_to(folder).as_posix())
+        yield Returned(name, partial(_decode, path, listing, meanings, label_map))
 
 
-def _columns(entries: Sequence[Entry]) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    return tuple(name for name, _ in entries), tuple(color for _, color in entries)
+def _pngs(folder: Path) -> Iterator[Path]:
+    """Yield the PNGs below a folder, without hidden files and folders."""
+    for path in visible(folder):
+        if path.is_dir():
+            yield from _pngs(path)
+        elif path.suffix.lower() == ".png":
+            yield path
 
 
-def _decode(path: Path, listed: LabelMap, label_map: LabelMap, size: tuple[int, int]) -> np.ndarray:
-    pixels = read_image(path).permute(1, 2, 0).numpy()
-    check_size(pixels.shape[:2], size)
-    positions = encode_colors(listed, pixels, path)
-    table = np.full(256, IGNORE_INDEX, np.uint8)
-    for position in np.unique(positions[positions != IGNORE_INDEX]).tolist():
-        name = listed.names[position]
-        if name in label_map.names or name not in UNLABELLED:
-            table[position] = class_index(label_map, name)
-    return table[positions]
+def _decode(
+    path: Path, listing: Listing, meanings: dict[Color, str | None], label_map: LabelMap, size: tuple[int, int]
+) -> np.ndarray:
+    colors, unlabelled = _read_colors(path)
+    check_size(colors.shape[:2], size)
+    packed = colors.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    if unlabelled is not None:
+        packed[unlabelled] = -1  # whatever their colour is, it means nothing
+    found, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    table = np.full(len(found), IGNORE_INDEX, np.uint8)
+    unknown = []
+    for i, value in enumerate(found.tolist()):
+        color = (value >> 16, value >> 8 & 255, value & 255)
+        if value < 0:
+            continue
+        if color not in meanings:
+            unknown.append(f"{color} ({counts[i]} pixels)")
+        elif (name := meanings[color]) is not None:
+            table[i] = class_index(label_map, name)
+    if unknown:
+        raise DataError(
+            f"{path}: the label holds {len(unknown)} colours without a class: {', '.join(unknown[:8])}; expected those "
+            f"in {listing.name}, or black for unlabelled. Correct the label, or add the colour to {listing.name}"
+        )
+    return table[inverse].reshape(packed.shape)
+
+
+def _read_colors(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the colours (H, W, 3) uint8 of a label and which of its pixels are transparent, (H, W) bool or None."""
+    with opened_image(path) as image:
+        if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+            raise DataError(f"{path}: the label has the mode {image.mode!r}, expected colours of 8 bits")
+        return split_alpha(np.array(upright(image).convert("RGBA")), path)
 
 
 def label_folder(path: Path) -> Path:
-    """Return the folder of labels; raise DataError if it is not there."""
+    """Return the folder of labels; raise DataError that says what is there instead."""
     if not path.is_dir():
-        raise DataError(f"there is no folder {path}")
+        others = [found.name for found in visible(path.parent)][:4] if path.parent.is_dir() else []
+        raise DataError(f"there is no folder {path}; {path.parent} holds {', '.join(others) or 'nothing'}")
     return path

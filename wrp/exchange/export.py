@@ -8,7 +8,7 @@ from types import ModuleType
 
 from wrp.data.run import open_run
 from wrp.errors import WrpError
-from wrp.exchange import camvid, cityscapes, coco, cvat, voc
+from wrp.exchange import camvid, cityscapes, coco, cvat, labelstudio, voc
 from wrp.exchange.frames import Export, RunFrame
 from wrp.io.folders import WRITTEN, check_output
 from wrp.io.manifest import read_manifest
@@ -17,13 +17,26 @@ from wrp.io.writing import new_folder
 logger = logging.getLogger("wrp")
 
 FORMATS = {"coco": coco, "cvat": cvat, "cityscapes": cityscapes, "voc": voc, "camvid": camvid}
+"""Formats that are written and read."""
+
+READ_ONLY = {"labelstudio": labelstudio}
+"""Formats that are only read."""
 
 
-def find_format(name: str) -> ModuleType:
-    """Return the module of a format; raise WrpError if there is none of this name."""
-    if name not in FORMATS:
-        raise WrpError(f"unknown format {name!r}, expected one of {', '.join(FORMATS)}")
-    return FORMATS[name]
+def find_format(name: str, reading: bool = False) -> ModuleType:
+    """Return the module of a format that is written or, for ``reading``, read; raise WrpError if there is none.
+
+    Example:
+        >>> find_format("labelstudio", reading=True).__name__
+        'wrp.exchange.labelstudio'
+    """
+    known = FORMATS | READ_ONLY if reading else FORMATS
+    if name in known:
+        return known[name]
+    expected = f"expected one of {', '.join(known)}"
+    if name in READ_ONLY:
+        raise WrpError(f"the format {name!r} is only read, by `wrp import`, and not written; {expected}")
+    raise WrpError(f"unknown format {name!r}, {expected}")
 
 
 def export_labels(run: Path, format_name: str, out: Path, min_confidence: float = 0.0, images: bool = True) -> int:

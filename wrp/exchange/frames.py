@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError
-from wrp.io.images import IMAGE_SUFFIXES, read_confidence, read_image, read_label
+from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.listing import list_folders
+from wrp.io.opening import ORIENTATION, opened_image
 from wrp.structures import IGNORE_INDEX, LabelMap, VideoFrame
 
 SPLIT = "train"
@@ -77,11 +79,14 @@ class Export:
         return labels
 
     def copy_image(self, frame: RunFrame, path: Path) -> None:
-        """Copy a frame to ``path``, or re-encode it if ``path`` is of another kind; do nothing without ``images``."""
+        """Copy a frame to ``path``; do nothing without ``images``.
+
+        It is encoded anew if ``path`` is of another kind, or its file asks to be turned: not all programs do so.
+        """
         if not self.images:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(frame.image, Path) and _kind(frame.image) == _kind(path):
+        if isinstance(frame.image, Path) and _kind(frame.image) == _kind(path) and _is_upright(frame.image):
             shutil.copyfile(frame.image, path)
         else:
             Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy()).save(path, quality=95)
@@ -91,12 +96,19 @@ def _kind(path: Path) -> str:
     return path.suffix.lower().replace(".jpeg", ".jpg")
 
 
+def _is_upright(path: Path) -> bool:
+    """Tell whether an image is to be seen as it is stored; 2 … 8 are the EXIF orientations that turn or mirror it."""
+    with opened_image(path) as image:
+        return image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+
+
 @dataclass(frozen=True)
 class Returned:
     """A label that is read back.
 
     Attributes:
-        name: Name of its frame, ``<clip>/<stem>``.
+        name: Name of its frame as it is written there, with slashes and without the suffix of an image; see
+            :class:`~wrp.exchange.names.WrittenNames`.
         decode: Returns, for a frame of size (H, W), the class indices (H, W) uint8 in the data set's order, 255 where
             unlabelled; raises DataError if the label has another size or unknown content. Call it before the next label
             is read.
@@ -109,19 +121,6 @@ class Returned:
 
     name: str
     decode: Callable[[tuple[int, int]], np.ndarray]
-
-
-def frame_name(file_name: str) -> str:
-    """Return the name of a frame from the path of its image in a file; raise DataError if that leads out of the folder.
-
-    Example:
-        >>> frame_name("a/0.jpg"), frame_name("a/0.5")
-        ('a/0', 'a/0.5')
-    """
-    path = PurePosixPath(file_name)
-    if path.is_absolute() or ".." in path.parts or "\\" in file_name:
-        raise DataError(f"the image name {file_name!r} leads out of its folder; expected <clip>/<frame>")
-    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
 
 
 def class_index(label_map: LabelMap, name: str) -> int:
@@ -182,6 +181,33 @@ def encode_runs(mask: np.ndarray) -> np.ndarray:
     pixels = np.concatenate([[False], mask.ravel()])  # the first run is outside, and may be empty
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     return np.diff(np.concatenate([[0], edges, [mask.size]]))
+
+
+def top_folder(path: Path, holds: Sequence[str]) -> Path:
+    """Return the folder that holds what a format consists of: ``path``, or the only folder in it, and so on.
+
+    Args:
+        path: Folder or file that the user names; a file is returned as it is.
+        holds: Patterns of what lies in the folder of a format.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "my task", "SegmentationClass").mkdir(parents=True)
+        ...     top_folder(Path(folder), ["SegmentationClass"]).name
+        'my task'
+    """
+    place = path
+    for _ in range(8):  # a link may lead round in a circle
+        if not place.is_dir():
+            break
+        if any(any(place.glob(pattern)) for pattern in holds):
+            return place
+        folders = list_folders(place)
+        if len(folders) != 1:
+            break
+        place = folders[0]
+    return path
 
 
 # Errors of reading malformed content; xml.etree.ElementTree.ParseError is a SyntaxError.

@@ -6,7 +6,6 @@ import logging
 import shutil
 import tempfile
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,16 +13,18 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wrp.data.index import ClipIndex, read_list
+from wrp.data.index import ClipIndex
 from wrp.data.layouts.registry import open_index
 from wrp.data.run import open_run
 from wrp.errors import DataError
 from wrp.exchange.export import find_format
-from wrp.exchange.frames import Returned
+from wrp.exchange.frames import Returned, top_folder
+from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.listing import list_folders, same_form
 from wrp.io.progress import progress
-from wrp.io.writing import write_label
-from wrp.structures import IGNORE_INDEX, Frame, LabelMap
+from wrp.io.writing import require_writable, write_label
+from wrp.structures import IGNORE_INDEX, LabelMap
 
 logger = logging.getLogger("wrp")
 
@@ -38,60 +39,71 @@ def import_labels(
     frames: Path | None = None,
     changed_from: Path | None = None,
     force: bool = False,
+    clip: str | None = None,
 ) -> list[str]:
     """Read labels back into a data set, all or none, as ``wrp import`` does.
 
     Args:
         source: Output of another program: a folder, a ZIP archive of it, or the file with the labels.
-        format_name: A name in :data:`~wrp.exchange.export.FORMATS`.
+        format_name: A name in :data:`~wrp.exchange.export.FORMATS` or :data:`~wrp.exchange.export.READ_ONLY`.
         into: Data set in the package's layout.
         frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out. None: all.
         changed_from: The run that was exported: only frames whose label differs from the run's are imported. None: all.
         force: Replace labels that are there already.
+        clip: The clip of the names that name none; None: there must be only one that fits.
 
     Returns:
         The names of the frames, ``<clip>/<frame>``, that got a label.
 
     Raises:
-        DataError: If anything cannot be imported; nothing is written then.
+        WrpError: If anything cannot be imported, or the data set cannot be written to; nothing is written then.
     """
-    chosen = find_format(format_name)
+    chosen = find_format(format_name, reading=True)
     index = open_index(into, "folder")
-    queries = _Targets(index)
-    listed = None if frames is None else set(read_list(frames))
+    require_writable(index.root / "labels")
+    targets = _Targets(index, clip)
+    listed = None if frames is None else targets.names.listed(frames)
     is_wanted = _differs_from(changed_from, index.label_map) if changed_from is not None else _always
-    with unpacked(source) as folder:
-        found = dict.fromkeys(_checked(source, chosen.read(folder, index.label_map), listed, queries, is_wanted, force))
-        labels = (label for label in chosen.read(folder, index.label_map) if label.name in found)
-        for label in progress(labels, desc="Writing", unit="label", total=len(found)):
-            write_label(queries.path(label.name), label.decode(queries.size(label.name)), index.label_map)
-    logger.info("Imported %d labels into %s", len(found), index.root / "labels")
-    return list(found)
+    with unpacked(source) as place:
+        place = top_folder(place, chosen.HOLDS)
+        wanted = _checked(source, chosen.read(place, index.label_map), listed, targets, is_wanted, force)
+        for folder in {targets.path(name).parent for name in wanted.values()}:
+            require_writable(folder)
+        labels = (label for label in chosen.read(place, index.label_map) if label.name in wanted)
+        for label in progress(labels, desc="Writing", unit="label", total=len(wanted)):
+            targets.write(wanted[label.name], label)
+    there = f"; {len(listed) - len(wanted)} were there already" if listed and len(listed) > len(wanted) else ""
+    logger.info("Imported %d labels into %s%s", len(wanted), index.root / "labels", there)
+    return list(wanted.values())
 
 
 @contextmanager
 def unpacked(source: Path) -> Iterator[Path]:
     """Yield a folder or file as it is; unpack a ZIP archive for as long as the block lasts.
 
+    Backslashes in the names of Windows programs are slashes, also in a folder whose archive was unpacked without that.
+
     Raises:
         DataError: If it is not there, is damaged, does not fit on the disk, or holds names that lead out of it.
     """
     if not source.exists():
         raise DataError(f"there is no {source}")
+    if source.is_dir() and any("\\" in path.name for path in source.iterdir()):
+        with tempfile.TemporaryDirectory(prefix="wrp-") as folder:
+            _link(source, Path(folder))
+            yield Path(folder)
+        return
     if source.is_dir() or not zipfile.is_zipfile(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="wrp-") as folder:
         try:
             with zipfile.ZipFile(source) as archive:
-                for name in archive.namelist():
-                    path = PurePosixPath(name.replace("\\", "/"))
-                    if path.is_absolute() or ".." in path.parts:
-                        raise DataError(f"{source} names the file {name!r}, which leads out of the archive")
-                size, room = sum(entry.file_size for entry in archive.infolist()), shutil.disk_usage(folder).free
+                entries = _entries(source, archive)
+                size, room = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
                 if size > room:
                     raise DataError(f"{source} holds {size:,} bytes, of which {room:,} fit into {folder}")
-                archive.extractall(folder)
+                archive.extractall(folder, entries)
         except DataError:
             raise
         except Exception as error:  # damaged archives raise what each way of compression raises
@@ -99,29 +111,71 @@ def unpacked(source: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-class _Targets:
-    """The frames of a data set by their names."""
+def _link(source: Path, folder: Path) -> None:
+    """Make links in a folder to all files of another, with backslashes in their names as slashes."""
+    for path in source.rglob("*"):
+        if path.is_dir():
+            continue
+        place = PurePosixPath(path.relative_to(source).as_posix().replace("\\", "/"))
+        if place.is_absolute() or ".." in place.parts:
+            raise DataError(f"{path} has a name that leads out of the folder")
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(path.absolute())
 
-    def __init__(self, index: ClipIndex) -> None:
+
+def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return what an archive holds, with slashes in its names where Windows programs write backslashes.
+
+    Raises:
+        DataError: If a name leads out of the archive, or two files have one.
+    """
+    entries, seen = archive.infolist(), set[PurePosixPath]()
+    for entry in entries:
+        path = PurePosixPath(entry.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{source} names the file {entry.filename!r}, which leads out of the archive")
+        entry.filename = entry.filename.replace("\\", "/")
+        if path in seen and not entry.is_dir():
+            raise DataError(f"{source} holds two files named {entry.filename!r}")
+        seen.add(path)
+    return entries
+
+
+class _Targets:
+    """The frames of a data set by their names, and where their labels are or will be."""
+
+    def __init__(self, index: ClipIndex, clip: str | None = None) -> None:
         self.root = index.root
         self.label_map = index.label_map
+        self.names = WrittenNames(index, clip)
         self.clips = {clip.name: clip for clip in index.clips}
         self.frames = {f"{clip.name}/{frame.stem}": frame for clip in index.clips for frame in clip.frames}
-        self._clip_size = cache(self._read_size)
-
-    def frame(self, name: str) -> Frame:
-        """Return the frame of a name; raise DataError if there is none."""
-        if name not in self.frames:
-            raise DataError(f"there is no such frame in {self.root}")
-        return self.frames[name]
+        self._clip_size, self._clip_folder = cache(self._read_size), cache(self._find_folder)
 
     def size(self, name: str) -> tuple[int, int]:
         """Return height and width, which all frames of a clip share."""
         return self._clip_size(name.rpartition("/")[0])
 
     def path(self, name: str) -> Path:
-        """Return where the label of a frame is or will be written."""
-        return self.frame(name).label or self.root / "labels" / f"{name}.png"
+        """Return where the label of a frame will be written: in place of the one that is there, but as a PNG."""
+        label = self.frames[name].label
+        if label is not None:
+            return label if label.suffix.lower() == ".png" else label.with_suffix(".png")
+        clip, _, stem = name.rpartition("/")
+        return self._clip_folder(clip) / f"{stem}.png"
+
+    def write(self, name: str, label: Returned) -> None:
+        """Write a label in place of the one that is there."""
+        path, before = self.path(name), self.frames[name].label
+        write_label(path, label.decode(self.size(name)), self.label_map)
+        if before is not None and before != path:
+            before.unlink()
+
+    def _find_folder(self, clip: str) -> Path:
+        """Return the folder of a clip's labels, which may be there in another Unicode form."""
+        labels = self.root / "labels"
+        there = list_folders(labels) if labels.is_dir() else []
+        return next((folder for folder in there if same_form(folder.name) == same_form(clip)), labels / clip)
 
     def _read_size(self, clip: str) -> tuple[int, int]:
         height, width = read_image(self.clips[clip].frames[0].image).shape[1:]
@@ -132,40 +186,76 @@ def _checked(
     source: Path,
     labels: Iterator[Returned],
     listed: set[str] | None,
-    queries: _Targets,
+    targets: _Targets,
     is_wanted: Callable[[str, np.ndarray], bool],
     force: bool,
-) -> list[str]:
-    """Return the names of the labels to write; raise DataError that counts the problems if there are any."""
-    wanted, problems, seen = [], [], Counter[str]()
+) -> dict[str, str]:
+    """Return the frames of the labels to write, by the names that the labels have there.
+
+    Raises:
+        DataError: If there are problems: it counts them, and names the first.
+    """
+    wanted, seen, hit = dict[str, str](), set[str](), set[str]()
+    there, problems = list[str](), list[str]()
     for label in progress(labels, desc="Checking", unit="label"):
-        if listed is not None and label.name not in listed:
-            continue
-        seen[label.name] += 1
+        there.append(label.name)
         try:
-            if seen[label.name] > 1:
-                raise DataError("its label comes twice")
-            if _is_new(label, queries, is_wanted, force):
-                wanted.append(label.name)
+            fitting = targets.names.fitting(label.name) if listed is not None else [targets.names.find(label.name)]
         except DataError as error:
-            problems.append(f"{label.name}: {error}")
-    problems += [f"{name}: it has no label there" for name in sorted((listed or set()) - set(seen))]
+            if listed is None:
+                problems.append(f"{label.name}: {error}")
+            continue
+        if listed is not None and listed.isdisjoint(fitting):
+            continue
+        hit.update(fitting)
+        name = label.name
+        try:
+            name = targets.names.find(label.name)
+            if name in seen:
+                raise DataError("its label comes twice")
+            seen.add(name)
+            if _is_new(name, label, targets, is_wanted, force):
+                wanted[label.name] = name
+        except DataError as error:
+            problems.append(f"{name}: {error}")
+    missing = sorted((listed or set()) - hit)
+    problems += [f"{name}: it has no label there" for name in missing]
     if problems:
-        count = f"{len(problems)} frame{'s' if len(problems) > 1 else ''}"
-        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        first = "; ".join(problems[:NAMED])
-        raise DataError(f"{source}: {count} cannot be imported, so nothing was written: {first}{more}")
-    if not seen:
+        raise DataError(_describe(source, problems) + (_what_is_there(there, targets) if missing else ""))
+    if not there:
         raise DataError(f"{source} holds no labels; is it of this format?")
     return wanted
 
 
-def _is_new(label: Returned, queries: _Targets, is_wanted: Callable[[str, np.ndarray], bool], force: bool) -> bool:
+def _describe(source: Path, problems: list[str]) -> str:
+    count = f"{len(problems)} frame{'s' if len(problems) > 1 else ''}"
+    more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    first = "; ".join(problems[:NAMED])
+    return f"{source}: {count} cannot be imported, so nothing was written: {first}{more}"
+
+
+def _what_is_there(there: list[str], targets: _Targets) -> str:
+    """Say which names the labels have and, if one of them cannot be understood, why."""
+    if not there:
+        return "; it holds no labels at all"
+    more = f" and {len(there) - NAMED} more" if len(there) > NAMED else ""
+    text = f"; it has labels of {', '.join(repr(name) for name in there[:NAMED])}{more}"
+    for name in there:
+        try:
+            targets.names.find(name)
+        except DataError as error:
+            return f"{text} ({name}: {error})"
+    return text
+
+
+def _is_new(
+    name: str, label: Returned, targets: _Targets, is_wanted: Callable[[str, np.ndarray], bool], force: bool
+) -> bool:
     """Tell whether a label has to be written; raise DataError if it cannot be."""
-    frame = queries.frame(label.name)
-    labels = label.decode(queries.size(label.name))
-    label_map = queries.label_map
-    if not is_wanted(label.name, labels):
+    frame = targets.frames[name]
+    labels = label.decode(targets.size(name))
+    label_map = targets.label_map
+    if not is_wanted(name, labels):
         return False
     if (labels == IGNORE_INDEX).all():
         raise DataError("nothing in it is labelled")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wrp.exchange.colors import (
     Entry,
+    Listing,
     color_entries,
     label_folder,
     read_color_labels,
@@ -25,6 +26,10 @@ from wrp.structures import LabelMap
 
 LABEL_MAP = "labelmap.txt"
 LABELS = "SegmentationClass"
+HOLDS = (LABELS,)
+
+BORDER = (224, 224, 192)
+"""VOC draws it around objects, and for pixels that are not labelled; lists of classes do not have it."""
 
 
 def write(export: Export, out: Path) -> None:
@@ -41,8 +46,10 @@ def write(export: Export, out: Path) -> None:
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """Read the labels in ``SegmentationClass``."""
-    yield from read_color_labels(label_folder(path / LABELS), read_entries(path / LABEL_MAP, _parse), label_map)
+    """Read the labels in ``SegmentationClass``; the colour of VOC's borders is unlabelled unless a class has it."""
+    folder = label_folder(path / LABELS)
+    listing = Listing(LABEL_MAP, read_entries(path / LABEL_MAP, _parse), unlabelled=(BORDER,))
+    yield from read_color_labels(folder, listing, label_map)
 
 
 def _parse(line: str) -> Entry | None:

@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from wrp.errors import DataError
-from wrp.io.label_map import encode_colors, read_ids
-from wrp.io.opening import opened_image
+from wrp.io.label_map import encode_colors, read_ids, refuse_other_palette, split_alpha
+from wrp.io.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from wrp.io.opening import opened_image, upright
 from wrp.io.video import read_video_frame
-from wrp.structures import Frame, LabelMap, VideoFrame
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm")
+from wrp.structures import IGNORE_INDEX, Frame, LabelMap, VideoFrame
 
 
 def read_image(path: Path | VideoFrame) -> Tensor:
-    """Read a frame (3, H, W) uint8 RGB, from a file of its own or from a video.
+    """Read a frame (3, H, W) uint8 RGB, upright, from a file of its own or from a video.
 
     Raises:
         DataError: If the file is missing, damaged or too large.
@@ -31,8 +30,8 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
     """Read the label of a frame as class indices.
 
     Args:
-        path: An 8-bit PNG of ids, grey or indexed, whose alpha channel is ignored; or a PNG of the classes' colours,
-            RGB.
+        path: An 8-bit PNG, TIFF or BMP of ids, grey or indexed, or of the classes' colours, RGB. Where its alpha
+            channel is 0, a pixel is unlabelled.
         label_map: Meaning of the ids.
         size: Height and width of the frame in pixels; None: not checked.
 
@@ -42,15 +41,21 @@ def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = N
     Raises:
         DataError: If the file is missing, damaged, of another size, or holds unknown ids or colours.
     """
-    values, _ = read_ids(path)
+    values, palette = read_ids(path)
     if size is not None and values.shape[:2] != size:
         raise DataError(
             f"{path}: the label is {values.shape[1]}×{values.shape[0]} pixels, its frame is {size[1]}×{size[0]}; "
             "labels must have the size of their frames"
         )
-    return torch.from_numpy(
-        encode_colors(label_map, values, path) if values.ndim == 3 else label_map.encode(values, path)
-    )
+    values, unlabelled = split_alpha(values, path)
+    if palette is not None:
+        refuse_other_palette(label_map, values, palette, path)
+    if unlabelled is not None:  # whatever they hold means nothing
+        values[unlabelled] = label_map.colors[0] if values.ndim == 3 else label_map.ids[0]
+    labels = encode_colors(label_map, values, path) if values.ndim == 3 else label_map.encode(values, path)
+    if unlabelled is not None:
+        labels[unlabelled] = IGNORE_INDEX
+    return torch.from_numpy(labels)
 
 
 def map_of(frame: Frame, label_map: LabelMap) -> LabelMap:
@@ -73,4 +78,4 @@ def _decode(path: Path, mode: str) -> np.ndarray:
     with opened_image(path) as image:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")
-        return np.array(image.convert(mode))
+        return np.array(upright(image).convert(mode))

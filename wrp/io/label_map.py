@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from PIL import ImageFile
 
 from wrp.errors import DataError
-from wrp.io.opening import opened_image, parse_yaml
+from wrp.io.opening import opened_image, parse_yaml, read_text, upright
 from wrp.io.writing import write_text
 from wrp.structures import IGNORE_INDEX, LabelMap
 
@@ -22,8 +23,15 @@ classes:
   - {id: 1, name: car, color: [0, 0, 142], also: [4, 5], also_colors: [[0, 0, 70]]}  # other values that mean a car"""
 
 
-# Pillow's modes of labels, and its names for how the pixels of such a PNG may be stored.
-STORED = {"L": ("L",), "LA": ("LA",), "P": ("P", "P;1", "P;2", "P;4"), "RGB": ("RGB",)}
+# Formats and Pillow's modes of labels, and its names for how the pixels of such a file may be stored.
+STORED = {
+    "L": ("L",),
+    "LA": ("LA",),
+    "P": ("P", "P;1", "P;2", "P;4"),
+    "RGB": ("RGB", "BGR"),
+    "RGBA": ("RGBA", "BGRA"),
+}
+KINDS = ("PNG", "TIFF", "BMP")
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -44,21 +52,67 @@ def read_label_map(path: Path) -> LabelMap:
     if not path.is_file():
         raise DataError(f"there is no {path}; it names the classes of the labels, for example:\n{EXAMPLE}")
     try:
-        content: Any = parse_yaml(path.read_text(encoding="utf-8"))
-        ignore = content.get("ignore", IGNORE_INDEX)
-        classes = content["classes"]
+        content: Any = parse_yaml(read_text(path))
+        entries = _entries(content)
+        also_255 = any(IGNORE_INDEX in _list(entry.get("also", [])) for entry in entries)
+        ignore = content.get("ignore", () if also_255 else IGNORE_INDEX) if isinstance(content, dict) else IGNORE_INDEX
+        ids = tuple(entry["id"] for entry in entries)
         return LabelMap(
-            ids=tuple(entry["id"] for entry in classes),
-            names=tuple(_name(entry["name"]) for entry in classes),
-            colors=tuple(_color(entry["color"]) for entry in classes),
-            ignore=tuple(ignore) if isinstance(ignore, list) else (ignore,),
-            aliases=tuple((value, entry["id"]) for entry in classes for value in entry.get("also", [])),
-            more_colors=tuple((_color(c), entry["id"]) for entry in classes for c in entry.get("also_colors", [])),
+            ids=ids,
+            names=tuple(_name(entry["name"]) for entry in entries),
+            colors=tuple(_color(entry["color"], entry["name"]) for entry in entries),
+            ignore=tuple(value for value in _list(ignore) if value not in ids or value != IGNORE_INDEX),
+            aliases=tuple((value, entry["id"]) for entry in entries for value in _list(entry.get("also", []))),
+            more_colors=tuple(
+                (_color(color, entry["name"]), entry["id"])
+                for entry in entries
+                for color in _list(entry.get("also_colors", []))
+            ),
         )
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no list of classes ({error}); expected:\n{EXAMPLE}") from error
+
+
+def _entries(content: Any) -> list[dict[str, Any]]:
+    """Return the classes of a classes.yaml in any form that people write, each with id, name and color.
+
+    Besides the form of :data:`EXAMPLE`: ``names`` as a list or by id, as YOLO has it, and plain lists of names, whose
+    positions are the ids. Classes without a colour get one of VOC's.
+    """
+    if isinstance(content, dict):
+        if "classes" not in content and "names" not in content:
+            raise ValueError("there is no list 'classes'")
+        content = content["classes"] if "classes" in content else content["names"]
+    if isinstance(content, dict):
+        content = [
+            {**(value if isinstance(value, dict) else {"name": value}), "id": id_} for id_, value in content.items()
+        ]
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"the classes must be a list, got {content!r:.60}")
+    entries = []
+    named = all(isinstance(entry, str) for entry in content)
+    for position, entry in enumerate(content):
+        if named:
+            entry = {"id": position, "name": entry}
+        if not isinstance(entry, dict):
+            raise ValueError(f"the entry {entry!r:.60} has no id; expected {{id: …, name: …, color: […]}}")
+        if lacking := [key for key in ("id", "name") if key not in entry]:
+            raise ValueError(f"the entry {entry.get('name', entry)!r:.60} has no {lacking[0]}")
+        if type(entry["id"]) is not int:
+            raise ValueError(f"the id of {entry['name']!r:.60} is no whole number: {entry['id']!r:.60}")
+        entries.append({"color": _voc_color(entry["id"]), **entry})
+    return entries
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _voc_color(number: int) -> list[int]:
+    """Return the colour of a class in the colour map of Pascal VOC, which spreads the bits of the number."""
+    return [sum((number >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for channel in range(3)]
 
 
 def write_label_map(label_map: LabelMap, path: Path) -> None:
@@ -124,11 +178,11 @@ def read_ids(path: Path) -> tuple[np.ndarray, list[int] | None]:
     """Read the values of a label file as they are stored, whatever they mean.
 
     Args:
-        path: An 8-bit PNG, grey, indexed or RGB; alpha beside grey is ignored. Indices may have fewer bits.
+        path: An 8-bit PNG, TIFF or BMP, grey, indexed or RGB, with or without alpha. Indices may have fewer bits.
 
     Returns:
-        (H, W) uint8, or (H, W, 3) uint8 for RGB; and, of an indexed PNG, the palette, three numbers for each colour,
-        else None.
+        (H, W) uint8, or (H, W, 3) uint8 for RGB, with one channel more where there is alpha, see :func:`split_alpha`;
+        and, of an indexed file, the palette, three numbers for each colour, else None.
 
     Raises:
         DataError: If the file is missing, damaged, or of another kind.
@@ -143,17 +197,87 @@ def read_ids(path: Path) -> tuple[np.ndarray, list[int] | None]:
         ([[7, 7, 7], [7, 7, 7]], None)
     """
     with opened_image(path) as image:
-        if image.format != "PNG":
-            raise DataError(f"{path}: the label is a {image.format}, expected a PNG: others change values")
-        # How the pixels are stored: Pillow stretches grey of fewer bits to 8, and cuts off the lower half of 16.
-        stored = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) else ""
+        if image.format not in KINDS:
+            raise DataError(
+                f"{path}: the label is a {image.format}, expected a {', '.join(KINDS)}: others change values"
+            )
+        # How the pixels are stored: Pillow stretches grey of fewer bits to 8, cuts off the lower half of 16, and
+        # inverts files in which 0 is white.
+        how = image.tile[0][3] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+        stored = str(how[0] if isinstance(how, tuple) else how)
         if image.mode not in STORED or stored not in STORED[image.mode]:
             raise DataError(
                 f"{path}: the label has the mode {image.mode!r}, stored as {stored!r}; expected 8-bit grey or indexed "
                 "ids ('L', 'P'), or the classes' colours ('RGB')"
             )
-        values, palette = np.array(image), image.getpalette() if image.mode == "P" else None
-    return np.ascontiguousarray(values[..., 0]) if values.ndim == 3 and values.shape[2] == 2 else values, palette
+        palette = image.getpalette() if image.mode == "P" else None
+        return np.array(upright(image)), palette
+
+
+def split_alpha(values: np.ndarray, path: Path | str = "") -> tuple[np.ndarray, np.ndarray | None]:
+    """Split the alpha channel off a label: what is fully transparent is unlabelled.
+
+    Args:
+        values: (H, W) or (H, W, 3) uint8, or with alpha (H, W, 2) or (H, W, 4).
+        path: The path of the file, for the message.
+
+    Returns:
+        The values without alpha, (H, W) or (H, W, 3) uint8; and which pixels are transparent, (H, W) bool, or None
+        where there is no alpha channel.
+
+    Raises:
+        DataError: If a pixel is neither opaque nor fully transparent.
+
+    Example:
+        >>> values, unlabelled = split_alpha(np.array([[[7, 255], [7, 0]]], np.uint8))
+        >>> values.tolist(), unlabelled.tolist()
+        ([[7, 7]], [[False, True]])
+    """
+    if values.ndim == 2 or values.shape[2] == 3:
+        return values, None
+    alpha = values[..., -1]
+    if between := int(((alpha != 0) & (alpha != 255)).sum()):
+        raise DataError(
+            f"{path}: {between} pixels of the label are half transparent (alpha between 0 and 255): a blurred edge has "
+            "no class. Export it without smoothing, or as ids"
+        )
+    rest = values[..., 0] if values.shape[2] == 2 else values[..., :3]
+    return np.ascontiguousarray(rest), alpha == 0
+
+
+def refuse_other_palette(label_map: LabelMap, values: np.ndarray, palette: list[int], path: Path | str = "") -> None:
+    """Refuse an indexed label whose palette has the classes' colours in another order than their ids.
+
+    A palette of other colours, such as greys, says nothing about the classes and is passed over.
+
+    Args:
+        label_map: The classes.
+        values: (H, W) uint8, as read from the file.
+        palette: Three numbers for each colour.
+        path: The path of the file, for the message.
+
+    Raises:
+        DataError: If values have the colours of other classes.
+
+    Example:
+        >>> label_map = LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142)))
+        >>> refuse_other_palette(label_map, np.zeros((2, 3), np.uint8), [128, 64, 128, 0, 0, 142])
+    """
+    if len(set(label_map.colors)) < label_map.num_classes:
+        return
+    red, green, blue = (palette[channel::3] for channel in range(3))
+    colors = {id_: (red[id_], green[id_], blue[id_]) for id_ in label_map.ids if id_ < len(blue)}
+    known = dict(zip(label_map.colors, label_map.names, strict=True))
+    if len(colors) < 2 or not set(colors.values()) <= {*known, (0, 0, 0)}:
+        return
+    own = dict(zip(label_map.ids, zip(label_map.names, label_map.colors, strict=True), strict=True))
+    for value in np.unique(values).tolist():
+        # Black says nothing: short palettes are filled up with it.
+        if value in colors and colors[value] not in ((0, 0, 0), own[value][1]) and colors[value] in known:
+            raise DataError(
+                f"{path}: the value {value} has the colour of {known[colors[value]]!r} in the palette, but is "
+                f"{own[value][0]!r} by its id; correct the ids or the colours of the classes, or export the label anew"
+            )
 
 
 def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
@@ -178,7 +302,7 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
     for path in labels:
         values, palette = read_ids(path)
         if palette is None:
-            mode = "L" if values.ndim == 2 else "RGB"
+            mode = "L" if values.ndim == 2 or values.shape[2] == 2 else "RGB"
             raise DataError(
                 f"{path} is no indexed PNG (mode {mode!r}), so its classes have to be named in a classes.yaml, "
                 f"for example:\n{EXAMPLE}"
@@ -199,8 +323,13 @@ def _name(value: Any) -> str:
     return str(value)
 
 
-def _color(value: Any) -> tuple[int, int, int]:
-    red, green, blue = value
-    if not all(type(channel) is int and 0 <= channel <= 255 for channel in (red, green, blue)):
-        raise ValueError(f"colour {value} is not of three whole numbers in 0 … 255")
+def _color(value: Any, name: Any) -> tuple[int, int, int]:
+    """Return a colour that is written as [red, green, blue] or as '#rrggbb'."""
+    given = value
+    if isinstance(value, str) and re.fullmatch(r"#?[0-9a-fA-F]{6}", value):
+        value = list(bytes.fromhex(value.removeprefix("#")))
+    channels: list[Any] = list(value) if isinstance(value, list | tuple) and len(value) == 3 else [None]
+    if not all(type(channel) is int and 0 <= channel <= 255 for channel in channels):
+        raise ValueError(f"the colour {given!r:.60} of {name!r:.60} is not [red, green, blue] with numbers in 0 … 255")
+    red, green, blue = channels
     return red, green, blue

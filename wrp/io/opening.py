@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wrp.errors import DataError
 from wrp.io.integrity import refuse_cut
 
 # No others: Pillow recognises formats by their content, and passes PostScript to a program that runs it.
-FORMATS = ("PNG", "JPEG", "PPM")
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM")
+
+# Decoders of these fill in what is missing; those of the others report it.
+FILLED_IN = ("PNG", "JPEG", "PPM")
+
+ORIENTATION = 0x0112
+"""The EXIF tag of the orientation, 1 for upright."""
 
 # Larger images are refused before they are decoded: a small file can expand to gigabytes.
 MAX_PIXELS = 64_000_000
@@ -44,12 +50,26 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         content = path.read_bytes()
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             check_size(path, image.width, image.height)
-            refuse_cut(content, "JPEG" if image.format == "MPO" else str(image.format))
+            kind = "JPEG" if image.format == "MPO" else str(image.format)
+            if kind in FILLED_IN:
+                refuse_cut(content, kind)
             yield image
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
         raise DataError(f"{path} cannot be read as an image ({', '.join(FORMATS)}): {error}") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an image as its EXIF orientation wants it to be seen, as all viewers do.
+
+    Example:
+        >>> turned = Image.new("L", (6, 4))
+        >>> turned.getexif()[ORIENTATION] = 6
+        >>> upright(turned).size
+        (4, 6)
+    """
+    return ImageOps.exif_transpose(image)
 
 
 def check_size(path: Path, width: int, height: int) -> None:
@@ -67,19 +87,28 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file in UTF-8; raise DataError if it cannot be read, or is not text.
+    """Read a text file in UTF-8, or in UTF-16 if its byte order mark says so; the mark is left out.
+
+    Raises:
+        DataError: If the file cannot be read, or is of another encoding.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "train.txt").write_text("a", encoding="utf-8")
-        ...     read_text(Path(folder, "train.txt"))
-        'a'
+        ...     path = Path(folder, "train.txt")
+        ...     _ = path.write_bytes("straße".encode("utf-16"))
+        ...     read_text(path)
+        'straße'
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise DataError(f"{path} cannot be read as a text: {error}") from error
+    encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from error
 
 
 def check_archive(path: Path) -> None:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from wrp.lazy import lazy
 
 if TYPE_CHECKING:
+    from wrp.report.markdown import write_report
     from wrp.report.overlay import write_video
     from wrp.report.page import write_page
     from wrp.report.scoring import score
-    from wrp.report.tables import write_report
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
         "score": "scoring",
         "write_page": "page",
-        "write_report": "tables",
+        "write_report": "markdown",
         "write_video": "overlay",
     },
 )

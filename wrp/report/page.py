@@ -29,14 +29,8 @@ from wrp.io.tables import Table
 from wrp.io.writing import write_text
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.options import flat
-from wrp.report.tables import (
-    FLOW_IS_PART,
-    class_rows,
-    clip_rows,
-    overall_rows,
-    region_rows,
-    summary,
-)
+from wrp.report.markdown import summary
+from wrp.report.tables import FLOW_IS_PART, class_rows, clip_rows, overall_rows, region_rows
 from wrp.structures import Clip, LabelMap
 
 logger = logging.getLogger("wrp")

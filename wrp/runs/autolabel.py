@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from wrp.callbacks.writer import LabelWriter
-from wrp.data.checking import Checked, check_files
+from wrp.data.checking import Checked, check_files, note_on_masks
 from wrp.data.classes import nothing_to_learn
 from wrp.data.index import ClipIndex, select_clips
 from wrp.data.items import HeldOutItems, IntervalItems
@@ -32,14 +32,15 @@ from wrp.module import file_hash
 from wrp.options import SelectArgs
 from wrp.propagation.methods import make_methods
 from wrp.propagation.module import PropagationModule
+from wrp.report.markdown import write_report
+from wrp.report.metrics import METRICS_SCHEMA
 from wrp.report.page import write_page
 from wrp.report.scoring import score
-from wrp.report.tables import METRICS_SCHEMA, write_report
 from wrp.runs.calibrating import CALIBRATION, calibrate
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
 from wrp.runs.networks import needs, network_paths, network_stages, score_student, student_stages
 from wrp.runs.plan import Costs, describe, plan
-from wrp.runs.settings import claim_folder
+from wrp.runs.record import claim_folder
 from wrp.runs.stage import Runner, Stage
 from wrp.runs.training import plain_trainer, quiet_lightning
 
@@ -163,6 +164,9 @@ def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> Non
         kept = [keyframe for number, keyframe in enumerate(keyframes) if number % folds != fold]
         if not any((clip.name, keyframe) in checked.shown for clip, keyframe in kept):
             raise nothing_to_learn(len(kept), first, f" of fold {fold + 1} of --teacher-folds {folds}")
+    for note in [*index.notes, note_on_masks(index.label_map, checked.pixels)]:
+        if note is not None:
+            logger.warning("%s", note)
     for name in checked.unlabelled:
         logger.warning("No label of clip %s has a pixel with a class: only semantic can label its frames", name)
 

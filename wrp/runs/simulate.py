@@ -22,7 +22,7 @@ from wrp.io.tables import markdown_table
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.propagation.module import PropagationModule
 from wrp.structures import Clip, Interval
-from wrp.suggest.ranking import Doubt, choose, doubt, gaps_of
+from wrp.suggest.suggestions import Doubt, choose, doubt, gaps_of
 
 SEEDS = (0, 1, 2)
 
@@ -104,7 +104,7 @@ class Replay:
         return 100 * float(mean_iou(torch.stack(matrices).sum(0)))
 
     def suggested(self, before: Labels, count: int) -> Labels:
-        """Return the labels and ``count`` more that :func:`~wrp.suggest.ranking.choose` picks after a run with them."""
+        """Return the labels and ``count`` more, which :func:`~wrp.suggest.suggestions.choose` picks after a run."""
         gaps, numbers = [], []
         for number, clip in enumerate(self.clips(before)):
             doubts = {i: found for i, (found, _) in self.frames(clip).items()}

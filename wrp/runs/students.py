@@ -10,8 +10,8 @@ from typing import Any
 from wrp.data.index import ClipIndex
 from wrp.data.propagated import RELIABLE, PropagatedLabels
 from wrp.runs.config import Settings
-from wrp.runs.ranking import rank
 from wrp.runs.rectify import DRIFT, WEIGHTS, rectify
+from wrp.runs.reliability import rank
 from wrp.runs.training import thirds_of, train_segmenter
 from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.three_stage import ThreeStageModule

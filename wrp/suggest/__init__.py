@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from wrp.lazy import lazy
 
 if TYPE_CHECKING:
-    from wrp.suggest.ranking import suggest
+    from wrp.suggest.suggestions import suggest
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "suggest": "ranking",
+        "suggest": "suggestions",
     },
 )
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.palettes import CAPTION_HEIGHT, DOUBT
 from wrp.structures import LabelMap
-from wrp.suggest.ranking import Suggestion
+from wrp.suggest.suggestions import Suggestion
 
 TILE_WIDTH = 320
 

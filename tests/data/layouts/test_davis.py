@@ -45,6 +45,14 @@ def test_a_split_list_chooses_sequences(tmp_path: Path) -> None:
     assert [clip.name for clip in open_index(tmp_path, split="train").clips] == ["bear", "bus", "surf"]
 
 
+def test_a_split_list_may_have_names_alone(tmp_path: Path) -> None:
+    make_davis(tmp_path, {"bear": 2, "surf": 2})
+    (tmp_path / "ImageSets" / "480p" / "val.txt").write_text("surf\n")
+    (tmp_path / "ImageSets" / "480p" / "mine.txt").write_text("JPEGImages\\480p\\bear\\00000.jpg\n")
+    assert [clip.name for clip in open_index(tmp_path, split="val").clips] == ["surf"]
+    assert [clip.name for clip in open_index(tmp_path, split="mine").clips] == ["bear"]
+
+
 def test_a_missing_or_empty_split_is_told(tmp_path: Path) -> None:
     make_davis(tmp_path, {"bear": 2})
     missing = tmp_path / "ImageSets" / "480p" / "val.txt"
@@ -53,8 +61,8 @@ def test_a_missing_or_empty_split_is_told(tmp_path: Path) -> None:
     missing.write_text("/JPEGImages/480p/elsewhere/00000.jpg\n")
     with pytest.raises(DataError, match="holds no sequences of split 'val'"):
         open_index(tmp_path, split="val")
-    missing.write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match=f"{missing} cannot be read as a text"):
+    missing.write_bytes(b"\xff\x00\xfe")
+    with pytest.raises(DataError, match=f"{missing} is no text"):
         open_index(tmp_path, split="val")
 
 

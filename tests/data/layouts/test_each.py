@@ -6,12 +6,25 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pytest
 
 from tests.clips import make_camvid, make_davis, make_folder, picture, save
-from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
-from wrp.data.layouts import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
+from tests.layouts import ids, make_cityscapes, make_davis2017, make_kitti, make_nyuv2, make_vspw, make_youtubevos
+from wrp.data.layouts import (
+    apolloscape,
+    camvid,
+    camvid32,
+    cityscapes,
+    davis,
+    davis2017,
+    folder,
+    kitti,
+    nyuv2,
+    vspw,
+    youtubevos,
+)
 from wrp.data.layouts.base import Layout
-from wrp.data.layouts.registry import LAYOUTS
+from wrp.data.layouts.registry import LAYOUTS, open_index
 from wrp.testing import LayoutTester
 
 
@@ -96,17 +109,52 @@ class TestDavis2017(LayoutTester):
     split = "val"
 
     def write(self, root: Path) -> None:
-        for i in range(3):
-            save(root / "JPEGImages/480p/dogs" / f"{i:05d}.jpg", picture(i))
-            save(root / "Annotations/480p/dogs" / f"{i:05d}.png", ids(0, 1, 2), "P")
-        (root / "ImageSets" / "2017").mkdir(parents=True)
-        (root / "ImageSets" / "2017" / "val.txt").write_text("dogs\n")
+        make_davis2017(root, {"dogs": [(1, 2)] * 3})
+
+
+class TestYouTubeVos(LayoutTester):
+    layout: Layout = youtubevos
+    split = "valid"
+
+    def write(self, root: Path) -> None:
+        make_youtubevos(root)
+
+
+class TestYouTubeVosWithoutMeta(TestYouTubeVos):
+    split = "train"
+
+    def write(self, root: Path) -> None:
+        make_youtubevos(root, meta=False)
+
+
+class TestVspw(LayoutTester):
+    layout: Layout = vspw
+    split = "val"
+
+    def write(self, root: Path) -> None:
+        make_vspw(root)
+
+
+TESTED: dict[str, type[LayoutTester]] = {
+    name: kind for name, kind in list(globals().items()) if isinstance(kind, type) and hasattr(kind, "layout")
+}
+
+
+# A folder of DAVIS 2017 may be read as one of DAVIS 2016 where somebody says so, as its masks lie alike.
+BOTH = {("davis2017", "davis")}
+
+
+@pytest.mark.parametrize("other", LAYOUTS)
+@pytest.mark.parametrize("name", TESTED)
+def test_no_layout_takes_the_folder_of_another(name: str, other: str, tmp_path: Path) -> None:
+    TESTED[name]().write(tmp_path)
+    mine = next(own for own, layout in LAYOUTS.items() if layout is TESTED[name].layout)
+    assert open_index(tmp_path).layout == mine
+    assert LAYOUTS[other].matches(tmp_path) == (other == mine or (mine, other) in BOTH)
 
 
 class TestEveryLayoutIsTested:
-    tested: ClassVar[list[Layout]] = [
-        kind.layout for kind in globals().values() if isinstance(kind, type) and hasattr(kind, "layout")
-    ]
+    tested: ClassVar[list[Layout]] = [kind.layout for kind in TESTED.values()]
 
     def test_that_none_is_missing(self) -> None:
         assert {id(layout) for layout in LAYOUTS.values()} == {id(layout) for layout in self.tested}

@@ -70,7 +70,7 @@ def test_no_clips_at_all_is_told(tmp_path: Path) -> None:
 
 def test_a_split_needs_its_list(tmp_path: Path) -> None:
     make_folder(tmp_path, {"walk": 2})
-    with pytest.raises(DataError, match=r"splits/val\.txt cannot be read as a list"):
+    with pytest.raises(DataError, match=r"splits/val\.txt cannot be read"):
         folder.read_index(tmp_path, "val")
 
 

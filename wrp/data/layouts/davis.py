@@ -41,7 +41,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         raise DataError(f"there is no folder {folder}")
     names = sorted(sequence.name for sequence in folder.iterdir() if sequence.is_dir())
     if split is not None:
-        listed = _listed(root / "ImageSets" / RESOLUTION / f"{split}.txt")
+        listed = listed_sequences(root / "ImageSets" / RESOLUTION / f"{split}.txt")
         names = [name for name in names if name in listed]
     clips = []
     for name in names:
@@ -52,8 +52,13 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     return ClipIndex(root, "davis", LABEL_MAP, tuple(clips), binary=True)
 
 
-def _listed(path: Path) -> set[str]:
-    """Return the sequences in a split list, of lines such as ``/JPEGImages/480p/bear/00000.jpg /Annotations/…``."""
+def listed_sequences(path: Path) -> set[str]:
+    """Return the sequences in a split list: its lines are names, or such as ``/JPEGImages/480p/bear/00000.jpg …``.
+
+    Raises:
+        DataError: If there is no such list, or it cannot be read.
+    """
     if not path.is_file():
         raise DataError(f"there is no split list {path}; leave the split out to take every sequence")
-    return {Path(line.split()[0]).parent.name for line in read_text(path).splitlines() if line.strip()}
+    lines = [line.strip().replace("\\", "/") for line in read_text(path).splitlines()]
+    return {Path(line.split()[0]).parent.name if "/" in line else line for line in lines if line}

@@ -1,20 +1,30 @@
 """The package's own layout: ``frames/<clip>/<stem>.{png,jpg}``, ``labels/<clip>/<stem>.png``, ``classes.yaml``.
 
-Frames are taken in the order of their names; a clip may be a video file ``frames/<clip>.mp4`` instead, whose labels are
-named after the number of their frame, from 0. Only the labelled frames need a label file. Without a ``classes.yaml``
-labels have to be indexed PNGs, whose palette and values make the classes. A split is a list ``splits/<split>.txt`` of
-names of clips.
+Frames are taken in the order of the numbers in their names; a clip may be a video file ``frames/<clip>.mp4`` instead,
+whose labels are named after the number of their frame, from 0. Only the labelled frames need a label file. Without a
+``classes.yaml`` labels have to be indexed PNGs, whose palette and values make the classes. A split is a list
+``splits/<split>.txt`` of names of clips.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from wrp.data.index import ClipIndex, label_beside, list_images, make_clip, read_list
+from wrp.data.index import ClipIndex, make_clip, read_list
 from wrp.errors import DataError
 from wrp.io.label_map import map_from_palettes, read_label_map
-from wrp.io.video import VIDEO_SUFFIXES, open_video
-from wrp.structures import Frame, VideoFrame
+from wrp.io.listing import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    gaps,
+    list_folders,
+    list_images,
+    list_labels,
+    same_form,
+    visible,
+)
+from wrp.io.video import is_video, open_video
+from wrp.structures import Clip, Frame, LabelMap, VideoFrame
 
 # Names that are often given to the folder of the labels.
 MISNAMED = ("label", "masks", "mask", "annotations", "ground_truth", "gt")
@@ -28,65 +38,151 @@ def matches(root: Path) -> bool:
 def read_index(root: Path, split: str | None = None) -> ClipIndex:
     """Index the clips under ``root``, or those that ``splits/<split>.txt`` lists.
 
+    Frames and labels that would be left out are ``problems`` of the index, so that all of them can be named at once;
+    clips with such a problem are not in it.
+
     Raises:
-        DataError: If a part of the layout is missing.
+        DataError: If there is no clip, or the classes or the list of the split cannot be read.
     """
-    folders = sorted(folder for folder in (root / "frames").iterdir() if folder.is_dir())
-    videos = sorted(f for f in (root / "frames").iterdir() if f.suffix.lower() in VIDEO_SUFFIXES and f.is_file())
-    names = [source.stem if source in videos else source.name for source in (*folders, *videos)]
-    if double := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{root / 'frames'} holds two clips named {double[0]!r}; every clip needs a name of its own")
-    if not (root / "labels").is_dir() and (others := [name for name in MISNAMED if (root / name).is_dir()]):
-        raise DataError(f"{root / others[0]} is not read: labels are expected in {root / 'labels'}; rename it")
-    clips = []
-    listed = read_list(root / "splits" / f"{split}.txt") if split is not None else names
-    if unknown := sorted(set(listed) - set(names)):
+    problems: list[str] = []
+    notes: list[str] = []
+    sources = _sources(root, problems, notes)
+    _check_labels(root, sources, problems, notes)
+    listed = read_list(root / "splits" / f"{split}.txt") if split is not None else list(sources)
+    names = {same_form(name): name for name in sources}
+    if unknown := sorted(name for name in listed if same_form(name) not in names):
         raise DataError(
             f"{root / 'splits' / f'{split}.txt'} names {unknown[0]!r}, which is no clip in {root / 'frames'}"
         )
-    for name, source in sorted(zip(names, (*folders, *videos), strict=True)):
-        if name not in listed:
+    wanted = {names[same_form(name)] for name in listed}
+    clips = []
+    for name, source in sources.items():
+        if name not in wanted:
             continue
-        labels = root / "labels" / name
-        frames = _of_video(source, labels) if source in videos else _of_folder(source, labels)
+        try:
+            frames = _frames_of(root, name, source, notes)
+        except DataError as error:
+            problems.append(str(error))
+            continue
         if frames:
             clips.append(make_clip(name, frames))
-        stems = {frame.stem for frame in frames}
-        if labels.is_dir() and (
-            lost := [p for p in sorted(labels.glob("*.png")) if _stem(p, source in videos) not in stems]
-        ):
-            raise DataError(f"{lost[0]} is the label of no frame in {source}; a label has the name of its frame")
-    if (root / "labels").is_dir():
-        for labels in sorted((root / "labels").iterdir()):
-            if labels.is_dir() and labels.name not in names:
-                raise DataError(
-                    f"{labels} holds labels of no clip: there is no folder {root / 'frames' / labels.name}, nor a video"
-                )
-    if not clips:
+    if not clips and not problems:
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
-    classes = root / "classes.yaml"
+    classes = _classes(root, clips, problems)
+    return ClipIndex(root, "folder", classes, tuple(clips), notes=tuple(notes), problems=tuple(problems))
+
+
+def _classes(root: Path, clips: list[Clip], problems: list[str]) -> LabelMap:
+    """Read what the values of labels mean; where that fails beside other problems, they are all named."""
+    path = root / "classes.yaml"
     labelled = [clip.frames[i].label for clip in clips for i in clip.keyframes]
-    if classes.is_file() or not labelled:
-        label_map = read_label_map(classes)
-    else:
-        label_map = map_from_palettes(path for path in labelled if path is not None)
-    return ClipIndex(root, "folder", label_map, tuple(clips))
+    try:
+        if path.is_file() or not labelled:
+            return read_label_map(path)
+        return map_from_palettes(label for label in labelled if label is not None)
+    except DataError as error:
+        raise DataError("\n".join([*problems, str(error)])) from error
 
 
-def _of_folder(folder: Path, labels: Path) -> list[Frame]:
-    return [Frame(image.stem, image, label_beside(labels, image)) for image in list_images(folder)]
+def _sources(root: Path, problems: list[str], notes: list[str]) -> dict[str, Path]:
+    """Return the folder or the video of each clip, by name."""
+    found: dict[str, Path] = {}
+    for path in visible(root / "frames"):
+        name = path.name if path.is_dir() else path.stem
+        if path.is_symlink() and not path.exists():
+            problems.append(f"there is no {path}: it is a link to {path.readlink()}, which is not there")
+        elif not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES:
+            problems.append(f"{path} belongs to no clip: frames lie in a folder of their clip, frames/<clip>/")
+        elif not path.is_dir() and not is_video(path):
+            notes.append(f"{path} is not read: it is neither a folder nor a video")
+        elif name in found:
+            problems.append(f"{root / 'frames'} holds two clips named {name!r}; every clip needs a name of its own")
+        else:
+            found[name] = path
+    return dict(sorted(found.items()))
 
 
-def _of_video(path: Path, labels: Path) -> list[Frame]:
-    given = {_stem(label, video=True): label for label in sorted(labels.glob("*.png"))}
-    stems = [f"{number:06d}" for number in range(len(open_video(path)))]
-    return [Frame(stem, VideoFrame(path, number), given.get(stem)) for number, stem in enumerate(stems)]
+def _check_labels(root: Path, sources: dict[str, Path], problems: list[str], notes: list[str]) -> None:
+    """Find labels that belong to no clip, and names that are nearly those that are read."""
+    folder, names = root / "labels", {same_form(name) for name in sources}
+    if not folder.is_dir() and (others := [name for name in MISNAMED if (root / name).is_dir()]):
+        problems.append(f"{root / others[0]} is not read: labels are expected in {folder}; rename it")
+    if (root / "classes.yml").is_file() and not (root / "classes.yaml").is_file():
+        problems.append(f"{root / 'classes.yml'} is not read; rename it to classes.yaml")
+    for path in visible(folder) if folder.is_dir() else []:
+        if path.is_dir() and same_form(path.name) not in names:
+            problems.append(
+                f"{path} holds labels of no clip: there is no folder {root / 'frames' / path.name}, nor a video"
+            )
+        elif not path.is_dir() and path.suffix.lower() in LABEL_SUFFIXES:
+            place = folder / next(iter(sources), "<clip>") / path.name
+            problems.append(f"{path} is not read: labels lie in the folder of their clip, such as {place}")
+        elif not path.is_dir():
+            notes.append(f"{path} is not read")
 
 
-def _stem(label: Path, video: bool) -> str:
-    """Return the name of the frame to which a label belongs; for a video's, any number of leading zeros is allowed."""
-    if not video:
-        return label.stem
-    if not label.stem.isdecimal():
-        raise DataError(f"{label} is the label of a video's frame, expected the frame's number, such as 000012.png")
-    return f"{int(label.stem):06d}"
+def _frames_of(root: Path, name: str, source: Path, notes: list[str]) -> list[Frame]:
+    """Return the frames of a clip with their labels."""
+    folder = next((path for path in _folders(root) if same_form(path.name) == same_form(name)), root / "labels" / name)
+    labels = list_labels(folder)
+    frames = _of_video(source, labels) if source.is_file() else _of_folder(source, labels)
+    _note_unused(folder, source, frames, notes)
+    if source.is_dir():
+        breaks = gaps([frame.stem for frame in frames])
+        notes += [f"clip {name}: numbers go from {before} to {after}" for before, after in breaks]
+    return frames
+
+
+def _folders(root: Path) -> list[Path]:
+    return list_folders(root / "labels") if (root / "labels").is_dir() else []
+
+
+def _of_folder(folder: Path, labels: dict[str, Path]) -> list[Frame]:
+    frames = [Frame(image.stem, image, labels.get(same_form(image.stem))) for image in list_images(folder)]
+    known = {same_form(frame.stem) for frame in frames}
+    if lost := [path for stem, path in labels.items() if stem not in known]:
+        raise DataError(f"{lost[0]} is the label of no frame in {folder}; a label has the name of its frame")
+    return frames
+
+
+def _of_video(path: Path, labels: dict[str, Path]) -> list[Frame]:
+    given: dict[int, Path] = {}
+    for stem, label in labels.items():
+        if not stem.isdecimal():
+            raise DataError(f"{label} is the label of a video's frame, expected the frame's number, such as 000012.png")
+        if int(stem) in given:
+            raise DataError(f"{given[int(stem)]} and {label} are labels of one frame; remove one of them")
+        given[int(stem)] = label
+    count = len(open_video(path)) if path.is_file() else 0
+    if lost := [label for number, label in given.items() if number >= count]:
+        hint = "; are the labels counted from 1?" if 0 not in given and max(given) == count else ""
+        raise DataError(
+            f"{lost[0]} is the label of no frame in {path}: a label has the number of its frame, and the video has the "
+            f"frames 0 … {count - 1}{hint}"
+        )
+    return [Frame(f"{number:06d}", VideoFrame(path, number), given.get(number)) for number in range(count)]
+
+
+def _note_unused(folder: Path, source: Path, frames: list[Frame], notes: list[str]) -> None:
+    """Note each kind of file beside frames and labels that is not read.
+
+    Raises:
+        DataError: If a file is named as the label of a frame that has none.
+    """
+    labelled = {same_form(frame.stem): frame.label is not None for frame in frames}
+    others = [path for path in visible(folder) if path.suffix.lower() not in LABEL_SUFFIXES] if folder.is_dir() else []
+    for path in others:
+        stem = same_form(path.stem)
+        stem = f"{int(stem):06d}" if source.is_file() and stem.isdecimal() else stem
+        if not labelled.get(stem, True):
+            raise DataError(
+                f"{path} is not read, and frame {stem} has no other label; labels are read from "
+                f"{', '.join(LABEL_SUFFIXES)}: convert or remove it"
+            )
+    if source.is_dir():
+        images = {frame.image for frame in frames}
+        others += [path for path in visible(source) if path not in images]
+    for suffix in sorted({path.suffix for path in others}):
+        same = [path for path in others if path.suffix == suffix]
+        more = f" and {len(same) - 1} more of its suffix are not read" if len(same) > 1 else " is not read"
+        notes.append(f"{same[0]}{more}")

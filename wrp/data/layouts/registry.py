@@ -6,7 +6,19 @@ import os
 from pathlib import Path
 
 from wrp.data.index import ClipIndex
-from wrp.data.layouts import apolloscape, camvid, camvid32, cityscapes, davis, davis2017, folder, kitti, nyuv2
+from wrp.data.layouts import (
+    apolloscape,
+    camvid,
+    camvid32,
+    cityscapes,
+    davis,
+    davis2017,
+    folder,
+    kitti,
+    nyuv2,
+    vspw,
+    youtubevos,
+)
 from wrp.data.layouts.base import Layout
 from wrp.errors import DataError
 from wrp.io.plugins import plugins
@@ -19,6 +31,8 @@ LAYOUTS: dict[str, Layout] = {
     "kitti": kitti,
     "nyuv2": nyuv2,
     "apolloscape": apolloscape,
+    "vspw": vspw,
+    "youtubevos": youtubevos,
     "davis2017": davis2017,
     "davis": davis,
 }
@@ -55,13 +69,14 @@ def summary(layout: Layout) -> str:
     return (layout.__doc__ or "").split("\n")[0].rstrip(".")
 
 
-def open_index(root: str | Path, layout: str = "auto", split: str | None = None) -> ClipIndex:
+def open_index(root: str | Path, layout: str = "auto", split: str | None = None, strict: bool = True) -> ClipIndex:
     """Index a data set.
 
     Args:
         root: Its folder, see :func:`find_folder`.
         layout: ``auto``, which takes the first layout that matches, or a name in :func:`layouts`.
         split: Name of a split, if the layout has splits.
+        strict: Whether problems are raised; otherwise they are in the index, for whoever lists them.
 
     Returns:
         The clips, with every labelled frame as a keyframe.
@@ -86,4 +101,11 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None)
         raise DataError(f"unknown layout {layout!r}, expected auto, {', '.join(known)}")
     if not known[layout].matches(root):
         raise DataError(f"{root} does not have the layout {layout!r}. {known[layout].__doc__ or ''}".rstrip())
-    return known[layout].read_index(root, split)
+    index = known[layout].read_index(root, split)
+    if strict and index.problems:
+        more = len(index.problems) - 1
+        others = (
+            f"; and {more} more problem{'s' if more > 1 else ''}, which `wrp data check {root}` lists" if more else ""
+        )
+        raise DataError(f"{index.problems[0]}{others}")
+    return index

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wrp.data.items import FrameItems
-from wrp.data.semisupervised import SemiSupervisedData
+from wrp.data.semisupervised import SemiSupervisedData, read_names
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import WrpError
 from wrp.geometry.consistency import to_unit
@@ -19,8 +19,8 @@ from wrp.io.images import read_image, read_label
 from wrp.io.progress import progress
 from wrp.io.writing import write_text
 from wrp.options import InferenceArgs
-from wrp.runs.ranking import predict
-from wrp.runs.selftrain.run import Run
+from wrp.runs.reliability import predict
+from wrp.runs.selftrain.stages import Run
 from wrp.runs.stage import Stage
 from wrp.runs.training import thirds_of
 from wrp.segmentation.module import SegmentationModule
@@ -197,7 +197,7 @@ def three_stage(run: Run) -> list[Stage]:
     def everything() -> list[Frame]:
         if not names.is_file():
             lists = (run.settings.lists.labelled, run.settings.lists.unlabelled)
-            write_text(names, "\n".join(Path(path).read_text(encoding="utf-8").strip() for path in lists) + "\n")
+            write_text(names, "\n".join(line for path in lists for line in read_names(Path(path))) + "\n")
         return [*run.labelled, *run.unlabelled]
 
     def data(stage: str) -> SemiSupervisedData:

@@ -20,8 +20,9 @@ from wrp.cli.main import main
 from wrp.errors import WrpError
 from wrp.io.manifest import NETWORKS, Entry
 from wrp.options import SelectArgs, flat
+from wrp.runs.arguments import make_parser, parse_arguments
 from wrp.runs.config import SHORT, RunArgs, Settings, TeacherArgs
-from wrp.runs.settings import claim_folder, make_parser, parse_arguments
+from wrp.runs.record import claim_folder
 
 BARE = ["clips", "--out=out"]
 

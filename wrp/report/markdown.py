@@ -1,0 +1,123 @@
+"""report.md: the tables of a run and one picture per clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wrp.data.index import ClipIndex
+from wrp.io.images import read_image, read_label
+from wrp.io.palettes import CAPTION_HEIGHT
+from wrp.io.tables import format_score, markdown_table
+from wrp.io.writing import write_image, write_text
+from wrp.options import flat
+from wrp.report.scoring import prediction_path
+from wrp.report.tables import FLOW_IS_PART, class_rows, clip_rows, overall_table, region_rows
+from wrp.structures import Clip
+
+
+def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
+    """Write report.md and its pictures from the files of a run.
+
+    Args:
+        index: The clips of the run.
+        metrics: The content of its ``metrics.json``.
+        out: Folder of the run.
+    """
+    methods = tuple(metrics["settings"]["methods"])
+    parts = ["# Report of wrp autolabel", summary(index, metrics)]
+    if any(clip.held_out for clip in index.clips):
+        parts += [
+            "## Scores on held-out frames",
+            "mIoU in percent; d is the distance to the nearest keyframe in frames.",
+        ]
+        parts.append(overall_table(metrics))
+        if "student" in metrics:
+            parts.append(f"The student alone, on the same frames: mIoU {format_score(metrics['student']['miou'])}")
+        parts += ["### By region", markdown_table(*region_rows(metrics))]
+        parts += [_confidence(metrics), "### By class", markdown_table(*class_rows(metrics))]
+        if len(index.clips) > 1:
+            parts += ["### By clip", markdown_table(*clip_rows(metrics))]
+    parts.append("## Pictures")
+    for clip in index.clips:
+        picture = Path("report", f"{clip.name}.png")
+        position = pictured_frame(clip)
+        write_image(out / picture, draw_panel(index, clip, position, methods, out))
+        parts += [f"### {clip.name}, frame {clip.frames[position].stem}", f"![{clip.name}]({picture})"]
+    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in flat(metrics["settings"]))]
+    parts += ["## Seconds", FLOW_IS_PART, *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
+    write_text(out / "report.md", "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n")
+
+
+def pictured_frame(clip: Clip) -> int:
+    """Return the index of the frame to show: the farthest from its keyframes, where the methods differ most.
+
+    It is a held-out frame if there is one, otherwise a frame without a label, otherwise a keyframe.
+
+    Example:
+        >>> pictured_frame(Clip("street", frames=(), keyframes=(0, 8), held_out=(1, 3, 7)))
+        3
+    """
+    candidates = clip.held_out or tuple(i for i in range(len(clip.frames)) if i not in clip.keyframes) or clip.keyframes
+    return max(candidates, key=lambda i: min(abs(i - keyframe) for keyframe in clip.keyframes))
+
+
+def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, ...], out: Path) -> Image.Image:
+    """Draw a frame, its ground truth if known, and its labels by each method, with captions and in rows of three.
+
+    Args:
+        index: The clips of the run.
+        clip: One of them.
+        position: Index of the frame in the clip.
+        methods: The methods of the run.
+        out: Folder of the run.
+    """
+    frame = clip.frames[position]
+    label_map = index.label_map
+    image = read_image(frame.image).permute(1, 2, 0).numpy()
+    tiles = [(f"frame {frame.stem}", image)]
+    if frame.label is not None:
+        tiles.append(("ground truth", label_map.colorize(read_label(frame.label, label_map).numpy())))
+    for method in methods:
+        path = prediction_path(out, methods, method, clip.name, frame.stem)
+        if path.is_file():  # keyframes are written for the last method only
+            tiles.append((method, label_map.colorize(read_label(path, label_map.written).numpy())))
+    columns = min(3, len(tiles))
+    rows = -(-len(tiles) // columns)
+    height, width = image.shape[0] + CAPTION_HEIGHT, image.shape[1]
+    panel = Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(panel)
+    font = ImageFont.load_default(13)
+    for number, (caption, tile) in enumerate(tiles):
+        x, y = number % columns * width, number // columns * height
+        draw.text((x + 4, y + 1), caption, fill="black", font=font)
+        panel.paste(Image.fromarray(np.ascontiguousarray(tile)), (x, y + CAPTION_HEIGHT))
+    return panel
+
+
+def summary(index: ClipIndex, metrics: dict[str, Any]) -> str:
+    """Say in a sentence how many frames and keyframes there are, and which method labelled the others."""
+    frames = sum(len(clip.frames) for clip in index.clips)
+    keyframes = sum(len(clip.keyframes) for clip in index.clips)
+    final = metrics["settings"]["methods"][-1]
+    return (
+        f"{frames} frames in {len(index.clips)} clip{'s' if len(index.clips) > 1 else ''}, {keyframes} of them "
+        f"keyframes (labelled by hand); the other labels in `labels/` are by the method `{final}`."
+    )
+
+
+def _confidence(metrics: dict[str, Any]) -> str:
+    """Return the section on confidence: calibration error, mIoU by coverage, accuracy by confidence."""
+    scores = metrics["overall"][metrics["settings"]["methods"][-1]]
+    if scores.get("ece") is None:
+        return "### Confidence\n\nNo pixels to score."
+    rows = [[f"{100 * kept:.1f} %", format_score(miou)] for kept, miou in scores["risk_coverage"]]
+    reliable = [[f"{c:.3f}", f"{right:.3f}", f"{pixels}"] for c, right, pixels in scores["reliability"]]
+    return (
+        f"### Confidence\n\nExpected calibration error: {scores['ece']:.3f}. mIoU of the most confident pixels, by the "
+        f"percentage of pixels kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}\n\n"
+        f"Accuracy of labels by their confidence:\n\n{markdown_table(['confidence', 'accuracy', 'pixels'], reliable)}"
+    )

@@ -1,0 +1,316 @@
+"""Run the semi-supervised systems on images stage by stage; each stage is done once and its results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from wrp.data.classes import require_classes
+from wrp.data.layouts.registry import find_folder
+from wrp.data.semisupervised import SemiSupervisedData, label_map_of
+from wrp.errors import DataError, WrpError
+from wrp.io.folders import SELFTRAIN, check_output
+from wrp.io.images import read_label
+from wrp.io.opening import read_json
+from wrp.io.progress import progress
+from wrp.io.writing import make_folder, write_json, write_label
+from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs
+from wrp.runs.config import SLIM_FPN
+from wrp.runs.record import recorded
+from wrp.runs.reliability import predict
+from wrp.runs.stage import Stage
+from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
+from wrp.segmentation.module import SegmentationModule, load_segmenter
+from wrp.structures import Frame
+
+logger = logging.getLogger("wrp")
+
+
+SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Paths of three files that list image names.
+
+    Attributes:
+        labelled: Images whose labels are used for training.
+        unlabelled: Images that are used without labels.
+        val: Images to score on.
+
+    Example:
+        >>> Lists(labelled="labelled.txt", unlabelled="unlabelled.txt", val="val.txt").val
+        'val.txt'
+    """
+
+    labelled: str
+    unlabelled: str
+    val: str
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """Settings of a run of a semi-supervised system.
+
+    Attributes:
+        system: One of :data:`SYSTEM_NAMES`.
+        root: Folder of the data set.
+        lists: Which images have labels, which have none, and which are scored.
+        out: Folder to write to.
+        layout: See :class:`~wrp.data.semisupervised.SemiSupervisedData`.
+        supervised: Checkpoint of the first stage's network to use instead of training it.
+        steps: Training steps of each stage, at least 3.
+        sampling: How labelled crops are drawn; as many unlabelled ones are drawn with them.
+        network: The network.
+        lr: Learning rate at the start.
+        seed: Seed of all random numbers.
+
+    Raises:
+        WrpError: If the system is unknown or a number is out of range.
+
+    Example:
+        >>> settings = SelfTraining("unimatch", "voc", Lists("labelled.txt", "unlabelled.txt", "val.txt"), "out")
+        >>> settings.steps, settings.sampling.crop_size
+        (2000, (192, 288))
+    """
+
+    system: str
+    root: str
+    lists: Lists
+    out: str
+    layout: str = "folder"
+    supervised: str | None = None
+    steps: int = 2000
+    sampling: SamplingArgs = SamplingArgs((192, 288), 4)
+    network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
+    lr: float = 5e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown system and numbers that are out of range."""
+        if self.system not in SYSTEM_NAMES:
+            raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
+        if self.steps < 3:
+            raise WrpError(f"--steps must be at least 3, got {self.steps}")
+        if self.lr <= 0 or self.network.scale <= 0:
+            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
+
+
+class Run:
+    """One run: its data, its networks, and the making of its stages.
+
+    Args:
+        settings: The settings of the run.
+
+    Raises:
+        WrpError: If the lists, the given network or the output folder cannot be used.
+    """
+
+    def __init__(self, settings: SelfTraining) -> None:
+        self.settings = settings
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.label_map = label_map_of(find_folder(settings.root), settings.layout)
+        base = self.data()
+        self._check_lists(base)
+        self.other_ids = base.label_map != self.label_map
+        self.label_map = base.label_map
+        self.out = check_output(Path(settings.out), SELFTRAIN, base.reads)
+        self.labelled = base.images("labelled")
+        self.unlabelled = base.images("unlabelled")
+        require_classes(self.labelled, self.label_map)
+        if settings.supervised is not None:
+            self._check_first(Path(settings.supervised))
+
+    def _check_lists(self, data: SemiSupervisedData) -> None:
+        """Refuse lists that are empty or overlap."""
+        for option, path in asdict(self.settings.lists).items():
+            if not data.images(option):
+                raise WrpError(f"{path} lists no images; list at least one")
+        for one, other in (("labelled", "unlabelled"), ("labelled", "val"), ("unlabelled", "val")):
+            data.check_apart(one, other)
+        lists = self.settings.lists
+        if both := {f.stem for f in data.images("labelled")} & {f.stem for f in data.images("unlabelled")}:
+            raise WrpError(f"{min(both)} is in both {lists.labelled} and {lists.unlabelled}; rename one of the images")
+
+    def _check_first(self, network: Path) -> None:
+        """Refuse a given network that does not fit, before anything is done."""
+        self.load(network)
+        lacking = [path for path in thirds_of(network) if not path.is_file()]
+        if self.settings.system == "st++" and lacking:
+            raise WrpError(
+                f"there is no {lacking[0]}: st++ needs the network as it was after one and two thirds of its training; "
+                "leave out --supervised, or give a network that a run of st++ has trained"
+            )
+
+    def claim(self) -> None:
+        """Record the settings in the output folder.
+
+        Raises:
+            WrpError: If the folder holds a run with other settings or images: results are never mixed.
+        """
+        mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
+        # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
+        names = [frame.stem for frame in (*self.labelled, *self.unlabelled)] + ["train ids"] * self.other_ids
+        mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        path = self.out / "settings.json"
+        theirs = recorded(path) or mine
+        if changed := [key for key in mine if theirs.get(key) != mine[key]]:
+            key = changed[0]
+            raise WrpError(
+                f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
+                "delete it to start again"
+            )
+        write_json(path, mine)
+
+    def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiSupervisedData:
+        """Make the data of a stage.
+
+        Args:
+            pseudo: Folder with the pseudo-labels of the unlabelled images; None: no pseudo-labels.
+            alone: Whether to use the labelled images only.
+            names: List of the images to use as unlabelled ones; None: the list of the settings.
+        """
+        s = self.settings
+        return SemiSupervisedData(
+            self.label_map.num_classes,
+            s.root,
+            s.lists.labelled,
+            None if alone else str(names or s.lists.unlabelled),
+            s.lists.val,
+            s.layout,
+            str(pseudo) if pseudo is not None else None,
+            replace(s.sampling, epoch_length=s.steps * s.sampling.batch_size, seed=s.seed),
+        )
+
+    def path(self, stage: str) -> Path:
+        """Return the checkpoint of a stage."""
+        return self.out / f"{stage}.ckpt"
+
+    def training(
+        self,
+        stage: str,
+        kind: type[SegmentationModule],
+        data: Callable[[], SemiSupervisedData],
+        inputs: Sequence[Path] = (),
+        draw: Callable[[], Any] | None = None,
+        thirds: bool = False,
+        **changes: Any,
+    ) -> Stage:
+        """Make the stage that trains a new network.
+
+        Args:
+            stage: Name of the stage.
+            kind: Class of the module.
+            data: Function that makes the data.
+            inputs: Networks of earlier stages that this one depends on.
+            draw: Function that makes the source of query images (CISC-R); called once per stage, so that results do
+                not depend on the stages that ran before.
+            thirds: Whether to keep checkpoints after one and two thirds of the steps as well.
+            changes: Further arguments of the module's class.
+        """
+        s = self.settings
+
+        def run() -> None:
+            pl.seed_everything(s.seed, verbose=False)
+            # By name, as Lightning finds the arguments of subclasses to save them.
+            module = kind(
+                num_classes=self.label_map.num_classes,
+                network=s.network,
+                optimizer=OptimizerArgs(lr=s.lr),
+                **changes,
+            )
+            if draw is not None:
+                module.draw = draw()
+            fit(module, data(), s.steps, self.path(stage), thirds)
+
+        return Stage(stage, tuple(inputs), (self.path(stage),), run, f"Training {stage}")
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of the pseudo-labels of a stage."""
+        return self.out / "pseudo" / stage
+
+    def labelling(
+        self,
+        stage: str,
+        network: Path,
+        frames: Callable[[], list[Frame]],
+        inference: InferenceArgs | None = None,
+    ) -> Stage:
+        """Make the stage that writes the predictions of a network as pseudo-labels; existing ones are kept.
+
+        Args:
+            stage: Stage that will learn from the pseudo-labels.
+            network: Checkpoint of the network that predicts them.
+            frames: Function that returns the images to label.
+            inference: Scales, windows and flipping of the prediction; None: the image as it is.
+        """
+
+        def run() -> None:
+            folder = self.folder(stage)
+            make_folder(folder)
+            left = [frame for frame in frames() if not self._is_labelled(folder / f"{frame.stem}.png")]
+            if left:
+                module = self.load(network)
+                module.inference = inference or InferenceArgs()
+                for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
+                    write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
+
+        return Stage(f"labels for {stage} by {network.stem}", (), (), run)
+
+    def _is_labelled(self, path: Path) -> bool:
+        """Tell whether a pseudo-label exists and can be read."""
+        if not path.is_file():
+            return False
+        try:
+            read_label(path, self.label_map)
+        except DataError as error:
+            logger.warning("%s; it is made again", error)
+            return False
+        return True
+
+    def load(self, network: Path) -> SegmentationModule:
+        """Load the network of an earlier stage."""
+        module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
+        return module.to(self.device)
+
+    @property
+    def first(self) -> Path:
+        """Checkpoint of the network trained on labelled images only, or of the one that was given."""
+        given = self.settings.supervised
+        return Path(given) if given is not None else self.path("supervised")
+
+    def first_stage(self, kind: type[SegmentationModule] = SegmentationModule) -> list[Stage]:
+        """Return the stage that trains on labelled images only; none if its network was given."""
+        if self.settings.supervised is not None:
+            return []
+        thirds = self.settings.system == "st++"
+        return [self.training("supervised", kind, lambda: self.data(alone=True), thirds=thirds)]
+
+    def scoring(self, name: str, network: Path, compute: Callable[[], dict[str, float]]) -> Stage:
+        """Make the stage that scores images by a network and writes the scores to ``<name>.json``.
+
+        Args:
+            name: Name of the stage.
+            network: Checkpoint that the scores depend on.
+            compute: Function that returns the score of each image by its name; the greater, the better.
+        """
+        path = self.out / f"{name}.json"
+        return Stage(name, (network,), (path,), lambda: write_json(path, compute()))
+
+    def scores(self, name: str) -> dict[str, float]:
+        """Read the scores that a stage has written, by the name of the image."""
+        return read_json(self.out / f"{name}.json", "delete it to make it again")
+
+    def test(self, network: Path) -> dict[str, float]:
+        """Score a network on the validation images: mIoU and others, as ratios in [0, 1]."""
+        with quiet_lightning():
+            [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
+        return {key.removeprefix("test/"): value for key, value in scores.items()}
