@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.clips import LABEL_MAP, make_folder, make_video, picture, save
 from wrp.cli.main import main
-from wrp.io.folders import RUN, claim
 from wrp.io.label_map import write_label_map
+from wrp.io.outputs import RUN, claim
 from wrp.io.writing import write_label
 from wrp.runs.config import Settings
 from wrp.runs.record import claim_folder

@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from wrp.errors import WrpError
 from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, check_class, class_name, labels_seen_in
-from wrp.io.folders import FLOW, check_output
+from wrp.io.outputs import FLOW, check_output
 from wrp.options import OptimizerArgs, as_options, make_plain
 from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 

@@ -19,8 +19,8 @@ from tests.exports import CLASSES, MASKS, SIZES, everything, export, ids, make_r
 from wrp.cli.main import main
 from wrp.errors import DataError
 from wrp.exchange import coco, cvat
+from wrp.exchange.base import Export, RunFrame, decode_runs, encode_runs
 from wrp.exchange.export import FORMATS
-from wrp.exchange.frames import Export, RunFrame, decode_runs, encode_runs
 from wrp.io.images import read_image
 from wrp.io.label_map import read_label_map
 from wrp.io.writing import write_label

@@ -25,8 +25,8 @@ from tests.exports import (
 from wrp.cli.main import main
 from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError
+from wrp.exchange.base import Export, RunFrame
 from wrp.exchange.cvat import fill
-from wrp.exchange.frames import Export, RunFrame
 from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_image
 from wrp.structures import Frame

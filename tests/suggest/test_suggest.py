@@ -20,7 +20,7 @@ from wrp.data.layouts.registry import open_index
 from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import WrpError
 from wrp.flow.dis import DIS
-from wrp.io.folders import RUN, claim
+from wrp.io.outputs import RUN, claim
 from wrp.options import SelectArgs
 from wrp.runs.simulate import Replay, curve_table, curves, spread
 from wrp.structures import Clip

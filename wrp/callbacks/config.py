@@ -12,7 +12,7 @@ import yaml
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 
-from wrp.io.folders import check_file, check_place
+from wrp.io.outputs import check_file, check_place
 from wrp.io.writing import write_text
 
 # First line of the file: a file that begins with it may be replaced.

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from wrp.io.folders import check_file
+from wrp.io.outputs import check_file
 from wrp.io.writing import write_image
 from wrp.structures import LabelMap
 

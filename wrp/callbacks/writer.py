@@ -15,7 +15,6 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
-from wrp.io.folders import LABELS, check_output, claim, method_folder
 from wrp.io.manifest import (
     BEGUN,
     Entry,
@@ -27,6 +26,7 @@ from wrp.io.manifest import (
     part_of,
     write_part,
 )
+from wrp.io.outputs import LABELS, check_output, claim, method_folder
 from wrp.io.palettes import PROVENANCE_PALETTE
 from wrp.io.stopping import check_stop
 from wrp.io.writing import checksum, encode_image, encode_label, sync_folder, write_content
@@ -62,7 +62,7 @@ class LabelWriter(BasePredictionWriter):
     """
 
     kind: ClassVar[str] = LABELS
-    """Kind of output folder, see :mod:`wrp.io.folders`."""
+    """Kind of output folder, see :mod:`wrp.io.outputs`."""
 
     def __init__(self, out: str, threads: int = 2) -> None:
         super().__init__("batch")

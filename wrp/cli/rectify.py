@@ -23,7 +23,7 @@ def add(verbs: Any) -> None:
 
 def _rectify(options: argparse.Namespace) -> None:
     from wrp.data.run import open_run
-    from wrp.io.folders import require_run
+    from wrp.io.outputs import require_run
     from wrp.runs.rectify import rectify
 
     out = require_run(Path(options.out))

@@ -28,7 +28,7 @@ def add(verbs: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from wrp.data.run import open_run
-    from wrp.io.folders import require_run
+    from wrp.io.outputs import require_run
     from wrp.report.metrics import read_metrics
     from wrp.report.overlay import Encoding, write_video
     from wrp.runs.autolabel import write_reports

@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
 def _suggest(options: argparse.Namespace) -> None:
     from wrp.data.index import select_clips
     from wrp.data.run import open_run
-    from wrp.io.folders import require_run
+    from wrp.io.outputs import require_run
     from wrp.options import SelectArgs
 
     out = require_run(Path(options.out))
@@ -67,7 +67,7 @@ def _rank(index: ClipIndex, out: Path, count: int) -> None:
 def _simulate(index: ClipIndex, out: Path, count: int, flow_cache: str | None) -> None:
     from wrp.flow.cache import FlowCache
     from wrp.flow.dis import DIS
-    from wrp.io.folders import FLOW, check_output
+    from wrp.io.outputs import FLOW, check_output
     from wrp.io.writing import write_json
     from wrp.propagation.module import PropagationModule
     from wrp.runs.simulate import Replay, curve_table, curves

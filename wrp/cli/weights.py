@@ -25,7 +25,7 @@ def add(verbs: Any) -> None:
 
 def _weights(options: argparse.Namespace) -> None:
     from wrp.io.checkpoints import WEIGHTS, read_checkpoint, save_weights
-    from wrp.io.folders import check_file
+    from wrp.io.outputs import check_file
     from wrp.io.writing import replacing
     from wrp.module import BaseModule
 

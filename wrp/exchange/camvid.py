@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wrp.errors import DataError
-from wrp.exchange.colors import (
+from wrp.exchange.base import SPLIT, Export, Returned
+from wrp.exchange.color_lists import (
     Entry,
     Listing,
     color_entries,
@@ -20,7 +21,6 @@ from wrp.exchange.colors import (
     write_color_label,
     write_entries,
 )
-from wrp.exchange.frames import SPLIT, Export, Returned
 from wrp.io.listing import list_folders
 from wrp.io.progress import progress
 from wrp.io.writing import write_text

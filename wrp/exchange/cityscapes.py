@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError
-from wrp.exchange.frames import SPLIT, Export, Returned, class_index
+from wrp.exchange.base import SPLIT, Export, Returned, class_index
 from wrp.exchange.names import frame_name
 from wrp.io.images import read_label
 from wrp.io.label_map import read_label_map, write_label_map

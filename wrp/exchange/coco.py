@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError, WrpError
-from wrp.exchange.frames import (
+from wrp.exchange.base import (
     SPLIT,
     Export,
     Returned,

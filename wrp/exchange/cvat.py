@@ -20,7 +20,7 @@ from xml.sax.xmlreader import AttributesImpl
 import numpy as np
 
 from wrp.errors import DataError
-from wrp.exchange.frames import (
+from wrp.exchange.base import (
     Export,
     Returned,
     RunFrame,

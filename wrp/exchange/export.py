@@ -9,9 +9,9 @@ from types import ModuleType
 from wrp.data.run import open_run
 from wrp.errors import WrpError
 from wrp.exchange import camvid, cityscapes, coco, cvat, labelstudio, voc
-from wrp.exchange.frames import Export, RunFrame
-from wrp.io.folders import WRITTEN, check_output
+from wrp.exchange.base import Export, RunFrame
 from wrp.io.manifest import read_manifest
+from wrp.io.outputs import WRITTEN, check_output
 from wrp.io.writing import new_folder
 
 logger = logging.getLogger("wrp")

@@ -17,8 +17,8 @@ from wrp.data.index import ClipIndex
 from wrp.data.layouts.registry import open_index
 from wrp.data.run import open_run
 from wrp.errors import DataError
+from wrp.exchange.base import Returned, top_folder
 from wrp.exchange.export import find_format
-from wrp.exchange.frames import Returned, top_folder
 from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.listing import list_folders, same_form

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from wrp.errors import DataError
-from wrp.exchange.frames import Returned, check_size, class_index, reading
+from wrp.exchange.base import Returned, check_size, class_index, reading
 from wrp.exchange.names import frame_name
 from wrp.io.listing import IMAGE_SUFFIXES, list_files, list_folders
 from wrp.io.opening import opened_image, parse_json, read_text

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wrp.exchange.colors import (
+from wrp.exchange.base import SPLIT, Export, Returned
+from wrp.exchange.color_lists import (
     Entry,
     Listing,
     color_entries,
@@ -19,7 +20,6 @@ from wrp.exchange.colors import (
     write_color_label,
     write_entries,
 )
-from wrp.exchange.frames import SPLIT, Export, Returned
 from wrp.io.progress import progress
 from wrp.io.writing import write_text
 from wrp.structures import LabelMap

@@ -21,7 +21,7 @@ from wrp.flow.records import FlowRecords
 from wrp.geometry.backends.cpu import convert, join
 from wrp.geometry.composed import NeighbourFlow
 from wrp.io.caching import count_bytes
-from wrp.io.folders import FLOW, claim
+from wrp.io.outputs import FLOW, claim
 from wrp.structures import ClipBatch, FramePair
 
 logger = logging.getLogger("wrp")

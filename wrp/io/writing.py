@@ -24,7 +24,7 @@ from wrp.structures import LabelMap
 logger = logging.getLogger("wrp")
 
 MARKER = "wrp.json"
-"""The file that marks a folder as made by this package, see :mod:`wrp.io.folders`."""
+"""The file that marks a folder as made by this package, see :mod:`wrp.io.outputs`."""
 
 
 # Files that systems leave in otherwise empty folders, and the lock that a job leaves when it is stopped at once.

@@ -22,7 +22,7 @@ from wrp.geometry.consistency import to_unit
 from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.caching import BoundedCache
 from wrp.io.checkpoints import labels_seen_by
-from wrp.io.folders import EXAMPLES, claim
+from wrp.io.outputs import EXAMPLES, claim
 from wrp.options import CycleArgs, KeepArgs
 from wrp.refinement.cycles import make_cycles
 from wrp.refinement.module import teacher_probabilities

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from wrp.data.index import ClipIndex
-from wrp.io.folders import method_folder
 from wrp.io.images import read_confidence, read_label
+from wrp.io.outputs import method_folder
 from wrp.io.progress import progress
 from wrp.metrics.masks import boundary_accuracy, region_similarity
 from wrp.metrics.propagation import PropagationScore, Truth

@@ -23,9 +23,9 @@ from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.io.folders import FLOW, RUN, TEMPORARY, WRITTEN, check_output, claim, remove_temporary
 from wrp.io.locking import locked
 from wrp.io.manifest import check_networks, join_manifest, remove_temporaries, written_parts
+from wrp.io.outputs import FLOW, RUN, TEMPORARY, WRITTEN, check_output, claim, remove_temporary
 from wrp.io.versions import versions
 from wrp.io.writing import write_json
 from wrp.module import file_hash

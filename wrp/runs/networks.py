@@ -17,8 +17,8 @@ from wrp.data.propagation import PropagationData
 from wrp.data.segmentation import SegmentationData
 from wrp.flow.cache import FlowCache
 from wrp.io.checkpoints import load_module
-from wrp.io.folders import TEMPORARY
 from wrp.io.manifest import join_manifest
+from wrp.io.outputs import TEMPORARY
 from wrp.io.writing import write_json
 from wrp.propagation.methods import make_methods
 from wrp.propagation.methods.base import Needs

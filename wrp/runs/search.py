@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from wrp.errors import WrpError
-from wrp.io.folders import SEARCH, claim
+from wrp.io.outputs import SEARCH, claim
 from wrp.io.tables import markdown_table
 from wrp.io.writing import make_folder, refuse_link
 

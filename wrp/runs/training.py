@@ -25,7 +25,7 @@ from wrp.data.segmentation import SegmentationData
 from wrp.errors import WrpError
 from wrp.flow.estimator import FlowEstimator
 from wrp.io.checkpoints import read_checkpoint
-from wrp.io.folders import TEMPORARY
+from wrp.io.outputs import TEMPORARY
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples

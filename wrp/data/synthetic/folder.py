@@ -11,9 +11,9 @@ from PIL import Image
 
 from wrp.data.synthetic.scene import CLASSES, render_clip
 from wrp.errors import WrpError
-from wrp.io.folders import SCENE, check_output, owner_of
 from wrp.io.label_map import write_label_map
 from wrp.io.opening import read_json
+from wrp.io.outputs import SCENE, check_output, owner_of
 from wrp.io.progress import progress
 from wrp.io.writing import MARKER, make_folder, take_place, write_image, write_json, write_label
 from wrp.structures import LabelMap

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from wrp.io.folders import SELFTRAIN, claim
 from wrp.io.locking import locked
+from wrp.io.outputs import SELFTRAIN, claim
 from wrp.io.writing import write_json
 from wrp.runs.selftrain.stages import Run, SelfTraining
 from wrp.runs.selftrain.systems import SYSTEMS

@@ -17,9 +17,9 @@ from wrp.data.classes import require_classes
 from wrp.data.layouts.registry import find_folder
 from wrp.data.semisupervised import SemiSupervisedData, label_map_of
 from wrp.errors import DataError, WrpError
-from wrp.io.folders import SELFTRAIN, check_output
 from wrp.io.images import read_label
 from wrp.io.opening import read_json
+from wrp.io.outputs import SELFTRAIN, check_output
 from wrp.io.progress import progress
 from wrp.io.writing import make_folder, write_json, write_label
 from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs

@@ -18,7 +18,7 @@ from tests.clips import make_davis, make_folder, make_images, make_video, pictur
 from wrp.cli.main import main
 from wrp.errors import WrpError
 from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY
-from wrp.io.folders import FLOW, RUN, TEMPORARY, check_output, claim, owner_of, remove_temporary
+from wrp.io.outputs import FLOW, RUN, TEMPORARY, check_output, claim, owner_of, remove_temporary
 from wrp.io.writing import MARKER, write_json
 from wrp.runs.config import TeacherArgs
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError, WrpError
-from wrp.exchange.frames import Returned, check_size, class_index, reading
+from wrp.exchange.base import Returned, check_size, class_index, reading
 from wrp.exchange.names import frame_name
 from wrp.io.label_map import split_alpha
 from wrp.io.listing import visible
