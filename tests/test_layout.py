@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,14 @@ def test_the_checks_see_every_kind_of_import(tmp_path: Path, monkeypatch: pytest
     )
     assert parts_imported(source) == {"refinement", "flow", "metrics", "segmentation", "data", "runs"}
     assert {"lightning.pytorch", "wrp.segmentation.losses", "wrp.metrics.masks"} <= imported(source)
+
+
+def test_no_test_module_imports_another() -> None:
+    tests = sorted(Path(__file__).parent.rglob("test_*.py"))
+    assert len(tests) > 80
+    for path in tests:
+        others = re.findall(r"^\s*(?:from|import) (tests(?:\.\w+)*\.test_\w+)", path.read_text(encoding="utf-8"), re.M)
+        assert not others, path
 
 
 def loaded_by(statement: str) -> set[str]:

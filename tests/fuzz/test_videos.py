@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.damage import damaged
-from tests.io.videos import index_first, write_plainly, write_video
+from tests.io.videos import encode, index_first, write_plainly, write_video
 from wrp.errors import DataError
 from wrp.io.video import Video
 
@@ -28,12 +28,24 @@ def read(path: Path) -> list[np.ndarray] | None:
         return None
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+MAKE = {
+    ".avi": lambda path: write_plainly(path, 8),
+    ".mpg": lambda path: encode(path, 8, "mpeg2video"),
+    ".gif": lambda path: encode(path, 8, "gif", "rgb8", codec_options={}),
+}
+"""How a video of eight frames is made whose suffix is none of those for H.264."""
+
+
+def make(path: Path) -> Path:
+    return MAKE.get(path.suffix, lambda path: write_video(path, 8))(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts", ".mpg", ".gif", ".flv"])
 @given(data=st.data())
 def test_a_damaged_video_is_a_video_or_refused(folder: Path, suffix: str, data: st.DataObject) -> None:
     whole, path = folder / f"whole{suffix}", folder / f"video{suffix}"
     if not whole.is_file():
-        write_plainly(whole, 8) if suffix == ".avi" else write_video(whole, 8)
+        make(whole)
         assert len(read(whole) or []) == 8
     path.write_bytes(data.draw(damaged(whole.read_bytes()) | st.binary(max_size=100)))
     frames = read(path)
@@ -44,17 +56,43 @@ def test_a_damaged_video_is_a_video_or_refused(folder: Path, suffix: str, data: 
         assert frame.size > 0
 
 
-@pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "cut.gif"])
 @given(data=st.data())
 def test_a_video_that_is_cut_short_is_the_same_or_refused(folder: Path, name: str, data: st.DataObject) -> None:
     whole, path = folder / name, folder / f"cut-{name}"
     if not whole.is_file():
-        write_plainly(whole, 8) if whole.suffix == ".avi" else index_first(write_video(whole, 8))
+        index_first(make(whole)) if whole.suffix == ".mp4" else make(whole)
     content = whole.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     frames = read(path)
     if frames is not None:  # nothing but an index behind the frames is missing
         assert np.array_equal(frames, read(whole) or [])
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts", ".mpg", ".gif"])
+@given(data=st.data())
+def test_frames_of_any_video_are_the_same_in_any_order(folder: Path, suffix: str, data: st.DataObject) -> None:
+    """Also in one that is damaged, as far as they are read at all."""
+    whole, path = folder / f"whole{suffix}", folder / f"order{suffix}"
+    if not whole.is_file():
+        make(whole)
+    path.write_bytes(data.draw(st.just(whole.read_bytes()) | damaged(whole.read_bytes())))
+    try:
+        first, second = Video(path), Video(path)
+    except DataError:
+        return
+    in_order = [read_one(first, number) for number in range(len(first))]
+    assert len(second) == len(first)
+    for number in data.draw(st.permutations(range(len(first)))):
+        frame, expected = read_one(second, number), in_order[number]
+        assert frame is None or expected is None or np.array_equal(frame, expected)
+
+
+def read_one(video: Video, number: int) -> np.ndarray | None:
+    try:
+        return video.read(number)
+    except DataError:
+        return None
 
 
 @pytest.mark.parametrize(

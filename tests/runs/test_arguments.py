@@ -562,3 +562,12 @@ def test_a_frame_says_which_files_and_keyframes_are_its(tmp_path: Path) -> None:
     assert (ENTRY.is_given, ENTRY.offset) == (False, -1)
     assert (replace(ENTRY, index=1).is_given, replace(ENTRY, index=1).offset) == (False, 1)
     assert (replace(ENTRY, index=4).is_given, replace(ENTRY, index=4).offset) == (True, 0)
+
+
+def test_the_name_of_a_flag_in_0_1_is_still_taken(caplog: pytest.LogCaptureFixture) -> None:
+    settings, _ = parse_arguments([*BARE, "--anchors", "list.txt"])
+    assert settings.select.keyframes == "list.txt"
+    assert "--anchors is now called --keyframes" in caplog.text
+    caplog.clear()
+    assert parse_arguments([*BARE, "--anchors=list.txt"])[0] == parse_arguments([*BARE, "--keyframes=list.txt"])[0]
+    assert caplog.text.count("is now called") == 1
