@@ -354,15 +354,15 @@ def test_pictures_of_any_mode_and_format_are_read_as_they_stand_or_refused(
     except DataError:
         pass
     else:
-        assert mode in ("L", "P", "LA", "PA", "RGB")
-        assert kind == "PNG"
-        black = mode == "RGB"  # which is no class, where a label is a picture of colours
+        assert mode in ("L", "P", "LA", "PA", "RGB", "RGBA")
+        assert kind in ("PNG", "TIFF", "BMP")
+        black = mode in ("RGB", "RGBA")  # which is no class, where a label is a picture of colours
         assert np.array_equal(LABEL_MAP.decode(label.numpy()), np.where(ids == 0, 255, ids) if black else ids)
     try:
         frame = read_image(path)
     except DataError:
         return
-    assert kind in ("PNG", "JPEG", "PPM")
+    assert kind in ("PNG", "JPEG", "PPM", "TIFF", "BMP", "WEBP")
     assert frame.shape == (3, *size)
 
 

@@ -269,26 +269,44 @@ def test_the_first_of_two_videos_is_read(tmp_path: Path, suffix: str) -> None:
     check_frames(path, list(range(20)))
 
 
+@pytest.fixture
+def packets(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is handed to decoders."""
+    found, decode = list[Any](), Video._decode
+
+    def noted(video: Video, packet: Any, **options: Any) -> list[Any]:
+        found.append(packet.pts)
+        return decode(video, packet, **options)
+
+    monkeypatch.setattr(Video, "_decode", noted)
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "passes"), [("h264.mp4", 1), ("h264.ts", 1), ("mpeg2.mpg", 1), ("h264.avi", 2), ("h264-raw.h264", 2)]
 )
-def test_frames_in_order_are_decoded_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, passes: int
-) -> None:
+def test_frames_in_order_are_decoded_once(tmp_path: Path, packets: list[Any], name: str, passes: int) -> None:
     """And once more when the video is opened, where its packets do not tell how many frames there are."""
-    path = encode(tmp_path / name, 400, **EVERY[name])
-    packets = 0
-    decode = Video._decode
-
-    def counted(*args: Any, **options: Any) -> list[Any]:
-        nonlocal packets
-        packets += 1
-        return decode(*args, **options)
-
-    monkeypatch.setattr(Video, "_decode", counted)
-    video = Video(path)
+    video = Video(encode(tmp_path / name, 400, **EVERY[name]))
     assert [number_of(video.read(number)) for number in range(len(video))] == list(range(400))
-    assert packets <= passes * 401 + TRIED + 4
+    assert len(packets) <= passes * 401 + TRIED + 4
+
+
+def test_trimmed_clips_and_late_beginnings_are_not_decoded_to_count_their_frames(
+    tmp_path: Path, packets: list[Any]
+) -> None:
+    whole = encode(tmp_path / "whole.mp4", 100)
+    assert len(Video(begin_later(whole, tmp_path / "late.mkv", 4))) == 88
+    assert len(Video(edit(whole, [(2400, 1024 + 10 * 512)]))) == 60
+    assert len(packets) < 80
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264-10bit.mkv", "h264.ts", "mpeg2-large.mpg", "vp9.webm", "h264.flv"])
+def test_a_distant_frame_is_reached_without_those_before_it(tmp_path: Path, packets: list[Any], name: str) -> None:
+    video = Video(encode(tmp_path / name, **{**EVERY[name], "count": 200}))
+    packets.clear()
+    assert [number_of(video.read(number)) for number in (190, 70, 130)] == [190, 70, 130]
+    assert len(packets) < 120
 
 
 def test_a_damaged_frame_is_refused_whenever_it_is_read(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}")
     try:
-        found = sorted(folder.iterdir())
+        found = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{folder} cannot be listed: {error}") from error
     return [path for path in found if not path.name.startswith(".") and path.name.lower() not in _LEFT_BEHIND]
@@ -109,8 +109,9 @@ def _lost_frames(folder: Path, files: list[Path]) -> list[Path]:
     """Return the files that are not read, but are named as the frames are, and belong to none of them."""
     shapes = {_NUMBER.sub("#", path.stem) for path in files if _NUMBER.search(path.stem)}
     stems = {path.stem for path in files}
-    others = [path for path in visible(folder) if path not in files and not path.is_dir()]
-    return [path for path in others if path.stem not in stems and _NUMBER.sub("#", path.stem) in shapes]
+    read = set(files)
+    others = [path for path in visible(folder) if path not in read and path.stem not in stems]
+    return [path for path in others if _NUMBER.sub("#", path.stem) in shapes and not path.is_dir()]
 
 
 def in_order(stems: Iterable[str], folder: Path | str = "") -> list[str]:
