@@ -159,7 +159,7 @@ def note_on_masks(label_map: LabelMap, counts: np.ndarray) -> str | None:
     [other] = set(label_map.names) - set(shown)
     return (
         f"labels show {shown[0]!r} and unlabelled pixels alone, never {other!r}: if {IGNORE_INDEX} means {other!r} in "
-        f"the files, write also: [{IGNORE_INDEX}] beside its id in classes.yaml"
+        f"the files, write also: [{IGNORE_INDEX}] beside its id in classes.yaml, and take {IGNORE_INDEX} out of ignore"
     )
 
 

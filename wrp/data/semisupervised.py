@@ -99,7 +99,7 @@ LAYOUTS: dict[str, ImageLayout] = {
     "coco": ImageLayout("images/{name}", ("annotations/{name}",)),
     "camvid": ImageLayout("{name}", ("{folder}annot/{stem}",), camvid.LABEL_MAP),
 }
-"""The layouts of images: those of Pascal VOC, of Cityscapes, of COCO-Stuff, of SegNet's CamVid, and the package's."""
+"""How images lie, by name, as in Pascal VOC, Cityscapes, COCO-Stuff, SegNet's CamVid, or the package's own layout."""
 
 
 def label_map_of(root: Path, layout: str, frames: Iterable[Frame] = ()) -> LabelMap:

@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".p
 """Suffixes of frames, in lower case."""
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-"""Suffixes of labels, in lower case: formats that keep every value."""
+"""Suffixes of labels, in lower case. These formats keep every value."""
 
 # What operating systems and notebooks leave behind; names that begin with a dot are left out besides.
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information")

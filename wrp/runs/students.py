@@ -34,7 +34,7 @@ class Way:
     """
 
     labels: dict[str, Any] = field(default_factory=dict)
-    kind: type[SegmentationModule] = SegmentationModule
+    kind: type[SegmentationModule] = field(default_factory=lambda: SegmentationModule)
     epochs: int = 1
 
 
