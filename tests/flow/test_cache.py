@@ -33,6 +33,9 @@ class TestFlowCache(FlowEstimatorTester):
     def make(self) -> FlowCache:
         return FlowCache(DIS())
 
+    def test_its_signature_tells_working_resolutions_apart(self, estimator: FlowCache) -> None:
+        assert estimator.signature == DIS().signature  # whose resolution it is
+
 
 def test_a_flow_is_estimated_once_and_rounded_alike_at_every_time(tmp_path: Path) -> None:
     estimator, batch = Counting(), stretch([1, 2, 3, 4])

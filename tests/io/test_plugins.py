@@ -130,3 +130,9 @@ def test_what_is_no_method_is_refused(site: Path) -> None:
     install(site, "wrp.methods", "zero", "mine_method:torch", mine_method=METHOD)
     with pytest.raises(WrpError, match="the entry point 'zero' in wrp.methods is .*, expected a"):
         known_methods()
+
+
+def test_what_is_no_layout_is_refused(site: Path) -> None:
+    install(site, "wrp.layouts", "dashcam", "mine_layout", mine_layout="def matches(root):\n    return True\n")
+    with pytest.raises(WrpError, match="the entry point 'dashcam' in wrp.layouts is .*, which lacks read_index"):
+        layouts()

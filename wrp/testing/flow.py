@@ -126,6 +126,13 @@ class FlowEstimatorTester(ABC):
         weighted = [module for module in estimator.train().modules() if list(module.parameters(recurse=False))]
         assert not any(module.training for module in weighted)
 
+    def test_its_signature_tells_working_resolutions_apart(self, estimator: FlowEstimator) -> None:
+        """Check that flow at one working resolution is never taken from a cache for another."""
+        before, resolution = estimator.signature, estimator.magnification(64, 96)
+        assert before == self.make().signature
+        estimator.scale = estimator.scale / 2
+        assert estimator.signature != before or estimator.magnification(64, 96) == resolution
+
     @pytest.mark.parametrize(
         ("first", "second", "message"),
         [

@@ -20,7 +20,7 @@ from wrp.data.layouts import (
     youtubevos,
 )
 from wrp.data.layouts.base import Layout
-from wrp.errors import DataError
+from wrp.errors import DataError, WrpError
 from wrp.io.plugins import plugins
 
 LAYOUTS: dict[str, Layout] = {
@@ -45,7 +45,11 @@ def layouts() -> dict[str, Layout]:
     Raises:
         WrpError: If a layout of another package cannot be imported.
     """
-    return LAYOUTS | plugins("wrp.layouts", LAYOUTS)
+    added = plugins("wrp.layouts", LAYOUTS)
+    for name, layout in added.items():
+        if lacking := [part for part in ("matches", "read_index") if not callable(getattr(layout, part, None))]:
+            raise WrpError(f"the entry point {name!r} in wrp.layouts is {layout!r}, which lacks {lacking[0]}")
+    return LAYOUTS | added
 
 
 def find_folder(root: str | Path) -> Path:
@@ -98,7 +102,9 @@ def open_index(root: str | Path, layout: str = "auto", split: str | None = None,
             raise DataError(f"{root} has no layout that is known. Expected one of\n{listed}")
         layout = found[0]
     if layout not in known:
-        raise DataError(f"unknown layout {layout!r}, expected auto, {', '.join(known)}")
+        raise DataError(
+            f"unknown layout {layout!r}, expected auto, {', '.join(known)}; is the package that registers it installed?"
+        )
     if not known[layout].matches(root):
         raise DataError(f"{root} does not have the layout {layout!r}. {known[layout].__doc__ or ''}".rstrip())
     index = known[layout].read_index(root, split)
