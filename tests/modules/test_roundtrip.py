@@ -24,10 +24,12 @@ from wrp.errors import WrpError
 from wrp.geometry.fusion import blend, blend_weights
 from wrp.geometry.labels import argmax_frame
 from wrp.io.checkpoints import load_module
+from wrp.io.images import read_image
 from wrp.options import KeepArgs, NetworkArgs
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 from wrp.propagation.methods.copy import Copy
 from wrp.refinement.store import CycleRecord
+from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.structures import ClipBatch
 
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
@@ -297,6 +299,23 @@ def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -
     assert sum(p.numel() for p in module.parameters()) < sum(
         p.numel() for p in SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002")).parameters()
     )
+
+
+@pytest.mark.parametrize("kind", [SegmentationModule, ThreeStageModule], ids=lambda kind: kind.__name__)
+def test_a_checkpoint_that_was_made_in_python_serves_the_command_line(
+    root: Path, kind: type[SegmentationModule], tmp_path: Path
+) -> None:
+    options = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
+    module = kind(3, NetworkArgs(encoder_name="tu-regnetx_002", options=options, scale=0.5))
+    trainer = pl.Trainer(max_steps=0, logger=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "student.ckpt")
+    model = [f"--model={kind.__name__}", f"--ckpt_path={tmp_path / 'student.ckpt'}"]
+    assert main(["predict", *model, *data(root, "SegmentationData"), *PREDICT, *writer("out")]) == 0
+    expected = load_module(kind, tmp_path / "student.ckpt")
+    frame = read_image(root / "frames/walk/00002.png")
+    labels = expected.probabilities(frame[None]).argmax(1)[0].numpy()
+    assert np.array_equal(written("out")[2], np.array([0, 3, 7])[labels])
 
 
 def test_weights_are_exported_without_what_belongs_to_the_training(

@@ -32,7 +32,9 @@ from wrp.data.segmentation import SegmentationData
 from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import WrpError
 from wrp.io.checkpoints import (
+    CLASS_KEY,
     SAFE,
+    SETTINGS_KEY,
     WEIGHTS,
     check_class,
     class_name,
@@ -125,8 +127,26 @@ class WrpCLI(LightningCLI):
             raise WrpError(f"there is no checkpoint {path}")
         given = config.as_dict()  # the checkpoint may use the names that the configuration uses
         self._named = list(texts_in(given))
-        with imports_limited(*_import_paths(given)):
-            super()._parse_ckpt_path()
+        if Path(path).is_file():
+            with imports_limited(*_import_paths(given)):
+                self._take_arguments(read_checkpoint(Path(path)))
+
+    def _take_arguments(self, checkpoint: dict[str, Any]) -> None:
+        """Take the model's arguments from a checkpoint, as Lightning does; also from one that was made in Python.
+
+        Lightning expects the class among the arguments, where only its command line notes it.
+        """
+        arguments = dict(checkpoint.get(SETTINGS_KEY) or {})
+        arguments.pop("_instantiator", None)
+        made_by = arguments.pop("_class_path", checkpoint.get(CLASS_KEY))
+        if not arguments or made_by is None:
+            return
+        model = {"class_path": made_by, "dict_kwargs": arguments}
+        try:
+            self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
+        except SystemExit:
+            print("The arguments in the checkpoint do not fit the model.", file=sys.stderr)
+            raise
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; nothing is downloaded for names that only the checkpoint contains."""
