@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -355,6 +357,21 @@ def test_a_refiner_learns_and_answers_in_bf16(root: Path) -> None:
     predict = [*PREDICT, "--trainer.precision=bf16-mixed", *writer("out")]
     assert main(["predict", *model, *data(root, "PropagationData"), *predict]) == 0
     assert len(written("out")) == 7
+
+
+def test_what_is_written_is_not_collected_in_memory(root: Path, tmp_path: Path) -> None:
+    given: list[weakref.ref[Any]] = []
+
+    class Watched(PropagationModule):
+        def predict_step(self, batch: ClipBatch, batch_idx: int) -> Any:
+            assert all(session() is None for session in given[:-1])
+            session = super().predict_step(batch, batch_idx)
+            given.append(weakref.ref(session))
+            return session
+
+    trainer = pl.Trainer(logger=False, accelerator="cpu", callbacks=[LabelWriter(str(tmp_path / "out"))])
+    assert trainer.predict(Watched(3, ["copy"]), PropagationData(3, str(root))) is None
+    assert len(given) == 2
 
 
 def test_a_prediction_goes_on_where_it_stopped(root: Path) -> None:

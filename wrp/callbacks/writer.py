@@ -92,6 +92,10 @@ class LabelWriter(BasePredictionWriter):
         if trainer.is_global_zero:
             note_seen(self.out, {*getattr(data, "labels_seen", ()), *getattr(pl_module, "labels_seen", ())})
 
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the Trainer forget what is written: by default it would collect all predictions in memory."""
+        trainer.predict_loop.return_predictions = False
+
     def write_on_batch_end(
         self,
         trainer: pl.Trainer,
