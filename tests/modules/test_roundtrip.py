@@ -259,15 +259,17 @@ def test_a_session_works_in_the_precision_of_the_trainer(collected: bool, root: 
         known_methods = {"copy": Watching}
 
     module = PropagationData(3, str(root))
-    trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=[LabelWriter("out")])
-    sessions = trainer.predict(Watched(3, ["copy"]), module, return_predictions=collected)
+    callbacks = [] if collected else [LabelWriter("out")]
+    trainer = pl.Trainer(accelerator="cpu", precision="bf16-mixed", logger=False, callbacks=callbacks)
+    sessions = trainer.predict(Watched(3, ["copy"]), module)
+    if collected:  # they begin to work where they are iterated over
+        assert seen == []
+        for session in sessions or []:
+            for prediction in session:
+                assert not torch.is_autocast_enabled("cpu")
+                assert prediction.labels.dtype == torch.uint8
     assert seen == [True] * 4
     assert not torch.is_autocast_enabled("cpu")
-    if collected:  # once more, by whoever has them
-        for prediction in sessions[0]:  # type: ignore[index]
-            assert not torch.is_autocast_enabled("cpu")
-            assert prediction.labels.dtype == torch.uint8
-        assert all(seen)
 
 
 def test_walks_of_another_data_set_are_not_taken_for_those_of_this_one(root: Path) -> None:
