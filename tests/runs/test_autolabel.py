@@ -51,7 +51,7 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert str(out / "report.html") in printed.out
     result = metrics(out)
     report = (out / "report.md").read_text()
-    assert "| confidence | right |" in report
+    assert "| confidence | accuracy |" in report
     assert "within 3 px of a border" in report
     assert result["schema"] == 2
     assert list(result["overall"]) == ["motion", "semantic", "inpaint", "refine", "upper_bound"]
