@@ -145,11 +145,11 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a label that is a link to nothing": (
         lambda root: (root / "labels/street/00002.png").symlink_to(root / "gone.png"),
-        "there is no file .*00002.png: it is a link to .*gone.png",
+        "00002.png is a broken link: it points to .*gone.png",
     ),
     "a frame that is a link to nothing": (
         lambda root: remove(root / "frames/street/00002.png").symlink_to(root / "gone.png"),
-        "there is no file .*00002.png: it is a link to .*gone.png",
+        "00002.png is a broken link: it points to .*gone.png",
     ),
     "two labels of one frame": (
         lambda root: Image.fromarray(id_picture(0)).save(root / "labels/street/00000.tif"),
@@ -157,7 +157,7 @@ LOST: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "labels without a clip folder": (
         lambda root: (root / "labels/street/00000.png").rename(root / "labels/00000.png"),
-        "00000.png is not read: labels lie in the folder of their clip, such as .*labels/street/00000.png",
+        "00000.png belongs to no clip: move it to its clip's folder, .*labels/street, or remove",
     ),
     "frames without a clip folder": (
         lambda root: (root / "frames/street/00000.png").rename(root / "frames/00000.png"),

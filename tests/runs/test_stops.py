@@ -57,7 +57,7 @@ def test_a_broken_clip_is_skipped_if_asked_for_and_done_when_it_is_mended(
 
 def test_nothing_but_broken_clips_is_an_error(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for clip in ("ride", "walk"):
-        (root / "frames" / clip / "0000.png").write_bytes(b"")
+        (root / "frames" / clip / "00000.png").write_bytes(b"")
     assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", "--on-error=skip", *MOTION]) == 2
     assert "every clip of" in capsys.readouterr().err
 

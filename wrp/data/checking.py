@@ -320,6 +320,8 @@ def describe(found: Findings) -> str:
         parts[0] += f", {len(index.images)} labelled images outside of the clips"
     rows = [_row(clip, found) for clip in index.clips]
     parts.append(markdown_table(["clip", "frames", "labelled", "intervals", "longest", "size"], rows))
+    if index.problems:
+        parts.append("Clips whose frames or labels could not be listed are not in this table; the reasons are below.")
     counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
     if counts.any():
         shares = 100 * counts / counts.sum()
@@ -331,7 +333,10 @@ def describe(found: Findings) -> str:
         listed = "\n".join(f"- {message}" for message in found.broken)
         parts.append(f"{problems(found)}:\n{listed}")
     if found.notes:
-        parts.append("Please look at:\n" + "\n".join(f"- {message}" for message in found.notes))
+        parts.append(
+            "Please look at (if it is meant to be so, nothing needs to be done):\n"
+            + "\n".join(f"- {message}" for message in found.notes)
+        )
     if not found.broken:
         parts.append("Everything can be used.")
     return "\n\n".join(parts)

@@ -311,7 +311,7 @@ def label_beside(folder: Path, image: Path) -> Path | None:
         if path.is_file():
             return path
         if path.is_symlink():
-            raise DataError(f"there is no file {path}: it is a link to {path.readlink()}, which is not there")
+            raise DataError(f"{path} is a broken link: it points to {path.readlink()}, which does not exist")
     return None
 
 

@@ -72,7 +72,7 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     files = [path for path in visible(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
     for path in files:
         if path.is_symlink() and not path.exists():
-            raise DataError(f"there is no file {path}: it is a link to {path.readlink()}, which is not there")
+            raise DataError(f"{path} is a broken link: it points to {path.readlink()}, which does not exist")
     return files
 
 

@@ -90,7 +90,7 @@ def _sources(root: Path, problems: list[str], notes: list[str]) -> dict[str, Pat
     for path in visible(root / "frames"):
         name = path.name if path.is_dir() else path.stem
         if path.is_symlink() and not path.exists():
-            problems.append(f"there is no {path}: it is a link to {path.readlink()}, which is not there")
+            problems.append(f"{path} is a broken link: it points to {path.readlink()}, which does not exist")
         elif not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES:
             problems.append(f"{path} belongs to no clip: frames lie in a folder of their clip, frames/<clip>/")
         elif not path.is_dir() and not is_video(path):
@@ -112,11 +112,12 @@ def _check_labels(root: Path, sources: dict[str, Path], problems: list[str], not
     for path in visible(folder) if folder.is_dir() else []:
         if path.is_dir() and same_form(path.name) not in names:
             problems.append(
-                f"{path} holds labels of no clip: there is no folder {root / 'frames' / path.name}, nor a video"
+                f"{path} holds labels of no clip: there is no folder {root / 'frames' / path.name}, nor a video; give "
+                "it the name of its clip, or remove it"
             )
         elif not path.is_dir() and path.suffix.lower() in LABEL_SUFFIXES:
-            place = folder / next(iter(sources), "<clip>") / path.name
-            problems.append(f"{path} is not read: labels lie in the folder of their clip, such as {place}")
+            clip = next(iter(sources)) if len(sources) == 1 else "<clip>"
+            problems.append(f"{path} belongs to no clip: move it to its clip's folder, {folder / clip}, or remove it")
         elif not path.is_dir():
             notes.append(f"{path} is not read")
 
@@ -129,7 +130,7 @@ def _frames_of(root: Path, name: str, source: Path, notes: list[str]) -> list[Fr
     _note_unused(folder, source, frames, notes)
     if source.is_dir():
         breaks = gaps([frame.stem for frame in frames])
-        notes += [f"clip {name}: numbers go from {before} to {after}" for before, after in breaks]
+        notes += [f"clip {name}: numbers go from {before} to {after}; are frames missing?" for before, after in breaks]
     return frames
 
 
@@ -141,7 +142,8 @@ def _of_folder(folder: Path, labels: dict[str, Path]) -> list[Frame]:
     frames = [Frame(image.stem, image, labels.get(same_form(image.stem))) for image in list_images(folder)]
     known = {same_form(frame.stem) for frame in frames}
     if lost := [path for stem, path in labels.items() if stem not in known]:
-        raise DataError(f"{lost[0]} is the label of no frame in {folder}; a label has the name of its frame")
+        stems = f"the frames are {frames[0].stem} … {frames[-1].stem}" if frames else "there are no frames"
+        raise DataError(f"{lost[0]} is the label of no frame in {folder}: a label has the name of its frame; {stems}")
     return frames
 
 
@@ -176,8 +178,8 @@ def _note_unused(folder: Path, source: Path, frames: list[Frame], notes: list[st
         stem = f"{int(stem):06d}" if source.is_file() and stem.isdecimal() else stem
         if not labelled.get(stem, True):
             raise DataError(
-                f"{path} is not read, and frame {stem} has no other label; labels are read from "
-                f"{', '.join(LABEL_SUFFIXES)}: convert or remove it"
+                f"{path} is not read, and frame {stem} has no other label: export it anew as PNG, since JPEG and the "
+                f"like change values (labels are read from {', '.join(LABEL_SUFFIXES)}), or remove it"
             )
     if source.is_dir():
         images = {frame.image for frame in frames}
