@@ -20,6 +20,24 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 # What operating systems and notebooks leave behind; names that begin with a dot are left out besides.
 _LEFT_BEHIND = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information")
 
+# What is kept beside frames: a file of these is never taken for one.
+_BESIDE = (
+    ".txt",
+    ".json",
+    ".xml",
+    ".csv",
+    ".yaml",
+    ".yml",
+    ".md",
+    ".log",
+    ".ini",
+    ".npy",
+    ".npz",
+    ".flo",
+    ".pcd",
+    ".bin",
+)
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -111,7 +129,8 @@ def _lost_frames(folder: Path, files: list[Path]) -> list[Path]:
     stems = {path.stem for path in files}
     read = set(files)
     others = [path for path in visible(folder) if path not in read and path.stem not in stems]
-    return [path for path in others if _NUMBER.sub("#", path.stem) in shapes and not path.is_dir()]
+    others = [path for path in others if path.suffix.lower() not in _BESIDE and not path.is_dir()]
+    return [path for path in others if _NUMBER.sub("#", path.stem) in shapes]
 
 
 def in_order(stems: Iterable[str], folder: Path | str = "") -> list[str]:
