@@ -533,3 +533,12 @@ def test_two_labels_of_one_frame_of_a_video_are_refused(video: Path) -> None:
 def test_a_listing_names_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         list_images(tmp_path / "none")
+
+
+def test_images_without_a_time_need_no_order(tmp_path: Path) -> None:
+    names = ("1.png", "01.png", "1.10.png", "1.9.png", "img10x.png", "img2.png")
+    for i, name in enumerate(names):
+        save(tmp_path / name, picture(i))
+    assert [path.name for path in list_images(tmp_path, temporal=False)] == sorted(names)
+    with pytest.raises(DataError, match="is not clear"):
+        list_images(tmp_path)

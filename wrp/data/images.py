@@ -108,7 +108,7 @@ class ImageData(BaseDataModule):
         Raises:
             DataError: If there is no such folder, or no image in it.
         """
-        images = list_images(self.folder / "images" / split)
+        images = list_images(self.folder / "images" / split, temporal=False)
         labels = self.folder / "labels" / split
         frames = [Frame(image.stem, image, label_beside(labels, image)) for image in images]
         if labelled:

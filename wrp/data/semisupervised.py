@@ -480,7 +480,7 @@ class SemiSupervisedData(BaseDataModule):
         if self.pseudo is None:
             return frames
         folder = Path(self.pseudo)
-        labels = {path.stem for path in list_images(folder)}
+        labels = {path.stem for path in list_images(folder, temporal=False)}
         found = [Frame(one.stem, one.image, folder / f"{one.stem}.png") for one in frames if one.stem in labels]
         if frames and not found:
             raise DataError(

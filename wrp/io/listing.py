@@ -94,8 +94,12 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     return files
 
 
-def list_images(folder: Path) -> list[Path]:
-    """List the frames of a folder in temporal order, see :func:`in_order`.
+def list_images(folder: Path, temporal: bool = True) -> list[Path]:
+    """List the images of a folder: frames in temporal order, see :func:`in_order`.
+
+    Args:
+        folder: The folder.
+        temporal: Whether they are the frames of a clip. Images without a time are listed by name.
 
     Raises:
         DataError: If the folder is missing, two files have the same stem, the order is not clear, or a file is left
@@ -118,6 +122,8 @@ def list_images(folder: Path) -> list[Path]:
             f"{folder}: {_count(len(lost), 'file')} named like frames cannot be read, the first is {lost[0].name}; "
             f"frames are read from {', '.join(IMAGE_SUFFIXES)}: convert or remove them"
         )
+    if not temporal:
+        return files
     order = in_order([path.stem for path in files], folder)
     by_stem = {path.stem: path for path in files}
     return [by_stem[stem] for stem in order]
