@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.clips import make_folder, save
+from tests.clips import LABEL_MAP, make_folder, save
 from tests.exports import CLASSES, everything, export, ids, make_run, unlabelled
 from wrp.cli.main import main
 from wrp.errors import DataError
-from wrp.exchange import coco
+from wrp.exchange import coco, cvat
 from wrp.exchange.importing import is_changed
 from wrp.io.writing import write_label
 
@@ -308,3 +308,9 @@ def test_the_loop_of_correcting_and_propagating(tmp_path: Path, capsys: pytest.C
     assert entries[2]["keyframes"] == [0, 3]
     assert np.array_equal(ids(Path("second/labels/walk/00003.png")), corrected)
     assert (ids(Path("second/labels/walk/00002.png"))[:8, 2:8] == 7).mean() > 0.5
+
+
+def test_an_encoding_that_there_is_not_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "annotations.xml").write_bytes(b'<?xml version="1.0" encoding="ttf-8"?><annotations/>')
+    with pytest.raises(DataError, match="annotations.xml is damaged, or of another format: LookupError"):
+        list(cvat.read(tmp_path, LABEL_MAP))

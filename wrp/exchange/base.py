@@ -211,7 +211,7 @@ def top_folder(path: Path, holds: Sequence[str]) -> Path:
 
 
 # Errors of reading malformed content; xml.etree.ElementTree.ParseError is a SyntaxError.
-_DAMAGE = (AttributeError, IndexError, KeyError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
+_DAMAGE = (AttributeError, LookupError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
 
 
 @contextmanager
