@@ -357,11 +357,6 @@ class FrameNames:
         return None
 
 
-def match_frame(name: str, known: Iterable[str]) -> str | None:
-    """Find one frame by a written name, see :meth:`FrameNames.find`; for many names, make :class:`FrameNames` once."""
-    return FrameNames(known).find(name)
-
-
 def _some(names: Iterable[str], most: int = 8) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -89,19 +89,6 @@ def parse_arguments(args: Sequence[str]) -> tuple[Settings, bool]:
     return _parse(parser, content, flags, f"--config {config}: " if config is not None else ""), dry
 
 
-def read_settings(content: dict[str, Any]) -> Settings:
-    """Make settings from a dictionary, in which groups are dictionaries themselves.
-
-    Raises:
-        WrpError: As for :func:`parse_arguments`.
-
-    Example:
-        >>> read_settings({"root": "clips", "out": "out", "run": {"seed": 3}}).run.seed
-        3
-    """
-    return _parse(make_parser(), content, [], "")
-
-
 def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], where: str) -> Settings:
     """Merge a file's content and flags, which override it; ``where`` begins the messages about the file."""
     known, settings = _known(parser), dict(flat(content))

@@ -48,6 +48,8 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
     notes: list[str] = []
     sources = _sources(root, problems, notes)
     _check_labels(root, sources, problems, notes)
+    found = list_folders(root / "labels") if (root / "labels").is_dir() else []
+    labels = {same_form(folder.name): folder for folder in found}
     listed = read_list(root / "splits" / f"{split}.txt") if split is not None else list(sources)
     names = {same_form(name): name for name in sources}
     if unknown := sorted(name for name in listed if same_form(name) not in names):
@@ -60,7 +62,7 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         if name not in wanted:
             continue
         try:
-            frames = _frames_of(root, name, source, notes)
+            frames = _frames_of(name, source, labels.get(same_form(name), root / "labels" / name), notes)
         except DataError as error:
             problems.append(str(error))
             continue
@@ -122,9 +124,8 @@ def _check_labels(root: Path, sources: dict[str, Path], problems: list[str], not
             notes.append(f"{path} is not read")
 
 
-def _frames_of(root: Path, name: str, source: Path, notes: list[str]) -> list[Frame]:
-    """Return the frames of a clip with their labels."""
-    folder = next((path for path in _folders(root) if same_form(path.name) == same_form(name)), root / "labels" / name)
+def _frames_of(name: str, source: Path, folder: Path, notes: list[str]) -> list[Frame]:
+    """Return the frames of a clip with their labels, which lie in ``folder``."""
     labels = list_labels(folder)
     frames = _of_video(source, labels) if source.is_file() else _of_folder(source, labels)
     _note_unused(folder, source, frames, notes)
@@ -132,10 +133,6 @@ def _frames_of(root: Path, name: str, source: Path, notes: list[str]) -> list[Fr
         breaks = gaps([frame.stem for frame in frames])
         notes += [f"clip {name}: numbers go from {before} to {after}; are frames missing?" for before, after in breaks]
     return frames
-
-
-def _folders(root: Path) -> list[Path]:
-    return list_folders(root / "labels") if (root / "labels").is_dir() else []
 
 
 def _of_folder(folder: Path, labels: dict[str, Path]) -> list[Frame]:
