@@ -281,6 +281,8 @@ class ClipBatch:
         held_out: Labels for scoring only, (H, W) uint8, by index in the clip; empty unless a score is computed.
         number: Of a window, how many labelled frames of the data come before its own.
         unlabelled: Whether no label of the whole clip has a pixel with a class, so that nothing can be propagated.
+        hashes: Content hashes of frames that are known already, by index in the clip, see
+            :func:`~wrp.flow.hashing.frame_hash`.
 
     Example:
         >>> import torch
@@ -300,6 +302,7 @@ class ClipBatch:
     held_out: dict[int, Tensor] = field(default_factory=dict)
     number: int = 0
     unlabelled: bool = False
+    hashes: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[int, int]:

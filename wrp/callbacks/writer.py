@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from wrp.flow.hashing import frame_hash
 from wrp.io.manifest import (
     BEGUN,
     Entry,
@@ -30,7 +31,7 @@ from wrp.io.outputs import LABELS, check_output, claim, method_folder
 from wrp.io.palettes import PROVENANCE_PALETTE
 from wrp.io.stopping import check_stop
 from wrp.io.writing import checksum, encode_image, encode_label, sync_folder, write_content
-from wrp.structures import LabelMap, Prediction
+from wrp.structures import ClipBatch, LabelMap, Prediction
 
 logger = logging.getLogger("wrp")
 
@@ -134,7 +135,9 @@ class LabelWriter(BasePredictionWriter):
                     picture = Image.fromarray(result.provenance.cpu().numpy())
                     picture.putpalette(PROVENANCE_PALETTE)
                     written["provenance"] = threads.do(self.out / "provenance" / name, encode_image, picture)
-                entries.append((_entry(result, float(confidence.mean()) / 255, checkpoint_hashes), written))
+                image = frame_hash(batch, result.index).hex() if isinstance(batch, ClipBatch) else ""
+                mean = float(confidence.mean()) / 255
+                entries.append((_entry(result, mean, checkpoint_hashes, image), written))
                 written = {}
         files = [{kind: file.result() for kind, file in written.items()} for _, written in entries]
         for folder in threads.folders:
@@ -213,7 +216,7 @@ class _Threads:
                 future.result()
 
 
-def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str]) -> Entry:
+def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str], image: str) -> Entry:
     return Entry(
         result.clip,
         result.stem,
@@ -224,4 +227,5 @@ def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str])
         round(mean_confidence, 4),
         f"labels/{result.clip}/{result.stem}.png",
         networks=networks,
+        image=image,
     )

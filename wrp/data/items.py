@@ -17,6 +17,7 @@ from wrp.data.index import intervals
 from wrp.data.sampling import distribute
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import DataError
+from wrp.flow.hashing import content_hash
 from wrp.io.caching import BoundedCache, count_bytes
 from wrp.io.images import map_of, read_confidence, read_image, read_label
 from wrp.structures import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Interval, LabelMap, VideoFrame
@@ -150,6 +151,8 @@ class ClipItems(Dataset[ClipBatch]):
             if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
                 raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
         known = {index: self._label(clip, index) for index in labels}
+        # Hashed here, in memory of the host and perhaps in a loader's process.
+        hashed = enumerate(frames, first) if isinstance(frames, list) else ()
         return ClipBatch(
             clip=clip.name,
             stems=[frame.stem for frame in clip.frames[first : last + 1]],
@@ -159,6 +162,7 @@ class ClipItems(Dataset[ClipBatch]):
             queries=queries,
             held_out={index: self._label(clip, index) for index in held_out},
             unlabelled=not any(map(has_class, known.values())) and self._is_unlabelled(clip),
+            hashes={index: content_hash(frame) for index, frame in hashed},
         )
 
     def _is_unlabelled(self, clip: Clip) -> bool:

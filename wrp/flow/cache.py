@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.hashing import content_hash
+from wrp.flow.hashing import frame_hash
 from wrp.flow.records import FlowRecords
 from wrp.geometry.backends.cpu import convert, join
 from wrp.geometry.composed import NeighbourFlow
@@ -147,7 +147,7 @@ class FlowCache(FlowEstimator):
 
     def _between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
         opened = self._opened(batch, indices[0])
-        keys = {i: content_hash(batch.frame(i)) for i in sorted({*indices, *(i + 1 for i in indices)})}
+        keys = {i: frame_hash(batch, i) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
         for i in indices:
             packed = opened.find(keys[i] + keys[i + 1])

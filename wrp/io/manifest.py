@@ -55,6 +55,7 @@ class Entry:
         label: Path of its label below the run's folder.
         checksums: Checksum of each of its files, by the folder that holds the file.
         networks: Checkpoint hash of each network of the run, by the names in :data:`NETWORKS`.
+        image: Content hash of the frame itself, in hexadecimal digits; empty if it is not recorded.
 
     Raises:
         ValueError: If a value cannot be that of a frame; the message names the value.
@@ -75,11 +76,12 @@ class Entry:
     label: str
     checksums: dict[str, str] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
+    image: str = ""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, as paths are followed and numbers are computed with."""
         kinds: dict[str, type | tuple[type, ...]] = {
-            **dict.fromkeys(("clip", "frame", "method", "label"), str),
+            **dict.fromkeys(("clip", "frame", "method", "label", "image"), str),
             "index": int,
             "distance": (int, type(None)),
             "mean_confidence": (int, float),
@@ -132,7 +134,7 @@ class Entry:
             raise ValueError(f"a {type(content).__name__}")
         if content.get("schema") != SCHEMA:
             raise ValueError(f"the schema {content.get('schema', 1)!r} of another version of wrp, expected {SCHEMA}")
-        names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks")]
+        names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks", "image")]
         if missing := [name for name in names if name not in content]:
             raise ValueError(f"no {missing[0]}")
         known: dict[str, Any] = {name: content[name] for name in names}
@@ -140,7 +142,8 @@ class Entry:
             raise ValueError(f"the keyframes {known['keyframes']!r}")
         known["keyframes"] = tuple(known["keyframes"])
         networks = {name: content[name] for name in NETWORKS if name in content}
-        return cls(**known, checksums=content.get("checksums", {}), networks=networks)
+        image = content.get("image", "")
+        return cls(**known, checksums=content.get("checksums", {}), networks=networks, image=image)
 
 
 def read_manifest(run: Path) -> list[Entry]:

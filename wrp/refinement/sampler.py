@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import ColorJitter
 from wrp.errors import WrpError
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.hashing import content_hash
+from wrp.flow.hashing import content_hash, frame_hash
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.caching import BoundedCache
@@ -213,7 +213,7 @@ class _Examples(Dataset[RefinerExamples]):
     def _key(self, number: int, window: ClipBatch) -> str:
         # Names are not enough: the same folder may later hold another data set, or corrected labels.
         if number not in self._frame_hashes:  # once, as the frames of a long window are read on access
-            frames = b"".join(content_hash(window.frames[i]) for i in range(len(window.frames)))
+            frames = b"".join(frame_hash(window, i) for i in range(window.first, window.first + len(window.frames)))
             self._frame_hashes[number] = hashlib.sha256(frames).hexdigest()
         labels = {index: content_hash(label).hex() for index, label in sorted(window.labels.items())}
         names = (window.clip, window.queries[0], window.stems, self._frame_hashes[number], labels)
