@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from wrp.data.synthetic.scene import render_clip
 from wrp.errors import DataError, WrpError
+from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.exact import Exact
@@ -137,6 +141,40 @@ def test_raft_under_bf16_is_close_to_float32() -> None:
     assert flow.dtype == torch.float32
     expected = fine(first, second)
     assert (flow - expected).abs().mean() < 0.1 * expected.abs().mean()
+
+
+def test_raft_waits_for_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a GPU, a copy to the host or a decision by a value, fails on torch's device without data."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which there is not on this device
+    raft = RAFT("small", None, iterations=2, pairs_per_call=2).to("meta")
+    frames = list(torch.empty(4, 3, 57, 83, dtype=torch.uint8, device="meta"))
+    batch = ClipBatch("clip", list("abcd"), 0, frames, {}, (0, 4), hashes={i: bytes([i]) * 16 for i in range(4)})
+    raft.scale = 1.5
+    with Copies() as copies:
+        for flow in (raft, FlowCache(raft)):
+            found = list(flow.neighbours(batch, range(3)))
+            assert [tuple(one.flow_fw.shape) for one in found] == [(1, 2, 57, 83)] * 3
+            assert flow.direct(batch, 3, 0, found[0].flow_fw, "prepend").shape == (1, 2, 57, 83)
+    assert raft.estimates == 2 * (2 * 3 + 1)
+    assert copies.count <= 2 * 6  # torchvision makes coordinates on the CPU, twice in each of six calls
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        next(Waiting().neighbours(batch, range(3)))
+
+
+class Copies(TorchFunctionMode):
+    """Counts copies from the CPU to another device."""
+
+    count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.count += func is Tensor.to and args[0].device.type == "cpu" != made.device.type
+        return made
+
+
+class Waiting(Shift):
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: object) -> Tensor:
+        return super().estimate(frames_s, frames_t, pairs) * frames_s.float().mean().item()
 
 
 # ------------------------------------------------------------------------------------------------------------- stored

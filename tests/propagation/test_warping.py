@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from tests.propagation.small import INTERVALS, SIZE, stretch
+from wrp.data.synthetic.scene import render_clip
 from wrp.flow.cache import FlowCache
 from wrp.flow.direct import direct_flow, without_drift
 from wrp.flow.dis import DIS
+from wrp.flow.hashing import content_hash
 from wrp.flow.stack import DiskStack
 from wrp.geometry.composed import identity_flow, prepend_flow
 from wrp.geometry.cycle import image_of, warp_keyframe
 from wrp.geometry.fusion import WarpedLabels, gather, join_sources
 from wrp.propagation import warping as walk
 from wrp.propagation.warping import IntervalWarper, Sides
+from wrp.refinement.cycles import make_cycles
 from wrp.structures import ClipBatch, FramePair
 
 
@@ -30,7 +36,7 @@ def anew(batch: ClipBatch, cache: FlowCache, keyframe: int, index: int) -> Warpe
         onward, homeward = cache.between(batch, [min(i, i - step)])[0].towards(step)
         ways = [prepend_flow(composed, homeward, onward)]
         if cache.any_frames:
-            ways.append(direct_flow(ways[0], cache, batch.frame(i), batch.frame(keyframe)))
+            ways.append(direct_flow(ways[0], cache, batch, i, keyframe, "prepend"))
         said = join_sources([warp_keyframe(label, image, batch.frame(i), way, abs(i - keyframe)) for way in ways])
         composed = without_drift(*ways, said.photometric) if cache.any_frames else ways[0]
     return said
@@ -98,6 +104,44 @@ def test_each_neighbouring_flow_is_estimated_once() -> None:
     warp_all(INTERVALS["between two keyframes"], cache)
     assert cache.misses == 6
     assert cache.hits == 4
+
+
+class Noted(DIS):
+    """Notes between which frames direct flow was estimated."""
+
+    def __init__(self) -> None:
+        super().__init__(scale=1)
+        self.direct_pairs: list[tuple[bytes, bytes]] = []
+
+    def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
+        self.direct_pairs.append((content_hash(frames_s[0]), content_hash(frames_t[0])))
+        return super().estimate_from(frames_s, frames_t, start)
+
+
+def test_a_direct_flow_of_a_cycle_serves_propagation_and_changes_nothing(tmp_path: Path) -> None:
+    clip = render_clip(8, 96, 128)
+    frames = [torch.from_numpy(frame).permute(2, 0, 1).contiguous() for frame in clip.frames]
+    labels = {i: torch.from_numpy(clip.labels[i]).contiguous() for i in (0, 7)}
+    batch = ClipBatch("scene", [str(i) for i in range(8)], 0, frames, labels, (0, 8))
+    window = replace(batch, queries=(0, 1))
+
+    def label(folder: str | None) -> tuple[Noted, list[WarpedLabels]]:
+        estimator = Noted()
+        cycles, pairs = make_cycles(window, FlowCache(estimator, folder), crossed=True)
+        # Another object over the same folder, as in another stage of a run.
+        return estimator, [*cycles.values(), *pairs.values(), *warp_all(batch, FlowCache(estimator, folder)).values()]
+
+    kept, with_folder = label(str(tmp_path))
+    anew, without = label(None)
+    assert set(Counter(kept.direct_pairs).values()) == {1}
+    assert len(kept.direct_pairs) == 2 * 7 + 6  # out and back along the window; from the other keyframe
+    assert len(anew.direct_pairs) == 2 * 7 + 2 * 6
+    for one, other in zip(with_folder, without, strict=True):
+        for name, found in vars(one).items():
+            assert torch.equal(found, getattr(other, name)), name
+    again, from_folder = label(str(tmp_path))
+    assert again.estimates == 0
+    assert all(torch.equal(a.photometric, b.photometric) for a, b in zip(from_folder, without, strict=True))
 
 
 def test_sides_leave_anchors_out() -> None:

@@ -13,18 +13,7 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from wrp.data.transforms import Draw
 from wrp.errors import DataError
-
-
-def processes() -> tuple[int, int]:
-    """Return how many processes share the work, and the number of this one, whatever launcher started them.
-
-    Example:
-        >>> processes()
-        (1, 0)
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return 1, 0
+from wrp.io.together import processes
 
 
 class _Shared(DistributedSampler):
@@ -52,8 +41,6 @@ class TrainSampler(_Shared):
         later: Pairs (epoch, ratios) in the order of epochs: from this epoch on, the groups have these ratios.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
         uniform: Probability of a draw that shows a uniformly drawn class, in a crop near one of its tiles.
-        least: How often an item is drawn at least in an epoch that draws it, for items that are costly at their first
-            draw: where there are too many of them, each epoch draws others.
 
     Example:
         >>> sampler = TrainSampler(["a", "b", "c"], length=4, seed=0)
@@ -71,7 +58,6 @@ class TrainSampler(_Shared):
         later: Sequence[tuple[int, Sequence[float]]] = (),
         tiles: np.ndarray | None = None,
         uniform: float = 0.0,
-        least: int = 1,
     ) -> None:
         super().__init__(dataset, seed)
         self.length = length
@@ -79,7 +65,6 @@ class TrainSampler(_Shared):
         self.uniform = uniform if tiles is not None else 0.0
         self.groups = groups or [(len(dataset), 1.0)]  # type: ignore[arg-type]
         self.later = later
-        self.least = least
         self.start = 0  # items of the epoch that this process skips, where a training resumes
 
     def __iter__(self) -> Iterator[Draw]:
@@ -126,13 +111,8 @@ class TrainSampler(_Shared):
         ends = [round(wanted * sum(ratios[: i + 1])) for i in range(len(ratios))]
         parts, first, start = [], 0, 0
         for (items, _), end in zip(self.groups, ends, strict=True):
-            few = max(1, (end - start) // self.least)
-            rounds = -(-(end - start) // min(items, few)) if items else 0
-            if self.least > 1 and few < items:
-                chosen = first + torch.randperm(items, generator=generator)[:few]
-                shuffled = [chosen[torch.randperm(few, generator=generator)] for _ in range(rounds)]
-            else:
-                shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
+            rounds = -(-(end - start) // items) if items else 0
+            shuffled = [first + torch.randperm(items, generator=generator) for _ in range(rounds)]
             parts.append(torch.cat([*shuffled, torch.empty(0, dtype=torch.int64)])[: end - start])
             first, start = first + items, end
         order = torch.cat(parts)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wrp.flow.dis import DIS
     from wrp.flow.estimator import FlowEstimator
     from wrp.flow.exact import Exact
+    from wrp.flow.presets import make_flow
     from wrp.flow.ptlflow import PTLFlow
     from wrp.flow.raft import RAFT
     from wrp.flow.stored import Stored, read_flow
@@ -25,6 +26,7 @@ __getattr__, __dir__ = lazy(
         "PTLFlow": "ptlflow",
         "RAFT": "raft",
         "Stored": "stored",
+        "make_flow": "presets",
         "read_flow": "stored",
     },
 )
@@ -37,5 +39,6 @@ __all__ = [
     "PTLFlow",
     "RAFT",
     "Stored",
+    "make_flow",
     "read_flow",
 ]

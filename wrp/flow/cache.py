@@ -1,9 +1,8 @@
-"""Flow between neighbouring frames, estimated once and kept: for refiner training, propagation and votes alike."""
+"""Flow that is estimated once and kept: for refiner training, propagation and votes alike."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import tempfile
 import threading
 from collections import Counter
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor
 
 from wrp.flow.estimator import FlowEstimator
-from wrp.flow.hashing import frame_hash
-from wrp.flow.records import FlowRecords
+from wrp.flow.hashing import direct_hash, frame_hash
+from wrp.flow.records import DIRECT, NEIGHBOURS, FlowRecords, Kind
+from wrp.flow.source import Way
+from wrp.flow.space import DiskSpace
 from wrp.geometry.backends.cpu import convert, join
 from wrp.geometry.composed import NeighbourFlow
 from wrp.io.caching import count_bytes
 from wrp.io.outputs import FLOW, claim
 from wrp.structures import ClipBatch, FramePair
 
-logger = logging.getLogger("wrp")
-
-# Disk space that one cache may take by default, in bytes: 6000 pairs of 480×360.
+# Disk space that one cache may take by default, in bytes: 6000 pairs of neighbours or direct flows of 480×360.
 MAX_BYTES = 2**33
 
 # Memory for the flows of a cache without a folder, in bytes: 48 pairs of 480×360; the others go to the disk.
@@ -34,19 +33,22 @@ HELD_BYTES = 2**26
 
 
 class FlowCache(FlowEstimator):
-    """An estimator whose flows between neighbouring frames are kept on disk, one file per clip.
+    """An estimator whose flows are kept on disk, in two files per clip: those of neighbouring frames, and direct ones.
 
-    Flow is kept as float16, which moves a point by at most 2⁻¹¹ of its flow (0.005 px at 10 px). Flow that has just
-    been estimated is rounded as well, so that a run that finds its flows gives exactly the result of the run that made
-    them. A flow is found by the content hashes of its two frames; the file, by clip, size and the estimator's
-    signature. Files that are damaged, cut short or of another estimator are not trusted: what they lack is estimated
-    anew.
+    Flow between neighbours is kept as float16, which moves a point by at most 2⁻¹¹ of its flow (0.005 px at 10 px).
+    Flow that has just been estimated is rounded as well, so that a run that finds its flows gives exactly the result of
+    the run that made them. A flow is found by the content hashes of its two frames; the file, by clip, size and the
+    estimator's signature. Files that are damaged, cut short or of another estimator are not trusted: what they lack is
+    estimated anew.
+
+    Direct flows are kept as they are, and found by the content hashes of all frames on the way, see :meth:`direct`.
+    Within one propagation none is needed twice, so only a cache with a folder keeps them.
 
     Args:
         estimator: Makes the flows that are not there.
         folder: Folder of the files, which runs and processes may share; it must be new, empty or a flow cache. None: a
             temporary folder that is deleted with this object.
-        max_bytes: Disk space for all clips; flows beyond it are estimated each time.
+        max_bytes: Disk space for all clips; flows beyond it are estimated each time. :meth:`forget` makes room.
 
     Attributes:
         hits: Pairs of neighbours whose flows were found.
@@ -77,14 +79,16 @@ class FlowCache(FlowEstimator):
 
     def _start(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="wrp-flow-")  # empty, and deleted with this object
-        self._open: dict[Path, _Opened] = {}
+        self._space = DiskSpace(self.place, self.max_bytes)
+        self._open: dict[Kind, dict[Path, _Opened]] = {NEIGHBOURS: {}, DIRECT: {}}
         self._users: Counter[str] = Counter()
         self._is_claimed = False
-        self._turn = threading.Lock()  # intervals may be propagated in several threads
+        # Intervals may be propagated in several threads. Direct flows do not wait for the estimation of others.
+        self._turn, self._direct_turn = threading.Lock(), threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or another process gets: the settings, but no temporary folder of this object."""
-        own = ("_temporary", "_open", "_users", "_is_claimed", "_turn")
+        own = ("_temporary", "_space", "_open", "_users", "_is_claimed", "_turn", "_direct_turn")
         return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -120,12 +124,22 @@ class FlowCache(FlowEstimator):
         return self.estimator.signature
 
     @property
+    def seconds(self) -> float:
+        """Time that the estimator has spent in estimation."""
+        return self.estimator.seconds
+
+    @property
+    def estimates(self) -> int:
+        """How many flows the estimator has estimated."""
+        return self.estimator.estimates
+
+    @property
     def reads(self) -> set[Path]:
         """The folders that the estimator reads; the cache's own folder is checked when it is first used."""
         return self.estimator.reads
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
-        """Estimate flow between any two frames; only that between neighbours is kept, see :meth:`between`."""
+        """Estimate flow between any two frames; it is not kept, see :meth:`between` and :meth:`direct`."""
         return self.estimator(frames_s, frames_t, pairs)
 
     def estimate_from(self, frames_s: Tensor, frames_t: Tensor, start: Tensor) -> Tensor:
@@ -146,27 +160,60 @@ class FlowCache(FlowEstimator):
             return self._between(batch, indices)
 
     def _between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
-        opened = self._opened(batch, indices[0])
+        # Not the first frame: the frames of a long clip are read from disk at each access.
+        frame = batch.frame(indices[0])
+        opened, device = self._opened(NEIGHBOURS, batch.clip, frame), frame.device
         keys = {i: frame_hash(batch, i) for i in sorted({*indices, *(i + 1 for i in indices)})}
         found: dict[int, NeighbourFlow] = {}
         for i in indices:
             packed = opened.find(keys[i] + keys[i + 1])
             if packed is not None:
-                found[i] = _unpack(packed.to(batch.frame(i).device))
+                found[i] = _unpack(packed.to(device))
         missing = [i for i in indices if i not in found]
         self.hits += len(found)
         self.misses += len(missing)
         if missing:
-            before = self.estimator.seconds
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
                 packed = _pack(flow)
                 self._keep(opened, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
-            self.seconds += self.estimator.seconds - before
         return [found[i] for i in indices]
 
+    def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
+        """Return the flow between two frames from the file, or estimated from the composed flow and added to it.
+
+        See :meth:`FlowEstimator.direct`. The flow is exactly what the estimator returned.
+        """
+        if self.folder is None:
+            return super().direct(batch, index, far, start, way)
+        key = direct_hash(batch, index, far, way)
+        with self._direct_turn:
+            opened = self._opened(DIRECT, batch.clip, start)
+            found = opened.find(key)
+        if found is not None:
+            return found.to(start.device)
+        flow = super().direct(batch, index, far, start, way)
+        with self._direct_turn:
+            opened.records.append(key, flow.cpu().numpy())
+        return flow
+
+    def forget(self, clip: str) -> None:
+        """Delete the flows of a clip, e.g. once all of it is labelled; the room is free for other clips.
+
+        Those of other estimators stay, and files that cannot be deleted. A process that still uses the clip goes on
+        without keeping its flow.
+        """
+        self._claimed()
+        names = FlowRecords.file_names(clip, self.signature)
+        with self._turn, self._direct_turn:
+            for opened in self._open.values():
+                for path in [path for path, one in opened.items() if one.clip == clip]:
+                    del opened[path]
+            for path in [path for path in self._space.files() if names.fullmatch(path.name)]:
+                self._space.delete(path)
+
     def _keep(self, opened: _Opened, key: bytes, packed: Tensor) -> None:
-        held = sum(count_bytes(other.held.values()) for other in self._open.values())
+        held = sum(count_bytes(other.held.values()) for other in self._open[NEIGHBOURS].values())
         if self.folder is None and held + packed.nbytes <= HELD_BYTES:
             opened.held[key] = packed
         else:
@@ -177,38 +224,28 @@ class FlowCache(FlowEstimator):
         asked = self.hits + self.misses
         rate = 100 * self.hits / asked if asked else 0.0
         return (
-            f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, {self._size() / 1e6:.0f} MB on disk"
+            f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, "
+            f"{self._space.measure() / 1e6:.0f} MB on disk"
         )
 
-    def _opened(self, batch: ClipBatch, index: int) -> _Opened:
-        # Not the first frame: the frames of a long clip are read from disk at each access.
-        height, width = batch.frame(index).shape[1:]
-        path = self._claimed() / FlowRecords.file_name(batch.clip, height, width, self.signature)
-        if path not in self._open:
+    def _opened(self, kind: Kind, clip: str, sized: Tensor) -> _Opened:
+        """Open the flows of a clip; ``sized`` has its height and width."""
+        height, width = sized.shape[-2:]
+        path = self._claimed() / FlowRecords.file_name(clip, kind, height, width, self.signature)
+        open_ = self._open[kind]
+        if path not in open_:
             # Clips come one after the other: those no longer in use are closed, and their temporary flows deleted.
-            for other in [other for other, opened in self._open.items() if not self._users[opened.clip]]:
-                del self._open[other]
+            for other in [other for other, opened in open_.items() if not self._users[opened.clip]]:
+                del open_[other]
                 if self.folder is None:
-                    other.unlink(missing_ok=True)
-            self._open[path] = _Opened(batch.clip, FlowRecords(path, height, width, self.signature, self._room))
-        return self._open[path]
-
-    def _size(self) -> int:
-        """Return the bytes on disk."""
-        size = 0
-        for path in self.place.glob("*.flow"):
-            with contextlib.suppress(FileNotFoundError):  # another job has just deleted it
-                size += path.stat().st_size
-        return size
-
-    def _room(self) -> int:
-        """Return the bytes that may still be written."""
-        return self.max_bytes - self._size()
+                    self._space.delete(other)
+            open_[path] = _Opened(clip, FlowRecords(path, kind, height, width, self.signature, self._space))
+        return open_[path]
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """The flows of one clip: those in its file and, by the content hashes of both frames, those held in memory."""
+    """The flows of one kind of one clip: those in its file and, by their keys, those held in memory."""
 
     clip: str
     records: FlowRecords

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from wrp.flow.cache import FlowCache
+from wrp.flow.source import Way
 from wrp.geometry.composed import NeighbourFlow
 from wrp.geometry.finite import NotFinite
 from wrp.structures import ClipBatch, FramePair
@@ -69,6 +70,12 @@ class CountedFlow:
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
         """Yield both flows between frames i and i + 1 for each index i in the clip, a few pairs at a time."""
         return map(self._counted, self._flow.neighbours(batch, indices))
+
+    def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
+        """Return the direct flow between two frames, see :meth:`wrp.flow.estimator.FlowEstimator.direct`."""
+        flow = self._flow.direct(batch, index, far, start, way)
+        self._count.known(flow, 1)
+        return flow
 
     def _counted(self, flow: NeighbourFlow) -> NeighbourFlow:
         for one in (flow.flow_fw, flow.flow_bw):

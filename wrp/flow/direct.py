@@ -11,21 +11,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wrp.flow.source import FlowSource
+from wrp.flow.source import FlowSource, Way
 from wrp.geometry.composed import ComposedFlow, replace_flow
+from wrp.structures import ClipBatch
 
 # By how much the direct flow's photometric error must be smaller for composition to go on from it.
 GAIN = 0.01
 
 
-def direct_flow(composed: ComposedFlow, flow: FlowSource, frame: Tensor, far: Tensor) -> ComposedFlow:
+def direct_flow(
+    composed: ComposedFlow, flow: FlowSource, batch: ClipBatch, index: int, far: int, way: Way
+) -> ComposedFlow:
     """Estimate the flow between two distant frames, from the composed flow between them as the initial flow.
 
     Args:
-        composed: The composed flow j → a.
+        composed: The composed flow j → a, corrected by :func:`without_drift` at each step.
         flow: Flow between any two frames.
-        frame: I_j, (3, H, W) uint8 RGB.
-        far: I_a, (3, H, W) uint8 RGB.
+        batch: Frames of one clip.
+        index: j, the index of a frame in the clip.
+        far: a.
+        way: How the composed flow has grown.
 
     Returns:
         j → a with the direct flow, and the motion-error mask of the composed flow.
@@ -33,11 +38,12 @@ def direct_flow(composed: ComposedFlow, flow: FlowSource, frame: Tensor, far: Te
     Example:
         >>> from wrp.flow.dis import DIS
         >>> from wrp.geometry.composed import identity_flow
-        >>> frame = torch.zeros(3, 32, 48, dtype=torch.uint8)
-        >>> direct_flow(identity_flow(frame[0]), DIS(), frame, frame).flow.shape
+        >>> frames = list(torch.zeros(3, 3, 32, 48, dtype=torch.uint8))
+        >>> batch = ClipBatch("clip", stems=["0", "1", "2"], first=0, frames=frames, labels={}, queries=(0, 3))
+        >>> direct_flow(identity_flow(frames[0][0]), DIS(), batch, index=2, far=0, way="prepend").flow.shape
         torch.Size([1, 2, 32, 48])
     """
-    return replace_flow(composed, flow(frame[None], far[None], start=composed.flow))
+    return replace_flow(composed, flow.direct(batch, index, far, composed.flow, way))
 
 
 def without_drift(composed: ComposedFlow, direct: ComposedFlow, photometric: Tensor) -> ComposedFlow:
@@ -58,5 +64,7 @@ def without_drift(composed: ComposedFlow, direct: ComposedFlow, photometric: Ten
         >>> without_drift(composed, direct, torch.tensor([[[0.5, 0.5]], [[0.5, 0.1]]])).flow[0, 0]
         tensor([[0.0000, 0.2500]])
     """
-    better = photometric[1] < photometric[0] - GAIN
+    # Warped labels hold their errors in this precision: cycles and propagation have to choose the same.
+    composed_error, direct_error = photometric.half()
+    better = direct_error < composed_error - GAIN
     return replace_flow(composed, torch.where(better, direct.flow, composed.flow))

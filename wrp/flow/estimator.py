@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,10 +14,14 @@ from torch import Tensor, nn
 from wrp.flow.padding import Padding
 from wrp.flow.prefetch import prefetch
 from wrp.flow.resizing import Resizer, resize_flow
+from wrp.flow.source import Way
 from wrp.geometry.backends.cpu import join
 from wrp.geometry.composed import NeighbourFlow
 from wrp.geometry.warp import Sampler, compose
 from wrp.structures import ClipBatch, FramePair
+
+# Neighbouring flows may be estimated in one thread and direct flows in another: their counts are added in turn.
+_counting = threading.Lock()
 
 
 class FlowEstimator(nn.Module, ABC):
@@ -37,7 +42,6 @@ class FlowEstimator(nn.Module, ABC):
         prefetch: Whether :meth:`neighbours` estimates in a thread of its own while the last flow is worked on.
         any_frames: Whether there is flow between frames that are no neighbours.
         sparse: Whether pixels without flow are to be expected.
-        seconds: Time spent in estimation since construction, by the clock of the host.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -64,10 +68,21 @@ class FlowEstimator(nn.Module, ABC):
             raise ValueError(f"the working resolution of flow must be in (0, 4], got scale={scale}")
         if pairs_per_call < 1:
             raise ValueError(f"pairs_per_call must be at least 1, got {pairs_per_call}")
-        self.scale = scale
+        self.scale = float(scale)
         self.pairs_per_call = pairs_per_call
-        self.seconds = 0.0
+        self._seconds = 0.0
+        self._estimates = 0
         self._resize = Resizer()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in estimation since construction, by the clock of the host."""
+        return self._seconds
+
+    @property
+    def estimates(self) -> int:
+        """How many flows were estimated since construction: two for a pair of frames in both directions."""
+        return self._estimates
 
     @property
     def reads(self) -> set[Path]:
@@ -156,7 +171,9 @@ class FlowEstimator(nn.Module, ABC):
             else:
                 flow = self.estimate_from(frames_s, frames_t, padding.pad(resize_flow(start, working)))
             flow = resize_flow(padding.unpad(flow.float()), (height, width))
-        self.seconds += time.perf_counter() - started
+        with _counting:
+            self._seconds += time.perf_counter() - started
+            self._estimates += len(flow)
         return flow
 
     def between(self, batch: ClipBatch, indices: Sequence[int]) -> list[NeighbourFlow]:
@@ -190,3 +207,20 @@ class FlowEstimator(nn.Module, ABC):
         found = (self.between(batch, call) for call in calls)
         for flows in prefetch(found) if self.prefetch else found:
             yield from flows
+
+    def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
+        """Estimate the flow between two frames from the flow that is composed of the neighbouring ones between them.
+
+        Args:
+            batch: Frames of one clip, with all frames between the two.
+            index: Index in the clip of the frame from which the flow leads.
+            far: Index of the frame to which it leads.
+            start: The composed flow, (1, 2, H, W) float32 in pixels. It must follow from the frames and ``way``: a
+                cache finds the direct flow by these.
+            way: How the composed flow has grown.
+
+        Returns:
+            (1, 2, H, W) float32 in pixels.
+        """
+        flow: Tensor = self(batch.frame(index)[None], batch.frame(far)[None], start=start)
+        return flow

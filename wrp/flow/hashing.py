@@ -7,6 +7,7 @@ import hashlib
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from wrp.flow.source import Way
 from wrp.structures import ClipBatch
 
 HASH_BYTES = 16
@@ -50,8 +51,40 @@ def frame_hash(batch: ClipBatch, index: int) -> bytes:
         >>> frame_hash(batch, 0) == content_hash(batch.frame(0))
         True
     """
-    known = batch.hashes.get(index)
-    return content_hash(batch.frame(index)) if known is None else known
+    if index in batch.hashes:
+        return batch.hashes[index]
+    frame = batch.frame(index)
+    # One that is read on access may have been hashed just now.
+    return batch.hashes[index] if index in batch.hashes else content_hash(frame)
+
+
+def direct_hash(batch: ClipBatch, index: int, far: int, way: Way) -> bytes:
+    """Return a hash of all that a direct flow depends on, besides the estimator: the frames that it passes, in order.
+
+    The flow that it is estimated from is composed of the flows between these frames, and need not be hashed.
+
+    Args:
+        batch: Frames of one clip.
+        index: Index in the clip of the frame from which the flow leads.
+        far: Index of the frame to which it leads.
+        way: How the initial flow is composed.
+
+    Returns:
+        2 · :data:`HASH_BYTES` bytes.
+
+    Example:
+        >>> import torch
+        >>> frames = list(torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 2, 4))
+        >>> batch = ClipBatch("clip", ["a", "b", "c"], 0, frames, labels={}, queries=(0, 3))
+        >>> there, back = direct_hash(batch, 0, 2, "prepend"), direct_hash(batch, 2, 0, "prepend")
+        >>> len(there), there == back
+        (32, False)
+    """
+    digest = hashlib.blake2b(f"direct {way}".encode(), digest_size=2 * HASH_BYTES)
+    step = 1 if far > index else -1
+    for passed in range(index, far + step, step):
+        digest.update(frame_hash(batch, passed))
+    return digest.digest()
 
 
 def _hash(frame: Tensor) -> bytes:

@@ -89,7 +89,9 @@ class RAFT(FlowEstimator):
         """Estimate the flow, that of the last iteration; see :class:`FlowEstimator`."""
         dtype = PRECISIONS[self.precision]
         first, second = (frames.float() / 127.5 - 1 for frames in (frames_s, frames_t))
-        with torch.autocast(frames_s.device.type, dtype=dtype, enabled=dtype is not None):
+        # torchvision makes offsets anew in each iteration, by default on the CPU: each copy would wait for the GPU.
+        here = torch.device(frames_s.device)
+        with here, torch.autocast(here.type, dtype=dtype, enabled=dtype is not None):
             flow: Tensor = self.net(first, second, num_flow_updates=self.iterations)[-1]
         return flow
 

@@ -66,4 +66,6 @@ def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
     if (height, width) == size:
         return flow
     resized = functional.interpolate(flow, size, mode="bilinear", antialias=True)
-    return resized * flow.new_tensor([size[1] / width, size[0] / height]).view(2, 1, 1)
+    resized[:, 0] *= size[1] / width  # a factor for both would be copied to a GPU, and wait for it
+    resized[:, 1] *= size[0] / height
+    return resized

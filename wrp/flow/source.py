@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from torch import Tensor
 
 from wrp.geometry.composed import NeighbourFlow
 from wrp.structures import ClipBatch, FramePair
+
+Way = Literal["append", "prepend"]
+"""How a composed flow has grown, see :mod:`wrp.geometry.composed`: the two ways give different flows."""
 
 
 class FlowSource(Protocol):
@@ -41,3 +44,6 @@ class FlowSource(Protocol):
 
     def neighbours(self, batch: ClipBatch, indices: Iterable[int]) -> Iterator[NeighbourFlow]:
         """Yield both flows between frames i and i + 1 for each index i in the clip, a few pairs at a time."""
+
+    def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
+        """Return the direct flow between two frames, see :meth:`wrp.flow.estimator.FlowEstimator.direct`."""

@@ -19,7 +19,7 @@ def plugins(group: str, taken: Collection[str] = ()) -> dict[str, Any]:
         dashcam = "my_package.dashcam"
 
     Args:
-        group: ``wrp.layouts`` or ``wrp.methods``.
+        group: ``wrp.layouts``, ``wrp.methods`` or ``wrp.flow``.
         taken: Names that this package uses itself.
 
     Returns:

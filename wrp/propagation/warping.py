@@ -50,8 +50,7 @@ class KeyframeWarper:
         self._flow = flow
         self._keyframe = keyframe
         self._label = batch.labels[keyframe]
-        self._frame = batch.frame(keyframe)
-        self._image = image_of(self._frame)
+        self._image = image_of(batch.frame(keyframe))
         self._composed = identity_flow(self._label)
 
     def along(self, indices: range) -> Iterator[WarpedLabels]:
@@ -66,7 +65,7 @@ class KeyframeWarper:
         self._composed = prepend_flow(self._composed, homeward, onward)
         warped = warp_keyframe(self._label, self._image, frame, self._composed, distance)
         if self._flow.any_frames:
-            direct = direct_flow(self._composed, self._flow, frame, self._frame)
+            direct = direct_flow(self._composed, self._flow, self._batch, index, self._keyframe, "prepend")
             warped = join_sources([warped, warp_keyframe(self._label, self._image, frame, direct, distance)])
             self._composed = without_drift(self._composed, direct, warped.photometric)
         return warped

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wrp.flow.direct import direct_flow, without_drift
-from wrp.flow.source import FlowSource
+from wrp.flow.source import FlowSource, Way
 from wrp.geometry.composed import ComposedFlow, append_flow, identity_flow, prepend_flow
 from wrp.geometry.consistency import photometric_error_along
 from wrp.geometry.cycle import image_of, warp_cycle, warp_keyframe
@@ -43,7 +43,7 @@ def make_cycles(window: ClipBatch, flow: FlowSource, crossed: bool) -> tuple[Cyc
             back = prepend_flow(back, homeward, onward)
             there, offset = window.frame(far), far - query
             image, distance = image_of(there), abs(offset)
-            backs, back = _ways(back, there, frame, image_here, flow)
+            backs, back = _ways(back, window, far, query, image_here, flow, "prepend")
             loops = zip(outs, backs[::-1] if crossed else backs, strict=True)
             cycles[offset] = join_sources([warp_cycle(label, image, frame, *loop, distance) for loop in loops])
             if far in window.labels:
@@ -57,22 +57,21 @@ def _outward(
 ) -> Iterator[tuple[int, list[ComposedFlow], Tensor, Tensor]]:
     """Yield each frame from the labelled one on, the composed flows to it, and the flow from and to its predecessor."""
     query = window.queries[0]
-    frame = window.frame(query)
-    out = identity_flow(frame[0])
+    out = identity_flow(window.labels[query])
     for far in range(query + step, query + step * (count + 1), step):
         onward, homeward = flow.between(window, [min(far, far - step)])[0].towards(step)
         out = append_flow(out, onward, homeward)
-        there = window.frame(far)
-        outs, out = _ways(out, frame, there, image_of(there), flow)
+        outs, out = _ways(out, window, query, far, image_of(window.frame(far)), flow, "append")
         yield far, outs, onward, homeward
 
 
 def _ways(
-    composed: ComposedFlow, frame: Tensor, far: Tensor, image: Sampler, flow: FlowSource
+    composed: ComposedFlow, window: ClipBatch, index: int, far: int, image: Sampler, flow: FlowSource, way: Way
 ) -> tuple[list[ComposedFlow], ComposedFlow]:
     """Return the composed flow of each source between two frames, as at inference, and the one to continue from."""
     if not flow.any_frames:
         return [composed], composed
-    direct = direct_flow(composed, flow, frame, far)
-    errors = [photometric_error_along(frame[None], image, way.flow)[0] for way in (composed, direct)]
+    direct = direct_flow(composed, flow, window, index, far, way)
+    frame = window.frame(index)[None]
+    errors = [photometric_error_along(frame, image, one.flow)[0] for one in (composed, direct)]
     return [composed, direct], without_drift(composed, direct, torch.stack(errors))

@@ -112,13 +112,25 @@ class FlowEstimatorTester(ABC):
         lost = torch.full_like(initial, 1e6)
         assert torch.isfinite(estimator(first, second, start=lost)).all()
 
-    def test_time_is_counted(self, estimator: FlowEstimator) -> None:
-        """Check that the seconds of estimation are counted."""
+    def test_direct_flow_starts_from_the_composed_flow(self, estimator: FlowEstimator) -> None:
+        """Check that the direct flow between two frames of a clip is that from the initial flow, to the last bit."""
+        if not estimator.any_frames:
+            pytest.skip("knows no flow but that of neighbours")
+        frames = [texture(64, 96, x) for x in (0, 2, 4)]
+        batch = ClipBatch("clip", ["a", "b", "c"], 10, frames, {}, (10, 13))
+        start = torch.tensor([-4.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 64, 96).contiguous()
+        found = estimator.direct(batch, 12, 10, start, "prepend")
+        assert torch.equal(found, estimator(frames[2][None], frames[0][None], start=start))
+
+    def test_time_and_flows_are_counted(self, estimator: FlowEstimator) -> None:
+        """Check that the seconds of estimation and the estimated flows are counted."""
         assert estimator.seconds == 0
+        assert estimator.estimates == 0
         estimator(texture(64, 64)[None], texture(64, 64)[None])
         first = estimator.seconds
-        estimator(texture(64, 64)[None], texture(64, 64)[None])
+        estimator(texture(64, 64).expand(2, -1, -1, -1), texture(64, 64).expand(2, -1, -1, -1))
         assert 0 < first < estimator.seconds
+        assert estimator.estimates == 3
 
     def test_it_is_frozen(self, estimator: FlowEstimator) -> None:
         """Check that nothing is trained."""
