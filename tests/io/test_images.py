@@ -9,7 +9,7 @@ from PIL import Image
 from tests.clips import LABEL_MAP, id_picture, picture, save
 from wrp.errors import DataError
 from wrp.io import opening
-from wrp.io.images import read_image, read_label
+from wrp.io.images import read_image, read_label, read_size
 from wrp.structures import LabelMap
 
 INDICES = torch.from_numpy(id_picture(0, (0, 1, 2)))
@@ -34,6 +34,21 @@ def test_a_jpeg_is_read_as_rgb(tmp_path: Path) -> None:
     pixels[..., 0] = 200
     frame = read_image(save(tmp_path / "a.jpg", pixels)).float().mean((1, 2))
     assert frame.tolist() == pytest.approx([200, 0, 0], abs=3)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp", ".ppm"])
+def test_the_size_in_the_header_is_that_of_the_frame(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path, exif = tmp_path / f"a{suffix}", Image.Exif()
+    exif[opening.ORIENTATION] = orientation
+    how = {} if suffix in (".bmp", ".ppm") else {"exif": exif}
+    Image.fromarray(picture(0)).save(path, **how)
+    size = read_size(path)
+    assert size == tuple(read_image(path).shape[1:])
+    assert size == ((40, 24) if how and orientation > 4 else (24, 40))
+    path.write_bytes(path.read_bytes()[:8])
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        read_size(path)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK"])

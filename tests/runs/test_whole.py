@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -212,12 +213,14 @@ def test_labels_of_other_frames_are_not_mixed(tmp_path: Path, capsys: pytest.Cap
     root, out = make_folder(tmp_path / "clips", CLIPS, labelled=range(9)), tmp_path / "out"
     command = ["autolabel", str(root), f"--out={out}", *MOTION]
     assert main([*command, "--limit=1"]) == 0
-    frame = root / "frames" / "walk" / "00003.png"
+    [part] = (out / "manifest.parts").glob("*/*.jsonl")
+    clip, name = part.parent.name, json.loads(part.read_text().splitlines()[0])["frame"]
+    frame = root / "frames" / clip / f"{name}.png"
     pixels = np.array(Image.open(frame))
     pixels[0, 0] ^= 1
     save(frame, pixels)
     assert main(command) == 2
-    assert f"{out} holds labels of clip walk, whose frames have changed since" in capsys.readouterr().err
+    assert f"{out} holds labels of clip {clip}, whose frames have changed since" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["cut short", "corrected by hand"])

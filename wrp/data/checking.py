@@ -1,11 +1,11 @@
-"""Checks of a data set: every file is read once, to report what it holds and what is damaged."""
+"""Checks of a data set: of every file, to report what it holds and what is damaged, and of what a run needs."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from wrp.data.classes import has_class
 from wrp.data.index import ClipIndex, intervals
 from wrp.errors import DataError
-from wrp.io.images import read_image, read_label
+from wrp.flow.hashing import content_hash
+from wrp.io.images import read_image, read_label, read_size
+from wrp.io.manifest import note_broken
 from wrp.io.progress import progress
 from wrp.io.tables import markdown_table
 from wrp.structures import IGNORE_INDEX, Clip, Frame, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
+
+# Files that are read at the same time before a run: on a disk of the network, waiting for them takes longest.
+THREADS = 4
 
 
 @dataclass
@@ -214,102 +220,245 @@ class Checked:
     """The result of :func:`check_files`.
 
     Attributes:
-        broken: What is wrong with each clip that is left out, by clip name.
-        frames: Content hash of the frames of each other clip, by clip name: 16 hexadecimal digits.
-        shown: Clip name and frame index of each keyframe of the other clips that has a pixel with a class.
+        clips: Names of the clips that can be used.
+        broken: What is wrong with each other clip, by clip name.
+        changed: Names of the clips of which a labelled frame is not what it was when it was labelled.
+        shown: Clip name and frame index of each keyframe that has a pixel with a class.
         images: Whether any further labelled image has a pixel with a class.
         pixels: Number of pixels of each class and, last, without a class in the labels of keyframes, int64 (C + 1,).
 
     Example:
-        >>> Checked({}, {"a": "0f3a", "b": "77c2"}, {("a", 0)}, images=False).unlabelled
+        >>> Checked(["a", "b"], shown={("a", 0)}).unlabelled
         ['b']
     """
 
-    broken: dict[str, str]
-    frames: dict[str, str]
-    shown: set[tuple[str, int]]
-    images: bool
+    clips: list[str]
+    broken: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    shown: set[tuple[str, int]] = field(default_factory=set)
+    images: bool = False
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     @property
     def unlabelled(self) -> list[str]:
         """The clips whose keyframes have no pixel with a class."""
-        return sorted(set(self.frames) - {clip for clip, _ in self.shown})
+        return sorted(set(self.clips) - {clip for clip, _ in self.shown})
 
 
-def check_files(index: ClipIndex, teacher: bool, skip: bool = False) -> Checked:
-    """Read every file that a run needs, so that damage is found before the work begins.
+def check_files(
+    index: ClipIndex, teacher: bool, skip: bool = False, decoded: Mapping[str, Mapping[int, str]] | None = None
+) -> Checked:
+    """Check before a run what is cheap to check: all labels, and the headers of all frames.
+
+    The pixels of a frame are not decoded, unless its clip is named in ``decoded``: damage to them is found by whoever
+    reads them first.
 
     Args:
-        index: The clips.
+        index: The clips that are read.
         teacher: Whether the data set's further labelled images are needed.
         skip: Whether to leave out clips with a damaged file, with a warning, instead of raising.
+        decoded: Names of the clips whose frames are decoded all the same, each with the content hashes, in hexadecimal
+            digits, that its labelled frames had, by index in the clip.
 
     Returns:
         What was found.
 
     Raises:
         DataError: On the first file that is unreadable, differs in size from its clip, or holds unknown ids; with
-            ``skip``, if a further image is damaged or no clip remains.
+            ``skip``, only if it is a further image.
+
+    Example:
+        >>> import tempfile
+        >>> from wrp.data.layouts.registry import open_index
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     make_synthetic(Path(folder, "street"), clips=1, frames=2, size=(32, 48), seed=0)
+        ...     checked = check_files(open_index(Path(folder, "street")), teacher=True)
+        >>> checked.clips, checked.shown
+        (['street0'], {('street0', 0), ('street0', 1)})
     """
-    broken: dict[str, str] = {}
+    label_map, known = index.label_map, decoded or {}
+    checked = Checked([], pixels=np.zeros(label_map.num_classes + 1, np.int64))
     images = index.images if teacher else ()
-    frames = [(None, frame) for frame in images] + [(clip, frame) for clip in index.clips for frame in clip.frames]
-    sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]] = {}
-    digests = {clip.name: hashlib.sha256() for clip in index.clips}
-    keyframes = {
-        (clip.name, clip.frames[keyframe].stem): keyframe for clip in index.clips for keyframe in clip.keyframes
-    }
-    shown: set[tuple[str, int]] = set()
-    of_images, classes = False, index.label_map.num_classes
-    pixels = np.zeros(classes + 1, np.int64)
-    for clip, frame in progress(frames, desc="Checking files", unit="frame"):
-        if clip is not None and clip.name in broken:
-            continue
-        try:
-            image, label = _check_frame(clip, frame, sizes, index.label_map)
-            if clip is not None:
-                digests[clip.name].update(image.numpy().tobytes())
-            keyframe = keyframes.get((clip.name, frame.stem)) if clip is not None else None
-            if label is not None and keyframe is not None:
-                pixels += np.bincount(np.minimum(label.numpy(), classes).ravel(), minlength=classes + 1)
-            if label is None or not has_class(label):
+    with cancelling(THREADS) as pool:
+        for shows in pool.map(lambda frame: _check_image(frame, label_map), images):
+            checked.images |= shows
+        found = pool.map(lambda clip: _check_clip(clip, label_map, known.get(clip.name)), index.clips)
+        bar = progress(found, desc="Checking files", unit="clip", total=len(index.clips))
+        for clip, result in zip(index.clips, bar, strict=True):
+            if isinstance(result, DataError):
+                if not skip:
+                    raise result
+                checked.broken[clip.name] = str(result)
+                logger.warning("Skipping clip %s: %s", clip.name, result)
                 continue
-            if clip is None:
-                of_images = True
-            elif keyframe is not None:
-                shown.add((clip.name, keyframe))
-        except DataError as error:
-            if not skip or clip is None:
-                raise
-            broken[clip.name] = str(error)
-            logger.warning("Skipping clip %s: %s", clip.name, error)
-    if len(broken) == len(index.clips):
-        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
-    frames_of = {name: d.hexdigest()[:16] for name, d in digests.items() if name not in broken}
-    kept = {(clip, keyframe) for clip, keyframe in shown if clip not in broken}
-    return Checked(broken, frames_of, kept, of_images, pixels)
+            checked.clips.append(clip.name)
+            checked.shown |= {(clip.name, keyframe) for keyframe in result.shown}
+            checked.pixels += result.pixels
+            checked.changed += [clip.name] if result.changed else []
+    return checked
 
 
-def _check_frame(
-    clip: Clip | None, frame: Frame, sizes: dict[str, tuple[tuple[int, int], Path | VideoFrame]], label_map: LabelMap
-) -> tuple[Tensor, Tensor | None]:
-    """Read a frame and its label, if it has one.
+def check_training_frames(index: ClipIndex, run: Path, skip: bool) -> dict[str, str]:
+    """Decode the labelled frames and the further images before networks are trained on them.
+
+    Args:
+        index: The clips.
+        run: Folder of the run, in which clips with a damaged frame are noted, see
+            :func:`~wrp.io.manifest.note_broken`.
+        skip: Whether to return these clips, with a warning, instead of raising.
+
+    Returns:
+        What is wrong with each such clip, by clip name.
 
     Raises:
-        DataError: If that fails, or the size of the frame differs from that of the first frame of its clip.
+        DataError: On the first frame that cannot be decoded; with ``skip``, if it is a further image, or no clip is
+            left.
     """
-    image = read_image(frame.image)
-    height, width = image.shape[1:]
-    if clip is not None:
-        expected, first = sizes.setdefault(clip.name, ((height, width), frame.image))
-        if (height, width) != expected:
-            raise DataError(
-                f"{frame.image} is {width}×{height} pixels, {first} is {expected[1]}×{expected[0]}; all "
-                "frames of a clip must have one size"
-            )
-    label = None if frame.label is None else read_label(frame.label, label_map, (height, width))
-    return image, label
+    broken: dict[str, str] = {}
+    frames = [("", frame) for frame in index.images]
+    frames += [(clip.name, clip.frames[keyframe]) for clip in index.clips for keyframe in clip.keyframes]
+    with cancelling(THREADS) as pool:
+        found = pool.map(lambda item: _problem(item[1]), frames)
+        bar = progress(found, desc="Reading labelled frames", unit="frame", total=len(frames))
+        for (clip, _), problem in zip(frames, bar, strict=True):
+            if problem is None or clip in broken:
+                continue
+            if clip:
+                note_broken(run, clip, problem)
+            if not (skip and clip):
+                raise DataError(problem)
+            broken[clip] = problem
+            logger.warning("Skipping clip %s: %s", clip, problem)
+    refuse_all_broken(index, broken)
+    return broken
+
+
+def refuse_all_broken(index: ClipIndex, broken: Mapping[str, str]) -> None:
+    """Raise DataError if each clip of a data set has a broken file."""
+    if broken and all(clip.name in broken for clip in index.clips):
+        raise DataError(f"every clip of {index.root} has a broken file; the first: {next(iter(broken.values()))}")
+
+
+def file_hashes(clips: Iterable[Clip]) -> dict[str, str]:
+    """Hash names, sizes and times of the files of frames, which are not opened.
+
+    Args:
+        clips: The clips.
+
+    Returns:
+        By clip name, two hashes of 16 hexadecimal digits with a space between: that of the names and sizes of its
+        files, and that of the times at which they were last changed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "0.png").touch()
+        ...     sizes, times = file_hashes([Clip("a", (Frame("0", Path(folder, "0.png")),))])["a"].split()
+        >>> len(sizes), len(times)
+        (16, 16)
+    """
+    with cancelling(THREADS) as pool:
+        clips = list(clips)
+        return {clip.name: found for clip, found in zip(clips, pool.map(_file_hash, clips), strict=True)}
+
+
+def _file_hash(clip: Clip) -> str:
+    sizes, times = hashlib.sha256(), hashlib.sha256()
+    status: dict[Path, tuple[int, int]] = {}
+    for frame in clip.frames:
+        video = isinstance(frame.image, VideoFrame)
+        path = frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
+        if path not in status:
+            try:
+                found = path.stat()
+                status[path] = found.st_size, found.st_mtime_ns
+            except OSError:  # what is missing is reported by who reads it
+                status[path] = -1, -1
+            times.update(f"{status[path][1]}\n".encode())
+        sizes.update(f"{frame.stem if video else path.name} {status[path][0]}\n".encode())
+    return f"{sizes.hexdigest()[:16]} {times.hexdigest()[:16]}"
+
+
+@dataclass
+class _ClipFound:
+    """The keyframes of a clip with a class, their pixels by class, and whether a labelled frame has changed."""
+
+    shown: list[int]
+    pixels: np.ndarray
+    changed: bool
+
+
+def _check_clip(clip: Clip, label_map: LabelMap, known: Mapping[int, str] | None) -> _ClipFound | DataError:
+    """Check the frames of a clip by their headers or, where hashes of labelled ones are known, by decoding all of them.
+
+    Returns:
+        What was found, or the error with which a file is refused.
+    """
+    classes, keyframes = label_map.num_classes, set(clip.keyframes)
+    found = _ClipFound([], np.zeros(classes + 1, np.int64), any(i >= len(clip.frames) for i in known or ()))
+    first: tuple[int, int] | None = None
+    try:
+        for i, frame in enumerate(clip.frames):
+            if known is not None:
+                image = read_image(frame.image)
+                found.changed |= known.get(i, "") not in ("", content_hash(image).hex())
+                size = _size_of(image)
+            elif first is not None and isinstance(frame.image, VideoFrame):  # each would have to be decoded
+                size = first
+            else:
+                size = read_size(frame.image)
+            first = first or size
+            if size != first:
+                _refuse_other_size(frame, clip.frames[0])
+            if frame.label is None:
+                continue
+            label = _read_label(frame, label_map, size)
+            if i in keyframes:
+                every = np.array(Image.fromarray(label.numpy()).histogram())  # much faster than NumPy's
+                counts = np.append(every[:classes], every[IGNORE_INDEX])
+                found.pixels += counts
+                found.shown += [i] if counts[:-1].any() else []
+    except DataError as error:
+        return error
+    return found
+
+
+def _check_image(frame: Frame, label_map: LabelMap) -> bool:
+    """Check the header of an image and its label, and tell whether it has a pixel with a class."""
+    size = read_size(frame.image)
+    return frame.label is not None and has_class(_read_label(frame, label_map, size))
+
+
+def _read_label(frame: Frame, label_map: LabelMap, size: tuple[int, int]) -> Tensor:
+    """Read the label of a frame whose header tells this size."""
+    assert frame.label is not None
+    label = read_label(frame.label, label_map)
+    if label.shape != size:  # not every header tells the orientation
+        read_label(frame.label, label_map, _size_of(read_image(frame.image)))
+    return label
+
+
+def _refuse_other_size(frame: Frame, first: Frame) -> None:
+    """Raise DataError if the sizes of two frames of a clip differ not only by their headers."""
+    (height, width), expected = (_size_of(read_image(one.image)) for one in (frame, first))
+    if (height, width) != expected:
+        raise DataError(
+            f"{frame.image} is {width}×{height} pixels, {first.image} is {expected[1]}×{expected[0]}; all "
+            "frames of a clip must have one size"
+        )
+
+
+def _size_of(image: Tensor) -> tuple[int, int]:
+    return image.shape[1], image.shape[2]
+
+
+def _problem(frame: Frame) -> str | None:
+    """Return why a frame cannot be decoded, or None."""
+    try:
+        read_image(frame.image)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def describe(found: Findings) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from wrp.errors import DataError
@@ -49,7 +51,7 @@ class ClipIndex:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def reads(self) -> set[Path]:
         """The folders that frames and labels are read from, with links resolved: nothing is ever written there."""
         return folders_of(files_of([*self.images, *(frame for clip in self.clips for frame in clip.frames)]), self.root)
@@ -61,6 +63,8 @@ class ClipIndex:
 
     def without(self, names: Collection[str]) -> ClipIndex:
         """Return the index without some clips."""
+        if not names:
+            return self
         return replace(self, clips=tuple(clip for clip in self.clips if clip.name not in names))
 
     def held_out_throughout(self) -> ClipIndex:
@@ -96,15 +100,18 @@ def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
         >>> sorted(str(folder) for folder in folders_of([Path("/street/frames/a/0.png")], root=Path("/street")))
         ['/street/frames', '/street/frames/a']
     """
-    folders = set()
-    for file in files:
-        folders.add(file.parent)
-        if file.is_symlink():
-            folders.add(file.resolve().parent)
+    named = {os.path.split(file) for file in files}
+    folders = {parent for parent, _ in named}
+    for parent, name in named:  # as strings: there may be hundreds of thousands
+        place = os.path.join(parent, name)
+        if os.path.islink(place):
+            target = os.path.join(parent, os.readlink(place))
+            folders.add(os.path.dirname(os.path.realpath(target) if os.path.islink(target) else target))
+    found = {Path(folder) for folder in folders}
     if root is not None:
-        below = [folder.relative_to(root).parts for folder in folders if folder.is_relative_to(root)]
-        folders |= {root / parts[0] for parts in below if parts}
-    return {folder.resolve() for folder in folders}
+        below = [folder.relative_to(root).parts for folder in found if folder.is_relative_to(root)]
+        found |= {root / parts[0] for parts in below if parts}
+    return {folder.resolve() for folder in found}
 
 
 def make_clip(name: str, frames: Iterable[Frame]) -> Clip:
@@ -249,16 +256,20 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
         raise DataError(f"label-offset must be at least 0 and goes with label-every, got {offset}")
     clips = index.clips
     if names is not None:
-        if missing := [name for name in names if name not in {clip.name for clip in clips}]:
+        known = {clip.name for clip in clips}
+        if missing := [name for name in names if name not in known]:
             raise DataError(
                 f"{index.root} has no clip {missing[0]!r}; its clips are {_some(clip.name for clip in clips)}"
             )
-        clips = tuple(clip for clip in clips if clip.name in names)
+        chosen = set(names)
+        clips = tuple(clip for clip in clips if clip.name in chosen)
     if every is not None:
         clips = tuple(hold_out_labels(clip, every, offset) for clip in clips)
     if keyframes is not None:
-        wanted = listed_frames(index, keyframes)
-        clips = tuple(keep_labels(clip, {stem for name, stem in wanted if name == clip.name}) for clip in clips)
+        wanted: dict[str, set[str]] = {}
+        for name, stem in listed_frames(index, keyframes):
+            wanted.setdefault(name, set()).add(stem)
+        clips = tuple(keep_labels(clip, wanted.get(clip.name, set())) for clip in clips)
     for clip in clips:
         if not clip.keyframes:
             reason = f", label-every {every} from {offset} leaves none of {len(clip.held_out)}" if clip.held_out else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from wrp.structures import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Int
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
 FRAME_CACHE_BYTES = 2**28
 
-# In bytes: where the frames of a stretch take more memory, they are read one by one on use. This is 129 frames of
-# 480×360, or 10 of 2048×1024.
-STRETCH_BYTES = 2**26
+# In bytes: where the frames of a stretch take more memory, they are read one by one on use, and what fits is kept. This
+# is 1035 frames of 480×360, or 85 of 2048×1024.
+STRETCH_BYTES = 2**29
+
+# Frames of a stretch that are decoded at the same time.
+DECODERS = 2
 
 
 class FrameItems(Dataset[FrameBatch]):
@@ -129,7 +133,7 @@ class ClipItems(Dataset[ClipBatch]):
 
     def __init__(self, label_map: LabelMap) -> None:
         self.label_map = label_map
-        self._decoded: BoundedCache[Path | VideoFrame, Tensor] = BoundedCache(FRAME_CACHE_BYTES, _nbytes)
+        self._decoded = _DecodedFrames(FRAME_CACHE_BYTES, _nbytes)
         self._unlabelled: dict[str, bool] = {}
 
     def _read(
@@ -140,29 +144,33 @@ class ClipItems(Dataset[ClipBatch]):
         labels: Sequence[int],
         held_out: Sequence[int],
     ) -> ClipBatch:
+        """Read a stretch of a clip; what is wrong with its frames is raised where they are used, as if read there."""
         first, last = span
         wanted = clip.frames[first : last + 1]
-        start = self._frame(wanted[0])
-        frames: Sequence[Tensor] | LazyFrames
-        if len(wanted) * start.nbytes > STRETCH_BYTES:
-            frames = LazyFrames(clip.name, [frame.image for frame in wanted], tuple(start.shape[1:]))
-        else:
-            frames = [self._frame(frame) for frame in wanted]
-            if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
-                raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
-        known = {index: self._label(clip, index) for index in labels}
-        # Hashed here, in memory of the host and perhaps in a loader's process.
-        hashed = enumerate(frames, first) if isinstance(frames, list) else ()
+        hashes: dict[int, bytes] = {}  # made here, in memory of the host and perhaps in a loader's process
+        frames: list[Tensor] | LazyFrames | _Unreadable
+        size: tuple[int, int] | None = None
+        try:
+            start = self._frame(wanted[0])
+            size = start.shape[1], start.shape[2]
+            if len(wanted) * start.nbytes > STRETCH_BYTES:
+                frames = LazyFrames(clip.name, [frame.image for frame in wanted], size, first, hashes)
+            else:
+                frames = self._frames(clip, wanted)
+                hashes |= {index: content_hash(frame) for index, frame in enumerate(frames, first)}
+        except DataError as error:
+            frames = _Unreadable(len(wanted), str(error))
+        known = {index: self._label(clip, index, size) for index in labels}
         return ClipBatch(
             clip=clip.name,
-            stems=[frame.stem for frame in clip.frames[first : last + 1]],
+            stems=[frame.stem for frame in wanted],
             first=first,
             frames=frames,
             labels=known,
             queries=queries,
-            held_out={index: self._label(clip, index) for index in held_out},
+            held_out={index: self._label(clip, index, size) for index in held_out},
             unlabelled=not any(map(has_class, known.values())) and self._is_unlabelled(clip),
-            hashes={index: content_hash(frame) for index, frame in hashed},
+            hashes=hashes,
         )
 
     def _is_unlabelled(self, clip: Clip) -> bool:
@@ -174,9 +182,30 @@ class ClipItems(Dataset[ClipBatch]):
     def _frame(self, frame: Frame) -> Tensor:
         return self._decoded.get(frame.image, lambda: read_image(frame.image))
 
-    def _label(self, clip: Clip, index: int) -> Tensor:
+    def _frames(self, clip: Clip, wanted: Sequence[Frame]) -> list[Tensor]:
+        """Decode frames, several at a time, but for those of a video, which come one after the other."""
+        if isinstance(wanted[0].image, VideoFrame):
+            frames = [self._frame(frame) for frame in wanted]
+        else:
+            images = [frame.image for frame in wanted]
+            held = {image: there for image in images if (there := self._decoded.peek(image)) is not None}
+            with ThreadPoolExecutor(DECODERS) as pool:
+                read = pool.map(read_image, [image for image in images if image not in held])
+                frames = [held[i] if i in held else self._decoded.get(i, lambda: next(read)) for i in images]
+        if len(sizes := {tuple(frame.shape[1:]) for frame in frames}) > 1:
+            raise DataError(f"clip {clip.name}: its frames have different sizes (H, W): {sorted(sizes)}")
+        return frames
+
+    def _label(self, clip: Clip, index: int, size: tuple[int, int] | None = None) -> Tensor:
         frame = clip.frames[index]
-        return _label_or_nothing(frame, self._frame(frame), self.label_map)
+        assert frame.label is not None
+        return read_label(frame.label, map_of(frame, self.label_map), size)
+
+
+class _DecodedFrames(BoundedCache[Path | VideoFrame, Tensor]):
+    def peek(self, image: Path | VideoFrame) -> Tensor | None:
+        """Return a frame if it is held."""
+        return self._items.get(image)
 
 
 class LazyFrames:
@@ -188,26 +217,38 @@ class LazyFrames:
         clip: Name of the clip, for messages.
         paths: The images.
         size: Height and width in pixels that all of them must have; another one raises DataError on use.
+        first: Index in the clip of the first of them.
+        hashes: Where the content hash of each frame is put once it is read, by its index in the clip; None: nowhere.
 
     Example:
         >>> len(LazyFrames("a", [Path(f"{i}.png") for i in range(200)], size=(480, 640)))
         200
     """
 
-    def __init__(self, clip: str, paths: Sequence[Path | VideoFrame], size: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        clip: str,
+        paths: Sequence[Path | VideoFrame],
+        size: tuple[int, int],
+        first: int = 0,
+        hashes: dict[int, bytes] | None = None,
+    ) -> None:
         self.clip = clip
         self.paths = list(paths)
         self.size = size
+        self.first = first
+        self.hashes = {} if hashes is None else hashes
         self._start()
 
     def _start(self) -> None:
-        # Flow, warped labels and the teacher read the same frame shortly after one another, each in its own thread.
+        # Frames are read from one end to the other and back, and by flow, warped labels and the teacher shortly after
+        # one another, each in its own thread.
         self._decoded: BoundedCache[int, Tensor] = BoundedCache(STRETCH_BYTES, _nbytes)
         self._turn = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that is sent from a loader's process: without decoded frames."""
-        return {"clip": self.clip, "paths": self.paths, "size": self.size}
+        return {name: getattr(self, name) for name in ("clip", "paths", "size", "first", "hashes")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -227,7 +268,23 @@ class LazyFrames:
                 f"clip {self.clip}: its frames have different sizes (H, W): {self.size} and {tuple(frame.shape[1:])} "
                 f"of {self.paths[index]}"
             )
+        if self.first + index not in self.hashes:
+            self.hashes[self.first + index] = content_hash(frame)
         return frame
+
+
+class _Unreadable:
+    """Frames of which one could not be read: each use of them raises the DataError with which it was refused."""
+
+    def __init__(self, count: int, problem: str) -> None:
+        self.count = count
+        self.problem = problem
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Tensor:
+        raise DataError(self.problem)
 
 
 class WindowItems(ClipItems):

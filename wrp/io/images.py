@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from wrp.errors import DataError
 from wrp.io.label_map import encode_colors, read_ids, refuse_other_palette, split_alpha
 from wrp.io.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from wrp.io.opening import opened_image, upright
+from wrp.io.opening import opened_header, opened_image, upright, upright_size
 from wrp.io.video import read_video_frame
 from wrp.structures import IGNORE_INDEX, Frame, LabelMap, VideoFrame
 
@@ -24,6 +25,28 @@ def read_image(path: Path | VideoFrame) -> Tensor:
     """
     array = read_video_frame(path) if isinstance(path, VideoFrame) else _decode(path, "RGB")
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def read_size(path: Path | VideoFrame) -> tuple[int, int]:
+    """Read height and width of a frame in pixels from its header, without decoding it; a frame of a video is decoded.
+
+    Raises:
+        DataError: As :func:`read_image`, but for damaged pixels.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(Path(folder, "0.png"))
+        ...     read_size(Path(folder, "0.png"))
+        (4, 6)
+    """
+    if isinstance(path, VideoFrame):
+        height, width, _ = read_video_frame(path).shape
+        return height, width
+    with opened_header(path) as image:
+        _refuse_deep(image, path)
+        return upright_size(image)
 
 
 def read_label(path: Path, label_map: LabelMap, size: tuple[int, int] | None = None) -> Tensor:
@@ -76,6 +99,10 @@ def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 def _decode(path: Path, mode: str) -> np.ndarray:
     """Read the pixels of a file, converted to ``mode``."""
     with opened_image(path) as image:
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")
+        _refuse_deep(image, path)
         return np.array(upright(image).convert(mode))
+
+
+def _refuse_deep(image: Image.Image, path: Path) -> None:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise DataError(f"{path}: the image has more than 8 bits per channel (mode {image.mode!r}), expected 8")

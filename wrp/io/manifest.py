@@ -2,7 +2,8 @@
 
 While a run is at work, the frames of each interval are recorded in a part,
 ``manifest.parts/<clip>/<first frame>.jsonl``; ``manifest.jsonl`` joins the parts. Both hold a line for each frame, see
-:class:`Entry`. ``manifest.seen.json`` holds the hashes of the labels that the run has used, see :func:`label_hash`.
+:class:`Entry`. ``manifest.seen.json`` holds the hashes of the labels that the run has used, see :func:`label_hash`, and
+``broken/`` names the clips with damaged files, see :func:`note_broken`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ SCHEMA = 2
 
 PARTS = "manifest.parts"
 SEEN = "manifest.seen.json"
+BROKEN = "broken"
+"""Folder with a note ``<clip>.json`` of each clip of which the run has met a damaged file."""
+
 BEGUN = ".begun"
 """Suffix of a file next to a part, while its interval is being written."""
 
@@ -168,6 +172,11 @@ def part_of(run: Path, clip: str, first: int) -> Path:
     return run / PARTS / clip / f"{first:06d}.jsonl"
 
 
+def count_parts(run: Path, clip: str) -> int:
+    """Return how many intervals of a clip are recorded."""
+    return len(list((run / PARTS / clip).glob("*.jsonl")))
+
+
 def write_part(part: Path, entries: Iterable[Entry]) -> None:
     """Record the frames of an interval, all of whose files are on the disk."""
     write_text(part, "".join(entry.line() for entry in entries))
@@ -250,6 +259,15 @@ def _states(run: Path, entry: Entry) -> Iterator[tuple[Path, str]]:
             yield path, "corrected" if is_image(path) else "missing"
 
 
+def labelled_frames(run: Path) -> dict[str, dict[int, str]]:
+    """Return the content hashes that labelled frames had, in hexadecimal digits, by clip and by index in the clip."""
+    found: dict[str, dict[int, str]] = {}
+    for _, entries in _parts(run):
+        for entry in entries:
+            found.setdefault(entry.clip, {})[entry.index] = entry.image
+    return found
+
+
 def noted_checksums(run: Path, done: frozenset[tuple[str, int, int]]) -> dict[Path, str]:
     """Return the recorded checksums of intervals to write again; where a part is lost, from the manifest."""
     parts = _parts(run)
@@ -296,6 +314,22 @@ def label_hash(frame: Frame) -> str:
     number = frame.image.number if isinstance(frame.image, VideoFrame) else 0
     name = f"{image.name} {number} {image.stat().st_size}\n"
     return hashlib.sha256(name.encode() + frame.label.read_bytes()).hexdigest()[:16]
+
+
+def note_broken(run: Path, clip: str, problem: str) -> None:
+    """Note that a file of a clip was found to be damaged while the run was at work; any process may do so."""
+    write_json(run / BROKEN / f"{clip}.json", {"problem": problem})
+
+
+def broken_clips(run: Path) -> dict[str, str]:
+    """Return what is wrong with each clip that :func:`note_broken` has noted, by clip name."""
+    notes = sorted((run / BROKEN).glob("*.json"))
+    return {note.stem: str(read_json(note, "delete it").get("problem")) for note in notes}
+
+
+def forget_broken(run: Path, clip: str) -> None:
+    """Delete the note of a clip that can be read again, if there is one."""
+    (run / BROKEN / f"{clip}.json").unlink(missing_ok=True)
 
 
 def note_seen(run: Path, labels: Iterable[str]) -> None:

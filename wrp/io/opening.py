@@ -44,9 +44,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         ...         image.format, image.size
         ('PNG', (6, 4))
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    try:
+    with _refusing(path):
         content = path.read_bytes()
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             check_size(path, image.width, image.height)
@@ -54,6 +52,35 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
             if kind in FILLED_IN:
                 refuse_cut(content, kind)
             yield image
+
+
+@contextmanager
+def opened_header(path: Path) -> Iterator[Image.Image]:
+    """Open an image of bounded size without reading its pixels, which may be damaged, for as long as the block lasts.
+
+    Raises:
+        DataError: If the file is missing, its header is damaged, or it is too large or of another format.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (6, 4)).save(Path(folder, "0.png"))
+        ...     with opened_header(Path(folder, "0.png")) as image:
+        ...         image.size
+        (6, 4)
+    """
+    with _refusing(path), Image.open(path, formats=FORMATS) as image:
+        check_size(path, image.width, image.height)
+        yield image
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Raise DataError for whatever opening or reading an image raises in the block."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        yield
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error …
@@ -70,6 +97,20 @@ def upright(image: Image.Image) -> Image.Image:
         (4, 6)
     """
     return ImageOps.exif_transpose(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width in pixels of :func:`upright`, as far as the header tells them; no pixel is decoded.
+
+    A PNG may have its orientation behind its pixels, which is not seen here.
+
+    Example:
+        >>> upright_size(Image.new("L", (6, 4)))
+        (4, 6)
+    """
+    # Not image.getexif(): that of a PNG decodes the pixels. A TIFF's size is upright already.
+    turned = image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def check_size(path: Path, width: int, height: int) -> None:
