@@ -77,17 +77,18 @@ from wrp.flow.dis import DIS
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.geometry.consistency import to_unit
 from wrp.options import CycleArgs, NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
+from wrp.refinement.network import refiner_input
 data = SegmentationData(10, scene, select=SelectArgs(label_every=12), sampling=SamplingArgs((64, 96), 4, 80))
 network = NetworkArgs(encoder_name="tu-regnetx_002", scale=0.5, options=options)
 module = SegmentationModule(10, network, OptimizerArgs(lr=5e-3), loss=SegmentationLoss(losses))
 teacher = learn(module, data)
 source = CycleExamples(teacher, flow=FlowCache(DIS()), cycles=CycleArgs(jitter=0.0))
 window = WindowItems(data.index.clips, data.label_map)[1]
-record, image = source.record(window, 10), to_unit(window.frame(window.queries[0]))
+record = source.record(window, 10)
 made = []
 for before, behind in ((3, 5), (7, 1)):
-    sources = [record.cycles[-before].crop(*place), record.cycles[behind].crop(*place)]
-    example = source.example(record, image, sources, place)
+    crop = record.crop([record.cycles[-before], record.cycles[behind]], place)
+    example = refiner_input(to_unit(crop.image), crop.warped, crop.teacher_probs)
     made += [example, example.flip()]
 keep(made)
 """

@@ -205,11 +205,14 @@ class CycleArgs:
 
 @dataclass(frozen=True)
 class KeepArgs:
-    """Where results that are costly to compute are kept.
+    """Where a refiner's examples, which are costly to compute, are kept.
 
     Attributes:
-        folder: A folder for the files, which runs may share; None: the memory of each process.
-        max_bytes: Size limit in bytes; the least recently used results are deleted first.
+        folder: A folder for the files, which runs may share and all processes reach; None: a temporary folder, for
+            processes on one machine.
+        max_bytes: Size limit in bytes of the examples of one training, a quarter of it for those of validation; less
+            where the disk has less room. Nothing is deleted to keep it: each keyframe has its part of it, and one that
+            needs more is kept as fewer examples. What is there already is used as it is.
 
     Example:
         >>> KeepArgs().max_bytes
@@ -332,17 +335,20 @@ def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> O
     return kind(**value)
 
 
+_WHOLE = ("losses", "options", "flow_args", "trainer")
+
+
 def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Flatten nested settings into pairs of a dotted name and a value.
 
-    The dictionaries ``losses`` and ``options`` are values and stay whole.
+    The dictionaries ``losses``, ``options``, ``flow_args`` and ``trainer`` are values and stay whole.
 
     Example:
         >>> list(flat({"out": "run", "val": {"ratio": 0.2}}))
         [('out', 'run'), ('val.ratio', 0.2)]
     """
     for name, value in settings.items():
-        if isinstance(value, dict) and value and name not in ("losses", "options"):
+        if isinstance(value, dict) and value and name not in _WHOLE:
             yield from ((f"{name}.{inner}", found) for inner, found in flat(value))
         else:
             yield name, value

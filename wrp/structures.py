@@ -314,11 +314,33 @@ class ClipBatch:
         if index < self.first:
             raise IndexError(f"frame {index} lies before the stretch, which begins at {self.first}")
         frame = self.frames[index - self.first]
-        # Frames that are read on access did not exist yet when :meth:`to` moved the others.
-        return frame.to(next(iter(self.labels.values())).device) if self.labels else frame
+        if isinstance(self.frames, list) or not self.labels:
+            return frame
+        # Frames that are read on access did not exist yet when :meth:`to` moved the others. From page-locked memory,
+        # they are copied while the host goes on.
+        device = next(iter(self.labels.values())).device
+        return frame.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else frame.to(device)
+
+    def pin_memory(self) -> ClipBatch:
+        """Copy to page-locked memory, from which :meth:`to` copies faster, and without waiting if ``non_blocking``.
+
+        PyTorch's data loader calls this with ``pin_memory=True``. Frames that are read on access stay unread; hashes
+        are kept.
+        """
+        frames = [frame.pin_memory() for frame in self.frames] if isinstance(self.frames, list) else self.frames
+        labels, held_out = (
+            {index: label.pin_memory() for index, label in some.items()} for some in (self.labels, self.held_out)
+        )
+        return replace(self, frames=frames, labels=labels, held_out=held_out)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
-        """Copy to a device, except for frames that are read on access: :meth:`frame` moves these."""
+        """Copy to a device, except for frames that are read on access: :meth:`frame` moves these; hashes are kept.
+
+        Args:
+            device: The device.
+            non_blocking: Whether the host may go on before all is copied: from page-locked memory to a GPU
+                (:meth:`pin_memory`), always safe; from a GPU to the host, wait for the GPU before use.
+        """
         frames = self.frames
         if isinstance(frames, list):
             frames = [frame.to(device, non_blocking=non_blocking) for frame in frames]
@@ -444,28 +466,28 @@ class RefinerInput:
 
 @dataclass
 class RefinerExamples:
-    """B training examples of the refiner from one labelled frame.
+    """B training examples of the refiner.
 
     Attributes:
         inputs: The refiner's input.
         labels: The ground truth, (B, H, W) uint8, class indices and 255.
-        clip: Name of the clip.
-        stem: Name of the frame.
-        index: Index of the frame in the clip.
+        clips: Name of the clip of each example's frame.
+        stems: Name of each frame.
+        indices: Index of each frame in its clip.
 
     Example:
         >>> import torch
         >>> soft = torch.full((1, 2, 4, 4), 0.5)
         >>> inputs = RefinerInput(torch.zeros(1, 3, 4, 4), soft, soft, torch.zeros(1, 4, 4, 4), soft)
-        >>> RefinerExamples(inputs, torch.zeros(1, 4, 4, dtype=torch.uint8), "street", "000003", 3).stem
-        '000003'
+        >>> RefinerExamples(inputs, torch.zeros(1, 4, 4, dtype=torch.uint8), ["street"], ["000003"], [3]).stems
+        ['000003']
     """
 
     inputs: RefinerInput
     labels: Tensor
-    clip: str
-    stem: str
-    index: int
+    clips: list[str]
+    stems: list[str]
+    indices: list[int]
 
     def pin_memory(self) -> RefinerExamples:
         """Copy to page-locked memory; PyTorch's data loader calls this where there is a GPU."""
@@ -492,8 +514,11 @@ class Windows(Protocol):
 class ExampleSource(ABC):
     """Makes training examples of a refiner from labelled frames and their neighbours.
 
-    Each of its data sets has as many items as there are windows. An item is a batch for
-    :class:`~wrp.RefinementModule`.
+    Each of its data sets has as many items as there are windows. An item is one example, a
+    :class:`RefinerExamples` with B = 1; :class:`~wrp.RefinementData` joins several into a batch.
+
+    Attributes:
+        crops: Examples per batch of each process, in training.
 
     Example:
         >>> class MyExamples(ExampleSource):
@@ -501,9 +526,11 @@ class ExampleSource(ABC):
         ...         return []  # a torch data set of RefinerExamples
         ...     def validation(self, windows, num_classes):
         ...         return []
-        >>> MyExamples().labels_seen
-        frozenset()
+        >>> MyExamples().crops, MyExamples().labels_seen
+        (1, frozenset())
     """
+
+    crops: int = 1
 
     @property
     def labels_seen(self) -> frozenset[str]:
@@ -512,7 +539,10 @@ class ExampleSource(ABC):
 
     @abstractmethod
     def training(self, windows: Windows, num_classes: int, seed: int) -> Dataset[Any]:
-        """Make the training set.
+        """Make the training set, and before that whatever takes long, as items are read again and again.
+
+        :class:`~wrp.RefinementData` calls this before training, in all processes at the same point, so that they can
+        share that work.
 
         Args:
             windows: The labelled frames with their neighbours.

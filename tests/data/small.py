@@ -18,6 +18,7 @@ from wrp.data.images import ImageData
 from wrp.data.propagation import PropagationData
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
+from wrp.data.transforms import Draw
 from wrp.io.writing import checksum
 from wrp.options import SamplingArgs, SelectArgs
 from wrp.structures import ExampleSource, Windows
@@ -25,6 +26,17 @@ from wrp.structures import ExampleSource, Windows
 CROP = (16, 24)
 
 EVERY_FOURTH = SelectArgs(label_every=4)
+
+
+class _ByDraw(Dataset[Any]):
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, draw: Draw) -> Any:
+        return self.windows[draw.index]
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class AsTheyAre(ExampleSource):
         return self.seen
 
     def training(self, windows: Windows, num_classes: int, seed: int) -> Dataset[Any]:
-        return windows  # type: ignore[return-value]
+        return _ByDraw(windows)
 
     def validation(self, windows: Windows, num_classes: int) -> Dataset[Any]:
         return windows  # type: ignore[return-value]

@@ -3,16 +3,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from tests.clips import HEIGHT, LABEL_MAP, WIDTH, make_camvid, make_davis, make_folder, make_images, picture, save
 from tests.data.small import CROP, images, intervals, process, sample, single, windows
+from tests.refinement.small import Constant
+from wrp.data.refinement import LEAST_EXAMPLES, RefinementData
 from wrp.data.segmentation import SegmentationData
 from wrp.errors import DataError
 from wrp.io.manifest import Entry, part_of, write_part
 from wrp.io.writing import checksum, write_label
 from wrp.options import SelectArgs, ValArgs
-from wrp.structures import ClipBatch, FrameBatch
+from wrp.refinement.sampler import CycleExamples
+from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,68 @@ def test_training_frames_are_crops_of_the_keyframes(root: str) -> None:
 def test_an_epoch_has_the_length_asked_for(root: str) -> None:
     assert sum(len(batch.stems) for batch in single(root, sample(epoch_length=11)).train_dataloader()) == 11
     assert len(list(windows(root, epoch_length=11).train_dataloader())) == 11
+
+
+def examples_of(root: str, crops: int, **changes: Any) -> RefinementData:
+    source = CycleExamples(flow=Constant(True), crops=crops, crop_size=CROP)
+    return windows(root, examples=source, **changes)
+
+
+def drawn(batches: list[RefinerExamples]) -> list[tuple[str, int, bytes]]:
+    return [
+        (clip, index, image.numpy().tobytes())
+        for batch in batches
+        for clip, index, image in zip(batch.clips, batch.indices, batch.inputs.image, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("epoch_length", [None, 6])
+def test_two_processes_draw_the_examples_of_one_with_half_the_batch(root: str, epoch_length: int | None) -> None:
+    alone, each = (examples_of(root, crops, epoch_length=epoch_length) for crops in (4, 2))
+    batches = list(alone.train_dataloader())
+    assert [len(batch.stems) for batch in batches] == [4] * (epoch_length or 4)
+    assert max(len(set(zip(batch.clips, batch.indices, strict=True))) for batch in batches) > 1
+    each.setup("fit")
+    parts = []
+    for rank in range(2):
+        with process(rank, 2):
+            parts.append(list(each.train_dataloader()))
+    for whole, *halves in zip(batches, *parts, strict=False):
+        assert sorted(drawn([whole])) == sorted(drawn(halves))
+    assert len(parts[0]) == len(parts[1]) == (epoch_length or 2)
+
+
+def trained_by(data: RefinementData, **limits: Any) -> list[tuple[str, int]]:
+    """The keyframes that a training learns from."""
+    data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
+    data.setup("fit")
+    return sorted({(clip, index) for clip, index, _ in drawn(list(data.train_dataloader()))})
+
+
+def test_a_short_training_learns_from_few_keyframes(root: str) -> None:
+    every = trained_by(examples_of(root, 8), max_steps=4 * LEAST_EXAMPLES // 8)
+    assert len(every) == 4
+    made = examples_of(root, 8)
+    chosen = trained_by(made, max_steps=2 * LEAST_EXAMPLES // 8)
+    assert len(chosen) == made.examples.made == 2  # type: ignore[attr-defined]
+    assert set(chosen) < set(every)
+    assert trained_by(examples_of(root, 8), max_steps=2 * LEAST_EXAMPLES // 8) == chosen
+    others = {tuple(trained_by(examples_of(root, 8, seed=seed), max_steps=12)) for seed in range(3)}
+    assert len(others) > 1
+    assert len(trained_by(examples_of(root, 8, epoch_length=3), max_epochs=4)) == 2
+    assert len(trained_by(examples_of(root, 8), max_steps=1)) == 1
+    assert trained_by(made, max_steps=-1, max_epochs=100) == every  # the same data, in a longer training
+
+
+def test_examples_of_validation_are_made_of_as_many_frames_as_the_trainer_takes(root: str) -> None:
+    data = examples_of(root, 4)
+    data.trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1, limit_val_batches=2
+    )
+    assert len(data.val_dataloader()) == data.examples.made == 2  # type: ignore[attr-defined]
+    data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, max_steps=1)
+    assert [batch.indices for batch in data.val_dataloader()][:3] == [[1], [2], [3]]
+    assert len(data.val_dataloader()) == data.examples.made == 9  # type: ignore[attr-defined]
 
 
 def test_frames_for_scoring_are_the_hidden_ones_as_they_are(root: str) -> None:

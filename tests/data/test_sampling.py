@@ -68,16 +68,3 @@ def test_work_is_shared_out_evenly_and_whole(shares: int) -> None:
     assert all(share == sorted(share) for share in found)
     loads = [sum(costs[item] for item in share) for share in found]
     assert max(loads) <= max(25, sum(costs) / shares + min(costs) + 5)
-
-
-def test_costly_items_are_drawn_often_and_others_the_next_time() -> None:
-    sampler = TrainSampler(range(100), 40, 0, least=8)  # type: ignore[arg-type]
-    seen = []
-    for epoch in range(2):
-        sampler.set_epoch(epoch)
-        counts = Counter(draw.index for draw in sampler)
-        assert list(counts.values()) == [8] * 5
-        seen.append(set(counts))
-    assert seen[0] != seen[1]
-    few = TrainSampler(range(3), 40, 0, least=8)  # type: ignore[arg-type]
-    assert len({draw.index for draw in few}) == 3

@@ -55,7 +55,7 @@ from wrp.options import OptimizerArgs, SamplingArgs, SelectArgs
 
 root, out, processes = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.manual_seed(0)
-losses = {"cross_entropy": 1.0, "ohem": 0.0, "relaxation": 0.5, "focal": 0.2}
+losses = {"cross_entropy": 1.0, "dice": 1.0, "ohem": 0.0, "relaxation": 0.5, "focal": 0.2}
 module = SegmentationModule(3, net=nn.Conv2d(3, 3, 3, padding=1), loss=SegmentationLoss(losses, {"balance": 0.5}),
                             optimizer=OptimizerArgs("sgd", lr=0.5))
 # Crops larger than the frames: each has another number of labelled pixels.

@@ -100,10 +100,10 @@ def test_corrected_labels_are_learned_from() -> None:
     source, batch = CycleExamples(flow=Constant(False)), window()
     corrected = replace(batch, labels={1: (batch.labels[1] + 1) % 3})
     windows = [batch, corrected, replace(batch, clip="other")]
-    items = source.validation(windows, 3)
     made = []
     record = source.record
     source.record = lambda *given: made.append(1) or record(*given)  # type: ignore[method-assign, func-returns-value]
+    items = source.validation(windows, 3)
     for _ in range(2):
         for number, one in enumerate(windows):
             assert torch.equal(items[number].labels[0], one.labels[1])

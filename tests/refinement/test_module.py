@@ -18,7 +18,6 @@ from tests.clips import make_folder
 from tests.refinement.small import SIZE, Constant, window
 from wrp import CycleExamples, RefinementModule, SegmentationModule
 from wrp.errors import WrpError
-from wrp.geometry.consistency import to_unit
 from wrp.geometry.fusion import WarpedLabels, gather
 from wrp.io.checkpoints import load_module
 from wrp.options import CycleArgs, NetworkArgs, RefinerArgs
@@ -61,19 +60,17 @@ def test_sources_are_disturbed_and_the_truth_is_not(monkeypatch: pytest.MonkeyPa
     torch.manual_seed(0)
     shown: list[WarpedLabels] = []
     monkeypatch.setattr(sampler, "refiner_input", lambda *given: shown.append(given[1]) or refiner_input(*given))
-    batch, whole = window(), (slice(None), slice(None))
-    image = to_unit(batch.frame(1))
+    batch = window()
     quiet = CycleExamples(flow=Constant(True), crop_size=SIZE)
     noisy = CycleExamples(flow=Constant(True), crop_size=SIZE, cycles=CycleArgs(displacement=3.0))
     made = quiet.record(batch, 3)
-    warped = made.cycles[1]
-    quiet.example(made, image, [warped], whole)
-    assert torch.equal(shown.pop().labels, warped.labels)
-    for _ in range(10):
-        noisy.example(made, image, [warped], whole)
-    assert any(not torch.equal(given.labels, warped.labels) for given in shown)
-    assert all(torch.equal(given.photometric, warped.photometric) for given in shown)
-    for truth in (noisy.draw(made, image)[1] for _ in range(10)):
+    crop = made.crop([made.cycles[1]], (slice(None), slice(None)))
+    quiet.draw(crop)
+    assert torch.equal(shown.pop().labels, crop.warped.labels)
+    truths = [noisy.draw(crop)[1] for _ in range(10)]
+    assert any(not torch.equal(given.labels, crop.warped.labels) for given in shown)
+    assert all(torch.equal(given.photometric, crop.warped.photometric) for given in shown)
+    for truth in truths:
         assert torch.equal(truth, batch.labels[1]) or torch.equal(truth, batch.labels[1].flip(-1))
     examples = noisy.training([batch], 3, 0)[0]
     assert torch.isfinite(RefinementModule(3, RefinerArgs((4, 8))).training_step(examples, 0))

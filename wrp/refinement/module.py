@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wrp.errors import WrpError
 from wrp.geometry.labels import argmax_with_confidence
-from wrp.io.checkpoints import load_module
+from wrp.io.checkpoints import FLOW_KEY, load_module
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.module import BaseModule
 from wrp.options import OptimizerArgs, RefinerArgs, as_options
@@ -40,6 +40,10 @@ class RefinementModule(BaseModule):
             classes weigh more (``balance`` 0.5), see :class:`~wrp.segmentation.losses.SegmentationLoss`.
         net: Your own refiner instead of ``network``: :class:`~wrp.structures.RefinerInput` to logits (B, C, H, W).
 
+    Attributes:
+        flow_signature: Signature of the flow of the examples that it has learned from, whose errors it corrects;
+            empty: unknown.
+
     Raises:
         WrpError: If ``network`` has a decoder but no encoder, or a name or checkpoint cannot be used.
 
@@ -63,6 +67,7 @@ class RefinementModule(BaseModule):
     ) -> None:
         super().__init__(optimizer if optimizer is not None else OptimizerArgs(lr=5e-3))
         self.num_classes = num_classes
+        self.flow_signature = ""
         self.network = as_options(RefinerArgs, network)
         self.criterion = loss if loss is not None else SegmentationLoss(cross_entropy={"balance": 0.5})
         self.net = net if net is not None else self.configure_network()
@@ -100,6 +105,23 @@ class RefinementModule(BaseModule):
         """Compute logits (B, C, H, W) of the refined labels."""
         return self.net(inputs)
 
+    def on_fit_start(self) -> None:
+        """Remember the flow of the examples, if they tell it."""
+        super().on_fit_start()
+        examples = getattr(self.trainer.datamodule, "examples", None)  # type: ignore[attr-defined]
+        if (flow := getattr(examples, "flow", None)) is not None:
+            self.flow_signature = flow.signature
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record the flow of the examples too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[FLOW_KEY] = self.flow_signature
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read the flow of the examples too."""
+        super().on_load_checkpoint(checkpoint)
+        self.flow_signature = str(checkpoint.get(FLOW_KEY, ""))
+
     def training_step(self, batch: RefinerExamples, batch_idx: int) -> Tensor:
         """Compute and log the loss of a batch of examples."""
         batch = _examples(batch)
@@ -123,8 +145,8 @@ class RefinementModule(BaseModule):
         """Refine a batch of examples."""
         batch = _examples(batch)
         labels, confidence = argmax_with_confidence(refined(self, batch.inputs))
-        name = (batch.clip, batch.stem, batch.index, self.methods[-1])
-        return [Prediction(*name, *found) for found in zip(labels, confidence, strict=True)]
+        methods = [self.methods[-1]] * len(labels)
+        return list(map(Prediction, batch.clips, batch.stems, batch.indices, methods, labels, confidence))
 
 
 def _encoder_of(checkpoint: str) -> tuple[str, dict[str, Any], frozenset[str]]:
@@ -142,24 +164,27 @@ def _examples(batch: RefinerExamples) -> RefinerExamples:
     return batch
 
 
-def teacher_probabilities(teacher: Any, frame: Tensor, num_classes: int) -> Tensor:
-    """Compute the teacher's class probabilities, averaged over the frame and its mirror image.
+def teacher_probabilities(teacher: Any, frames: Tensor, num_classes: int) -> Tensor:
+    """Compute the teacher's class probabilities, averaged over each frame and its mirror image, in one call.
 
     The average is ours; its gain is measured in experiments/README.md.
 
     Args:
         teacher: A module with a method ``probabilities``, such as a SegmentationModule; None: there is no teacher.
-        frame: (3, H, W) uint8 RGB.
+        frames: One frame (3, H, W) or several (B, 3, H, W), uint8 RGB.
         num_classes: Number of classes C.
 
     Returns:
-        (C, H, W) float32 in [0, 1]; zeros without a teacher.
+        (C, H, W) or (B, C, H, W) float32 in [0, 1]; zeros without a teacher.
 
     Example:
         >>> teacher_probabilities(None, torch.zeros(3, 8, 8, dtype=torch.uint8), 2).shape
         torch.Size([2, 8, 8])
     """
+    several, size = frames.shape[:-3], frames.shape[-2:]
     if teacher is None:
-        return torch.zeros(num_classes, *frame.shape[1:], device=frame.device)
-    probs, mirrored = teacher.probabilities(torch.stack((frame, frame.flip(-1))))
-    return (probs + mirrored.flip(-1)) / 2
+        return torch.zeros(*several, num_classes, *size, device=frames.device)
+    frames = frames.view(-1, 3, *size)
+    probs, mirrored = teacher.probabilities(torch.cat((frames, frames.flip(-1)))).chunk(2)
+    averaged: Tensor = (probs + mirrored.flip(-1)) / 2
+    return averaged.view(*several, *averaged.shape[1:])

@@ -9,6 +9,7 @@ python experiments/camvid/refiner/agnostic.py score camvid --teacher T.ckpt --re
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,8 +28,8 @@ from wrp.options import SelectArgs
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
-from wrp.refinement.network import Refiner, refined, refiner_input
-from wrp.refinement.sampler import CycleRecord
+from wrp.refinement.network import Refiner, refined, refiner_input, stack_inputs
+from wrp.refinement.store import Crop
 from wrp.runs.training import fit
 from wrp.structures import IGNORE_INDEX, RefinerInput
 
@@ -48,8 +49,8 @@ def one_class(inputs: RefinerInput, number: int) -> RefinerInput:
 class OneAgainstRest(CycleExamples):
     """Examples for one class each, drawn at random among those of the example."""
 
-    def draw(self, record: CycleRecord, image: Tensor) -> tuple[RefinerInput, Tensor]:
-        example, truth = super().draw(record, image)
+    def draw(self, crop: Crop) -> tuple[RefinerInput, Tensor]:
+        example, truth = super().draw(crop)
         present = truth[truth != IGNORE_INDEX].unique()
         number = int(present[torch.randint(len(present), ())]) if len(present) else 0
         return one_class(example, number), (truth == number).to(truth.dtype).masked_fill(
@@ -62,10 +63,12 @@ class Agnostic(Refine):
 
     net: ClassVar[Refiner]
 
-    def answer(self, query: QueryFrame, context: Context) -> Tensor:
-        inputs = refiner_input(to_unit(query.image), query.warped, query.teacher_probs)
-        probs = torch.stack([refined(self.net, one_class(inputs, c))[0, 1] for c in range(context.num_classes)])
-        return probs / probs.sum(0).clamp(min=1e-6)
+    def answers(self, queries: Sequence[QueryFrame], context: Context) -> Tensor:
+        inputs = stack_inputs(
+            [refiner_input(to_unit(query.image), query.warped, query.teacher_probs) for query in queries]
+        )
+        probs = torch.stack([refined(self.net, one_class(inputs, c))[:, 1] for c in range(context.num_classes)], 1)
+        return probs / probs.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 class Untrained(Agnostic):

@@ -6,7 +6,7 @@ python experiments/camvid/refiner/readout.py camvid --every 50 --teacher T.ckpt 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +25,7 @@ from wrp.options import SelectArgs
 from wrp.propagation.methods import METHODS
 from wrp.propagation.methods.base import Context, PropagationMethod, QueryFrame
 from wrp.propagation.methods.refine import Refine
-from wrp.refinement.network import refiner_input
+from wrp.refinement.network import refiner_input, stack_inputs
 from wrp.structures import RefinerInput
 
 Readout = Callable[[Tensor, Tensor, RefinerInput], Tensor]
@@ -49,13 +49,15 @@ def read_out(combine: Readout) -> type[PropagationMethod[Any]]:
     class Combined(Refine):
         voters = ()
 
-        def answer(self, query: QueryFrame, context: Context) -> Tensor:
+        def answers(self, queries: Sequence[QueryFrame], context: Context) -> Tensor:
             assert context.refiner is not None
-            inputs = refiner_input(to_unit(query.image), query.warped, query.teacher_probs)
+            inputs = stack_inputs(
+                [refiner_input(to_unit(query.image), query.warped, query.teacher_probs) for query in queries]
+            )
             answer = context.refiner(inputs).float().softmax(1)
             mirrored = context.refiner(inputs.flip()).float().softmax(1).flip(-1)
             combined = combine(answer, mirrored, inputs)
-            return (combined / combined.sum(1, keepdim=True))[0]
+            return combined / combined.sum(1, keepdim=True)
 
     return Combined
 

@@ -6,6 +6,7 @@ python experiments/camvid/refiner/rounds.py camvid --every 50 --teacher T.ckpt -
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -44,11 +45,11 @@ class OnceAnswered(Refine):
         self.known.clear()
         return super().start(context)
 
-    def answer(self, query: QueryFrame, context: Context) -> Tensor:
-        if query.index not in self.known:
-            answer = super().answer(query, context)
-            self.known[query.index] = (answer * 255).round().to(torch.uint8)  # with the precision of Refine
-        return self.known[query.index].float() / 255
+    def answers(self, queries: Sequence[QueryFrame], context: Context) -> Tensor:
+        if missing := [query for query in queries if query.index not in self.known]:
+            answers = (super().answers(missing, context) * 255).round().to(torch.uint8)  # with the precision of Refine
+            self.known.update(zip((query.index for query in missing), answers, strict=True))
+        return torch.stack([self.known[query.index] for query in queries]).float() / 255
 
 
 def name(voters: tuple[int, ...], vote: float) -> str:
