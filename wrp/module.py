@@ -198,12 +198,10 @@ def frame_names(batch: Any) -> str:
     """
     if isinstance(batch, Mapping):
         return ", ".join(frame_names(part) for part in batch.values())
-    if isinstance(batch, FrameBatch):
+    if isinstance(batch, (FrameBatch, RefinerExamples)):
         return ", ".join(f"{clip}/{stem}".lstrip("/") for clip, stem in zip(batch.clips, batch.stems, strict=True))
     if isinstance(batch, ClipBatch):
         return f"{batch.clip}/{batch.stems[batch.queries[0] - batch.first]}"
-    if isinstance(batch, RefinerExamples):
-        return f"{batch.clip}/{batch.stem}"
     return f"of a {type(batch).__name__}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -37,13 +38,14 @@ def label(
     """Labels with a refiner that takes one frame for class 1, and the frames that it was asked about."""
     asked = []
 
-    def answer(self: Refine, query: QueryFrame, context: Context) -> Tensor:
-        asked.append(query.index)
-        probs = torch.zeros(CLASSES, *SIZE)
-        probs[:2] = torch.tensor([0.4, 0.6] if query.index == WRONG else [0.9, 0.1]).view(2, 1, 1)
+    def answers(self: Refine, queries: Sequence[QueryFrame], context: Context) -> Tensor:
+        asked.extend(query.index for query in queries)
+        probs = torch.zeros(len(queries), CLASSES, *SIZE)
+        for number, query in enumerate(queries):
+            probs[number, :2] = torch.tensor([0.4, 0.6] if query.index == WRONG else [0.9, 0.1]).view(2, 1, 1)
         return probs
 
-    monkeypatch.setattr(Refine, "answer", answer)
+    monkeypatch.setattr(Refine, "answers", answers)
     module = PropagationModule(CLASSES, [method], BrightnessTeacher(), IdentityRefiner(), flow or Slow(True))
     if batch.held_out:
         list(module.at_held_out(batch))
@@ -74,12 +76,11 @@ def test_votes_come_along_the_flow_from_where_the_scene_was(monkeypatch: pytest.
     def scene(index: int) -> Tensor:
         return (torch.arange(SIZE[1]) - 2 * index).div(5, rounding_mode="floor").remainder(3).expand(SIZE)
 
-    def answer(self: Refine, query: QueryFrame, context: Context) -> Tensor:
-        wrong = 1 if query.index == WRONG else 0
-        seen = functional.one_hot((scene(query.index) + wrong) % 3, CLASSES).movedim(-1, 0).float()
-        return 0.8 * seen + 0.2 / CLASSES
+    def answers(self: Refine, queries: Sequence[QueryFrame], context: Context) -> Tensor:
+        scenes = torch.stack([scene(query.index) + (1 if query.index == WRONG else 0) for query in queries])
+        return 0.8 * functional.one_hot(scenes % 3, CLASSES).movedim(-1, 1).float() + 0.2 / CLASSES
 
-    monkeypatch.setattr(Refine, "answer", answer)
+    monkeypatch.setattr(Refine, "answers", answers)
     module = PropagationModule(CLASSES, ["refine"], BrightnessTeacher(), IdentityRefiner(), Constant(False))
     results = list(module.session(interval()))
     border = 2 * max(VOTERS)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytorch_lightning as pl
+import torch
 from PIL import Image
 from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from wrp.flow.hashing import frame_hash
+from wrp.geometry.backends.cpu import backend, tensor
 from wrp.io.manifest import (
     BEGUN,
     Entry,
@@ -34,6 +36,9 @@ from wrp.io.writing import checksum, encode_image, encode_label, sync_folder, wr
 from wrp.structures import ClipBatch, LabelMap, Prediction
 
 logger = logging.getLogger("wrp")
+
+# Frames of a GPU that are copied to the host together: each copy waits for the GPU.
+FRAMES_PER_COPY = 8
 
 
 class LabelWriter(BasePredictionWriter):
@@ -109,30 +114,31 @@ class LabelWriter(BasePredictionWriter):
     ) -> None:
         """Write the predictions of one batch."""
         label_map: LabelMap = trainer.datamodule.label_map  # type: ignore[attr-defined]
-        final = pl_module.methods[-1]  # type: ignore[index]
+        final: str = pl_module.methods[-1]  # type: ignore[index, assignment]
         checkpoint_hashes = getattr(pl_module, "checkpoint_hashes", {})
         entries: list[tuple[Entry, dict[str, Future[str]]]] = []
         written: dict[str, Future[str]] = {}
         part = None
         with _Threads(self.threads, self.noted) as threads:
-            for result in prediction:  # may be a session, which labels while it is iterated over
+            # It may be a session, which labels while it is iterated over.
+            for result, maps in _on_host(prediction, final):
                 check_stop()
                 if part is None:
                     part = part_of(self.out, result.clip, result.index)
                     threads.begin(part.with_suffix(BEGUN))
-                labels = result.labels.cpu().numpy()
+                labels = maps["labels"].numpy()
                 name = Path(result.clip, f"{result.stem}.png")
                 if result.method not in (final, "keyframe"):
                     folder = method_folder(self.out, str(result.method))
                     kind = folder.relative_to(self.out).as_posix()
                     written[kind] = threads.do(folder / name, encode_label, labels, label_map)
                     continue
-                confidence = (result.confidence.float().cpu().numpy() * 255).round().astype(np.uint8)
+                confidence = maps["confidence"].numpy()
                 picture = Image.fromarray(confidence)
                 written["labels"] = threads.do(self.out / "labels" / name, encode_label, labels, label_map)
                 written["confidence"] = threads.do(self.out / "confidence" / name, encode_image, picture)
-                if result.provenance is not None:
-                    picture = Image.fromarray(result.provenance.cpu().numpy())
+                if "provenance" in maps:
+                    picture = Image.fromarray(maps["provenance"].numpy())
                     picture.putpalette(PROVENANCE_PALETTE)
                     written["provenance"] = threads.do(self.out / "provenance" / name, encode_image, picture)
                 image = frame_hash(batch, result.index).hex() if isinstance(batch, ClipBatch) else ""
@@ -157,6 +163,62 @@ class LabelWriter(BasePredictionWriter):
         trainer.strategy.barrier("manifest")
         if trainer.is_global_zero:
             join_manifest(self.out)
+
+
+Maps = dict[str, Tensor]
+"""Maps (H, W) uint8 of one prediction: ``labels`` and, of the last method, ``confidence`` and ``provenance``."""
+
+
+def _on_host(predictions: Iterable[Prediction], final: str) -> Iterator[tuple[Prediction, Maps]]:
+    """Yield predictions with their maps in memory of the host; see :func:`_maps`.
+
+    From a GPU, those of several frames are copied together, while the next frames are labelled.
+    """
+    waiting: list[tuple[Prediction, Maps]] = []
+    copying: Iterator[tuple[Prediction, Maps]] = iter(())
+    for result in predictions:
+        waiting.append((result, _maps(result, final)))
+        if sum("confidence" in maps for _, maps in waiting) >= _frames_per_copy(result.labels.device):
+            begun, waiting = _begin_copy(waiting), []
+            yield from copying
+            copying = begun
+    yield from copying
+    if waiting:
+        yield from _begin_copy(waiting)
+
+
+def _frames_per_copy(device: torch.device) -> int:
+    """Return how many frames are copied together; 0: each prediction by itself, as there is nothing to wait for."""
+    return 0 if device.type == "cpu" else FRAMES_PER_COPY
+
+
+def _begin_copy(made: Sequence[tuple[Prediction, Maps]]) -> Iterator[tuple[Prediction, Maps]]:
+    """Begin one copy of all maps to the host; the iterator waits for it, and yields the maps there."""
+    values = [value for _, maps in made for value in maps.values()]
+    packed = torch.cat([value.flatten() for value in values])
+    stream = torch.cuda.current_stream(packed.device) if packed.is_cuda else None
+    packed = packed.to("cpu", non_blocking=stream is not None)  # from a GPU, into page-locked memory
+    copied = None if stream is None else stream.record_event()
+
+    def there() -> Iterator[tuple[Prediction, Maps]]:
+        if copied is not None:
+            copied.synchronize()
+        parts = iter(packed.split([value.numel() for value in values]))
+        for result, maps in made:
+            yield result, {name: next(parts).view(value.shape) for name, value in maps.items()}
+
+    return there()
+
+
+def _maps(result: Prediction, final: str) -> Maps:
+    """Return what is written of a prediction, on its device."""
+    maps = {"labels": result.labels}
+    if result.method in (final, "keyframe"):
+        _, confidence = backend(result.confidence.float())
+        maps["confidence"] = tensor((confidence * 255).round()).to(torch.uint8)
+        if result.provenance is not None:
+            maps["provenance"] = result.provenance
+    return maps
 
 
 class _Threads:

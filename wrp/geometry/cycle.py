@@ -84,5 +84,5 @@ def image_of(frame: Tensor) -> Sampler:
 def _warped(labels: Tensor, image: Sampler, query: Tensor, composed: ComposedFlow, distance: int) -> WarpedLabels:
     # Where the composed flow ends out of frame, this error means nothing, but there is no label to be weighted by it.
     photometric = convert(photometric_error_along(query[None], image, composed.flow), torch.float16)
-    away = composed.flow.new_tensor([float(distance)])
+    away = composed.flow.new_full((1,), float(distance))  # made on the device: a copy to it would wait for it
     return WarpedLabels(labels, composed.error, photometric, away, torch.zeros_like(away, dtype=torch.long))

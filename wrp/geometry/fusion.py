@@ -183,14 +183,12 @@ def hide_farther(labels: Tensor, distance: Tensor, keyframe: Tensor) -> Tensor:
         >>> hide_farther(labels, distance=torch.tensor([1, 3]), keyframe=torch.tensor([0, 1])).tolist()
         [[[0, 255]], [[255, 1]]]
     """
-    hidden = labels.clone()
-    taken = torch.zeros_like(labels[0], dtype=torch.bool)
-    order = torch.stack([keyframe[s] for s in distance.argsort(stable=True)]).tolist()
-    for nearest in dict.fromkeys(order):
-        mine = keyframe == nearest
-        hidden[mine] = labels[mine].masked_fill(taken, IGNORE_INDEX)
-        taken = taken | (labels[mine] != IGNORE_INDEX).any(0)
-    return hidden
+    place = distance.argsort(stable=True).argsort()  # of each source, when the nearest comes first
+    same = keyframe[:, None] == keyframe
+    rank = torch.where(same, place, len(labels)).amin(1).to(torch.uint8)  # that of the keyframe's nearest source
+    rank = rank.to(labels.device, non_blocking=True).view(-1, 1, 1)
+    nearest = torch.where(labels != IGNORE_INDEX, rank, IGNORE_INDEX).amin(0)
+    return labels.masked_fill(rank != nearest, IGNORE_INDEX)
 
 
 def blend(warped: WarpedLabels, weights: Tensor, num_classes: int) -> Tensor:

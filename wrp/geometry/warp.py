@@ -129,8 +129,8 @@ def sample(values: Tensor, coords: Tensor) -> Tensor:
         tensor([[[[2.]]]])
     """
     height, width = values.shape[-2:]
-    scale = coords.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
-    grid = coords.permute(0, 2, 3, 1) * scale - 1
+    across, down = (2 / max(side - 1, 1) for side in (width, height))
+    grid = torch.stack((coords[:, 0] * across - 1, coords[:, 1] * down - 1), -1)
     with torch.autocast(coords.device.type, enabled=False):
         return functional.grid_sample(values.float(), grid, padding_mode="border", align_corners=True)
 

@@ -32,6 +32,9 @@ FORMAT = 2
 SEEN_KEY = "wrp_labels_seen"
 """Key in a checkpoint of the hashes of the labels that its networks were trained on."""
 
+FLOW_KEY = "wrp_flow"
+"""Key in a checkpoint of the signature of the flow that a refiner has learned with."""
+
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
 
@@ -93,7 +96,7 @@ def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
     tensors = {name: tensor.contiguous().clone() for name, tensor in checkpoint["state_dict"].items()}
     settings = json.dumps(checkpoint.get(SETTINGS_KEY, {}))
     known = {CLASS_KEY: checkpoint[CLASS_KEY], FORMAT_KEY: str(FORMAT), SETTINGS_KEY: settings}
-    known[SEEN_KEY] = json.dumps(checkpoint.get(SEEN_KEY, []))
+    known |= {SEEN_KEY: json.dumps(checkpoint.get(SEEN_KEY, [])), FLOW_KEY: checkpoint.get(FLOW_KEY, "")}
     path.write_bytes(save(tensors, {"format": "pt", **known}))
 
 
@@ -153,7 +156,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
     settings, seen = parse_json(known.get(SETTINGS_KEY, "{}")), parse_json(known.get(SEEN_KEY, "[]"))
     version = int(known[FORMAT_KEY]) if known.get(FORMAT_KEY, "").isdecimal() else None
-    about = {CLASS_KEY: known.get(CLASS_KEY), FORMAT_KEY: version, SEEN_KEY: seen}
+    about = {CLASS_KEY: known.get(CLASS_KEY), FORMAT_KEY: version, SEEN_KEY: seen, FLOW_KEY: known.get(FLOW_KEY, "")}
     return {"state_dict": state, SETTINGS_KEY: settings, **about}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -24,6 +25,11 @@ from wrp.propagation.session import Networks, PropagationSession
 from wrp.refinement.module import RefinementModule, teacher_probabilities
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import ClipBatch
+
+logger = logging.getLogger("wrp")
+
+# Frames that teacher and refiner take in one call on a GPU.
+GPU_FRAMES = 8
 
 # Scores that are logged in addition to mIoU.
 OTHER_SCORES = ("miou_trimap", "miou_inside_error", "miou_outside_error", "ece")
@@ -55,10 +61,12 @@ class PropagationModule(BaseModule):
         calibration: JSON file of the calibration that :meth:`calibrate` fits; None: the confidence is the label's
             probability mass.
         min_confidence: Labels with a lower confidence, in [0, 1], are predicted as 255; tests score all labels.
+        frames_per_call: Frames that teacher and refiner take in one call; None: 1 on the CPU, 8 on a GPU. More use a
+            GPU better, and its memory holds as many more frames; take fewer where it is short.
 
     Raises:
-        WrpError: If a method is unknown, lacks its network or cannot work from its keyframes, or a checkpoint does not
-            fit.
+        WrpError: If a method is unknown, lacks its network or cannot work from its keyframes, a checkpoint does not
+            fit, or a number is out of its range.
 
     Example:
         >>> module = PropagationModule(2, methods=["copy", "motion:nearest"])
@@ -78,10 +86,13 @@ class PropagationModule(BaseModule):
         flow: FlowEstimator | None = None,
         calibration: str | None = None,
         min_confidence: float = 0.0,
+        frames_per_call: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= min_confidence <= 1:
             raise WrpError(f"min_confidence must be in [0, 1], got {min_confidence}")
+        if frames_per_call is not None and frames_per_call < 1:
+            raise WrpError(f"frames_per_call must be at least 1, or None for 1 on the CPU, got {frames_per_call}")
         methods = [methods] if isinstance(methods, str) else list(methods)
         self.chosen = make_methods(methods, self.known_methods)
         passed = [name for name, value in (("teacher", teacher), ("refiner", refiner)) if isinstance(value, nn.Module)]
@@ -99,6 +110,15 @@ class PropagationModule(BaseModule):
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
         self.calibration = read_calibration(calibration) if calibration is not None else {}
         self.min_confidence = min_confidence
+        self.frames_per_call = frames_per_call
+        learned_with = getattr(self.refiner, "flow_signature", "")
+        if learned_with not in ("", self.flow.signature):
+            logger.warning(
+                "the refiner has learned the errors of the flow %r, labels are propagated along %r: expect worse "
+                "labels, or train a refiner with this flow",
+                learned_with,
+                self.flow.signature,
+            )
         networks = {"teacher": teacher, "refiner": refiner}
         self.checkpoint_hashes = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         for network in (self.teacher, self.refiner):
@@ -138,6 +158,7 @@ class PropagationModule(BaseModule):
             self.teacher_probs if self.teacher is not None else None,
             self.refiner,
             lambda: self.device,
+            self.frames_per_call or (1 if self.device.type == "cpu" else GPU_FRAMES),
         )
         return PropagationSession(interval, self.chosen, networks, self.calibration, least, only, self._precision)
 
@@ -145,9 +166,9 @@ class PropagationModule(BaseModule):
         """Return the context manager of the Trainer's precision; without a Trainer, an empty one."""
         return nullcontext() if self._trainer is None else self._trainer.precision_plugin.predict_step_context()
 
-    def teacher_probs(self, frame: Tensor) -> Tensor:
-        """Compute the teacher's probabilities (C, H, W) float32 of a frame (3, H, W) uint8."""
-        return teacher_probabilities(self.teacher, frame, self.num_classes)
+    def teacher_probs(self, frames: Tensor) -> Tensor:
+        """Compute the teacher's probabilities (…, C, H, W) float32 of one frame or several, (…, 3, H, W) uint8."""
+        return teacher_probabilities(self.teacher, frames, self.num_classes)
 
     @torch.no_grad()
     def calibrate(self, held_out: Iterable[ClipBatch]) -> None:

@@ -28,15 +28,14 @@ def provenance(labels: Tensor, query: QueryFrame, method: PropagationMethod) -> 
         (H, W) uint8, the sum of the bits of the keyframes and the teacher that agree, 0 where unlabelled; None if the
         method uses neither warped labels nor the teacher.
     """
-    given = []
+    bits, maps = labels.new_empty(0), []
     if method.needs.warped:
         warped = query.warped
-        given = [(1 << int(k), theirs) for k, theirs in zip(warped.keyframe, warped.labels, strict=True)]
+        bits, maps = (warped.keyframe + 1).to(torch.uint8), list(warped.labels)
     if method.needs.teacher:
-        given.append((TEACHER, query.teacher_labels.labels))
-    if not given:
+        bits, maps = torch.cat((bits, bits.new_full((1,), TEACHER))), [*maps, query.teacher_labels.labels]
+    if not maps:
         return None
-    bits = torch.tensor([bit for bit, _ in given], dtype=torch.uint8, device=labels.device)
-    _, labels, bits, *maps = backend(labels, bits, *(theirs for _, theirs in given))
+    _, labels, bits, *maps = backend(labels, bits, *maps)
     agreeing = reduce(or_, (bit * (theirs == labels) for bit, theirs in zip(bits, maps, strict=True)))
     return tensor(agreeing * (labels != IGNORE_INDEX))

@@ -17,7 +17,8 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.counted import CountedFlow
 from wrp.geometry.finite import NotFinite
-from wrp.geometry.labels import argmax_frame, hide_unsure
+from wrp.geometry.fusion import WarpedLabels
+from wrp.geometry.labels import argmax_with_confidence, hide_unsure
 from wrp.io.caching import BoundedCache
 from wrp.propagation.calibration import Calibration
 from wrp.propagation.methods.base import (
@@ -30,7 +31,7 @@ from wrp.propagation.methods.base import (
     used_keyframes,
 )
 from wrp.propagation.provenance import provenance
-from wrp.propagation.warping import IntervalWarper
+from wrp.propagation.warping import IntervalWarper, Sides
 from wrp.refinement.network import refined
 from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction, RefinerInput
 
@@ -54,10 +55,12 @@ class Networks:
     Attributes:
         num_classes: Number of classes C.
         flow: Optical flow.
-        teacher: Maps a frame (3, H, W) uint8 to the teacher's probabilities (C, H, W) float32; None: no teacher.
+        teacher: Maps frames (B, 3, H, W) uint8 to the teacher's probabilities (B, C, H, W) float32; None: no teacher.
         refiner: Maps inputs to logits (B, C, H, W); None: no refiner.
         device: Returns the device of the networks, to which each interval is moved first; None: intervals are not
             moved.
+        frames_per_call: Number of frames B that teacher and refiner take in one call. Sessions look as many frames
+            ahead.
 
     Example:
         >>> from wrp.flow.cache import cached
@@ -71,6 +74,7 @@ class Networks:
     teacher: Callable[[Tensor], Tensor] | None = None
     refiner: Callable[[RefinerInput], Tensor] | None = None
     device: Callable[[], torch.device] | None = None
+    frames_per_call: int = 1
 
 
 @dataclass(frozen=True)
@@ -179,19 +183,19 @@ class _Work:
     def __init__(self, session: PropagationSession) -> None:
         self.session = session
         self.networks = networks = session.networks
-        self.interval = session.interval if networks.device is None else session.interval.to(networks.device())
+        self.interval = session.interval if networks.device is None else _moved(session.interval, networks.device())
         self.needs = _joined(method.needs for method in session.methods.values())
         self.flow: CountedFlow | None = None
         self.not_finite = {part: NotFinite() for part in ("flow", "teacher", "refiner")}
         self.probs: BoundedCache[int, Tensor] = BoundedCache(TEACHER_BYTES, lambda probs: probs.nbytes)
         self.decisions: dict[int, Labels] = {}
+        self.known: dict[int, Known] = {}
 
     def frames(self) -> Generator[Labelled, None, None]:
         """Label the wanted frames."""
         methods, radius = self.session.methods, self.needs.neighbours
         queries = tuple(index for index in self.session.wanted if index not in self.interval.labels)
-        coming = deque(_around(queries, radius, self.interval))
-        known: dict[int, Known] = {}
+        coming, unprepared = deque(_around(queries, radius, self.interval)), deque(queries)
         with ExitStack() as stack:
             warped = self._open(stack, coming)
             states = {}
@@ -202,17 +206,21 @@ class _Work:
                 if index in self.interval.labels:
                     yield Labelled(None, {GIVEN: self._given(index)})
                     continue
-                while coming and coming[0] <= index + radius:
-                    seen = coming.popleft()
-                    known[seen] = self._know(seen, warped)
-                predictions = {}
-                for name, method in methods.items():
-                    query = QueryFrame(known[index], method.needs, method.keyframes, known)
-                    predictions[name] = self._predict(name, query, states[name])
-                yield Labelled(known[index], predictions)
+                self._look_ahead(coming, index + radius, warped)
+                ready = []
+                while unprepared and (not coming or unprepared[0] + radius < coming[0]):
+                    ready.append(unprepared.popleft())
+                for name, method in methods.items() if ready else ():
+                    if not self._lacks_labels(method):
+                        method.prepare([self._query(frame, method) for frame in ready], states[name])
+                predictions = {
+                    name: self._predict(name, self._query(index, method), states[name])
+                    for name, method in methods.items()
+                }
+                yield Labelled(self.known[index], predictions)
                 self.probs.drop(index)
-                for passed in [passed for passed in known if passed <= index - radius]:
-                    del known[passed]
+                for passed in [passed for passed in self.known if passed <= index - radius]:
+                    del self.known[passed]
                     self.decisions.pop(passed, None)
         self._check_finite()
 
@@ -229,18 +237,39 @@ class _Work:
 
     def _context(self, needs: Needs, wanted: tuple[int, ...]) -> Context:
         """Return the context of a method with these needs."""
-        context = Context(self.networks.num_classes, self.interval, wanted)
+        networks = self.networks
+        context = Context(networks.num_classes, self.interval, wanted, frames_per_call=networks.frames_per_call)
         if needs.flow:
             context = replace(context, flow=self.flow)
-        return replace(context, refiner=self.networks.refiner, refine=self._refine) if needs.refiner else context
+        return replace(context, refiner=networks.refiner, refine=self._refine) if needs.refiner else context
 
-    def _know(self, index: int, warped: IntervalWarper | None) -> Known:
-        image = self.interval.frame(index)
-        known = Known(index, image, self.interval.labels, None if warped is None else warped.at(index))
+    def _look_ahead(self, coming: deque[int], last: int, warper: IntervalWarper | None) -> None:
+        """Get to know all frames up to a last one; if any are left, as many as networks take in one call."""
+        count = 0
+        while coming and (coming[0] <= last or 0 < count < self.networks.frames_per_call):
+            index = coming.popleft()
+            self.known[index] = self._know(index, warper)
+            count += 1
+
+    def _know(self, index: int, warper: IntervalWarper | None) -> Known:
+        known = Known(index, self.interval.frame(index), self.interval.labels)
+        if warper is not None:
+            warped, sides = warper.at(index), Sides.of(self.interval)
+            # Each keyframe has as many sources as the other; to read whose they are would wait for the device.
+            count = len(warped.labels) // (1 if sides.earlier is None or sides.later is None else 2)
+            earlier = WarpedLabels(*(values[:count] for values in vars(warped).values()))
+            known = replace(known, warped=warped, warped_earlier=earlier)
         if not self.needs.teacher:
             return known
-        ask = partial(self._teacher_probs, index, image), partial(self._teacher_labels, index, image)
+        ask = partial(self._teacher_probs, index), partial(self._teacher_labels, index)
         return replace(known, teacher_probs=ask[0], teacher_labels=ask[1])
+
+    def _query(self, index: int, method: PropagationMethod[Any]) -> QueryFrame:
+        return QueryFrame(self.known[index], method.needs, method.keyframes, self.known)
+
+    def _lacks_labels(self, method: PropagationMethod[Any]) -> bool:
+        """Tell whether there are no labels that the method could propagate: networks would invent some."""
+        return self.interval.unlabelled and bool(method.works_from)
 
     def _given(self, index: int) -> Prediction:
         label = self.interval.labels[index]
@@ -250,7 +279,7 @@ class _Work:
         """Predict, calibrate, apply the confidence threshold, and find the provenance, in this order."""
         method = self.session.methods[name]
         keyframes = used_keyframes(method.keyframes, self.interval.labels)
-        if self.interval.unlabelled and method.works_from:  # else networks would invent labels
+        if self._lacks_labels(method):
             size, device = query.image.shape[1:], query.image.device
             labels = torch.full(size, IGNORE_INDEX, dtype=torch.uint8, device=device)
             agreeing = torch.zeros_like(labels) if method.needs.warped or method.needs.teacher else None
@@ -277,21 +306,28 @@ class _Work:
         distances = tuple(abs(index - keyframe) for keyframe in keyframes)
         return Prediction(*name, labels, confidence, keyframes, distances, agreeing)
 
-    def _teacher_probs(self, index: int, image: Tensor) -> Tensor:
-        return self.probs.get(index, lambda: self._ask_teacher(index, image))
+    def _teacher_probs(self, index: int) -> Tensor:
+        return self.probs.get(index, lambda: self._ask_teacher(index))
 
-    def _teacher_labels(self, index: int, image: Tensor) -> Labels:
+    def _teacher_labels(self, index: int) -> Labels:
         if index not in self.decisions:
-            self._teacher_probs(index, image)
+            self._teacher_probs(index)
         return self.decisions[index]
 
-    def _ask_teacher(self, index: int, image: Tensor) -> Tensor:
+    def _ask_teacher(self, index: int) -> Tensor:
+        """Return the teacher's probabilities of a frame, and keep those of the next frames, from the same call."""
         assert self.networks.teacher is not None
-        probs = self.networks.teacher(image)
-        probs = probs.masked_fill(~self.not_finite["teacher"].known(probs, 0), 0.0)
+        later = [at for at in self.known if at > index and at not in self.decisions]
+        frames = [index, *later[: self.networks.frames_per_call - 1]]
+        probs = self.networks.teacher(torch.stack([self.known[at].image for at in frames]))
+        probs = probs.masked_fill(~self.not_finite["teacher"].known(probs, 1)[:, None], 0.0)
         # Kept longer than the probabilities, as labels need much less memory.
-        self.decisions[index] = Labels(*argmax_frame(probs))
-        return probs
+        decisions = map(Labels, *argmax_with_confidence(probs))
+        self.decisions.update(zip(frames, decisions, strict=True))
+        self.probs.max_bytes = max(self.probs.max_bytes, TEACHER_BYTES + probs[1:].nbytes)
+        for place in range(len(frames) - 1, 0, -1):  # the nearest last: if memory is short, it is kept
+            self.probs.get(frames[place], partial(probs.__getitem__, place))
+        return probs[0]
 
     def _refine(self, inputs: RefinerInput) -> Tensor:
         assert self.networks.refiner is not None
@@ -326,6 +362,11 @@ def _joined(needs: Iterable[Needs]) -> Needs:
         refiner=any(one.refiner for one in needs),
         neighbours=max((one.neighbours for one in needs), default=0),
     )
+
+
+def _moved(interval: ClipBatch, device: torch.device) -> ClipBatch:
+    # The host may go on while it is copied to a GPU, but not while it is copied back.
+    return interval.to(device, non_blocking=device.type != "cpu")
 
 
 def _around(queries: Iterable[int], radius: int, interval: ClipBatch) -> list[int]:

@@ -102,7 +102,7 @@ def _first_round(
                 yield index, soft_votes(batch.labels[index][None], torch.ones(1, dtype=torch.float32), num_classes)
                 continue
             _, (labels, weights) = next(sources)
-            yield index, soft_votes(labels, weights.to(labels.device), num_classes)
+            yield index, soft_votes(labels, weights.to(labels.device, non_blocking=True), num_classes)
 
 
 def soft_votes(labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:
@@ -154,13 +154,14 @@ def _next_round(
                 continue
             if index in batch.labels:
                 label = batch.labels[index][None]
-                yield index, soft_votes(label, one.to(label.device), shape[0])
+                yield index, soft_votes(label, one.to(label.device, non_blocking=True), shape[0])
                 continue
-            total = _read(file, index - first, shape).to(batch.frame(index).device).float() / 255
+            device = batch.labels[known[0]].device
+            total = _read(file, index - first, shape).to(device, non_blocking=True).float() / 255
             for step in (-1, 1):
                 ends = [min(max(index + step * offset, first), last) for offset in OFFSETS]
                 for end, way in _flows_to(batch, flow, index, ends).items():
-                    there = _read(file, end - first, shape).to(total.device).float()[None] / 255
+                    there = _read(file, end - first, shape).to(device, non_blocking=True).float()[None] / 255
                     total = total + ends.count(end) * warp(there, way)[0][0]
             yield index, total / total.sum(0).clamp(min=1e-6)
 

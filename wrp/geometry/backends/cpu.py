@@ -211,7 +211,7 @@ def look_up(table: Tensor, codes: Tensor) -> Tensor:
         tensor([[2.0000, 0.5000]])
     """
     if not serves(codes):
-        return table.to(codes.device)[codes.long()]
+        return table.to(codes.device, non_blocking=True)[codes.long()]
     whole = np.zeros(256, table.numpy().dtype)
     whole[: len(table)] = table.numpy()
     return torch.from_numpy(cv2.LUT(codes.numpy(), whole))

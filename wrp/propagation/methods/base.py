@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Literal, NamedTuple, get_args
 
@@ -70,6 +70,7 @@ class Context:
         refiner: Maps inputs to logits (B, C, H, W); None unless the method needs it.
         refine: Maps inputs to the probabilities (B, C, H, W) of :func:`~wrp.refinement.network.refined`, zero where
             they are not finite; None unless the method needs the refiner.
+        frames_per_call: Number of frames B that a network should take in one call.
 
     Example:
         >>> import torch
@@ -85,6 +86,7 @@ class Context:
     flow: FlowSource | None = None
     refiner: Callable[[RefinerInput], Tensor] | None = None
     refine: Callable[[RefinerInput], Tensor] | None = None
+    frames_per_call: int = 1
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Known:
         image: I_j, (3, H, W) uint8 RGB.
         keyframes: Labels (H, W) uint8 of the one or two keyframes, by index in the clip.
         warped: These labels, warped into the frame, the earlier keyframe first; None if no method needs them.
+        warped_earlier: That part of ``warped`` that comes from the earlier or only keyframe.
         teacher_probs: Returns the teacher's probabilities p^S_j, (C, H, W) float32; None if no method needs them.
         teacher_labels: Returns their argmax with its confidence; None if no method needs it.
 
@@ -110,6 +113,7 @@ class Known:
     image: Tensor
     keyframes: Mapping[int, Tensor]
     warped: WarpedLabels | None = None
+    warped_earlier: WarpedLabels | None = None
     teacher_probs: Callable[[], Tensor] | None = None
     teacher_labels: Callable[[], Labels] | None = None
 
@@ -165,9 +169,9 @@ class QueryFrame:
     @property
     def warped(self) -> WarpedLabels:
         """Labels of the used keyframes, warped into this frame."""
-        warped = _require(self._known.warped, self._needs.warped, "warped")
-        if self._uses == "previous":
-            return warped.of_keyframe(0)
+        earlier = self._uses == "previous"
+        known = self._known.warped_earlier if earlier else self._known.warped
+        warped = _require(known, self._needs.warped, "warped")
         return prefer_nearest(warped) if self._uses == "nearest" else warped
 
     @property
@@ -249,6 +253,14 @@ class PropagationMethod(ABC, Generic[State]):
     def start(self, context: Context) -> State:
         """Begin an interval and return the state, which :meth:`predict` gets for each frame; here, the context."""
         return context  # type: ignore[return-value]  # subclasses with another state override this
+
+    def prepare(self, queries: Sequence[QueryFrame], state: State) -> None:
+        """Compute together what :meth:`predict` needs at several frames, to use a GPU better; by default, nothing.
+
+        Args:
+            queries: The next of the frames of :attr:`Context.wanted`. :meth:`predict` then gets them one by one.
+            state: The state of the interval.
+        """
 
     @abstractmethod
     def predict(self, query: QueryFrame, state: State) -> tuple[Tensor, Tensor]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from wrp.geometry.composed import NeighbourFlow, append_flow, identity_flow
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import argmax_frame
 from wrp.geometry.warp import warp
 from wrp.propagation.methods.base import Context, Keyframes, Needs, PropagationMethod, QueryFrame, used_keyframes
-from wrp.refinement.network import refiner_input
+from wrp.refinement.network import refiner_input, stack_inputs
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,22 @@ class Refine(PropagationMethod[Answers]):
         """Begin an interval with an empty state."""
         return Answers(context)
 
+    def prepare(self, queries: Sequence[QueryFrame], state: Answers) -> None:
+        """Compute the refiner's outputs that vote at these frames, as far as they are missing."""
+        voting = {
+            index: neighbour
+            for query in queries
+            for index, neighbour in query.neighbours.items()
+            if abs(index - query.index) in (0, *self.voters) and index not in state.probs
+        }
+        missing, size = [voting[index] for index in sorted(voting)], state.context.frames_per_call
+        for some in (missing[start : start + size] for start in range(0, len(missing), size)):
+            probs = (self.answers(some, state.context) * 255).round_().to(torch.uint8)
+            state.probs.update(zip((query.index for query in some), probs, strict=True))
+
     def predict(self, query: QueryFrame, state: Answers) -> tuple[Tensor, Tensor]:
         """Return the class with the most votes from the refiner's outputs at the frame and its neighbours."""
+        self.prepare([query], state)
         answers = self._answers_at(query.index, query, state)
         assert answers is not None, "a query frame is among the frames around it"
         for theirs, trusted in self._around(query, state):
@@ -82,10 +95,11 @@ class Refine(PropagationMethod[Answers]):
                 del kept[index]
         return argmax_frame(answers.div_(answers.sum(0).clamp(min=1e-6)))
 
-    def answer(self, query: QueryFrame, context: Context) -> Tensor:
-        """Compute the refiner's probabilities at one frame, (C, H, W) float32."""
+    def answers(self, queries: Sequence[QueryFrame], context: Context) -> Tensor:
+        """Compute the refiner's probabilities at B frames in one call, (B, C, H, W) float32."""
         assert context.refine is not None
-        return context.refine(refiner_input(to_unit(query.image), query.warped, query.teacher_probs))[0]
+        inputs = [refiner_input(to_unit(query.image), query.warped, query.teacher_probs) for query in queries]
+        return context.refine(stack_inputs(inputs))
 
     def _around(self, query: QueryFrame, state: Answers) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the outputs of the voting frames, (C, H, W), warped to the query frame, and where the flow is valid."""
@@ -111,18 +125,13 @@ class Refine(PropagationMethod[Answers]):
         if index in given:
             used = index in used_keyframes(self.keyframes, given)
             return _certain(given[index], context.num_classes) if used else None
-        if index not in query.neighbours:
-            return None
-        if index not in state.probs:
-            probs = self.answer(query.neighbours[index], context)
-            state.probs[index] = (probs * 255).round_().to(torch.uint8)
-        return state.probs[index].float().div_(255)
+        return state.probs[index].float().div_(255) if index in state.probs else None
 
 
 def _certain(label: Tensor, num_classes: int) -> Tensor:
     """Turn a label (H, W) uint8 into probabilities (C, H, W) float32: 1 for its class, all 0 where unlabelled."""
-    known = functional.one_hot(label.long().clamp(max=num_classes), num_classes + 1)
-    return known.movedim(-1, 0)[:-1].float()
+    classes = torch.arange(num_classes, dtype=torch.uint8, device=label.device)
+    return (label == classes.view(-1, 1, 1)).float()
 
 
 def _flow_between(index: int, state: Answers) -> NeighbourFlow:

@@ -1,0 +1,86 @@
+"""The writer's copies to the host: several frames together, and the same files as one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from wrp.callbacks import writer
+from wrp.callbacks.writer import LabelWriter
+from wrp.data.synthetic.folder import label_map
+from wrp.structures import Prediction
+
+SIZE = (6, 10)
+
+
+def predictions(count: int) -> list[Prediction]:
+    """A keyframe, and frames that two methods label, the last one with provenance."""
+    random = torch.Generator().manual_seed(0)
+
+    def make(index: int, method: str) -> Prediction:
+        labels = torch.randint(0, 4, SIZE, generator=random).to(torch.uint8)
+        confidence = torch.rand(SIZE, generator=random)
+        confidence[0, :3] = torch.tensor([0.5 / 255, 1.5 / 255, 1.0])  # halves are rounded to even numbers
+        agreeing = torch.randint(0, 8, SIZE, generator=random).to(torch.uint8) if method == "refine" else None
+        return Prediction("clip", f"{index:03d}", index, method, labels, confidence, (0,), (index,), agreeing)
+
+    return [make(0, "keyframe"), *(make(index, method) for index in range(1, count) for method in ("motion", "refine"))]
+
+
+def write(made: list[Prediction], out: Path) -> dict[str, bytes]:
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(label_map=label_map(4)))
+    module: Any = SimpleNamespace(methods=["motion", "refine"])
+    LabelWriter(str(out)).write_on_batch_end(trainer, module, iter(made), None, None, 0, 0)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
+def test_frames_copied_together_make_the_same_files(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, began = predictions(count), []
+    alone = write(made, tmp_path / "alone")
+    monkeypatch.setattr(writer, "_frames_per_copy", lambda device: 4)
+    begin = writer._begin_copy
+    monkeypatch.setattr(writer, "_begin_copy", lambda some: began.append(len(some)) or begin(some))
+    together = write(made, tmp_path / "together")
+    assert together == alone
+    assert sum(name.endswith(".png") for name in together) == 2 + 4 * (count - 1)
+    full, rest = divmod(count, 4)
+    assert len(began) == full + bool(rest)
+    assert sum(began) == len(made)
+
+
+def test_a_copy_has_the_time_of_the_next_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_frames_per_copy", lambda device: 2)
+    labelled = []
+
+    def label() -> Any:
+        for made in predictions(6):
+            labelled.append(made.index)
+            yield made
+
+    found = writer._on_host(label(), "refine")
+    assert next(found)[0].index == 0
+    assert labelled[-1] == 3  # two copies have begun before the first one is waited for
+    assert [made.index for made, _ in found] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_on_the_cpu_a_prediction_is_written_at_once() -> None:
+    made = predictions(3)
+    source = iter(made)
+    found = writer._on_host(source, "refine")
+    assert next(found)[0] is made[0]
+    assert next(source) is made[2]  # but one, which has been labelled while the first is written
+
+
+def test_confidence_in_half_precision_is_rounded_as_float32(tmp_path: Path) -> None:
+    made = [replace(one, confidence=one.confidence.bfloat16()) for one in predictions(3)]
+    assert write(made, tmp_path / "half") == write(
+        [replace(one, confidence=one.confidence.float()) for one in made], tmp_path / "single"
+    )
