@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from jsonargparse import ArgumentParser
+from torch.utils.data import Subset
 
 from tests.clips import make_camvid, make_davis, make_images, picture, save
 from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
@@ -38,8 +39,9 @@ DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
 ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
 SMALL = ["--model.init_args.network={encoder_weights: null}", "--data.init_args.sampling.crop_size=[64,64]"]
 SMALL += ["--data.init_args.sampling.batch_size=2"]
-SMALL += ["--data.init_args.propagated.truth_last=0"]  # a run for development has one epoch
-CONFIGS = sorted(path for path in EXPERIMENTS.rglob("*.yaml") if path.parent.name != "sweeps")
+ONE_EPOCH = ["--data.init_args.propagated.truth_last=0"]  # a run for development has one
+# The other ones are read by `wrp search` and `wrp autolabel`.
+CONFIGS = sorted(p for p in EXPERIMENTS.rglob("*.yaml") if p.parent.name != "sweeps" and p.stem != "autolabel")
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +75,13 @@ def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pyt
         return
     propagation = config.with_name("propagation.yaml")
     assert main(["predict", f"--config={propagation}", "--data.init_args.workers=0", "--return_predictions=false"]) == 0
-    if config.stem == "segmentation":  # learns from what was just written
-        assert main(["fit", f"--config={config}", *DEV_RUN, *ON_CPU, *SMALL]) == 0
+    if config != propagation:
+        students = ONE_EPOCH if "propagated:" in config.read_text() else []  # learn from what was just written
+        assert main(["fit", f"--config={config}", *DEV_RUN, *ON_CPU, *SMALL, *students]) == 0
 
 
 def test_there_are_configs() -> None:
-    assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation"}
+    assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation", "student"}
 
 
 def data_of(config: Path) -> Any:
@@ -102,7 +105,10 @@ def labels_of(loader: Any) -> set[Path]:
     elif isinstance(items, IntervalItems):
         frames = [interval.clip.frames[keyframe] for interval in items.intervals for keyframe in interval.keyframes]
     else:
-        frames = [clip.frames[target] for clip, target in items.windows.windows]
+        if not isinstance(items, Subset):
+            items = Subset(items, range(len(items)))
+        windows = [items.dataset.windows[i] for i in items.indices]
+        frames = [clip.frames[target] for clip, target in windows]
     return {frame.label.resolve() for frame in frames if frame.label is not None}
 
 
@@ -117,6 +123,10 @@ def test_nothing_is_validated_on_what_was_learned_from(
     monkeypatch.setenv("WRP_DATA", str(trees))
     monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
     data = data_of(config)
+    if config.stem == "refinement":  # the windows themselves, as making examples of all takes long
+        kept = data.examples
+        data.examples = SimpleNamespace(crops=kept.crops, labels_seen=kept.labels_seen)
+        data.examples.training = data.examples.validation = lambda windows, *_: windows
     learned, scored = labels_of(data.train_dataloader()), labels_of(data.val_dataloader())
     assert learned
     assert scored
@@ -401,19 +411,24 @@ def test_propagators_are_compared(
 def test_the_benchmark_of_gpus_runs_on_a_cpu(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gpu = script("benchmarks/gpu.py")
-    monkeypatch.setattr(gpu, "BACKEND", "eager")  # compiling takes long
-    monkeypatch.setattr("sys.argv", ["gpu", "--device=cpu", "--size", "48", "64", "--frames=3"])
-    routes = [gpu.Route("DIS", amp=False, compiled=True), gpu.Route("RAFT", amp=True, compiled=False)]
-    rows = gpu.measure(torch.device("cpu"), (48, 64), 3, routes)
-    for row in rows:
-        shares = [share for head, share in row.items() if head.endswith("%")]
-        assert len(shares) == 4
-        assert min(shares) > 0
-        assert sum(shares) == pytest.approx(100)
-    monkeypatch.setattr(gpu, "measure", lambda *_: rows)
+    gpu, found = script("benchmarks/gpu.py"), {}
+    tables = gpu.tables
+    monkeypatch.setattr(gpu, "tables", lambda *given: found.update(tables(*given)) or found)
+    monkeypatch.setattr("sys.argv", ["gpu", "--device=cpu", "--size", "64", "96"])
     gpu.main()
-    assert "not yet run on a GPU" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("on a CPU, not yet run on a GPU") == 3
+    labelling, training, sharing = found.values()
+    for row in labelling:
+        percentages = [cell for head, cell in row.items() if head.endswith("%")]
+        assert len(percentages) == 5
+        assert min(percentages) > 0
+        assert sum(percentages) == pytest.approx(100)
+        assert row["frames/s"] > 0
+    assert [(row["module"], row["precision"]) for row in training] == [
+        (name, precision) for name in ("SegmentationModule", "RefinementModule") for precision in ("32", "bf16")
+    ]
+    assert all(row["s/step"] > row["of that waiting for data, s"] > 0 for row in training)
+    assert [row["pictures as from one process"] for row in sharing] == ["14 of 14"] * 2
 
 
 @pytest.mark.slow
@@ -467,6 +482,23 @@ def test_sweeps_run_as_an_agent_would_run_them(
         for part in key.split("."):
             found = found[part]
         assert found == pytest.approx(value)
+
+
+@pytest.mark.slow
+def test_a_sweep_over_the_whole_job_is_searched(
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.chdir(tmp_path)
+    sweep = yaml.safe_load((EXPERIMENTS / "sweeps" / "autolabel.yaml").read_text())
+    sweep["command"] += ["--teacher-steps=1", "--train_teacher.crop=[32, 64]", "--run.flow=dis-fast", "--label-every=3"]
+    sweep["command"].remove("--label-every=25")
+    sweep["parameters"]["train_refiner.steps"] = {"values": [1, 2]}
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    assert main(["search", "sweep.yaml", "--trials=1", "--out=search"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3  # head, line and one trial
+    assert Path("runs/sweep/sweep-0-0/metrics.json").is_file()
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ from wrp.flow.estimator import FlowEstimator
 from wrp.io.checkpoints import load_module
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.metrics.segmentation import SegmentationScore
-from wrp.refinement.network import CUES, RefinerInput
+from wrp.refinement.network import CUES
+from wrp.structures import RefinerInput
 from wrp.geometry.fusion import blend_weights, blend
 from wrp.geometry.labels import argmax_frame
 from wrp.options import CycleArgs, InferenceArgs, KeepArgs, NetworkArgs, OptimizerArgs, RefinerArgs
@@ -101,7 +102,7 @@ class Shallow(nn.Module):
         self.layer = nn.Conv2d(3 + 3 * num_classes + CUES, num_classes, 1)
 
     def forward(self, inputs: RefinerInput) -> Tensor:
-        seen = torch.cat((inputs.image, inputs.prior, inputs.semantic, inputs.cues, inputs.motion), 1)
+        seen = torch.cat((inputs.image, inputs.prior, inputs.teacher_probs, inputs.cues, inputs.motion), 1)
         added: Tensor = self.layer(seen)
         return inputs.prior.clamp(min=1e-3).log() + added
 

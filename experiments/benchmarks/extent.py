@@ -28,7 +28,7 @@ class Extent:
         growth: Cases, by the quantity that grows.
         jobs: Frames of each of two clips, and their size.
         startup: Number of runs.
-        gpu: Frame size and number of frames.
+        gpu: Frame size.
     """
 
     scene: tuple[int, Size]
@@ -43,7 +43,7 @@ class Extent:
     growth: dict[str, tuple[Case, ...]]
     jobs: tuple[int, Size]
     startup: int
-    gpu: tuple[Size, int]
+    gpu: Size
 
 
 def cases(lengths: Sequence[int], of_length: Size, sizes: Sequence[Size], frames: int) -> dict[str, tuple[Case, ...]]:
@@ -68,7 +68,7 @@ QUICK = Extent(
     growth=cases((30, 100, 300), (180, 240), (*SIZES, LARGE), 8),
     jobs=(25, (180, 240)),
     startup=3,
-    gpu=(LARGE, 12),
+    gpu=LARGE,
 )
 FULL = replace(
     QUICK,

@@ -160,12 +160,12 @@ def two_jobs(extent: Extent, inputs: Inputs) -> list[Part]:
     return [Part("Two jobs over one", what, jobs.measure(inputs.folder, *extent.jobs))]
 
 
-def on_gpu(extent: Extent, _: Inputs) -> list[Part]:
-    size, frames = extent.gpu
+def on_gpu(extent: Extent, inputs: Inputs) -> list[Part]:
     if not torch.cuda.is_available():
         return [Part("GPU", f"This machine has no GPU: {gpu.NOT_YET}.", [])]
-    device = torch.device("cuda")
-    return [Part("GPU", gpu.title(device, size), gpu.measure(device, size, frames))]
+    what = "Untrained networks on generated clips; the docstring of gpu.py says what is measured."
+    found = gpu.tables(torch.device("cuda"), extent.gpu, inputs.folder / "gpu")
+    return [Part(title, what, rows) for title, rows in found.items()]
 
 
 def starting(extent: Extent, _: Inputs) -> list[Part]:

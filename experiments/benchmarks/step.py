@@ -25,7 +25,8 @@ from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import resize_labels
 from wrp.options import NetworkArgs, OptimizerArgs
 from wrp.runs.config import SLIM_FPN
-from wrp.runs.training import plain_trainer, quiet_lightning
+from wrp.runs.processes import Processes
+from wrp.runs.trainer import quiet_lightning
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.structures import FrameBatch
 
@@ -59,9 +60,9 @@ def with_trainer(batches: list[FrameBatch]) -> list[float]:
         def on_train_batch_start(self, *_: object) -> None:
             times.append(time.perf_counter())
 
-    flags = {**plain_trainer(), "enable_progress_bar": False, "callbacks": [Clock()], "max_epochs": 1}
     with quiet_lightning():
-        pl.Trainer(**flags).fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+        trainer = Processes().trainer(Clock(), enable_progress_bar=False, max_epochs=1)
+        trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     return [later - earlier for earlier, later in itertools.pairwise(times[1:])]
 
 

@@ -34,10 +34,12 @@ from wrp.io.manifest import join_manifest
 from wrp.io.tables import markdown_table
 from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
 from wrp.runs.config import SLIM_FPN
+from wrp.runs.processes import Processes
 from wrp.runs.rectify import rectify
 from wrp.runs.reliability import rank
 from wrp.runs.students import WAYS, Way
-from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
+from wrp.runs.trainer import quiet_lightning
+from wrp.runs.training import fit, thirds_of
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.structures import Frame
 
@@ -78,7 +80,7 @@ def prepare(options: argparse.Namespace) -> tuple[ClipIndex, list[tuple[str, int
         module = PropagationModule(index.label_map.num_classes, ["motion"])
         data = PropagationData.over(index, done=str(run))
         with quiet_lightning():
-            trainer = pl.Trainer(**plain_trainer(LabelWriter(str(run))))
+            trainer = Processes().trainer(LabelWriter(str(run)))
             trainer.predict(module, data, return_predictions=False)
         join_manifest(run)
     return index, scored, str(run)
@@ -117,7 +119,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     with quiet_lightning():
         frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
-        [result] = pl.Trainer(**plain_trainer()).test(module, frames, verbose=False)
+        [result] = Processes().trainer().test(module, frames, verbose=False)
     kept = {key: round(100 * result[f"test/{key}"], 2) for key in ("miou", "ece")}
     return {"seconds": round(seconds), **kept}
 

@@ -44,6 +44,9 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("--teacher-folds", "train_teacher.folds", "3", 3),
     ("--refiner-steps", "train_refiner.steps", "8", 8),
     ("--student", "student", "cisc-r", "cisc-r"),
+    ("--flow", "run.flow", "raft-large", "raft-large"),
+    ("--flow_args", "run.flow_args", '{"weights": "a.pth"}', {"weights": "a.pth"}),
+    ("--flow_args.weights", "run.flow_args", "a.pth", {"weights": "a.pth"}),
     ("--flow-cache", "run.flow_cache", "flow", "flow"),
     ("--min-confidence", "run.min_confidence", ".5", 0.5),
     ("--shard", "run.shard", "1/2", "1/2"),
@@ -51,6 +54,8 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("--limit", "run.limit", "0", 0),
     ("--seed", "run.seed", "-5", -5),
     ("--workers", "run.workers", "2", 2),
+    ("--trainer", "run.trainer", '{"devices": 2}', {"devices": 2}),
+    ("--trainer.devices", "run.trainer", "2", {"devices": 2}),
 ]
 
 
@@ -79,6 +84,9 @@ DEFAULTS = {
     "train_refiner.crop": [192, 256],
     "train_refiner.batch": 6,
     "run.on_error": "stop",
+    "run.flow": "dis-best",
+    "run.flow_args": {},
+    "run.trainer": {},
     "run.min_confidence": 0.0,
     "run.seed": 0,
     "run.workers": 0,
@@ -122,14 +130,15 @@ def test_without_a_flag_everything_is_as_it_is_by_default() -> None:
 
 @pytest.mark.parametrize(("flag", "setting", "text", "value"), FLAGS)
 def test_a_flag_sets_what_it_stands_for(flag: str, setting: str, text: str, value: Any) -> None:
-    for written in ([flag, text], [f"{flag}={text}"], [f"--{setting}", text], [f"--{setting}={text}"]):
+    entry = setting + flag[flag.find(".") :] * ("." in flag)
+    for written in ([flag, text], [f"{flag}={text}"], [f"--{entry}", text], [f"--{entry}={text}"]):
         for args in (["clips", "--out=out", *written], ["--out=out", *written, "clips"]):
             assert changed(*args) == {setting: value}
 
 
 def test_every_short_flag_is_among_these() -> None:
     assert {f"--{flag}": setting for flag, setting in SHORT.items()} == {
-        flag: setting for flag, setting, *_ in FLAGS if flag != f"--{setting}"
+        flag: setting for flag, setting, *_ in FLAGS if flag != f"--{setting}" and "." not in flag
     }
 
 
@@ -395,6 +404,9 @@ OTHERS = {
     "train_refiner.steps": 3,
     "train_refiner.crop": [32, 32],
     "train_refiner.batch": 2,
+    "run.flow": "dis",
+    "run.flow_args": {"threads": 1},
+    "run.trainer": {"precision": "bf16-mixed"},
     "run.min_confidence": 0.5,
     "run.seed": 1,
 }
@@ -444,6 +456,20 @@ def test_settings_that_change_no_result_are_free(name: str) -> None:
     claim(other)
     kept = dict(flat(json.loads(Path("out/settings.json").read_text())))
     assert kept[name] == FREE[name]
+
+
+def test_a_run_goes_on_with_other_devices() -> None:
+    precise = with_setting("run.trainer", {"precision": "bf16-mixed"})
+    claim(precise)
+    claim(with_setting("run.trainer", {"precision": "bf16-mixed", "devices": 2, "logger": "CSVLogger"}))
+    with pytest.raises(WrpError, match=r"run\.trainer=\{'precision': 'bf16-mixed'\}, got \{\}"):
+        claim(FIRST)
+
+
+def test_arguments_of_a_class_follow_its_name() -> None:
+    logged = ["--trainer.logger.save_dir=logs", "--trainer.logger", "CSVLogger"]
+    settings, _ = parse_arguments([*BARE, *logged, "--trainer.devices=[0, 1]"])
+    assert settings.run.trainer == {"logger.save_dir": "logs", "logger": "CSVLogger", "devices": [0, 1]}
 
 
 def test_another_data_set_is_another_run() -> None:

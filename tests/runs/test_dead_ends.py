@@ -70,7 +70,7 @@ def tell(number: signal.Signals) -> None:
 @pytest.mark.parametrize(
     ("home", "name"),
     [
-        (check, "_check_frame"),
+        (check, "_check_clip"),
         (writer, "_entry"),
         (PropagationModule, "count_confidence"),
         (SegmentationModule, "training_step"),
@@ -132,9 +132,9 @@ def test_a_signal_that_nobody_hears_stops_the_verbs_of_lightning(
 
 def test_a_signal_of_before_stops_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 0
-    work = check._check_frame
+    work = check._check_clip
     with monkeypatch.context() as patch:
-        patch.setattr(check, "_check_frame", lambda *args: (tell(signal.SIGTERM), work(*args))[1])
+        patch.setattr(check, "_check_clip", lambda *args: (tell(signal.SIGTERM), work(*args))[1])
         assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 143
     assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 0
 
@@ -414,7 +414,7 @@ def test_batches_of_a_loader_process_are_those_of_none(task: str, root: Path) ->
             for part in fields(one.inputs):
                 assert torch.equal(getattr(one.inputs, part.name), getattr(other.inputs, part.name))
             assert torch.equal(one.labels, other.labels)
-            assert (one.clip, one.stem) == (other.clip, other.stem)
+            assert (one.clips, one.stems) == (other.clips, other.stems)
         else:
             assert all(torch.equal(*pair) for pair in zip(one.frames, other.frames, strict=True))
             assert {k: v.tolist() for k, v in one.labels.items()} == {k: v.tolist() for k, v in other.labels.items()}

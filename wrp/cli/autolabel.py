@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,18 +24,21 @@ def run(args: Sequence[str]) -> int:
     from wrp.runs.arguments import parse_arguments
 
     settings, dry = parse_arguments(args)
-    settings = replace(settings, out=str(follow_links(Path(settings.out))))
+    # The agent of a W&B sweep runs no shell, and each of its trials needs a folder: runs/$WANDB_RUN_ID.
+    settings = replace(settings, out=str(follow_links(Path(os.path.expandvars(settings.out)))))
 
+    from wrp.io.progress import rank
     from wrp.runs.autolabel import autolabel, dry_run
 
     if dry:
         print(dry_run(settings))
-    elif (metrics := autolabel(settings)) is None:
+        return 0
+    metrics = autolabel(settings)
+    if rank() == 0 and metrics is None:
         print(f"labels so far: {Path(settings.out) / 'labels'}")
-    else:
+    elif rank() == 0 and metrics is not None:
         _print(metrics, Path(settings.out))
-        return EXIT_PARTIAL if metrics.get("skipped") else 0
-    return 0
+    return EXIT_PARTIAL if metrics is not None and metrics.get("skipped") else 0
 
 
 def add_demo(verbs: Any) -> None:

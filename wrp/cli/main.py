@@ -67,6 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
                 return 0
             if given and given[0] == "autolabel":
                 return autolabel.run(given[1:])
+            if given and given[0] == "selftrain":
+                given = selftrain.with_trainer(given)
             options = _parser().parse_args(given or ["--help"])
             return options.run(options) or 0
     except WrpError as error:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from wrp.errors import WrpError
+from wrp.io.opening import parse_yaml
 
 
 def add(verbs: Any) -> None:
@@ -35,11 +40,40 @@ def add(verbs: Any) -> None:
     verb.add_argument("--weights", help="encoder weights, such as imagenet (default: from scratch)")
     verb.add_argument("--scale", type=float, help="working resolution of the network as a ratio (default 1)")
     verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
+    verb.add_argument("--workers", type=int, metavar="N", help="processes that load data (default 0)")
+    verb.add_argument(
+        "--trainer",
+        type=parse_yaml,
+        default={},
+        metavar="ARGUMENTS",
+        help="arguments of Lightning's Trainer for all stages, each as --trainer.NAME VALUE, such as "
+        "--trainer.devices 8; batches are those of all devices together",
+    )
     verb.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: %(default)s)")
     verb.set_defaults(run=_selftrain)
 
 
+def with_trainer(args: Sequence[str]) -> list[str]:
+    """Join arguments ``--trainer.NAME VALUE`` to one argument ``--trainer``.
+
+    Example:
+        >>> with_trainer(["st", "--trainer.devices", "8", "voc", "--trainer.precision=bf16-mixed"])
+        ['st', 'voc', '--trainer', '{"devices": 8, "precision": "bf16-mixed"}']
+    """
+    left, rest, trainer = list(args), [], {}
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if not name.startswith("--trainer."):
+            rest.append(name + equals + value)
+            continue
+        if not equals and not left:
+            raise WrpError(f"{name} needs a value")
+        trainer[name.removeprefix("--trainer.")] = parse_yaml(value if equals else left.pop(0))
+    return [*rest, "--trainer", json.dumps(trainer)] if trainer else rest
+
+
 def _selftrain(options: argparse.Namespace) -> None:
+    from wrp.io.progress import rank
     from wrp.io.writing import follow_links
     from wrp.runs.selftrain.run import selftrain
     from wrp.runs.selftrain.stages import Lists, SelfTraining
@@ -61,5 +95,7 @@ def _selftrain(options: argparse.Namespace) -> None:
     groups = {"sampling": replace(defaults["sampling"], **sampling), "network": replace(defaults["network"], **network)}
     out = follow_links(Path(options.out))
     metrics = selftrain(SelfTraining(lists=lists, **given | groups | {"out": str(out)}))
+    if rank() > 0:
+        return
     print(f"mIoU {100 * metrics['scores']['miou']:.2f}")
     print(f"network: {out / metrics['network']}")

@@ -223,4 +223,7 @@ class BaseDataModule(pl.LightningDataModule):
     def _item_loader(self, items: Dataset[Any], scored: bool) -> DataLoader[Any]:
         """Make a loader of items that are batches, each of which goes to one process."""
         sampler = ShardSampler(items, getattr(items, "costs", None), scored)
-        return DataLoader(items, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=Packing())
+        pin = torch.cuda.is_available()
+        return DataLoader(
+            items, batch_size=None, sampler=sampler, num_workers=self.workers, collate_fn=Packing(), pin_memory=pin
+        )

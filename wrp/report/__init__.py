@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from wrp.report.markdown import write_report
     from wrp.report.overlay import write_video
     from wrp.report.page import write_page
-    from wrp.report.scoring import score
+    from wrp.report.scoring import join_scores, score_clips
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "score": "scoring",
+        "join_scores": "scoring",
+        "score_clips": "scoring",
         "write_page": "page",
         "write_report": "markdown",
         "write_video": "overlay",
@@ -23,7 +24,8 @@ __getattr__, __dir__ = lazy(
 )
 
 __all__ = [
-    "score",
+    "join_scores",
+    "score_clips",
     "write_page",
     "write_report",
     "write_video",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +37,41 @@ def prediction_path(out: Path, methods: tuple[str, ...], method: str, clip: str,
     return folder / clip / f"{stem}.png"
 
 
-def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, Any]:
-    """Score every method on the held-out frames.
+@dataclass
+class Scores:
+    """The scores of the methods on the held-out frames of some clips.
+
+    Attributes:
+        overall: The scores over all of them.
+        clips: The scores of each clip by method, see :func:`join_scores`.
+        masks: Region J and contour F of DAVIS at each frame, in [0, 1], by clip and method; empty unless labels are
+            masks of one object.
+
+    Example:
+        >>> Scores(PropagationScore(2, ["motion"])).clips
+        {}
+    """
+
+    overall: PropagationScore
+    clips: dict[str, dict[str, Any]] = field(default_factory=dict)
+    masks: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
+
+
+def score_clips(index: ClipIndex, clips: Sequence[Clip], methods: tuple[str, ...], out: Path) -> Scores:
+    """Score every method on the held-out frames of some clips.
 
     Args:
-        index: The clips with their held-out frames.
+        index: The clips of the run.
+        clips: Those of them that are scored.
         methods: The methods that were run; the last one is in ``labels``.
         out: Folder of the run.
-
-    Returns:
-        ``{"overall": {method: scores}, "clips": {clip: {method: scores}}}`` with the scores of
-        :meth:`~wrp.metrics.propagation.PropagationScore.summarize`; for masks of one object also ``j`` and ``f`` of
-        DAVIS, in percent.
 
     Raises:
         DataError: If a file of the run is missing or damaged.
     """
     label_map = index.label_map
-    overall = PropagationScore(label_map.num_classes, methods)
-    clips: dict[str, Any] = {}
-    masks: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
-    for clip in progress(index.clips, desc="Scoring", unit="clip", disable=not any(c.held_out for c in index.clips)):
+    found = Scores(PropagationScore(label_map.num_classes, methods))
+    for clip in progress(clips, desc="Scoring", unit="clip", disable=not any(clip.held_out for clip in clips)):
         of_clip = PropagationScore(label_map.num_classes, methods)
         similar: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
         for i in clip.held_out:
@@ -65,17 +81,40 @@ def score(index: ClipIndex, methods: tuple[str, ...], out: Path) -> dict[str, An
             if index.binary and 0 < i < len(clip.frames) - 1:
                 wanted = truth.labels.numpy() == 1
                 for method, (prediction, _) in labels.items():
-                    found = prediction.numpy() == 1
-                    similar[method].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
-        overall.merge_state(of_clip)
-        clips[clip.name] = _named(of_clip, label_map)
+                    mask = prediction.numpy() == 1
+                    similar[method].append((region_similarity(mask, wanted), boundary_accuracy(mask, wanted)))
+        found.overall.merge_state(of_clip)
+        found.clips[clip.name] = _named(of_clip, label_map)
         if index.binary:
-            for method in methods:
-                masks[method] += _with_masks(clips[clip.name][method], similar[method])
-    result = _named(overall, label_map)
+            found.masks[clip.name] = similar
+    return found
+
+
+def join_scores(index: ClipIndex, methods: tuple[str, ...], parts: Iterable[Scores]) -> dict[str, Any]:
+    """Join the scores of all clips of a run.
+
+    Args:
+        index: The clips with their held-out frames.
+        methods: The methods that were run.
+        parts: The scores, each of some of the clips.
+
+    Returns:
+        ``{"overall": {method: scores}, "clips": {clip: {method: scores}}}`` with the scores of
+        :meth:`~wrp.metrics.propagation.PropagationScore.summarize`; for masks of one object also ``j`` and ``f`` of
+        DAVIS, in percent.
+    """
+    overall = PropagationScore(index.label_map.num_classes, methods)
+    found = Scores(overall)
+    for part in parts:
+        overall.merge_state(part.overall)
+        found.clips |= part.clips
+        found.masks |= part.masks
+    clips = {clip.name: found.clips[clip.name] for clip in index.clips}
+    result = _named(overall, index.label_map)
     if index.binary:
         for method in methods:
-            _with_masks(result[method], masks[method])
+            means = [_with_masks(clips[clip][method], found.masks[clip][method]) for clip in clips]
+            _with_masks(result[method], [pair for mean in means for pair in mean])
     return {"overall": result, "clips": clips}
 
 

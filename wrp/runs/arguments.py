@@ -97,6 +97,12 @@ def _parse(parser: ArgumentParser, content: dict[str, Any], flags: list[_Flag], 
     if missing := [name for name in ("root", "out") if not (settings | given).get(name)]:
         raise WrpError(f"{' and '.join(missing)} must be given, on the command line or in --config FILE")
     settings = {name: value for name, value in settings.items() if name not in given}
+    for group in _GROUPS:
+        of_group = [flag for flag in flags if flag.setting.startswith(f"{group}.")]
+        if of_group:  # not by jsonargparse, for which the arguments of a class replace its name
+            flags = [flag for flag in flags if flag not in of_group]
+            found = {flag.setting.removeprefix(f"{group}."): parse_yaml(flag.value) for flag in of_group}
+            settings[group] = settings.get(group, {}) | found
     for name, value in settings.items():
         if value is None and NoneType not in get_args(known[name]):
             raise _wrong(f"{where}{name}", known[name], None)
@@ -171,7 +177,7 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
         if name in RENAMED:
             logger.warning("%s is now called %s; the old name will be removed in a later version", name, RENAMED[name])
             name = RENAMED[name]
-        setting = SHORT.get(name[2:], name[2:]) if name.startswith("--") else ""
+        setting = _setting(name[2:]) if name.startswith("--") else ""
         if not _is_flag(word):
             name, setting, value = "ROOT", "root", word
         elif word == "--dry-run":
@@ -198,8 +204,16 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
     return flags, config, dry
 
 
+def _setting(flag: str) -> str:
+    """Return the setting of a flag; a dictionary's entry follows the flag of the dictionary behind a dot."""
+    group, dot, entry = flag.partition(".")
+    return SHORT.get(flag) or SHORT.get(group, group) + dot + entry
+
+
 # Settings that are dictionaries: single entries may be given, such as `--train_teacher.losses.dice=2`.
-_VALUES = ("train_teacher.losses.", "train_teacher.network.options.")
+_VALUES = ("train_teacher.losses.", "train_teacher.network.options.", "run.flow_args.", "run.trainer.")
+# Those of them whose entries may belong to one another, such as a class and its arguments.
+_GROUPS = ("run.flow_args", "run.trainer")
 
 
 def _is_flag(word: str) -> bool:

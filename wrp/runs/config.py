@@ -81,8 +81,11 @@ class RunArgs:
     """How the run is carried out.
 
     Attributes:
-        on_error: What to do about a clip with a damaged file: stop (do not start the run) or skip (leave the clip out;
-            the exit code is then 3).
+        on_error: What to do about a clip with a damaged file: stop or skip (leave the clip out; the exit code is then
+            3).
+        flow: Optical flow: dis-best (the default), dis, dis-fast, raft-large, raft-small, stored, the name of an entry
+            point in wrp.flow, or the path of a class, see `wrp.flow.presets`.
+        flow_args: Arguments of that flow, such as --flow_args.weights FILE for RAFT.
         flow_cache: Folder that keeps optical flow for other runs; None: a folder in ``out`` that is deleted at the end.
         min_confidence: Pixels whose confidence is below this value are written as 255 (unlabelled), 0 … 1.
         shard: Label only part I of N of the intervals, written I/N, so that N jobs can share one ``out``. Networks and
@@ -90,6 +93,8 @@ class RunArgs:
         limit: Label at most this many intervals in this call; 0: only train and calibrate.
         seed: Seed of all random numbers.
         workers: Number of processes that load data; 0: the main process loads it.
+        trainer: Arguments of Lightning's Trainer for all stages, such as --trainer.devices 8 --trainer.precision
+            bf16-mixed --trainer.num_nodes 2 --trainer.logger CSVLogger; one device by default.
 
     Example:
         >>> RunArgs(shard="1/4", seed=3).shard
@@ -97,12 +102,15 @@ class RunArgs:
     """
 
     on_error: str = "stop"
+    flow: str = "dis-best"
+    flow_args: dict[str, Any] = field(default_factory=dict)
     flow_cache: str | None = None
     min_confidence: float = 0.0
     shard: str | None = None
     limit: int | None = None
     seed: int = 0
     workers: int = 0
+    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ class Settings:
     train_teacher: TeacherArgs = TeacherArgs()
     train_refiner: RefinerTrainingArgs = RefinerTrainingArgs()
     student: str | None = None
-    run: RunArgs = RunArgs()
+    run: RunArgs = field(default_factory=RunArgs)
 
     def __post_init__(self) -> None:
         """Split the names of the methods and refuse settings that cannot work."""
@@ -201,12 +209,15 @@ SHORT = {
     "teacher-folds": "train_teacher.folds",
     "refiner-steps": "train_refiner.steps",
     "on-error": "run.on_error",
+    "flow": "run.flow",
+    "flow_args": "run.flow_args",
     "flow-cache": "run.flow_cache",
     "min-confidence": "run.min_confidence",
     "shard": "run.shard",
     "limit": "run.limit",
     "seed": "run.seed",
     "workers": "run.workers",
+    "trainer": "run.trainer",
 }
 """Short flags of the command line and the settings that they set."""
 

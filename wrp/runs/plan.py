@@ -11,19 +11,31 @@ from pathlib import Path
 import torch
 
 from wrp.data.index import ClipIndex, intervals
-from wrp.data.items import WindowItems
-from wrp.data.refinement import LEAST_DRAWS
-from wrp.flow.dis import DIS
-from wrp.io.images import read_image
+from wrp.data.items import STRETCH_BYTES, WindowItems
+from wrp.data.refinement import LEAST_EXAMPLES
+from wrp.flow.cache import MAX_BYTES
+from wrp.flow.presets import make_flow
+from wrp.io.images import read_image, read_size
 from wrp.io.manifest import written_parts
+from wrp.propagation.warping import STACK_BYTES
 from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import CUES, Refiner, refined
 from wrp.runs.config import Settings
 from wrp.runs.networks import needs
 from wrp.runs.students import student_path
-from wrp.runs.training import make_segmenter
+from wrp.runs.training import EXAMPLE_BYTES, make_segmenter
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import Clip, RefinerInput
+
+# Compressed label, confidence and provenance of a frame, and its label by another method, in bytes per pixel: measured
+# on CamVid (480×360, 11 classes).
+FILE_BYTES = 0.25
+METHOD_BYTES = 0.034
+
+# Memory of a process with all libraries and networks, in bytes, and of all maps of the frame in work but those of
+# classes, in bytes per pixel: measured on CamVid and at 2048×1024.
+BASE_BYTES = 7 * 10**8
+PIXEL_BYTES = 200
 
 # Calls that are timed, after one that is not: the first call also pays for caches and set-up.
 TIMED_STEPS = 3
@@ -37,44 +49,68 @@ class Step:
         name: Its name.
         what: What is done, in words.
         work: How often each kind of cost of :class:`Costs` arises, by its name.
+        disk: Bytes that it writes to the disk, at most.
 
     Example:
-        >>> Step("flow", "DIS between 100 pairs of neighbouring frames", {"flow": 200.0}).work
+        >>> Step("flow", "dis-best between 100 pairs of neighbouring frames", {"flow": 200.0}).work
         {'flow': 200.0}
     """
 
     name: str
     what: str
     work: dict[str, float]
+    disk: int = 0
 
 
 def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     """Return the steps of a run; those that are done, or are replaced by a given network, have no work left."""
-    out, clips = Path(settings.out), index.clips
+    out, clips, pixels = Path(settings.out), index.clips, _pixels(index)
     pairs = sum(len(clip.frames) - 1 for clip in clips)
     labelled = len(index.training_frames)
-    steps = [Step("flow", f"DIS between {pairs} pairs of neighbouring frames", {"flow": 2.0 * pairs})]
     refiner = settings.refiner or _done(out / "refiner.ckpt")
+    steps = []
     if needs(settings).teacher:
         steps.append(_network("teacher", settings, labelled, settings.teacher or _done(out / "teacher.ckpt")))
     if needs(settings).refiner:
         for fold in range(settings.train_teacher.folds if refiner is None else 0):
             steps.append(_network(f"teacher of fold {fold + 1}", settings, labelled, None))
-        steps.append(_refiner(settings, index, refiner))
+        steps.append(_refiner(settings, index, refiner, pixels))
     done = written_parts(out)
     left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
     queries = sum(i.stop - i.start for i in left)
     # Direct flow to each keyframe, and one forward pass of each network.
-    work = {"flow": float(sum(len(i.keyframes) * (i.stop - i.start) for i in left))}
+    direct = sum(len(i.keyframes) * (i.stop - i.start) for i in left)
+    work = {"flow": float(direct)}
     work |= {"teacher": float(queries)} if needs(settings).teacher else {}
     work |= {"refine": float(queries)} if needs(settings).refiner else {}
     methods = ", ".join(settings.methods)
-    steps.append(Step("propagate", f"{queries} frames in {len(left)} intervals, by {methods}", work))
+    files = round(queries * pixels * (FILE_BYTES + METHOD_BYTES * (len(settings.methods) - 1)))
+    steps.append(Step("propagate", f"{queries} frames in {len(left)} intervals, by {methods}", work, files))
     if settings.student is not None:
         frames = labelled + sum(len(clip.frames) - len(clip.keyframes) for clip in clips)
         student = _done(student_path(settings))
         steps.append(_network(f"student ({settings.student})", settings, frames, student))
-    return steps
+    # Both flows of a pair in half precision, one direct flow in full.
+    direct += round(sum(step.work.get("flow", 0.0) for step in steps if step.name == "refiner"))
+    what = f"{settings.run.flow} between {pairs} pairs of neighbouring frames"
+    return [Step("flow", what, {"flow": 2.0 * pairs}, min(MAX_BYTES, 8 * pixels * (pairs + direct))), *steps]
+
+
+def memory(settings: Settings, index: ClipIndex) -> int:
+    """Estimate the most memory that one process takes, in bytes: half more or less."""
+    pixels, needed = _pixels(index), needs(settings)
+    longest = max((i.span[1] - i.span[0] + 1 for clip in index.clips for i in intervals(clip)), default=0)
+    frames = min(STRETCH_BYTES, 3 * pixels * longest) + STACK_BYTES
+    maps = (
+        index.label_map.num_classes * (2 if needed.teacher else 1) + (index.label_map.num_classes + 40) * needed.refiner
+    )
+    return BASE_BYTES + frames + pixels * (PIXEL_BYTES + 4 * maps)
+
+
+def _pixels(index: ClipIndex) -> int:
+    """Return the number of pixels of the first frame; clips of one data set seldom differ much."""
+    height, width = read_size(index.clips[0].frames[0].image)
+    return height * width
 
 
 def _done(path: Path) -> str | None:
@@ -91,16 +127,20 @@ def _network(name: str, settings: Settings, frames: int, there: str | None) -> S
     return Step(name, what, {"teacher_step": float(settings.train_teacher.steps)})
 
 
-def _refiner(settings: Settings, index: ClipIndex, there: str | None) -> Step:
+def _refiner(settings: Settings, index: ClipIndex, there: str | None, pixels: int) -> Step:
     if there is not None:
         return Step("refiner", there, {})
     windows = WindowItems(index.clips, index.label_map)
     spans = [windows.span(clip, target) for clip, target in windows.windows]
-    drawn = min(1.0, max(1, settings.train_refiner.steps // LEAST_DRAWS) / max(1, len(spans)))
+    args = settings.train_refiner
+    drawn = min(1.0, max(1, args.steps * args.batch // LEAST_EXAMPLES) / max(1, len(spans)))
     # Direct flow from a labelled frame to each frame of its window, and back.
     flows = 2 * drawn * sum(last - first for first, last in spans)
-    what = f"{settings.train_refiner.steps} steps on {len(windows)} labelled frames and the flow around them"
-    return Step("refiner", what, {"refiner_step": float(settings.train_refiner.steps), "flow": flows})
+    what = f"{args.steps} steps on {len(windows)} labelled frames and the flow around them"
+    # Image, truth and the teacher's probabilities; a cycle is two sources of a label, a mask and an error.
+    maps = drawn * sum(4 + 2 * index.label_map.num_classes + 8 * (last - first) for first, last in spans)
+    examples = min(EXAMPLE_BYTES, round(maps * pixels))
+    return Step("refiner", what, {"refiner_step": float(args.steps), "flow": flows}, examples)
 
 
 class Costs:
@@ -116,7 +156,8 @@ class Costs:
         self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         clip: Clip = index.clips[0]
-        frames = [read_image(frame.image) for frame in clip.frames[: DIS().pairs_per_call + 1]]
+        self.estimator = make_flow(settings.run.flow, settings.run.flow_args).to(self.device)
+        frames = [read_image(frame.image) for frame in clip.frames[: self.estimator.pairs_per_call + 1]]
         self.frames = torch.stack(frames).to(self.device)
         self._known: dict[str, float] = {}
 
@@ -131,7 +172,7 @@ class Costs:
 
     def _flow(self) -> float:
         """Measure one flow between two frames, estimated in batches as in a run."""
-        estimator, pairs = DIS(), len(self.frames) - 1
+        estimator, pairs = self.estimator, len(self.frames) - 1
         return _time(lambda: estimator(self.frames[:-1], self.frames[1:])) / pairs if pairs else 0.0
 
     def _teacher_step(self) -> float:
@@ -195,12 +236,25 @@ def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Cos
     ]
     seconds = [costs.seconds(step) if costs is not None else None for step in steps]
     lines += [
-        f"{step.name}: {step.what}" + (f" · about {duration(took)}" if took else "")
+        f"{step.name}: {step.what}"
+        + (f" · up to {size(step.disk)} on disk" if step.disk else "")
+        + (f" · about {duration(took)}" if took else "")
         for step, took in zip(steps, seconds, strict=True)
     ]
+    lines.append(f"memory: about {size(memory(settings, index))} for each process")
     if costs is not None:
         lines.append(f"about {duration(sum(took or 0.0 for took in seconds))} in all")
     return "\n".join(lines)
+
+
+def size(count: int) -> str:
+    """Format a number of bytes.
+
+    Example:
+        >>> size(3_200_000), size(12_340_000_000)
+        ('3 MB', '12.3 GB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 5e8 else f"{max(1, round(count / 1e6))} MB"
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from wrp.io.images import read_image, read_label
 from wrp.io.manifest import read_manifest
 from wrp.io.progress import progress
 from wrp.io.writing import write_image, write_json
+from wrp.runs.processes import Processes
 from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.segmentation.network import with_features
 from wrp.selftraining.cisc_r import classes_shown, image_reliability, masked_pool, rectify_by_anchor
@@ -30,7 +31,7 @@ WEIGHTS = "rectified"
 DRIFT = "drift.json"
 
 
-def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
+def rectify(index: ClipIndex, out: Path, teacher: str, processes: Processes | None = None) -> dict[int, float]:
     """Measure how well each pixel's label agrees with the keyframes, and how this changes with the distance.
 
     For each frame that a run has labelled, ``rectified/<clip>/<stem>.png`` is w of
@@ -42,6 +43,7 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
         index: The clips, with the keyframes of the run.
         out: Folder of the run.
         teacher: Checkpoint of a SegmentationModule whose features are compared.
+        processes: The processes that share the frames; None: this one alone.
 
     Returns:
         The drift curve: R by distance to the nearest keyframe in frames.
@@ -50,14 +52,17 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
         WrpError: If the run, a frame or the teacher is missing or does not fit the others.
     """
     module: SegmentationModule = load_segmenter(teacher, index.label_map.num_classes)
-    module = module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    processes = processes if processes is not None else Processes()
+    module = module.to(processes.device)
     clips = {clip.name: clip for clip in index.clips}
     prototypes: dict[tuple[str, int], dict[int, Tensor]] = {}
-    drift: dict[int, list[float]] = defaultdict(list)
-    for entry in progress(read_manifest(out), desc="Rectifying", unit="frame"):
-        clip = clips.get(entry.clip)
-        if clip is None or not entry.keyframes or entry.is_given:
-            continue
+    entries = [e for e in read_manifest(out) if e.clip in clips and e.keyframes and not e.is_given]
+    # Stretches of frames, as those near one keyframe share its prototypes.
+    size, rank = processes.size, processes.rank
+    start, stop = (len(entries) * number // size for number in (rank, rank + 1))
+    mine: list[tuple[int, float]] = []
+    for entry in progress(entries[start:stop], desc="Rectifying", unit="frame"):
+        clip = clips[entry.clip]
         anchor = min(entry.keyframes, key=lambda a: abs(a - entry.index))
         key = (clip.name, anchor)
         if key not in prototypes:
@@ -68,13 +73,16 @@ def rectify(index: ClipIndex, out: Path, teacher: str) -> dict[int, float]:
         picture = Image.fromarray((weights.numpy() * 255).round().astype(np.uint8))
         write_image(out / WEIGHTS / Path(entry.label).relative_to("labels"), picture)
         anchors = _anchor_matrix(prototypes[key], index.label_map.num_classes)
-        drift[abs(anchor - entry.index)].append(image_reliability(features, labels, anchors))
+        mine.append((abs(anchor - entry.index), image_reliability(features, labels, anchors)))
+    drift: dict[int, list[float]] = defaultdict(list)
+    for distance, value in (found for part in processes.gather(mine) for found in part):
+        drift[distance].append(value)
     if not drift:
         raise DataError(f"{out} holds no propagated labels of {', '.join(clips)}")
     # R is infinite, and left out, where the keyframe shows none of the classes of a frame.
     told = {distance: [value for value in values if math.isfinite(value)] for distance, values in sorted(drift.items())}
     curve = {distance: float(np.mean(values)) for distance, values in told.items() if values}
-    write_json(out / DRIFT, curve)
+    processes.first(lambda: write_json(out / DRIFT, curve))
     return curve
 
 

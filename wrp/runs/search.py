@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,7 +140,9 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
         folder = make_folder(out / f"trial-{trial.number}")
         arguments = [a for a in command_line(sweep, draw(trial, sweep)) if not a.startswith(LOGGER_FLAG)]
         logged = [f"{LOGGER_FLAG}CSVLogger", f"--trainer.logger.save_dir={folder}"]
-        done = subprocess.run([sys.executable, "-m", "wrp", *arguments, *logged], check=False, stdout=sys.stderr)
+        environment = {**os.environ, "WANDB_RUN_ID": f"{path.stem}-{seed}-{trial.number}"}  # as the agent sets it
+        command = [sys.executable, "-m", "wrp", *arguments, *logged]
+        done = subprocess.run(command, check=False, stdout=sys.stderr, env=environment)
         if done.returncode:
             study.tell(trial, state=states.FAIL)
             raise WrpError(f"trial {trial.number} failed with exit code {done.returncode}: wrp {' '.join(arguments)}")

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from wrp.io.checkpoints import WEIGHTS, read_checkpoint
 from wrp.io.opening import read_json
 from wrp.io.stopping import check_stop
 from wrp.io.writing import checksum, write_json
+from wrp.runs.processes import Processes
 
 logger = logging.getLogger("wrp")
 
@@ -31,6 +33,7 @@ class Stage:
             what is left of its work.
         run: Does the work; if it returns False, the run ends after this stage.
         what: Message that is logged when it begins; empty: no message.
+        alone: Whether the first process does the work while the others wait.
 
     Example:
         >>> stage = Stage("teacher", (), (Path("out/teacher.ckpt"),), lambda: None, "Training the teacher")
@@ -43,13 +46,17 @@ class Stage:
     outputs: tuple[Path, ...]
     run: Callable[[], bool | None]
     what: str = ""
+    alone: bool = False
 
 
 class Runner:
     """Run the stages of a run; their times and input hashes are kept in ``stages.json`` for later calls.
 
+    Every process runs each stage; the first one decides what is done, and keeps the record.
+
     Args:
         out: Folder of the run; the caller holds its lock.
+        processes: The processes of the run.
 
     Example:
         >>> import tempfile
@@ -60,8 +67,9 @@ class Runner:
         (True, True, ['make'])
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, processes: Processes | None = None) -> None:
         self.path = out / RECORD
+        self.processes = processes if processes is not None else Processes()
         self.record: dict[str, dict[str, Any]] = {}
         self._read()
 
@@ -78,14 +86,16 @@ class Runner:
         """
         for stage in stages:
             check_stop()
-            if self._is_done(stage):
+            if self.processes.first(partial(self._is_done, stage)):
                 continue
             if stage.what:
                 logger.info("%s", stage.what)
             started = time.perf_counter()
-            goes_on = stage.run()
-            self.add(stage.name, time.perf_counter() - started)
-            self._note_inputs(stage)
+            goes_on = self.processes.first(stage.run) if stage.alone else stage.run()
+            self.processes.barrier()
+            if self.processes.is_first:
+                self.add(stage.name, time.perf_counter() - started)
+                self._note_inputs(stage)
             if goes_on is False:
                 return False
         return True

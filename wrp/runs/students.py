@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wrp.data.index import ClipIndex
 from wrp.data.propagated import RELIABLE, PropagatedLabels
 from wrp.runs.config import Settings
+from wrp.runs.job import Job
 from wrp.runs.rectify import DRIFT, WEIGHTS, rectify
 from wrp.runs.reliability import rank
 from wrp.runs.training import thirds_of, train_segmenter
@@ -61,26 +61,25 @@ def student_path(settings: Settings) -> Path:
     return Path(settings.out, f"{name}.ckpt")
 
 
-def train_student(settings: Settings, index: ClipIndex, weights: str | None, out: Path) -> None:
+def train_student(job: Job, weights: str | None) -> None:
     """Train a network like the teacher on labelled and propagated frames, and save it.
 
     What the way of training needs besides, consistency weights or a ranking of the frames, is made first.
 
     Args:
-        settings: The settings of the run; ``settings.student`` names the way of training.
-        index: The clips.
+        job: The run; ``settings.student`` names the way of training.
         weights: Encoder weights to start from; None: from scratch.
-        out: Folder of the run.
     """
+    settings, out = job.settings, job.out
     assert settings.student is not None
     way = WAYS[settings.student]
-    if settings.student == "cisc-r" and not (out / DRIFT).is_file():
-        rectify(index, out, settings.teacher or str(out / "teacher.ckpt"))
-    if settings.student == "st++" and not (out / RELIABLE).is_file():
+    if settings.student == "cisc-r" and not job.processes.first((out / DRIFT).is_file):
+        rectify(job.index, out, settings.teacher or str(out / "teacher.ckpt"), job.processes)
+    if settings.student == "st++" and not job.processes.first((out / RELIABLE).is_file):
         ranker = out / "ranker.ckpt"
-        if not ranker.is_file():
+        if not job.processes.first(ranker.is_file):
             logger.info("Training a network on the labelled frames only, to rank the propagated ones")
-            train_segmenter(settings, index, weights, None, ranker, thirds=True)
-        rank(index, out, [*thirds_of(ranker), ranker])
+            train_segmenter(job, weights, None, ranker, thirds=True)
+        rank(job.index, out, [*thirds_of(ranker), ranker], job.processes, settings.run.workers)
     labels = PropagatedLabels(str(out), **way.labels)
-    train_segmenter(settings, index, weights, labels, student_path(settings), way.kind, way.epochs)
+    train_segmenter(job, weights, labels, student_path(settings), way.kind, way.epochs)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
-import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.callbacks.checkpoints import WholeCheckpointIO
-from wrp.callbacks.stopping import StopWhenTold
-from wrp.data.index import ClipIndex
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
 from wrp.errors import WrpError
-from wrp.flow.estimator import FlowEstimator
 from wrp.io.checkpoints import read_checkpoint
 from wrp.io.outputs import TEMPORARY
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples
 from wrp.runs.config import Settings
+from wrp.runs.job import Job
+from wrp.runs.processes import Processes
+from wrp.runs.trainer import quiet_lightning
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.segmentation.module import SegmentationModule
 from wrp.segmentation.network import create_segmenter
@@ -46,10 +41,12 @@ EXAMPLE_BYTES = 2**35
 # Seconds between the checkpoints of an unfinished training; writing one takes well under a second.
 SAVE_EVERY = 60.0
 
+# Steps after which several processes agree on whether to write one: agreeing makes them wait for each other.
+AGREE_EVERY = 10
+
 
 def train_teacher(
-    settings: Settings,
-    index: ClipIndex,
+    job: Job,
     weights: str | None,
     propagated: Path | None,
     path: Path,
@@ -58,23 +55,21 @@ def train_teacher(
     """Train the teacher on all labelled frames, and save it.
 
     Args:
-        settings: The settings of the run.
-        index: The clips.
+        job: The run.
         weights: Encoder weights to start from; None: from scratch.
         propagated: Folder with labels propagated by motion, to train on as well; None: no such labels.
         path: The checkpoint.
         leave_out: Part of the labels to leave out, ``i/n``; None: no part.
     """
-    args = settings.train_teacher
+    args = job.settings.train_teacher
     labels = None
     if propagated is not None:
         labels = PropagatedLabels(str(propagated), args.propagated_ratio, args.confidence, weighted=False)
-    train_segmenter(settings, index, weights, labels, path, leave_out=leave_out)
+    train_segmenter(job, weights, labels, path, leave_out=leave_out)
 
 
 def train_segmenter(
-    settings: Settings,
-    index: ClipIndex,
+    job: Job,
     weights: str | None,
     propagated: PropagatedLabels | None,
     path: Path,
@@ -86,8 +81,7 @@ def train_segmenter(
     """Train a network like the teacher on labelled frames, and on propagated labels if given, and save it.
 
     Args:
-        settings: The settings of the run; those of the teacher are used.
-        index: The clips.
+        job: The run; the settings of the teacher are used.
         weights: Encoder weights to start from; None: from scratch.
         propagated: Propagated labels to train on; None: no such labels.
         path: The checkpoint.
@@ -96,13 +90,16 @@ def train_segmenter(
         thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
         leave_out: Part of the labels to leave out, ``i/n``; None: no part.
     """
-    args, run = settings.train_teacher, settings.run
+    settings, run = job.settings, job.settings.run
+    args = settings.train_teacher
     pl.seed_everything(run.seed, verbose=False)
-    sampling = SamplingArgs(args.crop, args.batch, args.steps * args.batch // epochs, seed=run.seed)
+    batch = job.processes.divide(args.batch, "train_teacher.batch")
+    sampling = SamplingArgs(args.crop, batch, args.steps * args.batch // epochs, seed=run.seed)
     data = SegmentationData.over(
-        index, sampling=sampling, propagated=propagated, leave_out=leave_out, workers=run.workers
+        job.index, sampling=sampling, propagated=propagated, leave_out=leave_out, workers=run.workers
     )
-    fit(make_segmenter(settings, data.num_classes, weights, kind), data, args.steps, path, thirds)
+    module = make_segmenter(settings, data.num_classes, weights, kind)
+    fit(module, data, args.steps, path, thirds, job.processes)
 
 
 def make_segmenter(
@@ -119,35 +116,41 @@ def make_segmenter(
     )
 
 
-def train_refiner(
-    settings: Settings, index: ClipIndex, teacher: Path, folds: list[Path], flow: FlowEstimator, path: Path
-) -> None:
+def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> None:
     """Train the refiner on the keyframes, and save it.
 
     Args:
-        settings: The settings of the run.
-        index: The clips.
+        job: The run.
         teacher: Checkpoint of the teacher.
         folds: Checkpoints of teachers that were each trained without one part of the labels; may be empty.
-        flow: Flow estimator.
         path: The checkpoint of the refiner.
     """
-    args, run, out = settings.train_refiner, settings.run, Path(settings.out)
+    args, run = job.settings.train_refiner, job.settings.run
     pl.seed_everything(run.seed + 1, verbose=False)
-    room = min(EXAMPLE_BYTES, shutil.disk_usage(out).free // 2)
+    room = job.processes.first(lambda: min(EXAMPLE_BYTES, shutil.disk_usage(job.out).free // 2))
     examples = CycleExamples(
         str(teacher),
         [str(fold) for fold in folds],
-        flow,
-        crops=args.batch,
+        job.flow,
+        crops=job.processes.divide(args.batch, "train_refiner.batch"),
         crop_size=args.crop,
-        keep=KeepArgs(str(out / TEMPORARY / "examples"), room),
+        keep=KeepArgs(str(job.out / TEMPORARY / "examples"), room),
     )
-    data = RefinementData.over(index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=run.workers)
-    fit(RefinementModule(data.num_classes), data, args.steps, path)
+    examples.broken = job.skip
+    data = RefinementData.over(
+        job.index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=run.workers
+    )
+    fit(RefinementModule(data.num_classes), data, args.steps, path, processes=job.processes)
 
 
-def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, path: Path, thirds: bool = False) -> None:
+def fit(
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    steps: int,
+    path: Path,
+    thirds: bool = False,
+    processes: Processes | None = None,
+) -> None:
     """Train for a number of steps and save a checkpoint, which is written completely or not at all.
 
     A training that was stopped resumes from its state of at most a minute before, and ends at the same weights.
@@ -156,17 +159,24 @@ def fit(module: pl.LightningModule, data: pl.LightningDataModule, steps: int, pa
         module: The module.
         data: Its training data.
         steps: Training steps.
-        path: The checkpoint.
+        path: The checkpoint; its name is that of the stage in the logs.
         thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
+        processes: The processes of the run; None: this one alone.
     """
+    processes = processes if processes is not None else Processes()
     unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
+    resumes = processes.first(lambda: _readable(unfinished))
     # Thirds first: a training that is resumed after a step then has the third saved at that step.
     callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
     with quiet_lightning():
-        trainer = pl.Trainer(max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0, **plain_trainer(*callbacks))
-        trainer.fit(module, data, ckpt_path=unfinished if _readable(unfinished) else None, weights_only=True)
+        trainer = processes.trainer(
+            *callbacks, stage=path.stem, max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0
+        )
+        trainer.fit(module, data, ckpt_path=unfinished if resumes else None, weights_only=True)
         trainer.save_checkpoint(path)
-    unfinished.unlink(missing_ok=True)
+    if processes.is_first:
+        unfinished.unlink(missing_ok=True)
+    processes.barrier()
 
 
 def _readable(unfinished: Path) -> bool:
@@ -191,7 +201,10 @@ class _Unfinished(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save if a minute has passed since the last time."""
-        if time.monotonic() - self.saved >= SAVE_EVERY:
+        if trainer.world_size > 1 and trainer.global_step % AGREE_EVERY:
+            return
+        # All processes save, or none: the clock of the first one decides.
+        if trainer.strategy.broadcast(time.monotonic() - self.saved >= SAVE_EVERY):
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
 
@@ -217,19 +230,6 @@ class _Thirds(pl.Callback):
         """Save if a third of the steps ends here."""
         if path := self.paths.get(trainer.global_step):
             trainer.save_checkpoint(path)
-
-
-def plain_trainer(*callbacks: pl.Callback) -> dict[str, Any]:
-    """Return Trainer arguments for a run that writes its own files, with these callbacks."""
-    return {
-        "accelerator": "auto",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "plugins": [WholeCheckpointIO()],
-        "callbacks": [StopWhenTold(), *callbacks],
-    }
 
 
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
@@ -263,24 +263,3 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     if not thread.is_alive():  # else its warnings would still appear
         noisy.setLevel(level)
     return (None, problem[0]) if problem else (WEIGHTS, None)
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Send progress bars to standard error, and silence hints on hardware and loaders, which the run has chosen."""
-    lightning = logging.getLogger("pytorch_lightning")
-    level = lightning.level
-    lightning.setLevel(logging.WARNING)
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-        # The number of workers is the user's choice; small clips are read faster than workers start.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        # The frozen teacher is meant to be in evaluation mode.
-        warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training.*")
-        # Intervals are not batches, so Lightning finds no indices; the results name their frames themselves.
-        warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
-        # Lightning itself uses a deprecated call of torch.
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        try:
-            yield
-        finally:
-            lightning.setLevel(level)

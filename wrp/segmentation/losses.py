@@ -99,8 +99,8 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
 def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Compute the Dice loss: one minus the soft Dice coefficient, averaged over all classes, 0 for absent classes.
 
-    Equals segmentation-models-pytorch's ``DiceLoss("multiclass", ignore_index=255)`` if all pixels have the same
-    weight.
+    The coefficient is that of the pixels of all processes of a distributed run. The loss equals
+    segmentation-models-pytorch's ``DiceLoss("multiclass", ignore_index=255)`` if all pixels have the same weight.
 
     Args:
         logits: (B, C, H, W).
@@ -116,9 +116,8 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     """
     pixels = count_pixels(labels, weights)[:, None]
     probs, truth = logits.float().softmax(1), one_hot(labels, logits.shape[1])
-    both = (pixels * probs * truth).sum((0, 2, 3))
-    of_truth = (pixels * truth).sum((0, 2, 3))
-    of_probs = (pixels * probs).sum((0, 2, 3))
+    sums = [(pixels * one).sum((0, 2, 3)) for one in (probs * truth, truth, probs)]
+    both, of_truth, of_probs = sum_over_processes(torch.stack(sums))
     coefficient = 2 * both / (of_probs + of_truth).clamp(min=1e-7)
     return ((1 - coefficient) * (of_truth > 0)).mean()
 
@@ -351,3 +350,19 @@ def over_processes(values: Tensor) -> Tensor:
         distributed.all_reduce(values)
         values /= distributed.get_world_size()
     return values
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Sum values over all processes; return them as they are if there is one process.
+
+    As gradients are averaged over the processes, that of this process's own values counts as often as there are
+    processes: the average is then the gradient of the sum.
+
+    Example:
+        >>> sum_over_processes(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
+    if not (torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized()):
+        return values
+    count = distributed.get_world_size()
+    return count * over_processes(values) + count * (values - values.detach())

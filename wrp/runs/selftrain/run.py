@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from wrp.io.locking import locked
 from wrp.io.outputs import SELFTRAIN, claim
 from wrp.io.writing import write_json
+from wrp.runs.processes import launched
 from wrp.runs.selftrain.stages import Run, SelfTraining
 from wrp.runs.selftrain.systems import SYSTEMS
 from wrp.runs.stage import Runner
@@ -25,12 +28,17 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
     Raises:
         WrpError: If data or settings cannot be used.
     """
-    run = Run(settings)
-    with locked(claim(run.out, SELFTRAIN)):
-        run.claim()
+    with launched(settings.trainer, logs=Path(settings.out, "logs")) as processes, ExitStack() as held:
+        run = Run(settings, processes)
+
+        def begin() -> None:
+            held.enter_context(locked(claim(run.out, SELFTRAIN)))
+            run.claim()
+
+        processes.first(begin)
         stages = SYSTEMS[settings.system](run)
-        Runner(run.out).run(stages)
+        Runner(run.out, processes).run(stages)
         network = stages[-1].outputs[0] if stages else run.first
         metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
-        write_json(run.out / "metrics.json", metrics)
-    return metrics
+        processes.first(lambda: write_json(run.out / "metrics.json", metrics))
+        return metrics

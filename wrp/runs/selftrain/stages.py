@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from wrp.data.classes import require_classes
 from wrp.data.layouts.registry import find_folder
@@ -24,10 +23,12 @@ from wrp.io.progress import progress
 from wrp.io.writing import make_folder, write_json, write_label
 from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs
 from wrp.runs.config import SLIM_FPN
+from wrp.runs.processes import Processes
 from wrp.runs.record import recorded
 from wrp.runs.reliability import predict
 from wrp.runs.stage import Stage
-from wrp.runs.training import fit, plain_trainer, quiet_lightning, thirds_of
+from wrp.runs.trainer import decisive, quiet_lightning
+from wrp.runs.training import fit, thirds_of
 from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.structures import Frame
 
@@ -72,6 +73,9 @@ class SelfTraining:
         network: The network.
         lr: Learning rate at the start.
         seed: Seed of all random numbers.
+        workers: Number of loader processes of each process; 0: it loads data itself.
+        trainer: Arguments of Lightning's Trainer for all stages; one device by default. The batches are those of all
+            devices together.
 
     Raises:
         WrpError: If the system is unknown or a number is out of range.
@@ -93,6 +97,8 @@ class SelfTraining:
     network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
     lr: float = 5e-3
     seed: int = 0
+    workers: int = 0
+    trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse an unknown system and numbers that are out of range."""
@@ -100,6 +106,8 @@ class SelfTraining:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
         if self.steps < 3:
             raise WrpError(f"--steps must be at least 3, got {self.steps}")
+        if self.workers < 0:
+            raise WrpError(f"--workers must be at least 0, got {self.workers}")
         if self.lr <= 0 or self.network.scale <= 0:
             raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
 
@@ -109,20 +117,24 @@ class Run:
 
     Args:
         settings: The settings of the run.
+        processes: The processes that carry it out; None: this one alone.
 
     Raises:
         WrpError: If the lists, the given network or the output folder cannot be used.
     """
 
-    def __init__(self, settings: SelfTraining) -> None:
+    def __init__(self, settings: SelfTraining, processes: Processes | None = None) -> None:
         self.settings = settings
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.processes = processes if processes is not None else Processes()
+        self.batch_size = self.processes.divide(settings.sampling.batch_size, "--batch-size")
         self.label_map = label_map_of(find_folder(settings.root), settings.layout)
         base = self.data()
         self._check_lists(base)
         self.other_ids = base.label_map != self.label_map
         self.label_map = base.label_map
         self.out = check_output(Path(settings.out), SELFTRAIN, base.reads)
+        if len(base.images("val")) < self.processes.size:
+            raise WrpError(f"{settings.lists.val} lists fewer images than the {self.processes.size} processes")
         self.labelled = base.images("labelled")
         self.unlabelled = base.images("unlabelled")
         require_classes(self.labelled, self.label_map)
@@ -156,7 +168,9 @@ class Run:
         Raises:
             WrpError: If the folder holds a run with other settings or images: results are never mixed.
         """
-        mine = {key: value for key, value in json.loads(json.dumps(asdict(self.settings))).items() if key != "out"}
+        given = json.loads(json.dumps(asdict(self.settings)))
+        mine = {key: value for key, value in given.items() if key not in ("out", "workers")}
+        mine["trainer"] = decisive(self.settings.trainer)
         # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
         names = [frame.stem for frame in (*self.labelled, *self.unlabelled)] + ["train ids"] * self.other_ids
         mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
@@ -187,7 +201,13 @@ class Run:
             s.lists.val,
             s.layout,
             str(pseudo) if pseudo is not None else None,
-            replace(s.sampling, epoch_length=s.steps * s.sampling.batch_size, seed=s.seed),
+            replace(
+                s.sampling,
+                batch_size=self.batch_size,
+                epoch_length=s.steps * s.sampling.batch_size,
+                seed=s.seed,
+            ),
+            workers=s.workers,
         )
 
     def path(self, stage: str) -> Path:
@@ -229,7 +249,7 @@ class Run:
             )
             if draw is not None:
                 module.draw = draw()
-            fit(module, data(), s.steps, self.path(stage), thirds)
+            fit(module, data(), s.steps, self.path(stage), thirds, self.processes)
 
         return Stage(stage, tuple(inputs), (self.path(stage),), run, f"Training {stage}")
 
@@ -255,13 +275,16 @@ class Run:
 
         def run() -> None:
             folder = self.folder(stage)
-            make_folder(folder)
-            left = [frame for frame in frames() if not self._is_labelled(folder / f"{frame.stem}.png")]
+            self.processes.first(lambda: make_folder(folder))
+            mine = self.processes.part(frames())
+            left = [frame for frame in mine if not self._is_labelled(folder / f"{frame.stem}.png")]
             if left:
                 module = self.load(network)
                 module.inference = inference or InferenceArgs()
-                for frame in progress(left, desc=f"Labelling for {stage}", unit="image"):
-                    write_label(folder / f"{frame.stem}.png", predict(module, frame).numpy(), self.label_map)
+                predicted = predict([module], left, self.settings.workers)
+                named = progress(left, desc=f"Labelling for {stage}", unit="image")
+                for frame, [labels] in zip(named, predicted, strict=True):
+                    write_label(folder / f"{frame.stem}.png", labels.numpy(), self.label_map)
 
         return Stage(f"labels for {stage} by {network.stem}", (), (), run)
 
@@ -279,7 +302,7 @@ class Run:
     def load(self, network: Path) -> SegmentationModule:
         """Load the network of an earlier stage."""
         module: SegmentationModule = load_segmenter(str(network), self.label_map.num_classes)
-        return module.to(self.device)
+        return module.to(self.processes.device)
 
     @property
     def first(self) -> Path:
@@ -294,16 +317,22 @@ class Run:
         thirds = self.settings.system == "st++"
         return [self.training("supervised", kind, lambda: self.data(alone=True), thirds=thirds)]
 
-    def scoring(self, name: str, network: Path, compute: Callable[[], dict[str, float]]) -> Stage:
-        """Make the stage that scores images by a network and writes the scores to ``<name>.json``.
+    def scoring(self, name: str, network: Path, compute: Callable[[Sequence[Frame]], list[float]]) -> Stage:
+        """Make the stage that scores the unlabelled images by a network and writes the scores to ``<name>.json``.
 
         Args:
             name: Name of the stage.
             network: Checkpoint that the scores depend on.
-            compute: Function that returns the score of each image by its name; the greater, the better.
+            compute: Function that returns the scores of images; the greater, the better.
         """
         path = self.out / f"{name}.json"
-        return Stage(name, (network,), (path,), lambda: write_json(path, compute()))
+
+        def run() -> None:
+            scores = self.processes.join(compute(self.processes.part(self.unlabelled)))
+            named = zip((frame.stem for frame in self.unlabelled), scores, strict=True)
+            self.processes.first(lambda: write_json(path, dict(named)))
+
+        return Stage(name, (network,), (path,), run)
 
     def scores(self, name: str) -> dict[str, float]:
         """Read the scores that a stage has written, by the name of the image."""
@@ -312,5 +341,5 @@ class Run:
     def test(self, network: Path) -> dict[str, float]:
         """Score a network on the validation images: mIoU and others, as ratios in [0, 1]."""
         with quiet_lightning():
-            [scores] = pl.Trainer(**plain_trainer()).test(self.load(network), self.data(alone=True), verbose=False)
+            [scores] = self.processes.trainer().test(self.load(network), self.data(alone=True), verbose=False)
         return {key.removeprefix("test/"): value for key, value in scores.items()}

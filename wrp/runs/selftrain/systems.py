@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,12 +66,10 @@ def st_plus_plus(run: Run) -> list[Stage]:
     """Train by ST++: first with the unlabelled images whose predictions were most stable, then with all."""
     networks = [*thirds_of(run.first), run.first]
 
-    def steadiness() -> dict[str, float]:
-        modules = [run.load(network) for network in networks]
-        return {
-            frame.stem: stability([predict(module, frame) for module in modules], run.label_map.num_classes)
-            for frame in progress(run.unlabelled, desc="Scoring", unit="image")
-        }
+    def steadiness(frames: Sequence[Frame]) -> list[float]:
+        predicted = predict([run.load(network) for network in networks], frames, run.settings.workers)
+        images = progress(predicted, desc="Scoring", unit="image", total=len(frames))
+        return [stability(labels, run.label_map.num_classes) for labels in images]
 
     scores = run.scoring("stability", run.first, steadiness)
     return [*run.first_stage(), scores, *_selective(run, "stability", StudentModule, ST_INFERENCE)]
@@ -119,13 +117,13 @@ def cisc_r(run: Run) -> list[Stage]:
         teacher = run.load(run.first)
         return teacher, *anchor_vectors(teacher, run.labelled, truths, run.label_map.num_classes)
 
-    def reliability() -> dict[str, float]:
+    def reliability(frames: Sequence[Frame]) -> list[float]:
         teacher, anchors, _ = compared()
-        scores = {}
-        for frame in progress(run.unlabelled, desc="Scoring", unit="image"):
+        scores = []
+        for frame in progress(frames, desc="Scoring", unit="image"):
             pseudo = read_label(run.folder("first") / f"{frame.stem}.png", run.label_map)
             # Negated, because greater is better in the lists of scores; limited, because JSON has no infinity.
-            scores[frame.stem] = -min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE)
+            scores.append(-min(image_reliability(_features(teacher, frame), pseudo, anchors), LEAST_RELIABLE))
         return scores
 
     return [
@@ -195,9 +193,12 @@ def three_stage(run: Run) -> list[Stage]:
     names = run.out / "all.txt"
 
     def everything() -> list[Frame]:
-        if not names.is_file():
+        def write() -> None:
             lists = (run.settings.lists.labelled, run.settings.lists.unlabelled)
             write_text(names, "\n".join(line for path in lists for line in read_names(Path(path))) + "\n")
+
+        if not run.processes.first(names.is_file):
+            run.processes.first(write)
         return [*run.labelled, *run.unlabelled]
 
     def data(stage: str) -> SemiSupervisedData:
