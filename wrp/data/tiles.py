@@ -15,6 +15,7 @@ import numpy as np
 
 from wrp.io.images import map_of, read_label
 from wrp.io.progress import progress
+from wrp.io.together import processes, together
 from wrp.io.writing import replacing
 from wrp.structures import Frame, LabelMap
 
@@ -30,7 +31,7 @@ CACHE = Path("~/.cache/wrp/tiles")
 
 
 def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None = None) -> np.ndarray:
-    """Find all tiles that show a class; the result is cached in a file.
+    """Find all tiles that show a class, each process in its part of the labels; the result is cached in a file.
 
     Args:
         frames: Labelled frames.
@@ -42,23 +43,39 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
     """
     folder = CACHE.expanduser() if cache is None else cache
     path = folder / f"{_key(frames, label_map)}.npy"
-    if path.is_file():
-        try:
-            found: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-            if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int32:
-                return np.array(found)
-        except Exception as error:  # a damaged file raises whatever its header means
-            logger.warning("%s is damaged (%s) and made anew", path, error)
-    rows = [
-        _tiles(read_label(frame.label, map_of(frame, label_map)).numpy(), number, label_map.num_classes)
-        for number, frame in enumerate(progress(frames, desc="Indexing classes", unit="label"))
-        if frame.label is not None
-    ]
+    known = _cached(path)
+    if all(together(lambda: known is not None)):
+        assert known is not None
+        return known
+    count, rank = processes()
+    mine = progress(range(rank, len(frames), count), desc="Indexing classes", unit="label")
+    parts = together(lambda: [_tiles_of(frames[number], number, label_map) for number in mine])
+    rows = [parts[number % count][number // count] for number in range(len(frames))]
     found = np.concatenate([*rows, np.empty((0, 4), np.int32)])
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, found)
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, found)
     return found
+
+
+def _cached(path: Path) -> np.ndarray | None:
+    """Return what an earlier call has found, if it can be read."""
+    if not path.is_file():
+        return None
+    try:
+        found: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        if found.ndim == 2 and found.shape[1] == 4 and found.dtype == np.int32:
+            return np.array(found)
+    except Exception as error:  # a damaged file raises whatever its header means
+        logger.warning("%s is damaged (%s) and made anew", path, error)
+    return None
+
+
+def _tiles_of(frame: Frame, number: int, label_map: LabelMap) -> np.ndarray:
+    if frame.label is None:
+        return np.empty((0, 4), np.int32)
+    return _tiles(read_label(frame.label, map_of(frame, label_map)).numpy(), number, label_map.num_classes)
 
 
 def _key(frames: Sequence[Frame], label_map: LabelMap) -> str:
