@@ -105,17 +105,17 @@ class LabelMap:
         table[list(self.ids)] = np.arange(self.num_classes)
         for value, id_ in self.aliases:
             table[value] = self.ids.index(id_)
-        unknown = (table == _UNKNOWN).nonzero()[0]
-        if len(unknown):
-            counts = np.bincount(values.ravel(), minlength=256)[unknown]
-            if counts.any():
-                found = ", ".join(f"{v} ({n} pixels)" for v, n in zip(unknown, counts, strict=True) if n)
-                raise DataError(
-                    f"{path}: the label holds ids without a class: {found}; expected one of {list(self.ids)} or "
-                    f"{sorted({IGNORE_INDEX, *self.ignore})} for unlabelled. Correct the label or add the class to "
-                    "classes.yaml."
-                )
-        return table[values]
+        encoded = table[values]
+        if (encoded == _UNKNOWN).any():
+            counts = np.bincount(values.ravel(), minlength=256)
+            unknown = ((table == _UNKNOWN) & (counts > 0)).nonzero()[0]
+            found = ", ".join(f"{value} ({counts[value]} pixels)" for value in unknown)
+            raise DataError(
+                f"{path}: the label holds ids without a class: {found}; expected one of {list(self.ids)} or "
+                f"{sorted({IGNORE_INDEX, *self.ignore})} for unlabelled. Correct the label or add the class to "
+                "classes.yaml."
+            )
+        return encoded
 
     def decode(self, labels: np.ndarray) -> np.ndarray:
         """Turn class indices (H, W) uint8 back into the ids of the files; unlabelled pixels become 255."""

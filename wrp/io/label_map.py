@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import ImageFile
+from PIL import Image, ImageFile
 
 from wrp.errors import DataError
 from wrp.io.opening import opened_image, parse_yaml, read_text, upright
@@ -271,7 +271,7 @@ def refuse_other_palette(label_map: LabelMap, values: np.ndarray, palette: list[
     if len(colors) < 2 or not set(colors.values()) <= {*known, (0, 0, 0)}:
         return
     own = dict(zip(label_map.ids, zip(label_map.names, label_map.colors, strict=True), strict=True))
-    for value in np.unique(values).tolist():
+    for value in np.flatnonzero(Image.fromarray(values).histogram()).tolist():  # faster than np.unique
         # Black says nothing: short palettes are filled up with it.
         if value in colors and colors[value] not in ((0, 0, 0), own[value][1]) and colors[value] in known:
             raise DataError(
