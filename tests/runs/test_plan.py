@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from wrp.options import SelectArgs
 from wrp.runs.arguments import parse_arguments
 from wrp.runs.autolabel import dry_run, index_of
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
-from wrp.runs.plan import Costs, duration, plan
+from wrp.runs.plan import Costs, duration, memory, plan
 
 
 @pytest.fixture
@@ -42,6 +43,23 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(root: Path, capsys: 
     assert "refiner: 2 steps on 5 labelled frames and the flow around them · up to 1 MB on disk · about" in said
     assert "propagate: 14 frames in 3 intervals, by motion, semantic, inpaint, refine · up to 1 MB on disk" in said
     assert said.splitlines()[-1].startswith("about ")
+
+
+def test_disk_and_memory_are_planned(root: Path) -> None:
+    chosen = replace(settings(root), train_refiner=RefinerTrainingArgs(steps=60))
+    index = index_of(chosen)
+    steps, pixels = {step.name: step for step in plan(chosen, index)}, 24 * 40
+    # Both flows of 12 pairs in half precision; direct ones, in full, of 28 frames and keyframes and of the windows.
+    of_windows = steps["refiner"].work["flow"]
+    assert steps["flow"].disk == 8 * pixels * (12 + 28 + round(of_windows))
+    # Image, truth, probabilities of three classes, and two sources of each cycle.
+    assert steps["refiner"].disk == pixels * (5 * (4 + 2 * 3) + 8 * round(of_windows / 2))
+    assert 0 < steps["propagate"].disk < 14 * pixels
+    motion = replace(chosen, methods=("motion",))
+    assert (
+        9e8 < memory(motion, index) < memory(replace(chosen, teacher="a", refiner="b"), index) < memory(chosen, index)
+    )
+    assert plan(motion, index)[0].disk == 8 * pixels * (12 + 28)
 
 
 def test_what_is_there_or_given_costs_nothing(root: Path) -> None:

@@ -32,10 +32,12 @@ from wrp.structures import Clip, RefinerInput
 FILE_BYTES = 0.25
 METHOD_BYTES = 0.034
 
-# Memory of a process with all libraries and networks, in bytes, and of all maps of the frame in work but those of
-# classes, in bytes per pixel: measured on CamVid and at 2048×1024.
-BASE_BYTES = 7 * 10**8
-PIXEL_BYTES = 200
+# Memory of a process with its libraries, in bytes, and what training networks adds to it; and, of the frame in work, in
+# bytes per pixel and in maps of all classes, what motion, the teacher and the refiner take. Measured with a generated
+# clip at 2048×1024 (7.9 GB), CamVid (1.9 GB) and a clip at 160×120 (0.9 GB), on a CPU.
+BASE_BYTES = 9 * 10**8
+TRAINING_BYTES = 6 * 10**8
+FRAME_BYTES = {"motion": (600, 3), "teacher": (0, 4), "refiner": (1300, 15)}
 
 # Calls that are timed, after one that is not: the first call also pays for caches and set-up.
 TIMED_STEPS = 3
@@ -101,10 +103,11 @@ def memory(settings: Settings, index: ClipIndex) -> int:
     pixels, needed = _pixels(index), needs(settings)
     longest = max((i.span[1] - i.span[0] + 1 for clip in index.clips for i in intervals(clip)), default=0)
     frames = min(STRETCH_BYTES, 3 * pixels * longest) + STACK_BYTES
-    maps = (
-        index.label_map.num_classes * (2 if needed.teacher else 1) + (index.label_map.num_classes + 40) * needed.refiner
-    )
-    return BASE_BYTES + frames + pixels * (PIXEL_BYTES + 4 * maps)
+    used = [name for name, uses in (("teacher", needed.teacher), ("refiner", needed.refiner)) if uses]
+    trains = settings.student is not None or any(getattr(settings, name) is None for name in used)
+    for of_pixel, maps in (FRAME_BYTES[name] for name in ("motion", *used)):
+        frames += pixels * (of_pixel + 4 * maps * index.label_map.num_classes)
+    return BASE_BYTES + trains * TRAINING_BYTES + frames
 
 
 def _pixels(index: ClipIndex) -> int:
