@@ -94,7 +94,9 @@ class RefinementData(DividedData):
         return TrainLoader(
             items,
             batch_size=crops,
-            sampler=TrainSampler(items, length * crops, self.seed),
+            # The examples of a batch come from one keyframe: with mixed ones a refiner fits few keyframes too well, and
+            # loses a point of mIoU (CamVid, K = 50, experiments/README.md).
+            sampler=TrainSampler(items, length * crops, self.seed, repeat=crops),
             num_workers=self.workers,
             collate_fn=Packing(collate_examples),
             persistent_workers=self.workers > 0,

@@ -41,6 +41,7 @@ class TrainSampler(_Shared):
         later: Pairs (epoch, ratios) in the order of epochs: from this epoch on, the groups have these ratios.
         tiles: Where each class is, see :func:`~wrp.data.tiles.class_tiles`.
         uniform: Probability of a draw that shows a uniformly drawn class, in a crop near one of its tiles.
+        repeat: How often each process draws an item in a row.
 
     Example:
         >>> sampler = TrainSampler(["a", "b", "c"], length=4, seed=0)
@@ -58,8 +59,10 @@ class TrainSampler(_Shared):
         later: Sequence[tuple[int, Sequence[float]]] = (),
         tiles: np.ndarray | None = None,
         uniform: float = 0.0,
+        repeat: int = 1,
     ) -> None:
         super().__init__(dataset, seed)
+        self.repeat = repeat
         self.length = length
         self.tiles = tiles
         self.uniform = uniform if tiles is not None else 0.0
@@ -71,7 +74,8 @@ class TrainSampler(_Shared):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         count, rank = processes()
         wanted = len(self) * count
-        order = self._order(wanted, generator)
+        row = self.repeat * count if self.repeat > 1 else 1
+        order = self._order(-(-wanted // row), generator).repeat_interleave(row)[:wanted]
         rng = np.random.default_rng((self.seed, self.epoch))
         by_class = rng.random(wanted) < self.uniform
         choices = rng.random((wanted, 2))

@@ -240,10 +240,11 @@ def _log_scores(job: Job, metrics: dict[str, Any]) -> None:
     """Log the settings and the scores of a finished run, in percent, by the user's loggers."""
     scores = {f"{method}/miou": found.get("miou") for method, found in metrics["overall"].items()}
     scores["student/miou"] = metrics.get("student", {}).get("miou")
-    for logger_ in job.processes.loggers("score"):
-        logger_.log_hyperparams(dict(flat(metrics["settings"])))
-        logger_.log_metrics({name: score for name, score in scores.items() if score is not None})
-        logger_.finalize("success")
+    with quiet_lightning():
+        for logger_ in job.processes.loggers("score"):
+            logger_.log_hyperparams(dict(flat(metrics["settings"])))
+            logger_.log_metrics({name: score for name, score in scores.items() if score is not None})
+            logger_.finalize("success")
 
 
 def write_reports(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:

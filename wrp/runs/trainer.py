@@ -183,6 +183,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training.*")
         # Intervals are not batches, so Lightning finds no indices; the results name their frames themselves.
         warnings.filterwarnings("ignore", message="Couldn't infer the batch indices.*")
+        # The stages of a run log to one run of W&B.
+        warnings.filterwarnings("ignore", message="There is a wandb run already in progress.*")
         # Lightning itself uses a deprecated call of torch.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:
