@@ -224,6 +224,16 @@ def test_direct_flow_is_estimated_once_and_never_rounded(tmp_path: Path) -> None
     assert (cache.hits, cache.misses) == (0, 0)  # they count pairs of neighbours
 
 
+def test_direct_flow_that_nobody_will_need_is_found_but_not_kept(tmp_path: Path) -> None:
+    batch, estimator = stretch([1, 2, 3, 4]), Counting()
+    cache = FlowCache(estimator, str(tmp_path))
+    cache.direct(batch, 3, 0, grown(batch), "prepend")
+    cache.keeps_direct = False
+    for far in (0, 1, 1):
+        cache.direct(batch, 3, far, grown(batch), "prepend")
+    assert estimator.estimates == 3
+
+
 def test_direct_flow_is_found_by_all_that_its_initial_flow_is_made_of(tmp_path: Path) -> None:
     batch, other = stretch([1, 2, 3, 4]), stretch([1, 9, 3, 4])
     estimator = Counting()

@@ -53,6 +53,7 @@ class FlowCache(FlowEstimator):
     Attributes:
         hits: Pairs of neighbours whose flows were found.
         misses: Pairs of neighbours whose flows were estimated.
+        keeps_direct: Whether direct flows are added to the files; those that are there are found in any case.
 
     Raises:
         WrpError: At the first use of the folder, if it belongs to something else or cannot be written to.
@@ -75,6 +76,7 @@ class FlowCache(FlowEstimator):
         self.max_bytes = max_bytes
         self.hits = 0
         self.misses = 0
+        self.keeps_direct = True
         self._start()
 
     def _start(self) -> None:
@@ -193,8 +195,9 @@ class FlowCache(FlowEstimator):
         if found is not None:
             return found.to(start.device)
         flow = super().direct(batch, index, far, start, way)
-        with self._direct_turn:
-            opened.records.append(key, flow.cpu().numpy())
+        if self.keeps_direct:
+            with self._direct_turn:
+                opened.records.append(key, flow.cpu().numpy())
         return flow
 
     def forget(self, clip: str) -> None:

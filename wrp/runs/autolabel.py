@@ -390,6 +390,7 @@ def _propagate(job: Job) -> bool:
             data.num_classes, settings.methods, **given, flow=job.flow, min_confidence=run.min_confidence
         )
         calibrate(module.to(processes.device), job, out / CALIBRATION)
+        job.flow.keeps_direct = run.flow_cache is not None  # no later stage of this run needs that of labelling
         if mine:
             of_process = len(processes.part(range(mine)))
             with quiet_lightning():
