@@ -486,7 +486,7 @@ def test_sweeps_run_as_an_agent_would_run_them(
 
 @pytest.mark.slow
 def test_a_sweep_over_the_whole_job_is_searched(
-    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("optuna")
     monkeypatch.setenv("WRP_DATA", str(trees))
@@ -497,7 +497,7 @@ def test_a_sweep_over_the_whole_job_is_searched(
     sweep["parameters"]["train_refiner.steps"] = {"values": [1, 2]}
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
     assert main(["search", "sweep.yaml", "--trials=1", "--out=search"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 3  # head, line and one trial
+    assert len(capfd.readouterr().out.splitlines()) == 3  # head, line and one trial
     assert Path("runs/sweep/sweep-0-0/metrics.json").is_file()
 
 
