@@ -15,7 +15,7 @@ import numpy as np
 
 from wrp.io.images import map_of, read_label
 from wrp.io.progress import progress
-from wrp.io.together import processes, together
+from wrp.io.together import in_turns, processes, together
 from wrp.io.writing import replacing
 from wrp.structures import Frame, LabelMap
 
@@ -50,8 +50,7 @@ def class_tiles(frames: Sequence[Frame], label_map: LabelMap, cache: Path | None
     count, rank = processes()
     mine = progress(range(rank, len(frames), count), desc="Indexing classes", unit="label")
     parts = together(lambda: [_tiles_of(frames[number], number, label_map) for number in mine])
-    rows = [parts[number % count][number // count] for number in range(len(frames))]
-    found = np.concatenate([*rows, np.empty((0, 4), np.int32)])
+    found = np.concatenate([*in_turns(parts), np.empty((0, 4), np.int32)])
     if rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, temporary.open("wb") as file:

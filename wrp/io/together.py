@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from torch import distributed
@@ -46,3 +46,13 @@ def together(work: Callable[[], Result]) -> list[Result]:
         if problem is not None:
             raise problem
     return [result for result, _ in every]  # type: ignore[misc]
+
+
+def in_turns(parts: Sequence[Sequence[Result]]) -> list[Result]:
+    """Join what processes have made of items that they took in turns: process r, those numbered r, r + n and so on.
+
+    Example:
+        >>> in_turns([["a", "c", "e"], ["b", "d"]])
+        ['a', 'b', 'c', 'd', 'e']
+    """
+    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]

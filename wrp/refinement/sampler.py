@@ -29,7 +29,7 @@ from wrp.io.caching import BoundedCache
 from wrp.io.checkpoints import labels_seen_by
 from wrp.io.outputs import EXAMPLES, claim, owner_of
 from wrp.io.progress import progress
-from wrp.io.together import processes, together
+from wrp.io.together import in_turns, processes, together
 from wrp.options import CycleArgs, KeepArgs
 from wrp.refinement.cycles import make_cycles
 from wrp.refinement.module import teacher_probabilities
@@ -267,8 +267,7 @@ class _Examples(Dataset[RefinerExamples]):
         count, rank = processes()
         mine = progress(range(rank, len(windows), count), desc="Examples", unit="keyframe")
         parts = together(lambda: [self._try(windows[i]) for i in mine])
-        every = [parts[i % count][i // count] for i in range(len(windows))]
-        self.kept = [kept for kept in every if kept is not None]
+        self.kept = [kept for kept in in_turns(parts) if kept is not None]
         if not self.kept:
             raise WrpError("no keyframe is left for the refiner to learn from: all have a frame that cannot be read")
         source._teachers.clear()  # they are not needed in training, and may be on the GPU

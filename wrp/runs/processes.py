@@ -23,6 +23,7 @@ from wrp.callbacks.checkpoints import WholeCheckpointIO
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.errors import WrpError, in_short
 from wrp.io.stopping import Terminated
+from wrp.io.together import in_turns
 from wrp.runs.trainer import check_trainer, make_loggers, quiet_lightning, trainer_arguments
 
 logger = logging.getLogger("wrp")
@@ -141,8 +142,7 @@ class Processes:
 
     def join(self, results: Sequence[Result]) -> list[Result]:
         """Join the results for the parts of :meth:`part`, in the order of the items, in each process."""
-        parts = self.gather(list(results))
-        return [parts[i % self.size][i // self.size] for i in range(sum(map(len, parts)))]
+        return in_turns(self.gather(list(results)))
 
     def divide(self, batch: int, option: str) -> int:
         """Return the part of a batch that one process takes; WrpError if the processes cannot take equal parts."""
