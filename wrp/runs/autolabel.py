@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,6 @@ from wrp.io.manifest import (
     check_networks,
     count_parts,
     join_manifest,
-    note_broken,
     remove_temporaries,
     written_parts,
 )
@@ -70,7 +69,7 @@ class RunWriter(LabelWriter):
     Args:
         out: Folder of the run.
         threads: Number of threads that write.
-        skip: Whether the run goes on with other intervals then, instead of stopping.
+        skip: Notes such a clip, see :meth:`~wrp.runs.job.Job.skip`; None: the error is raised.
         flow: Flow that is not needed any more for clips that are labelled; None: it is kept.
         intervals: Number of intervals of each clip.
 
@@ -85,7 +84,7 @@ class RunWriter(LabelWriter):
         self,
         out: str,
         threads: int = 2,
-        skip: bool = False,
+        skip: Callable[[str, DataError], None] | None = None,
         flow: FlowCache | None = None,
         intervals: Mapping[str, int] | None = None,
     ) -> None:
@@ -110,10 +109,9 @@ class RunWriter(LabelWriter):
             if self.flow is not None and count_parts(self.out, batch.clip) == self.intervals.get(batch.clip):
                 self.flow.forget(batch.clip)
         except DataError as error:
-            note_broken(self.out, batch.clip, str(error))
-            if not self.skip:
+            if self.skip is None:
                 raise
-            logger.warning("Skipping clip %s: %s", batch.clip, error)
+            self.skip(batch.clip, error)
 
 
 def autolabel(settings: Settings) -> dict[str, Any] | None:
@@ -395,9 +393,9 @@ def _propagate(job: Job) -> bool:
             of_process = len(processes.part(range(mine)))
             with quiet_lightning():
                 limits: dict[str, Any] = {} if run.limit is None else {"limit_predict_batches": of_process}
-                skip, needless = run.on_error == "skip", job.flow if run.flow_cache is None else None
+                needless = job.flow if run.flow_cache is None else None
                 trainer = processes.trainer(
-                    RunWriter(str(out), skip=skip, flow=needless, intervals=intervals), **limits
+                    RunWriter(str(out), skip=job.skip, flow=needless, intervals=intervals), **limits
                 )
                 trainer.predict(module, data, return_predictions=False)
 
