@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,19 +26,20 @@ from torch import distributed
 from wrp.callbacks.checkpoints import WholeCheckpointIO
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.errors import WrpError, in_short
-from wrp.io.stopping import Terminated
 from wrp.io.together import in_turns
 from wrp.runs.trainer import check_trainer, make_loggers, quiet_lightning, trainer_arguments
 
 logger = logging.getLogger("wrp")
 
 Result = TypeVar("Result")
+Child = subprocess.Popen[bytes]
 
 # Processes wait for one another at the end of a stage, and the first one writes reports alone: hours are no fault. One
 # that has ended is noticed at once.
 TIMEOUT = timedelta(days=30)
 
-# Environment variables by which Lightning's launcher tells a process which one it is.
+# Environment variables by which Lightning's launcher tells a process which one it is, and ours who has started it.
+_STARTER = "WRP_STARTED_BY"
 _LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -64,6 +69,7 @@ class Processes:
         self.arguments = {"accelerator": "auto", "devices": 1} | (arguments or {})
         self.logs = logs
         self._fabric = fabric
+        self._told: WrpError | None = None
         self.rank, self.size = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
 
     @property
@@ -120,6 +126,7 @@ class Processes:
                 found = error
         found = self._fabric.broadcast(found)
         if isinstance(found, WrpError):
+            self._told = found
             raise found
         return found  # type: ignore[return-value]
 
@@ -174,7 +181,9 @@ def launched(arguments: dict[str, Any], shard: str | None = None, logs: Path = P
     """
     arguments = check_trainer(arguments, shard)
     before = {name: os.environ.get(name) for name in _LAUNCHED}
-    fabric = _launch({name: arguments[name] for name in ("accelerator", "devices", "num_nodes") if name in arguments})
+    fabric, children = _launch(
+        {name: arguments[name] for name in ("accelerator", "devices", "num_nodes") if name in arguments}
+    )
     processes = Processes(arguments, fabric, logs)
     if fabric is None:
         yield processes
@@ -186,10 +195,13 @@ def launched(arguments: dict[str, Any], shard: str | None = None, logs: Path = P
         yield processes
         fabric.barrier()
     except BaseException as error:
-        if (reason := _reason(error, fabric)) is not None:
+        if error is processes._told and not processes.is_first:
+            raise SystemExit(2) from error  # the first process prints it
+        if (reason := _reason(error, children)) is not None:
             raise reason from error
         raise
     finally:
+        children.clear()
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for name, value in before.items():
@@ -198,28 +210,72 @@ def launched(arguments: dict[str, Any], shard: str | None = None, logs: Path = P
                 os.environ[name] = value
 
 
-def _launch(machines: dict[str, Any]) -> Fabric | None:
-    """Start the processes, or join them; None if there is only one."""
+def _launch(machines: dict[str, Any]) -> tuple[Fabric | None, list[Child]]:
+    """Start the processes, or join them; no Fabric if there is only one. Return those started here, too."""
+    if (starter := os.environ.pop(_STARTER, None)) is not None:
+        threading.Thread(target=_end_with_starter, args=(int(starter),), daemon=True).start()
+    children: list[Child] = []
     try:
         with quiet_lightning():
             if pl.Trainer(**machines, logger=False, enable_checkpointing=False).world_size == 1:
-                return None
+                return None, children
             fabric = Fabric(**machines, strategy=DDPStrategy(timeout=TIMEOUT))
+            os.environ[_STARTER] = str(os.getpid())
+            threading.Thread(target=_end_with_children, args=(fabric, children), daemon=True).start()
             fabric.launch()
-            return fabric
+            return fabric, children
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:  # what does not fit the machine
         raise WrpError(f"the processes of the run cannot be started: {in_short(error)}") from error
+    finally:
+        os.environ.pop(_STARTER, None)
 
 
-def _reason(error: BaseException, fabric: Fabric) -> WrpError | None:
+# A process that waits for another one does not return to Python, so that no exception ends it: these two threads do.
+# Files are whole at any time.
+
+
+def _end_with_starter(starter: int) -> None:
+    """End this process when the one that has started it is gone."""
+    while os.getppid() == starter:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _end_with_children(fabric: Fabric, children: list[Child]) -> None:
+    """End this process, with a message, when one that it has started has failed; Lightning would kill it without one.
+
+    Args:
+        fabric: It starts them.
+        children: They are put here, and taken from Lightning, which looks after them from the fifth second on. The
+            run is over when they are taken from here.
+    """
+    started: list[Child] = getattr(fabric.strategy.launcher, "procs", [])
+    while len(started) < getattr(fabric.strategy, "num_processes", 1) - 1:
+        time.sleep(0.2)
+    children[:], started[:] = started, []
+    while children:
+        if (failed := _failed(children)) is not None:
+            time.sleep(5)  # this process notices it, too, if it waits for the other one, and ends in order
+            for child in children:
+                child.kill()
+            print(f"wrp: error: {failed}", file=sys.stderr, flush=True)
+            os._exit(2)
+        time.sleep(0.2)
+
+
+def _failed(children: list[Child]) -> str | None:
+    """Say which process has failed; None if all go on or have ended well."""
+    for number, child in enumerate(children, 1):
+        if child.poll():
+            return f"process {number} of the run ended with code {child.returncode}; its message, if any, is above"
+    return None
+
+
+def _reason(error: BaseException, children: list[Child]) -> WrpError | None:
     """Return why an error in another process has led to this one, and end the processes that this one has started."""
-    children = getattr(fabric.strategy.launcher, "procs", [])
-    codes = [child.poll() for child in children]
+    failed = _failed(children)
     for child in children:
-        child.kill()  # their files are whole at any time
-    failed = [(number, code) for number, code in enumerate(codes, 1) if code not in (None, 0)]
-    if isinstance(error, Terminated) and failed:
-        return WrpError(f"process {failed[0][0]} of the run ended with code {failed[0][1]}; its message is above")
+        child.kill()
     if isinstance(error, RuntimeError) and "connection" in str(error).lower():
-        return WrpError("another process of the run has ended; its message is above or in its log")
+        return WrpError(failed or "another process of the run has ended; its message is above or in its log")
     return None
