@@ -89,7 +89,7 @@ DEFAULTS = {
     "run.trainer": {},
     "run.min_confidence": 0.0,
     "run.seed": 0,
-    "run.workers": 0,
+    "run.workers": None,
 }
 
 

@@ -172,6 +172,12 @@ def test_a_batch_is_divided_among_the_processes() -> None:
         processes.divide(6, "train_teacher.batch")
 
 
+def test_frames_are_decoded_ahead_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (Processes({"accelerator": "cpu"}).loaders(None), Processes().loaders(2)) == (0, 2)
+    monkeypatch.setattr(Processes, "device", torch.device("cuda"))
+    assert (Processes().loaders(None), Processes().loaders(0)) == (4, 0)
+
+
 def test_results_of_shares_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     items, parts = list(range(7)), []
     for rank in range(3):

@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--weights", help="encoder weights, such as imagenet (default: from scratch)")
     verb.add_argument("--scale", type=float, help="working resolution of the network as a ratio (default 1)")
     verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
-    verb.add_argument("--workers", type=int, metavar="N", help="processes that load data (default 0)")
+    verb.add_argument("--workers", type=int, metavar="N", help="processes that load data (default 0; 4 on a GPU)")
     verb.add_argument(
         "--trainer",
         type=parse_yaml,

@@ -376,7 +376,7 @@ def _propagate(job: Job) -> bool:
     run = settings.run
     given: dict[str, Any] = {name: str(path) for name, path in network_paths(settings).items()}
     processes.first(lambda: check_networks(out, {name: file_hash(path) for name, path in given.items()}))
-    data = PropagationData.over(index, shard=run.shard, done=str(out), workers=run.workers)
+    data = PropagationData.over(index, shard=run.shard, done=str(out), workers=processes.loaders(run.workers))
     intervals = Counter(interval.clip.name for interval in IntervalItems(index.clips, index.label_map).intervals)
     units, left = sum(intervals.values()), len(data.intervals((0, 1)))
     mine = len(data.intervals()) if run.limit is None else min(len(data.intervals()), run.limit)

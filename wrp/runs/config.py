@@ -92,7 +92,8 @@ class RunArgs:
             calibration must exist already: run the same command once with a limit of 0 first.
         limit: Label at most this many intervals in this call; 0: only train and calibrate.
         seed: Seed of all random numbers.
-        workers: Number of processes that load data; 0: the main process loads it.
+        workers: Number of processes that load data for each process of the run; 0: it loads them itself. None: 0 on the
+            CPU, where flow keeps all cores busy, and 4 on a GPU, which would wait for frames.
         trainer: Arguments of Lightning's Trainer for all stages, such as --trainer.devices 8 --trainer.precision
             bf16-mixed --trainer.num_nodes 2 --trainer.logger CSVLogger; one device by default.
 
@@ -109,7 +110,7 @@ class RunArgs:
     shard: str | None = None
     limit: int | None = None
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
 
 

@@ -122,7 +122,7 @@ def label_by_motion(job: Job) -> Path | None:
     out = job.out / TEMPORARY / "motion"
     if all(len(clip.keyframes) == len(clip.frames) for clip in job.index.clips):
         return None
-    data = PropagationData.over(job.index, done=str(out), workers=job.settings.run.workers)
+    data = PropagationData.over(job.index, done=str(out), workers=job.processes.loaders(job.settings.run.workers))
     if job.processes.first(lambda: len(data.intervals((0, 1)))):
         logger.info("Labelling frames by motion, as training data for the teacher")
         with quiet_lightning():
@@ -153,7 +153,7 @@ def score_student(job: Job) -> dict[str, Any]:
     settings, index = job.settings, job.index
     if settings.student is None or not any(clip.held_out for clip in index.clips):
         return {}
-    data = SegmentationData.over(index, workers=settings.run.workers)
+    data = SegmentationData.over(index, workers=job.processes.loaders(settings.run.workers))
     module = load_module(SegmentationModule, student_path(settings))
     with quiet_lightning():
         [scores] = job.processes.trainer().test(module, data, verbose=False)

@@ -38,6 +38,9 @@ Child = subprocess.Popen[bytes]
 # that has ended is noticed at once.
 TIMEOUT = timedelta(days=30)
 
+# Loader processes of each process with a GPU; the number is not measured.
+GPU_LOADERS = 4
+
 # Environment variables by which Lightning's launcher tells a process which one it is, and ours who has started it.
 _STARTER = "WRP_STARTED_BY"
 _LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -85,6 +88,15 @@ class Processes:
         with quiet_lightning():
             device: torch.device = self.trainer().strategy.root_device
         return device
+
+    def loaders(self, given: int | None) -> int:
+        """Return the number of loader processes of this process: that given, or else what suits its device.
+
+        Flow keeps all cores of a CPU busy; a GPU would wait for frames to be decoded.
+        """
+        if given is not None:
+            return given
+        return 0 if self.device.type == "cpu" else GPU_LOADERS
 
     def trainer(self, *callbacks: pl.Callback, stage: str | None = None, **limits: Any) -> pl.Trainer:
         """Make a Trainer for one stage, on the devices of the run.

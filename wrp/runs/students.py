@@ -80,6 +80,6 @@ def train_student(job: Job, weights: str | None) -> None:
         if not job.processes.first(ranker.is_file):
             logger.info("Training a network on the labelled frames only, to rank the propagated ones")
             train_segmenter(job, weights, None, ranker, thirds=True)
-        rank(job.index, out, [*thirds_of(ranker), ranker], job.processes, settings.run.workers)
+        rank(job.index, out, [*thirds_of(ranker), ranker], job.processes, job.processes.loaders(settings.run.workers))
     labels = PropagatedLabels(str(out), **way.labels)
     train_segmenter(job, weights, labels, student_path(settings), way.kind, way.epochs)

@@ -96,7 +96,11 @@ def train_segmenter(
     batch = job.processes.divide(args.batch, "train_teacher.batch")
     sampling = SamplingArgs(args.crop, batch, args.steps * args.batch // epochs, seed=run.seed)
     data = SegmentationData.over(
-        job.index, sampling=sampling, propagated=propagated, leave_out=leave_out, workers=run.workers
+        job.index,
+        sampling=sampling,
+        propagated=propagated,
+        leave_out=leave_out,
+        workers=job.processes.loaders(run.workers),
     )
     module = make_segmenter(settings, data.num_classes, weights, kind)
     fit(module, data, args.steps, path, thirds, job.processes)
@@ -138,7 +142,7 @@ def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> Non
     )
     examples.broken = job.skip
     data = RefinementData.over(
-        job.index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=run.workers
+        job.index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=job.processes.loaders(run.workers)
     )
     fit(RefinementModule(data.num_classes), data, args.steps, path, processes=job.processes)
 

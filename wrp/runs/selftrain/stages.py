@@ -73,7 +73,7 @@ class SelfTraining:
         network: The network.
         lr: Learning rate at the start.
         seed: Seed of all random numbers.
-        workers: Number of loader processes of each process; 0: it loads data itself.
+        workers: Number of loader processes of each process; 0: it loads data itself. None: 0 on the CPU, 4 on a GPU.
         trainer: Arguments of Lightning's Trainer for all stages; one device by default. The batches are those of all
             devices together.
 
@@ -97,7 +97,7 @@ class SelfTraining:
     network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
     lr: float = 5e-3
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class SelfTraining:
             raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
         if self.steps < 3:
             raise WrpError(f"--steps must be at least 3, got {self.steps}")
-        if self.workers < 0:
+        if self.workers is not None and self.workers < 0:
             raise WrpError(f"--workers must be at least 0, got {self.workers}")
         if self.lr <= 0 or self.network.scale <= 0:
             raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
@@ -207,7 +207,7 @@ class Run:
                 epoch_length=s.steps * s.sampling.batch_size,
                 seed=s.seed,
             ),
-            workers=s.workers,
+            workers=self.processes.loaders(s.workers),
         )
 
     def path(self, stage: str) -> Path:
@@ -281,7 +281,7 @@ class Run:
             if left:
                 module = self.load(network)
                 module.inference = inference or InferenceArgs()
-                predicted = predict([module], left, self.settings.workers)
+                predicted = predict([module], left, self.processes.loaders(self.settings.workers))
                 named = progress(left, desc=f"Labelling for {stage}", unit="image")
                 for frame, [labels] in zip(named, predicted, strict=True):
                     write_label(folder / f"{frame.stem}.png", labels.numpy(), self.label_map)

@@ -67,7 +67,8 @@ def st_plus_plus(run: Run) -> list[Stage]:
     networks = [*thirds_of(run.first), run.first]
 
     def steadiness(frames: Sequence[Frame]) -> list[float]:
-        predicted = predict([run.load(network) for network in networks], frames, run.settings.workers)
+        workers = run.processes.loaders(run.settings.workers)
+        predicted = predict([run.load(network) for network in networks], frames, workers)
         images = progress(predicted, desc="Scoring", unit="image", total=len(frames))
         return [stability(labels, run.label_map.num_classes) for labels in images]
 
