@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
+from pytorch_lightning.callbacks import BackboneFinetuning
+from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ChainedScheduler, LinearLR, LRScheduler, PolynomialLR
 from typing_extensions import Self
 
 from wrp.errors import WrpError
-from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, check_class, class_name, labels_seen_in
+from wrp.io.checkpoints import (
+    CLASS_KEY,
+    FORMAT,
+    FORMAT_KEY,
+    NETWORK_KEY,
+    SEEN_KEY,
+    SETTINGS_KEY,
+    check_class,
+    class_name,
+    described,
+    labels_seen_in,
+)
 from wrp.io.outputs import FLOW, check_output
+from wrp.io.together import mean_over_processes
 from wrp.options import OptimizerArgs, as_options, make_plain
 from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
 
@@ -51,6 +68,10 @@ class BaseModule(pl.LightningModule):
 
     frozen: tuple[str, ...] = ()
 
+    _seed: int | None = None
+    _trained: frozenset[int] = frozenset()
+    _batch: Any = None
+
     CLASS_KEY = CLASS_KEY
     """Key of a checkpoint that holds the name of the module's class."""
 
@@ -58,6 +79,9 @@ class BaseModule(pl.LightningModule):
         super().__init__()
         self.optimizer = as_options(OptimizerArgs, optimizer)
         self.labels_seen: frozenset[str] = frozenset()
+        # As hooks, since whoever wraps the module (an average of its weights, DDP) does not call its state_dict.
+        self.register_state_dict_post_hook(_leave_out_frozen)
+        self.register_load_state_dict_pre_hook(_keep_frozen)
 
     def save_arguments(self, *ignore: str) -> None:
         """Save the arguments of the calling ``__init__`` as hyper-parameters.
@@ -71,27 +95,113 @@ class BaseModule(pl.LightningModule):
         self.save_hyperparameters({"optimizer": asdict(self.optimizer)})  # later versions may have other defaults
         make_plain(self.hparams)
 
+    def save_network(self, network: nn.Module | dict[str, Any] | None) -> None:
+        """Save the class of a network of the user's own, and its arguments if they are known, as hyper-parameters.
+
+        Args:
+            network: The argument ``net`` of the module, an object or what a checkpoint says of it; None: there is none.
+        """
+        if isinstance(network, nn.Module):
+            network = described(network)
+            if "_instantiator" in self.hparams:  # the command line knows the arguments
+                with contextlib.suppress(KeyError):
+                    self.save_hyperparameters(NETWORK_KEY)
+                    return
+        if network is not None:
+            self.save_hyperparameters({NETWORK_KEY: network})
+
+    @property
+    def lr(self) -> float:
+        """The learning rate at the start; Lightning's learning rate finder reads and sets it."""
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self.optimizer = replace(self.optimizer, lr=lr)
+        if "optimizer" in self.hparams:
+            self.hparams["optimizer"] = asdict(self.optimizer)
+
     def configure_optimizers(self) -> Any:
-        """Make the optimiser and the "poly" schedule (1 - step / steps)^0.9, stepped after every batch."""
-        args, groups = self.optimizer, self.parameter_groups()
-        more = self.trainer.world_size * self.trainer.accumulate_grad_batches if args.scale_lr else 1
+        """Make the optimiser over :meth:`parameter_groups`, and its schedule."""
+        groups = self.parameter_groups()
+        more = self.trainer.world_size * self.trainer.accumulate_grad_batches if self.optimizer.scale_lr else 1
         for group in groups:
-            group["lr"] = more * group.get("lr", args.lr)
-        optimizer: torch.optim.Optimizer
+            group["lr"] = more * group.get("lr", self.lr)
+        optimizer = self.configure_optimizer(groups)
+        return {"optimizer": optimizer, "lr_scheduler": self.configure_schedule(optimizer)}
+
+    def configure_optimizer(self, groups: list[dict[str, Any]]) -> Optimizer:
+        """Make the optimiser; override this method for another one.
+
+        Args:
+            groups: The parameters in groups, each with its learning rate.
+        """
+        args = self.optimizer
         if args.name == "adamw":
-            optimizer = torch.optim.AdamW(groups, args.lr, weight_decay=args.weight_decay)
-        else:
-            optimizer = torch.optim.SGD(groups, args.lr, momentum=0.9, weight_decay=args.weight_decay)
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        schedule = LambdaLR(optimizer, lambda step: (1 - min(step, steps - 1) / steps) ** 0.9)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+            return torch.optim.AdamW(groups, args.lr, weight_decay=args.weight_decay)
+        return torch.optim.SGD(groups, args.lr, momentum=0.9, weight_decay=args.weight_decay)
+
+    def configure_schedule(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Make the "poly" schedule (1 - step / steps)^power, stepped after every batch; override this for another one.
+
+        Returns:
+            Lightning's description of a schedule: ``scheduler``, and when it is stepped.
+
+        Raises:
+            WrpError: If the learning rate is to fall until the end of a training that has no end.
+        """
+        args = self.optimizer
+        endless = "the learning rate stays the same with optimizer.power=0, and otherwise depends on"
+        steps = 1 if args.power == 0 else self.steps(endless)
+        schedule: LRScheduler = PolynomialLR(optimizer, steps, args.power)
+        if args.warmup:
+            rising = LinearLR(optimizer, start_factor=1 / (args.warmup + 1), total_iters=args.warmup)
+            schedule = ChainedScheduler([schedule, rising], optimizer)
+        return {"scheduler": schedule, "interval": "step"}
+
+    def steps(self, purpose: str) -> int:
+        """Return the number of steps of the training.
+
+        Args:
+            purpose: What depends on it, for the message.
+
+        Raises:
+            WrpError: If the training has no known end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if self.trainer.ckpt_path is not None:
+            # Lightning has made the loader for this, before it has read from the checkpoint how far that had come: it
+            # would begin the epoch anew. It makes another one.
+            self.trainer.fit_loop._combined_loader = None
+        if not 0 <= steps < math.inf:
+            raise WrpError(f"{purpose} the length of the training, which has no known end: set trainer.max_steps")
+        return max(1, int(steps))
+
+    def encoders(self) -> list[nn.Module]:
+        """Return the encoders, which have learning rates of their own; subclasses override this."""
+        return []
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trained parameters in the optimiser's groups; a group without ``lr`` gets the module's."""
-        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+        """Group the trained parameters for the optimiser: each layer of an encoder, and all others.
+
+        A group without ``lr`` gets the module's learning rate.
+        """
+        args, groups = self.optimizer, list[dict[str, Any]]()
+        left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
+        if args.encoder_lr == args.layer_decay == 1.0:
+            return [{"params": list(left.values())}]
+        for encoder in self.encoders():
+            # timm's encoders keep their layers in an inner network.
+            children = getattr(encoder, "model", encoder).children()
+            layers = [part for part in children if next(part.parameters(), None) is not None]
+            # Parameters outside all layers of the encoder, such as a class token, get the rate of the first layer.
+            for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
+                mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
+                groups.append({"params": mine, "lr": args.lr * args.encoder_lr * args.layer_decay**depth})
+        return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
 
     def setup(self, stage: str) -> None:
-        """Refuse a flow cache inside a folder that data or flow are read from.
+        """Refuse a flow cache inside a folder that data or flow are read from; note which parameters DDP will know.
 
         Raises:
             WrpError: If the folder of the flow cache is such a folder, or holds other files.
@@ -99,13 +209,18 @@ class BaseModule(pl.LightningModule):
         flow, data = getattr(self, "flow", None), getattr(self.trainer, "datamodule", None)
         if flow is not None and flow.folder is not None:
             check_output(Path(flow.folder), FLOW, {*flow.reads, *getattr(data, "reads", ())}, "flow cache")
+        self._trained = frozenset(id(parameter) for parameter in self.parameters() if parameter.requires_grad)
 
-    def on_fit_start(self) -> None:
-        """Store the seed of the run, as :meth:`on_train_batch_start` seeds every step."""
-        self._seed = torch.initial_seed()
+    def on_train_start(self) -> None:
+        """Thaw the encoder of a resumed training that has thawed it before: BackboneFinetuning forgets that."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, BackboneFinetuning) and self.current_epoch > callback.unfreeze_backbone_at_epoch:
+                callback.make_trainable(self.backbone)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, so that a resumed training equals an uninterrupted one, and keep the batch for messages."""
+        if self._seed is None:
+            self._seed = torch.initial_seed()
         step = [self._seed, self.current_epoch, batch_idx, self.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         self._batch = batch
@@ -125,6 +240,30 @@ class BaseModule(pl.LightningModule):
                 "learning rate, or look at these files"
             )
 
+    def log_loss(self, loss: Tensor, batch_size: int) -> None:
+        """Log ``train/loss``, the mean of the losses of all processes.
+
+        It takes one ``all_reduce`` of a number, for which nothing waits; ``sync_dist`` would have all processes meet
+        in every step.
+
+        Args:
+            loss: The loss of a step, a scalar.
+            batch_size: Number of examples of this process.
+        """
+        self.log("train/loss", mean_over_processes(loss), prog_bar=True, batch_size=batch_size)
+
+    def on_after_backward(self) -> None:
+        """Average the gradients of what was thawed over all processes: DDP knows only what was trained at the start."""
+        if self.trainer.world_size == 1 or not isinstance(self.trainer.strategy, DDPStrategy):
+            return
+        thawed = [p for p in self.parameters() if p.grad is not None and id(p) not in self._trained]
+        if thawed:
+            together = torch.cat([p.grad.flatten() for p in thawed if p.grad is not None])
+            torch.distributed.all_reduce(together)
+            means = (together / self.trainer.world_size).split([p.numel() for p in thawed])
+            for parameter, mean in zip(thawed, means, strict=True):
+                parameter.grad = mean.view_as(parameter)
+
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen networks stay in evaluation mode."""
         super().train(mode)
@@ -138,31 +277,9 @@ class BaseModule(pl.LightningModule):
         """Exclude the network of this attribute from training: no gradients, and evaluation mode."""
         getattr(self, name).requires_grad_(False).eval()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the weights without those of frozen networks."""
-        state = super().state_dict(*args, **kwargs)
-        prefix = kwargs.get("prefix", "")
-        skipped = tuple(f"{prefix}{name}." for name in self.frozen)
-        return {key: value for key, value in state.items() if not key.startswith(skipped)}
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load weights, without those of frozen networks.
-
-        Raises:
-            RuntimeError: If ``strict`` and weights are missing or unexpected.
-        """
-        own = tuple(f"{name}." for name in self.frozen)
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [key for key in result.missing_keys if not key.startswith(own)]
-        if strict and (missing or result.unexpected_keys):
-            raise RuntimeError(
-                f"weights do not fit {type(self).__name__}: missing {missing[:3]}, unexpected "
-                f"{result.unexpected_keys[:3]}; was the checkpoint made with other settings?"
-            )
-        return result
-
     def teardown(self, stage: str) -> None:
-        """Log how often a shared cache held the requested flow."""
+        """Forget the seed of the run, and log how often a shared cache held the requested flow."""
+        self._seed = None
         flow = getattr(self, "flow", None)
         if flow is not None and flow.folder is not None:
             logger.info("%s", flow.summary())
@@ -186,6 +303,23 @@ class BaseModule(pl.LightningModule):
         """
         check_class(checkpoint, type(self))
         self.labels_seen = labels_seen_in(checkpoint)
+        if (network := checkpoint.get(SETTINGS_KEY, {}).get(NETWORK_KEY)) is not None:
+            self.save_network(network)
+
+
+def _leave_out_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Remove the weights of frozen networks from a state dict."""
+    assert isinstance(module, BaseModule)
+    for name in [name for name in state if name.startswith(tuple(f"{prefix}{part}." for part in module.frozen))]:
+        del state[name]
+
+
+def _keep_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Add the weights of frozen networks, as they are, to a state dict that is loaded."""
+    assert isinstance(module, BaseModule)
+    for part in module.frozen:
+        if isinstance(network := getattr(module, part, None), nn.Module):
+            state.update(network.state_dict(prefix=f"{prefix}{part}."))
 
 
 def frame_names(batch: Any) -> str:

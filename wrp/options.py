@@ -130,7 +130,8 @@ class NetworkArgs:
     Attributes:
         arch: Name of the architecture in segmentation-models-pytorch.
         encoder_name: Name of one of its encoders, or ``tu-`` followed by the name of a timm model.
-        encoder_weights: Name of the encoder weights, e.g. ``imagenet``; None: train from scratch.
+        encoder_weights: Name of the encoder weights, such as ``imagenet``, which are taken from an installed package
+            (extra ``pretrained``) or downloaded, or a file (.pth, .safetensors); None: train from scratch.
         options: Further arguments of the architecture, e.g. ``{"decoder_pyramid_channels": 64}`` for ``FPN``.
         scale: Magnification at which the network works: 0.5 is about four times as fast, but blurs thin structures.
         ocr: Whether the head is an :class:`~wrp.segmentation.heads.OCRHead`.
@@ -225,7 +226,7 @@ class KeepArgs:
 
 @dataclass(frozen=True)
 class OptimizerArgs:
-    """How a network is optimised, with the "poly" schedule: the learning rate falls to 0 as (1 - step / steps)^0.9.
+    """How a network is optimised, with the "poly" schedule: the learning rate falls to 0 as (1 - step / steps)^power.
 
     Attributes:
         name: ``adamw`` or ``sgd`` (momentum 0.9).
@@ -234,9 +235,12 @@ class OptimizerArgs:
         encoder_lr: Learning rate of the encoder as a ratio of ``lr``; 0 freezes it.
         layer_decay: Factor on the learning rate for each further layer of the encoder, from its last to its first.
         scale_lr: Whether the learning rate is multiplied by the number of processes and of accumulated batches.
+        warmup: Steps in which the learning rate rises in a line to that of the schedule; 0: none.
+        power: Power of the schedule: 1 is a straight line, 0 a learning rate that stays as it is, which is all that a
+            training without a known end can have.
 
     Raises:
-        WrpError: If ``name`` is neither ``adamw`` nor ``sgd``.
+        WrpError: If ``name`` is neither ``adamw`` nor ``sgd``, or ``warmup`` or ``power`` is negative.
 
     Example:
         >>> OptimizerArgs(name="sgd", lr=0.01).weight_decay
@@ -253,11 +257,17 @@ class OptimizerArgs:
     encoder_lr: float = 1.0
     layer_decay: float = 1.0
     scale_lr: bool = False
+    warmup: int = 0
+    power: float = 0.9
 
     def __post_init__(self) -> None:
-        """Refuse an unknown optimizer."""
+        """Refuse an unknown optimizer, and what is out of range."""
         if self.name not in ("adamw", "sgd"):
             raise WrpError(f"unknown optimizer {self.name!r}, expected adamw or sgd")
+        if self.warmup < 0 or self.power < 0:
+            raise WrpError(
+                f"optimizer.warmup and optimizer.power must be at least 0, got {self.warmup} and {self.power}"
+            )
 
 
 @dataclass(frozen=True)

@@ -161,8 +161,8 @@ def test_a_method_without_its_network_is_refused() -> None:
     ("verb", "model", "kind", "message"),
     [
         ("fit", SEGMENTER, "RefinementData", "SegmentationModule learns from single frames, got a RefinerExamples"),
-        ("fit", SEGMENTER, "PropagationData", "PropagationData serves nothing to train or validate: use another"),
-        ("validate", SEGMENTER, "PropagationData", "PropagationData serves nothing to train or validate: use another"),
+        ("fit", SEGMENTER, "PropagationData", "PropagationData serves nothing to train: use another"),
+        ("validate", SEGMENTER, "PropagationData", "learns from single frames, got a ClipBatch: use --data Segm"),
         ("test", SEGMENTER, "RefinementData", "RefinementData serves nothing to test: use another --data"),
         ("fit", REFINER, "SegmentationData", "RefinementModule learns from examples, got a FrameBatch: use --data Ref"),
         (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from torch import distributed
+import torch
+from torch import Tensor, distributed
 
 from wrp.errors import WrpError
 
@@ -46,6 +47,37 @@ def together(work: Callable[[], Result]) -> list[Result]:
         if problem is not None:
             raise problem
     return [result for result, _ in every]  # type: ignore[misc]
+
+
+def learning_together() -> int:
+    """Return how many processes share a training step: those whose values :func:`mean_over_processes` averages.
+
+    Example:
+        >>> learning_together()
+        1
+    """
+    return processes()[0] if torch.is_grad_enabled() else 1
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """Average values over all processes of a training by one ``all_reduce``, without gradient.
+
+    One process alone gets its own values back, and so does each process where no gradients are recorded: in a
+    validation, processes may have different numbers of batches, and would wait for one another.
+
+    Args:
+        values: Floating point, of the same shape in all processes.
+
+    Example:
+        >>> mean_over_processes(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
+    values = values.detach()
+    if (count := learning_together()) > 1:
+        values = values.clone()
+        distributed.all_reduce(values)
+        values /= count
+    return values
 
 
 def in_turns(parts: Sequence[Sequence[Result]]) -> list[Result]:

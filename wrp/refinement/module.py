@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wrp.errors import WrpError
 from wrp.geometry.labels import argmax_with_confidence
-from wrp.io.checkpoints import FLOW_KEY, load_module
+from wrp.io.checkpoints import FLOW_KEY, load_module, network_of
 from wrp.metrics.segmentation import SegmentationScore
 from wrp.module import BaseModule
 from wrp.options import OptimizerArgs, RefinerArgs, as_options
@@ -30,7 +30,7 @@ class RefinementModule(BaseModule):
 
     A batch is a :class:`~wrp.structures.RefinerExamples`. :class:`~wrp.RefinementData` serves those of
     :class:`~wrp.refinement.sampler.CycleExamples`, which are made from the sparse keyframes alone. It logs
-    ``train/loss``, ``val/miou`` and, for comparison, ``val/prior_miou``, all mIoU in [0, 1].
+    ``train/loss``, ``val/miou`` and, for comparison, ``val/prior_miou``, all mIoU in percent.
 
     Args:
         num_classes: Number of classes C.
@@ -70,8 +70,9 @@ class RefinementModule(BaseModule):
         self.flow_signature = ""
         self.network = as_options(RefinerArgs, network)
         self.criterion = loss if loss is not None else SegmentationLoss(cross_entropy={"balance": 0.5})
-        self.net = net if net is not None else self.configure_network()
+        self.net = network_of(net) or self.configure_network()
         self.save_arguments("net", "loss")
+        self.save_network(net)
         self.save_hyperparameters({"network": asdict(self.network)})  # its encoder may come from a teacher
         self.val_score, self.prior_score = SegmentationScore(num_classes), SegmentationScore(num_classes)
 
@@ -91,10 +92,27 @@ class RefinementModule(BaseModule):
                 f"a refiner with the decoder {args.decoder} sees through an encoder: give network.encoder_name, or "
                 "network.encoder_from, the checkpoint of a SegmentationModule"
             )
-        view = EncoderView(args.decoder, name, VIEW_CHANNELS, args.freeze_encoder)
+        frozen = args.freeze_encoder or self.optimizer.encoder_lr == 0
+        view = EncoderView(args.decoder, name, VIEW_CHANNELS, frozen)
         if weights is not None:
             view.net.encoder.load_state_dict(weights)
         return Refiner(self.num_classes, tuple(args.channels), view, VIEW_CHANNELS)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder that the refiner sees the image through; Lightning's BackboneFinetuning expects this name."""
+        view = getattr(self.net, "view", None)
+        if view is None:
+            raise WrpError(
+                "BackboneFinetuning, optimizer.encoder_lr and optimizer.layer_decay need an encoder, this refiner has "
+                "none: give network.decoder and network.encoder_name"
+            )
+        encoder: nn.Module = view.net.encoder
+        return encoder
+
+    def encoders(self) -> list[nn.Module]:
+        """Return the encoder that the refiner sees the image through."""
+        return [self.backbone]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the loss of logits (B, C, H, W) and truth (B, H, W) uint8; override this method for another one."""
@@ -126,7 +144,7 @@ class RefinementModule(BaseModule):
         """Compute and log the loss of a batch of examples."""
         batch = _examples(batch)
         loss = self.loss(self(batch.inputs), batch.labels)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        self.log_loss(loss, len(batch.labels))
         return loss
 
     def validation_step(self, batch: RefinerExamples, batch_idx: int) -> None:
@@ -138,7 +156,8 @@ class RefinementModule(BaseModule):
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the refined labels and of the prior."""
         for name, score in (("miou", self.val_score), ("prior_miou", self.prior_score)):
-            self.log(f"val/{name}", score.compute().float(), prog_bar=True)
+            # All processes have the same value, as the metric has summed their counts.
+            self.log(f"val/{name}", (100 * score.compute()).float(), prog_bar=True, sync_dist=True)
             score.reset()
 
     def predict_step(self, batch: RefinerExamples, batch_idx: int) -> list[Prediction]:

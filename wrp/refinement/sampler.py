@@ -21,9 +21,9 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms.v2 import ColorJitter
 
 from wrp.errors import DataError, WrpError
-from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.hashing import content_hash, frame_hash
+from wrp.flow.presets import as_flow
 from wrp.geometry.consistency import to_unit
 from wrp.io.caching import BoundedCache
 from wrp.io.checkpoints import labels_seen_by
@@ -76,7 +76,7 @@ class CycleExamples(ExampleSource):
         fold_teachers: Checkpoints of n teachers, where teacher i was trained without the keyframes i, i + n, …: the
             probabilities at each keyframe come from the teacher that has not seen its label (cross-fitting). None: all
             come from ``teacher``, which has seen all labels and is therefore better at keyframes than elsewhere.
-        flow: Flow estimator; None: DIS.
+        flow: Flow estimator, or its name in :data:`~wrp.flow.presets.PRESETS`; None: DIS.
         cycles: How examples are drawn.
         crops: Examples per batch of each process.
         crop_size: Height and width of an example in pixels; frames with a smaller side are used whole along that side.
@@ -97,7 +97,7 @@ class CycleExamples(ExampleSource):
         self,
         teacher: str | nn.Module | None = None,
         fold_teachers: list[str] | None = None,
-        flow: FlowEstimator | None = None,
+        flow: FlowEstimator | str | None = None,
         cycles: CycleArgs | None = None,
         crops: int = 6,
         crop_size: tuple[int, int] = (192, 256),
@@ -105,7 +105,7 @@ class CycleExamples(ExampleSource):
     ) -> None:
         self.teacher = teacher
         self.fold_teachers = fold_teachers or []
-        self.flow = flow if flow is not None else DIS()
+        self.flow = as_flow(flow)
         self.cycles = cycles or CycleArgs()
         self.crops = crops
         self.crop_size = crop_size

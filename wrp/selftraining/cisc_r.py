@@ -300,7 +300,7 @@ class CiscModule(StudentModule):
             labels, weights = self.label_source(batch)
             supervised = self.loss(logits, fit_labels(labels, logits), fit_weights(weights, logits))
             loss = supervised + self.consistency_weight * cross_image_loss(features, batch.labels)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(labelled.stems))
+        self.log_loss(loss, len(labelled.stems))
         return loss
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:

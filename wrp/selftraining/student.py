@@ -94,7 +94,7 @@ class StudentModule(SegmentationModule):
             return super().training_step(batch, batch_idx)
         labelled, unlabelled = split_batch(batch)
         loss = self.semi_loss(labelled, unlabelled)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(labelled.stems))
+        self.log_loss(loss, len(labelled.stems))
         return loss
 
     def semi_loss(self, labelled: FrameBatch, unlabelled: FrameBatch) -> Tensor:

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from typing_extensions import Self
 
 from wrp.errors import WrpError
 from wrp.geometry.consistency import to_unit
+from wrp.io.together import processes
 from wrp.segmentation.network import Segmenter
 from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch, without_auxiliary
 from wrp.structures import IGNORE_INDEX, FrameBatch
@@ -68,7 +69,10 @@ def ema_decay(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Update the average of a network's weights in place: t ← decay · t + (1 - decay) · s; buffers are copied.
+    """Update the average of a network's weights in place: t ← decay · t + (1 - decay) · s.
+
+    Buffers are copied. Statistics of batch normalisation are means over all processes of a training: otherwise, each
+    process would label with another average, and the checkpoint would hold that of the first.
 
     Args:
         average: The network that holds the averaged weights t.
@@ -87,6 +91,13 @@ def update_average(average: nn.Module, student: nn.Module, decay: float) -> None
         past.mul_(decay).add_(now, alpha=1 - decay)
     for kept, new in zip(average.buffers(), student.buffers(), strict=True):
         kept.copy_(new)
+    statistics = [buffer for name, buffer in average.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    if processes()[0] > 1 and statistics:
+        means = torch.cat([buffer.flatten() for buffer in statistics])
+        distributed.all_reduce(means)
+        parts = (means / processes()[0]).split([buffer.numel() for buffer in statistics])
+        for buffer, mean in zip(statistics, parts, strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
 
 def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
@@ -175,7 +186,7 @@ class ThreeStageModule(StudentModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Update the average after each step, before any callback saves it."""
         super().optimizer_step(*args, **kwargs)
-        decay = ema_decay(self.global_step + 1, int(self.trainer.estimated_stepping_batches))
+        decay = ema_decay(self.global_step + 1, self.steps("the average of the weights depends on"))
         update_average(self.average, self.net, decay)
 
     @property
@@ -196,6 +207,7 @@ class ThreeStageModule(StudentModule):
 
     def forward(self, images: Tensor) -> Any:
         """Compute the logits of f; in evaluation, those of its average, the inference model."""
+        images = images.to(self.dtype)
         return self.net(images) if self.training else self.average(images)
 
 
