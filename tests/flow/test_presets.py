@@ -86,7 +86,7 @@ def test_estimators_of_other_packages_are_made(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("raft-smal", {}, "unknown flow 'raft-smal', did you mean raft-small? expected one of dis-fast, dis, dis-best, "
+        ("raft-smal", {}, "unknown flow 'raft-smal'; did you mean raft-small? expected one of dis-fast, dis, dis-best, "
          "raft-small, raft-large, stored, mine, path, or the path of a class"),
         ("xyz", {}, "unknown flow 'xyz'; expected one of dis-fast, "),
         ("path", {}, "the entry point 'path' in wrp.flow is <class 'pathlib.Path'>, expected a subclass of "

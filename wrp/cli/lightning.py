@@ -6,38 +6,46 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, Namespace, set_parsing_settings
 from lightning_utilities.core.imports import RequirementCache
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau, instantiate_class
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import Strategy
-
-from wrp.callbacks.checkpoints import WholeCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
 
 # Imported so that their short names resolve: `--model RefinementModule`, `class_path: SegmentationData`.
+from wrp.callbacks.best import BestScore
+from wrp.callbacks.checkpoints import WholeCheckpointIO
 from wrp.callbacks.config import SaveConfig
 from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.callbacks.writer import LabelWriter
+from wrp.cli.mistakes import explain
 from wrp.data.images import ImageData
 from wrp.data.propagation import PropagationData
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
 from wrp.data.semisupervised import SemiSupervisedData
-from wrp.errors import WrpError
+from wrp.errors import WrpError, in_short
+from wrp.flow import DIS, RAFT, Stored
 from wrp.io.checkpoints import (
     CLASS_KEY,
+    NETWORK_KEY,
     SAFE,
     SETTINGS_KEY,
     WEIGHTS,
     check_class,
+    check_network,
     class_name,
+    imports_kept,
     imports_limited,
     read_checkpoint,
     trusted_packages,
@@ -64,14 +72,15 @@ MODULES = (
 )
 DATA_MODULES = (SegmentationData, RefinementData, PropagationData, ImageData, SemiSupervisedData)
 EXAMPLES = (CycleExamples,)
-CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels)
+CALLBACKS = (LabelWriter, ConfusionPicture, SegmentationPanels, BestScore)
+FLOWS = (DIS, RAFT, Stored)
 
 # Loggers whose package is an extra of this one.
 LOGGERS = {"WandbLogger": (RequirementCache("wandb>=0.22,<1"), "wandb")}
 
 
 class WrpCLI(LightningCLI):
-    """LightningCLI in subclass mode; the number of classes of the data is passed to the model.
+    """LightningCLI in subclass mode; the model gets the number of classes of the data.
 
     It is run by :func:`run`.
 
@@ -82,21 +91,62 @@ class WrpCLI(LightningCLI):
 
     _named: list[str] | None = None
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser whose errors can be told on one line, and which takes no abbreviations."""
+        return super().init_parser(**{**kwargs, "exit_on_error": False, "allow_abbrev": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments.
+
+        Raises:
+            WrpError: If they cannot be used; the message names the cause and the nearest known name.
+        """
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            verb = next((arg for arg in args or sys.argv[1:] if arg in self._subcommand_parsers), "fit")
+            actions = self._subcommand_parsers[verb]._actions  # argparse has no public list of its options
+            options = [option for action in actions for option in action.option_strings]
+            cause = explain(str(error), options)
+            raise WrpError(f"{cause}{'' if cause.endswith('?') else ';'} `wrp {verb} --help` shows all") from error
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link the number of classes of the model to that of the data."""
-        parser.link_arguments("data.init_args.num_classes", "model.init_args.num_classes")
+        parser.link_arguments("data", "model.init_args.num_classes", self._num_classes, apply_on="instantiate")
+
+    def _num_classes(self, data: Any) -> int | None:
+        """Return the model's number of classes: that of the data, or if they do not tell it, the one that was given."""
+        arguments = self.config[self.config.subcommand].model.get("init_args") or {}
+        given, found = arguments.get("num_classes"), getattr(data, "num_classes", None)
+        if "num_classes" in arguments and given is found is None:
+            raise WrpError(
+                f"the number of classes is not known, as {type(data).__name__} has no num_classes: give "
+                "model.init_args.num_classes"
+            )
+        if given is not None and found is not None and given != found:
+            raise WrpError(f"the data have {found} classes, the model has num_classes={given}: leave that out")
+        return found if given is None else given
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make the Trainer; checkpoints are written atomically unless the configuration has a CheckpointIO of its own.
 
-        The Trainer also stops after a signal to terminate the process.
+        The Trainer also stops after a signal to terminate the process, and logs its best score.
+
+        Raises:
+            WrpError: If the Trainer refuses its arguments.
         """
         plugins = _listed(self._get(self.config_init, "trainer.plugins", []))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*(plugin for plugin in plugins if plugin is not None), WholeCheckpointIO()]
         callbacks = _listed(self._get(self.config_init, "trainer.callbacks", []))
-        kwargs["callbacks"] = [*(callback for callback in callbacks if callback is not None), StopWhenTold()]
-        return super().instantiate_trainer(**kwargs)
+        callbacks = [callback for callback in callbacks if callback is not None]
+        if not any(isinstance(callback, BestScore) for callback in callbacks):
+            callbacks.append(BestScore())
+        kwargs["callbacks"] = [*callbacks, StopWhenTold()]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:
+            raise WrpError(f"--trainer: {in_short(error)}") from error
 
     def before_instantiate_classes(self) -> None:
         """Refuse loggers whose package is not installed, which Lightning would notice late."""
@@ -128,8 +178,14 @@ class WrpCLI(LightningCLI):
         given = config.as_dict()  # the checkpoint may use the names that the configuration uses
         self._named = list(texts_in(given))
         if Path(path).is_file():
-            with imports_limited(*_import_paths(given)):
-                self._take_arguments(read_checkpoint(Path(path)))
+            checkpoint, named = read_checkpoint(Path(path)), list(_import_paths(given))
+            arguments = checkpoint.get(SETTINGS_KEY)
+            network = config.get(f"model.init_args.{NETWORK_KEY}")
+            if network is not None and isinstance(arguments, dict) and not _has_arguments(arguments.get(NETWORK_KEY)):
+                arguments.pop(NETWORK_KEY, None)
+            check_network(arguments, path, *named)
+            with imports_limited(*named):
+                self._take_arguments(checkpoint)
 
     def _take_arguments(self, checkpoint: dict[str, Any]) -> None:
         """Take the model's arguments from a checkpoint, as Lightning does; also from one that was made in Python.
@@ -144,9 +200,9 @@ class WrpCLI(LightningCLI):
         model = {"class_path": made_by, "dict_kwargs": arguments}
         try:
             self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
-        except SystemExit:
-            print("The arguments in the checkpoint do not fit the model.", file=sys.stderr)
-            raise
+        except ArgumentError as error:
+            cause = explain(str(error), [])
+            raise WrpError(f"the arguments in the checkpoint do not fit the model: {cause}") from error
 
     def instantiate_classes(self) -> None:
         """Make trainer, model and data; nothing is downloaded for names that only the checkpoint contains."""
@@ -155,6 +211,24 @@ class WrpCLI(LightningCLI):
             return
         with hubs_limited(self._named):
             super().instantiate_classes()
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        """Use the optimizer and the schedule of the command line with the model's own groups of parameters.
+
+        Lightning would give all parameters one learning rate, and take no schedule without an optimizer.
+        """
+        model = self.model
+        if getattr(type(model), "configure_optimizers", None) is not BaseModule.configure_optimizers:
+            super()._add_configure_optimizers_method_to_model(subcommand)
+            return
+        optimizer, schedule = (self._get(self.config_init, name) for name in ("optimizer", "lr_scheduler"))
+        if optimizer:
+            model.lr = float(optimizer.init_args.lr)
+            model.configure_optimizer = partial(instantiate_class, init=optimizer)
+        if schedule:
+            if model.optimizer.warmup:
+                raise WrpError("model.optimizer.warmup is that of the poly schedule: leave it out with --lr_scheduler")
+            model.configure_schedule = partial(_schedule, init=schedule)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -177,24 +251,38 @@ def run(args: list[str] | None) -> WrpCLI:
 
     With the environment variable ``WRP_SAFE`` set to 1, or to names of further packages with commas, a configuration
     can have nothing imported but those in :data:`SAFE` and these.
+
+    Raises:
+        WrpError: If the arguments, or the Trainer's configuration, cannot be used.
     """
-    if os.environ.get("WRP_SAFE"):
-        set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
+    with imports_kept():
+        if os.environ.get("WRP_SAFE"):
+            set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
+        return _run(args)
+
+
+def _run(args: list[str] | None) -> WrpCLI:
     if args is None:  # in place: the processes of a strategy are started with the same ones
         sys.argv[1:] = with_nulls(sys.argv[1:])
     else:
         args = with_nulls(args)
-    return WrpCLI(
-        pl.LightningModule,
-        pl.LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"save_to_log_dir": False, "read": _files(sys.argv[1:] if args is None else args)},
-        parser_kwargs={"description": "Warp-Refine Propagation"},
-        args=args,
-    )
+    try:
+        return WrpCLI(
+            pl.LightningModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False, "read": _files(sys.argv[1:] if args is None else args)},
+            parser_kwargs={"description": "Warp-Refine Propagation"},
+            args=args,
+        )
+    except (MisconfigurationException, RuntimeError) as error:
+        # The first is Lightning's word for a mistake in what it was given; EarlyStopping raises the second for one.
+        if isinstance(error, MisconfigurationException) or str(error).startswith("Early stopping conditioned"):
+            raise WrpError(in_short(error)) from error
+        raise
 
 
 # Names of groups of arguments in models, data modules and sources of examples.
@@ -226,6 +314,13 @@ def _files(args: list[str]) -> list[Path]:
     return [path.resolve() for path in named if path.is_file()]
 
 
+def _schedule(optimizer: Optimizer, init: Any) -> dict[str, Any]:
+    """Make a schedule that is stepped after each epoch, as those of LightningCLI are."""
+    schedule = instantiate_class(optimizer, init)
+    monitor = {"monitor": schedule.monitor} if isinstance(schedule, ReduceLROnPlateau) else {}
+    return {"scheduler": schedule, **monitor}
+
+
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -245,6 +340,10 @@ def _import_paths(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _import_paths(part)
+
+
+def _has_arguments(network: Any) -> bool:
+    return isinstance(network, dict) and network.get("init_args") is not None
 
 
 def _compare(path: Path, model: Any) -> None:
@@ -267,6 +366,8 @@ def _compare(path: Path, model: Any) -> None:
 def _replaced(saved: dict[str, Any], given: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield name, saved value and given value of the arguments that differ, with those in groups."""
     for key, value in saved.items():
+        if key == "num_classes" and given.get(key) is None:  # it is that of the data, and is compared with the model's
+            continue
         if isinstance(value, dict) and key in given and isinstance(given[key], Namespace):
             yield from ((f"{key}.{name}", *both) for name, *both in _replaced(value, given[key]))
         # The checkpoint holds the weights of the encoder itself.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from wrp.cli import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
+from wrp.cli.parser import StrictParser
 from wrp.errors import WrpError
 from wrp.io.stopping import Terminated, stoppable
 from wrp.io.versions import versions
@@ -72,8 +74,7 @@ def main(args: Sequence[str] | None = None) -> int:
             options = _parser().parse_args(given or ["--help"])
             return options.run(options) or 0
     except WrpError as error:
-        print(f"wrp: error: {_message(error)}", file=sys.stderr)
-        return EXIT_ERROR
+        return _mistaken(str(error))
     except (IsADirectoryError, NotADirectoryError) as error:
         print(f"wrp: error: {error}: move away the file or folder that is in the way", file=sys.stderr)
         return EXIT_ERROR
@@ -84,11 +85,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _stopped("interrupted", EXIT_INTERRUPTED)
     except Terminated:
         return _stopped("terminated", EXIT_TERMINATED)
-    except ValueError as error:  # jsonargparse turns errors that a class raises while it is made into ValueError
-        if (mistake := _cause(error)) is None:
+    except Exception as error:
+        if (mistake := _mistake_in(error)) is None:
             raise
-        print(f"wrp: error: {_message(mistake)}", file=sys.stderr)
-        return EXIT_ERROR
+        return _mistaken(mistake)
     except SystemExit as exit_:  # argparse and jsonargparse have printed the reason
         if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning turns the interrupt into SystemExit
             return _stopped("interrupted", EXIT_INTERRUPTED)
@@ -100,18 +100,29 @@ def _stopped(how: str, code: int) -> int:
     return code
 
 
-def _cause(error: BaseException | None) -> WrpError | None:
-    """Return the WrpError that caused an error, if there is one."""
-    while error is not None and not isinstance(error, WrpError):
-        error = error.__cause__ or error.__context__
-    return error
+# The end of a traceback that another process sends as text: a loader's worker, or a process of `ddp_spawn`.
+_SENT = re.compile(r"(?:\A|\n)wrp\.errors\.\w+: (.*)\Z", re.DOTALL)
 
 
-def _message(error: WrpError) -> str:
-    """Return the message of an error, without the traceback that a loader's worker process adds."""
-    text = str(error)
-    marker = f"{type(error).__name__}: "
-    return text.rsplit(marker, 1)[-1].strip() if "Original Traceback" in text else text
+def _mistaken(text: str) -> int:
+    """Tell a mistake on one line, without the traceback that another process has added, and return the exit code."""
+    found = _SENT.search(text) if "Traceback" in text else None
+    print(f"wrp: error: {(found[1] if found else text).strip()}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _mistake_in(error: BaseException) -> str | None:
+    """Return the message of the WrpError that another error was made from; None if there is none.
+
+    jsonargparse raises a ValueError from an error that a class raises while it is made. What a process of `ddp_spawn`
+    raises arrives as text.
+    """
+    cause: BaseException | None = error
+    while isinstance(cause, ValueError):
+        cause = cause.__cause__
+    if isinstance(cause, WrpError):
+        return str(cause)
+    return str(error) if "Traceback" in str(error) and _SENT.search(str(error)) else None
 
 
 def _lightning(args: list[str] | None) -> None:
@@ -121,7 +132,7 @@ def _lightning(args: list[str] | None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="wrp",
         description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
         epilog="fit, validate, test and predict belong to LightningCLI: `wrp fit --help`, `wrp fit --config FILE`.",

@@ -97,5 +97,5 @@ def _selftrain(options: argparse.Namespace) -> None:
     metrics = selftrain(SelfTraining(lists=lists, **given | groups | {"out": str(out)}))
     if rank() > 0:
         return
-    print(f"mIoU {100 * metrics['scores']['miou']:.2f}")
+    print(f"mIoU {metrics['scores']['miou']:.2f}")
     print(f"network: {out / metrics['network']}")

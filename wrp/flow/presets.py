@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-from difflib import get_close_matches
 from importlib import import_module
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from wrp.errors import WrpError, in_short
+from wrp.errors import WrpError, did_you_mean, in_short
 from wrp.io.plugins import plugins
 
 if TYPE_CHECKING:
@@ -63,6 +62,18 @@ def make_flow(name: str, args: dict[str, Any] | None = None) -> FlowEstimator:
         raise WrpError(f"flow {name}: {in_short(error)}") from error
 
 
+def as_flow(flow: FlowEstimator | str | None) -> FlowEstimator:
+    """Return a flow estimator as it is, that of a name, see :func:`make_flow`, or the default, DIS.
+
+    Example:
+        >>> as_flow("dis-fast").signature.split(" opencv")[0], type(as_flow(None)).__name__
+        ('DIS preset=medium scale=1.0', 'DIS')
+    """
+    if flow is None:
+        return make_flow("dis-best")
+    return make_flow(flow) if isinstance(flow, str) else flow
+
+
 def _class_of(name: str) -> tuple[type[FlowEstimator], dict[str, Any]]:
     """Return the class of an estimator, and the arguments that its name stands for."""
     if name in PRESETS:
@@ -74,9 +85,8 @@ def _class_of(name: str) -> tuple[type[FlowEstimator], dict[str, Any]]:
     if name in added:
         return _estimator(added[name], f"the entry point {name!r} in wrp.flow"), {}
     known = [*PRESETS, *added]
-    near = get_close_matches(name, known, 1)
-    hint = f", did you mean {near[0]}?" if near else ";"
-    raise WrpError(f"unknown flow {name!r}{hint} expected one of {', '.join(known)}, or the path of a class")
+    meant = did_you_mean(name, known) or ";"
+    raise WrpError(f"unknown flow {name!r}{meant} expected one of {', '.join(known)}, or the path of a class")
 
 
 def _imported(path: str) -> Any:

@@ -8,14 +8,13 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-from wrp.errors import WrpError, in_short
+from wrp.errors import WrpError, did_you_mean, in_short, nearest
 from wrp.io.opening import parse_yaml
 from wrp.options import flat
 from wrp.runs.config import SHORT, Settings
@@ -136,17 +135,13 @@ def _check_names(settings: dict[str, Any], known: dict[str, Any], where: str) ->
             raise WrpError(f"{where}{name} must be a group of settings, lines `name: value`, got {value!r:.200}")
         # It may be the name of a flag.
         names = {flag.replace("-", "_"): setting for flag, setting in SHORT.items()} | {one: one for one in known}
-        near = [names[one] for one in get_close_matches(name, names, 1, _NEAR)]
-        raise WrpError(f"{where}there is no setting {name!r}{_hint(near)}")
+        near = nearest(name, names)
+        meant = "" if near is None else f"; did you mean {names[near]}?"
+        raise WrpError(f"{where}there is no setting {name!r}{_or_help(meant)}")
 
 
-# Similarity, from 0 to 1, from which on a name counts as a misspelling of another.
-_NEAR = 0.75
-
-
-def _hint(near: list[str]) -> str:
-    meant = f"; did you mean {near[0]}?" if near else ";"
-    return f"{meant} `wrp autolabel --help` shows all"
+def _or_help(meant: str) -> str:
+    return f"{meant or ';'} `wrp autolabel --help` shows all"
 
 
 def _wrong(name: str, kind: Any, value: Any) -> WrpError:
@@ -186,8 +181,8 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
         elif name == "--dry-run":
             raise WrpError(f"--dry-run takes no value, got {value!r}")
         elif name != "--config" and setting not in known and not setting.startswith(_VALUES):
-            near = get_close_matches(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "dry-run")], 1, _NEAR)
-            raise WrpError(f"unrecognized argument {name}{_hint(near)}")
+            meant = did_you_mean(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "dry-run")])
+            raise WrpError(f"unrecognized argument {name}{_or_help(meant)}")
         elif not equals:
             if left and not _is_flag(left[0]):
                 value = left.pop(0)

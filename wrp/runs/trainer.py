@@ -7,7 +7,6 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
-from wrp.errors import WrpError, in_short
+from wrp.errors import WrpError, did_you_mean, in_short
 from wrp.options import read_shard
 
 RESERVED = {
@@ -66,8 +65,8 @@ def check_trainer(given: Mapping[str, Any], shard: str | None = None) -> dict[st
         if name in RESERVED:
             raise WrpError(f"trainer.{name} is set by the run itself: use {RESERVED[name]} instead")
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"; did you mean trainer.{near[0]}?" if near else f", expected one of {', '.join(known)}"
+            meant = did_you_mean(f"trainer.{name}", [f"trainer.{one}" for one in known])
+            meant = meant or f", expected one of {', '.join(known)}"
             raise WrpError(f"the Trainer has no argument trainer.{name}{meant}")
     arguments = {"accelerator": "auto", "devices": _one_device(shard)} | arguments
     parser = ArgumentParser(exit_on_error=False)
