@@ -25,8 +25,8 @@ class TeacherArgs:
     """How the teacher is trained; the defaults are chosen for two CPU cores, see experiments/README.md.
 
     Attributes:
-        weights: Encoder weights: auto (ImageNet's if they can be downloaded, otherwise none), none (train from
-            scratch), or a name.
+        weights: Encoder weights: a file (.pth, .safetensors), auto (ImageNet's, of an installed package or downloaded
+            within ten seconds, otherwise none), none (train from scratch), or a name.
         network: The network.
         losses: Weight of each loss.
         propagated_ratio: Ratio of the training crops that come from frames without a label, labelled by motion alone.

@@ -28,11 +28,11 @@ from wrp.runs.trainer import quiet_lightning
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.segmentation.module import SegmentationModule
 from wrp.segmentation.network import create_segmenter
+from wrp.segmentation.weights import IMAGENET, installed_package
 from wrp.selftraining.st_plus_plus import checkpoint_epochs
 
 logger = logging.getLogger("wrp")
 
-WEIGHTS = "imagenet"
 WEIGHTS_TIMEOUT = 10.0  # seconds
 
 # Disk space that the examples of the refiner may take, in bytes: the cycles over 50 frames of 480×360 take 76 MB.
@@ -239,7 +239,8 @@ class _Thirds(pl.Callback):
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     """Return the encoder weights to start from, and the reason why ``auto`` could not get those of ImageNet.
 
-    With ``auto``, the network starts from scratch if the weights cannot be downloaded within 10 seconds.
+    With ``auto``, the network starts from scratch if the weights are in no installed package and cannot be downloaded
+    within 10 seconds.
 
     Returns:
         Name of the weights, None for scratch; and the reason, None if there was no problem.
@@ -248,11 +249,13 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
         return None, None
     if settings.train_teacher.weights != "auto":
         return settings.train_teacher.weights, None
+    if installed_package(settings.train_teacher.network.encoder_name) is not None:
+        return IMAGENET, None
     problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
 
     def download() -> None:
         try:
-            create_segmenter(2, replace(settings.train_teacher.network, encoder_weights=WEIGHTS))
+            create_segmenter(2, replace(settings.train_teacher.network, encoder_weights=IMAGENET))
             problem.clear()
         except WrpError as error:
             problem[:] = [str(error)]
@@ -266,4 +269,4 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     thread.join(WEIGHTS_TIMEOUT)
     if not thread.is_alive():  # else its warnings would still appear
         noisy.setLevel(level)
-    return (None, problem[0]) if problem else (WEIGHTS, None)
+    return (None, problem[0]) if problem else (IMAGENET, None)
