@@ -9,8 +9,11 @@ import torch
 from tests.clips import HEIGHT, LABEL_MAP, WIDTH, make_camvid, make_davis, make_folder, make_images, picture, save
 from tests.data.small import CROP, images, intervals, process, sample, single, windows
 from tests.refinement.small import Constant
+from wrp.data.images import ImageData
+from wrp.data.propagation import PropagationData
 from wrp.data.refinement import LEAST_EXAMPLES, RefinementData
 from wrp.data.segmentation import SegmentationData
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import DataError
 from wrp.io.manifest import Entry, part_of, write_part
 from wrp.io.writing import checksum, write_label
@@ -425,3 +428,30 @@ def test_a_fold_of_the_anchors_is_left_out_of_training_and_windows_know_their_fo
         single(root, leave_out="3/2")
     with pytest.raises(DataError, match="nothing to train on"):
         single(root, leave_out="1/1").training_frames()
+
+
+def test_the_number_of_classes_is_that_of_the_data_set(root: str, tmp_path: Path) -> None:
+    folder = make_images(tmp_path / "images", {"train": 2, "val": 2})
+    (tmp_path / "list").write_text("train/view0\n")
+    for data in (
+        SegmentationData(root=root),
+        PropagationData(root=root),
+        RefinementData(examples=CycleExamples(), root=root),
+        ImageData(root=str(folder)),
+        SemiSupervisedData(root=str(folder), labelled=str(tmp_path / "list")),
+    ):
+        assert data.num_classes == 3
+    assert SegmentationData(5, root).num_classes == 5  # which the data set does not have, as is said on use
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (RefinementData, "RefinementData needs what makes its examples: give examples"),
+        (ImageData, "ImageData needs the folder of its images: give root"),
+        (SemiSupervisedData, "needs its folder and a list of labelled images: give root and labelled"),
+    ],
+)
+def test_what_a_data_module_cannot_do_without_is_named(make: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(3)

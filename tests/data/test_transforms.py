@@ -1,14 +1,22 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
 
 from tests.clips import id_picture, make_folder, picture
 from tests.data.small import sample, single
+from tests.modules.small import FIT
+from wrp.cli.main import main
 from wrp.data.synthetic.scene import SyntheticClip, render_clip
 from wrp.data.transforms import Draw, TrainTransform
+from wrp.errors import DataError
 from wrp.geometry.warp import warp
 
 IMAGE = torch.from_numpy(picture(0, 60, 90)).permute(2, 0, 1).contiguous()
@@ -179,3 +187,61 @@ def test_workers_do_not_change_the_draws(tmp_path: Path, workers: int) -> None:
     pairs = list(zip(module.train_dataloader(), alone.train_dataloader(), strict=True))
     assert all(torch.equal(one.images, other.images) for one, other in pairs)
     assert len({one.images.numpy().tobytes() for one, _ in pairs}) == len(pairs)
+
+
+def test_transforms_of_albumentations_stand_in_for_mirror_and_colour() -> None:
+    crop, scale = (32, 48), (1.0, 1.0)
+    bare = TrainTransform(crop, scale, seed=3, augmentations=[])
+    always = TrainTransform(crop, scale, seed=3, augmentations=[A.HorizontalFlip(p=1.0)])
+    for index in range(6):
+        image, maps = bare(IMAGE, [LABEL, LABEL], Draw(0, index))
+        mirrored, moved = always(IMAGE, [LABEL, LABEL], Draw(0, index))
+        assert torch.equal(image.flip(-1), mirrored)
+        assert all(torch.equal(one.flip(-1), other) for one, other in zip(maps, moved, strict=True))
+        assert any(torch.equal(image, part) for part in IMAGE.unfold(1, 32, 1).unfold(2, 48, 1).flatten(1, 2).unbind(1))
+
+
+def test_their_draws_are_a_function_of_seed_epoch_and_index() -> None:
+    transform = TrainTransform((32, 48), seed=3, augmentations=[A.HorizontalFlip(), A.RandomBrightnessContrast()])
+    first = [transform(IMAGE, [LABEL], Draw(epoch, 0))[0] for epoch in range(8)]
+    again = [transform(IMAGE, [LABEL], Draw(epoch, 0))[0] for epoch in reversed(range(8))]
+    assert all(torch.equal(one, other) for one, other in zip(first, reversed(again), strict=True))
+    assert len({one.numpy().tobytes() for one in first}) == 8
+
+
+def test_what_they_show_from_outside_of_the_frame_has_no_label_and_no_weight() -> None:
+    turn = A.OneOf([A.Affine(rotate=(45, 45), p=1.0)], p=1.0)
+    transform = TrainTransform((60, 90), (1.0, 1.0), augmentations=[turn])
+    one, ones = torch.full_like(LABEL, 2), torch.full_like(LABEL, 200)
+    _, [label, weights] = transform(IMAGE, [one, ones], Draw(0, 0))
+    assert label[30, 45] == 2
+    assert label[0, 0] == 255
+    assert torch.equal(label == 255, weights == 0)
+    assert set(weights.unique().tolist()) == {0, 200}
+
+
+@pytest.mark.parametrize("transform", [A.RandomCrop(16, 16), A.Normalize(), A.ToTensorV2()])
+def test_transforms_that_change_size_or_type_are_refused(transform: A.BasicTransform) -> None:
+    with pytest.raises(DataError, match="augmentations must keep size and type of a crop") as error:
+        TrainTransform((32, 48), augmentations=[transform])(IMAGE, [LABEL], Draw(0, 0))
+    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match="do not move flow"):
+        TrainTransform((32, 48), augmentations=[A.HorizontalFlip()]).clip(
+            IMAGE[None], [], Draw(0, 0), torch.zeros(1, 2, 60, 90)
+        )
+
+
+def test_a_configuration_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "clips", {"walk": 9})
+    own = "[{class_path: albumentations.HorizontalFlip, init_args: {p: 0.5}}, {class_path: albumentations.CLAHE}]"
+    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    command += ["--data=SegmentationData", "--data.root=clips", "--data.select.label_every=4", *FIT]
+    command += [f"--data.augmentations={own}", "--data.sampling.crop_size=[32,32]", "--trainer.limit_val_batches=0"]
+    assert main(command) == 0
+    [saved] = tmp_path.glob("**/config.yaml")
+    init_args = yaml.safe_load(saved.read_text())["data"]["init_args"]
+    assert [one["class_path"] for one in init_args["augmentations"]] == [
+        "albumentations.HorizontalFlip",
+        "albumentations.CLAHE",
+    ]

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from wrp import SegmentationModule
 from wrp.errors import WrpError
 from wrp.options import NetworkArgs
 from wrp.segmentation.heads import OCRHead
 from wrp.segmentation.multiscale import MultiScale
 from wrp.segmentation.network import create_segmenter
+from wrp.structures import FrameBatch
 
 ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "Segformer"]
 
@@ -18,7 +20,8 @@ ARCHITECTURES = ["Unet", "FPN", "DeepLabV3Plus", "Segformer"]
 def test_any_encoder_decoder_takes_an_ocr_head(architecture: str, scales: list[float] | None) -> None:
     net = create_segmenter(5, NetworkArgs(architecture, ocr=True, attention_scales=scales))
     images = torch.rand(2, 3, 70, 100)
-    main, auxiliary = net(images)
+    main, auxiliary, *single = net(images)
+    assert [part.shape for part in single] == [main.shape] * len(scales or [])
     assert main.shape == auxiliary.shape == (2, 5, 70, 100)
     (main.square().mean() + auxiliary.square().mean()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
@@ -31,7 +34,8 @@ def test_any_encoder_decoder_takes_an_ocr_head(architecture: str, scales: list[f
 def test_any_encoder_decoder_takes_attention_over_scales(architecture: str) -> None:
     scales = NetworkArgs(architecture, attention_scales=[0.5, 1.0], test_scales=[0.5, 1.0, 2.0])
     net = create_segmenter(4, scales)
-    logits = net(torch.rand(2, 3, 64, 96))
+    logits, *single = net(torch.rand(2, 3, 64, 96))
+    assert len(single) == 2
     assert logits.shape == (2, 4, 64, 96)
     logits.square().mean().backward()
     assert all(p.grad is not None for p in net.parameters())
@@ -60,6 +64,28 @@ def test_lower_scales_say_how_much_of_them_goes_over_the_higher_ones() -> None:
     assert net.seen == [(256, 384), (128, 192), (64, 96)]
     expected = 0.25 * 64 + 0.75 * (0.5 * 128 + 0.5 * 256)
     torch.testing.assert_close(blended, torch.full((1, 2, 128, 192), expected))
+
+
+def test_in_training_each_scale_has_logits_of_its_own() -> None:
+    net = Scripted({64: 0.25, 128: 0.5})
+    blended, high, low = MultiScale(net)(torch.rand(1, 3, 128, 192))
+    for found, expected in ((blended, 0.25 * 64 + 0.75 * 128), (high, 128), (low, 64)):
+        torch.testing.assert_close(found, torch.full((1, 2, 128, 192), float(expected)))
+
+
+class One(nn.Module):
+    def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        return 1 + 0 * logits.sum()
+
+
+@pytest.mark.parametrize(("scales", "expected"), [(None, 1.4), ([0.5, 1.0], 1.4 + 2 * 0.05)])
+def test_the_losses_of_single_scales_weigh_little(scales: list[float] | None, expected: float) -> None:
+    network = NetworkArgs("FPN", "tu-regnetx_002", ocr=True, attention_scales=scales)
+    module = SegmentationModule(5, network, loss=One())
+    module.log_loss = lambda *_: None  # type: ignore[method-assign]
+    images, labels = torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64, dtype=torch.uint8)
+    loss = module.training_step(FrameBatch(images, labels, ["", ""], ["a", "b"], [0, 1]), 0)
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_other_scales_keep_to_the_stride() -> None:

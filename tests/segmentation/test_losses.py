@@ -243,3 +243,17 @@ def test_class_weights_and_smoothing_are_torchs() -> None:
     torch.testing.assert_close(cross_entropy(logits, labels, class_weights=each.tolist()), reference)
     reference = functional.cross_entropy(logits, labels, ignore_index=255, label_smoothing=0.1)
     torch.testing.assert_close(cross_entropy(logits, labels, label_smoothing=0.1), reference)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "dice", "rmi"])
+def test_beside_relaxation_no_loss_makes_borders_hard_again(name: str) -> None:
+    labels = torch.zeros(1, 24, 32, dtype=torch.uint8)
+    labels[:, :, 16:] = 1
+    labels[:, :2, :] = 255  # no border: one class is all that is known here
+    logits = torch.randn(1, 2, 24, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    SegmentationLoss({"relaxation": 0.0, name: 1.0})(logits, labels).backward()
+    assert logits.grad is not None
+    changed = logits.grad[0].abs().sum(0)
+    assert not changed[2:, 15:17].any()
+    assert changed[2:, :15].all()
+    assert changed[2:, 17:].all()

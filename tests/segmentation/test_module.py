@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from tests.clips import make_folder
 from tests.data.small import make_run
+from tests.segmentation.small import QUIET, Linear, frames
 from wrp import PropagationData, SegmentationData, SegmentationModule
 from wrp.callbacks.pictures import CELL, NAMES, ConfusionPicture, draw_confusion
 from wrp.data.propagated import PropagatedLabels
 from wrp.flow.cache import FlowCache
 from wrp.flow.estimator import FlowEstimator
+from wrp.geometry.labels import argmax_with_confidence
 from wrp.io.checkpoints import load_module
+from wrp.metrics.calibration import CalibrationError
+from wrp.metrics.segmentation import SegmentationScore
 from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs, SelectArgs
 from wrp.segmentation.losses import LOSSES, SegmentationLoss
-from wrp.structures import FrameBatch, FramePair, LabelMap
+from wrp.structures import FramePair, LabelMap
 
-QUIET: dict[str, Any] = {
-    "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-    "enable_model_summary": False,
-}  # fmt: skip
 SMALL = NetworkArgs(encoder_name="tu-regnetx_002")
 
 
@@ -50,25 +50,6 @@ def fit(module: SegmentationModule, loaders: SegmentationData, **flags: Any) -> 
     trainer = pl.Trainer(**{**QUIET, "max_steps": 2, "limit_val_batches": 0, **flags})
     trainer.fit(module, loaders)
     return trainer
-
-
-def frames(count: int = 2, weights: Tensor | None = None) -> FrameBatch:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, 3, (count, 32, 32), dtype=torch.uint8, generator=generator)
-    return FrameBatch(images, labels, [""] * count, ["a"] * count, list(range(count)), weights)
-
-
-class Linear(nn.Module):
-    """A network with an encoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 1))
-        self.head = nn.Conv2d(4, 3, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(images))
 
 
 def test_every_part_of_the_network_and_loss_is_trained_by_a_real_run(root: str) -> None:
@@ -120,7 +101,7 @@ def test_auxiliary_logits_have_their_share_of_the_loss() -> None:
 def rates(module: SegmentationModule, processes: int = 1) -> dict[str, float]:
     """Learning rate of each parameter at the start."""
     module._trainer = type("T", (), {"world_size": processes, "accumulate_grad_batches": 2,
-                                     "estimated_stepping_batches": 10})()  # fmt: skip
+                                     "estimated_stepping_batches": 10, "ckpt_path": None})()  # fmt: skip
     groups = module.configure_optimizers()["optimizer"].param_groups
     names = {id(p): name for name, p in module.named_parameters()}
     return {names[id(p)]: group["initial_lr"] for group in groups for p in group["params"]}
@@ -193,10 +174,29 @@ def test_a_test_of_intervals_scores_hidden_frames_once_and_every_pair_of_neighbo
     intervals = PropagationData(3, root, select=SelectArgs(label_every=4))
     [by_interval] = trainer.test(module, intervals, verbose=False)
     assert len(pairs) == 8
-    assert 0 <= by_interval["test/temporal_consistency"] <= 1
+    assert 1 < by_interval["test/temporal_consistency"] <= 100
     [by_frame] = trainer.test(module, data(root), verbose=False)
-    for key in ("test/miou", "test/ece", "test/iou_0"):
+    names = data(root).label_map.names
+    for key in ("test/miou", "test/ece", *(f"test/iou_{name}" for name in names)):
         assert by_interval[key] == pytest.approx(by_frame[key], nan_ok=True)
+
+
+def test_scores_are_in_percent_and_classes_have_their_names(root: str) -> None:
+    module, frames_of = SegmentationModule(3, net=Linear()), data(root)
+    [scores] = pl.Trainer(**QUIET).test(module, frames_of, verbose=False)
+    counted = SegmentationScore(3)
+    error = CalibrationError(3)
+    for batch in frames_of.test_dataloader():
+        labels, confidence = argmax_with_confidence(module.probabilities(batch.images))
+        counted.update(labels, batch.labels)
+        error.update(labels, confidence, batch.labels)
+    assert scores["test/miou"] == pytest.approx(100 * float(counted.compute()))
+    assert scores["test/ece"] == pytest.approx(100 * float(error.compute()), rel=1e-4)
+    for name, iou in zip(frames_of.label_map.names, counted.per_class(), strict=True):
+        assert scores[f"test/iou_{name}"] == pytest.approx(100 * float(iou), nan_ok=True)
+    # Without a data module, nobody knows the names.
+    [bare] = pl.Trainer(**QUIET).test(module, frames_of.test_dataloader(), verbose=False)
+    assert {"test/iou_0", "test/iou_1", "test/iou_2"} <= bare.keys()
 
 
 def refuse(*_: Any, **__: Any) -> Any:
@@ -227,7 +227,7 @@ def test_nothing_but_a_test_of_intervals_has_a_use_for_flow(
     assert "test/temporal_consistency" not in scores
     assert not list(temporary.iterdir())
     [scores] = trainer.test(module, PropagationData(3, root, select=SelectArgs(label_every=4)), verbose=False)
-    assert 0 <= scores["test/temporal_consistency"] <= 1
+    assert 0 <= scores["test/temporal_consistency"] <= 100
     assert module.flow is not None
     assert module.flow.misses == 8
     [scores] = trainer.test(module, data(root), verbose=False)
@@ -260,7 +260,7 @@ def test_consistency_is_measured_along_a_flow_of_ones_own(step: float, consisten
     module = Striped(3, net=Linear())
     intervals = PropagationData(3, str(root), select=SelectArgs(label_every=2))
     [scores] = pl.Trainer(**QUIET).test(module, intervals, verbose=False)
-    assert (scores["test/temporal_consistency"] > 0.98) == consistent
+    assert (scores["test/temporal_consistency"] > 98) == consistent
     assert isinstance(module.flow, FlowCache)
     assert isinstance(module.flow.estimator, Mine)
     assert module.flow.misses == 4
@@ -302,7 +302,7 @@ def test_every_precision_trains_and_tests(root: str, precision: str) -> None:
     module = SegmentationModule(3, replace(SMALL, ocr=True), loss=loss)
     trainer = fit(module, data(root), precision=precision, **flags)
     [scores] = trainer.test(module, data(root), verbose=False)
-    assert 0 <= scores["test/miou"] <= 1
+    assert 0 <= scores["test/miou"] <= 100
 
 
 def test_a_compiled_network_keeps_the_names_of_its_weights() -> None:

@@ -24,12 +24,15 @@ APART = (
 )
 """How to get validation labels that are not trained on; the end of the messages below."""
 
+SCENE_CLASSES = 10
+"""Number of classes of the generated street scene, unless another one is given."""
+
 
 class ClipData(BaseDataModule):
     """Base of the data modules over the clips of a data set, of which a few frames have labels.
 
     Args:
-        num_classes: Number of classes; checked against the data set's.
+        num_classes: Number of classes, checked against the data set's; None: as many as the data set has.
         root: Folder of the data set, looked for below ``WRP_DATA`` as well; None: a street scene is generated into
             ``~/.cache/wrp``.
         layout: ``auto`` or the name of a layout, see :func:`wrp.data.layouts.registry.layouts`.
@@ -49,7 +52,7 @@ class ClipData(BaseDataModule):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         root: str | None = None,
         layout: str = "auto",
         split: str | None = None,
@@ -58,7 +61,7 @@ class ClipData(BaseDataModule):
     ) -> None:
         super().__init__(num_classes, workers)
         # Not for the logger: it refuses names such as crop_size that model and data give different values.
-        self.save_hyperparameters(logger=False, ignore=["propagated", "examples"])
+        self.save_hyperparameters(logger=False, ignore=["propagated", "examples", "augmentations"])
         make_plain(self.hparams)
         self.root = root
         self.layout = layout
@@ -83,7 +86,7 @@ class ClipData(BaseDataModule):
     def _open(self, split: str | None) -> ClipIndex:
         if self.root is None and self.layout not in ("auto", "folder"):
             raise DataError(f"layout {self.layout!r} needs the folder of its data set: pass data.init_args.root")
-        root = self.root if self.root is not None else cached_folder(self.num_classes, 0)
+        root = self.root if self.root is not None else cached_folder(self.expected_classes or SCENE_CLASSES, 0)
         found = open_index(root, self.layout, split)
         self._check_classes(found.label_map, found.root)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader
 
@@ -21,6 +21,9 @@ from wrp.io.label_map import read_label_map
 from wrp.io.manifest import label_hash
 from wrp.options import SamplingArgs, make_plain
 from wrp.structures import Frame, LabelMap, VideoFrame
+
+if TYPE_CHECKING:
+    import albumentations
 
 
 def shared_images(one: Iterable[Frame], other: Iterable[Frame]) -> list[Frame]:
@@ -51,16 +54,18 @@ class ImageData(BaseDataModule):
     Expected are ``images/<split>/<stem>.{png,jpg}``, ``labels/<split>/<stem>.png`` and ``classes.yaml``.
 
     Args:
-        num_classes: Number of classes; checked against classes.yaml.
+        num_classes: Number of classes, checked against classes.yaml; None: as many as classes.yaml has.
         root: Folder of the data set, looked for below ``WRP_DATA`` as well.
         train_split: Folder of the training images.
         val_split: Folder of the images for validation, test and prediction.
         sampling: How training crops are drawn.
         workers: Number of loader processes; 0: load in the main process.
+        augmentations: Transforms of albumentations for training crops, instead of mirror and colour, see
+            :class:`~wrp.data.transforms.TrainTransform`.
 
     Raises:
-        DataError: If ``num_classes`` is not a whole number; on use, if a folder, or any label in it, is missing, or
-            labels are both trained and validated on.
+        DataError: If ``num_classes`` is not a whole number, or ``root`` is missing; on use, if a folder, or any label
+            in it, is missing, or labels are both trained and validated on.
 
     Example:
         >>> data = ImageData(num_classes=2, root="photos", sampling=SamplingArgs(batch_size=4))
@@ -70,21 +75,25 @@ class ImageData(BaseDataModule):
 
     def __init__(
         self,
-        num_classes: int,
-        root: str,
+        num_classes: int | None = None,
+        root: str | None = None,
         train_split: str = "train",
         val_split: str = "val",
         sampling: SamplingArgs | None = None,
         workers: int = 0,
+        augmentations: list[albumentations.BasicTransform] | None = None,
     ) -> None:
         super().__init__(num_classes, workers)
         # Not for the logger: it refuses names that model and data give different values.
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore="augmentations")
         make_plain(self.hparams)
+        if root is None:
+            raise DataError("ImageData needs the folder of its images: give root")
         self.root = root
         self.train_split = train_split
         self.val_split = val_split
-        self.sampling = sampling or SamplingArgs()
+        self.sampling: SamplingArgs = sampling or SamplingArgs()
+        self.augmentations = augmentations
 
     @cached_property
     def folder(self) -> Path:
@@ -135,7 +144,8 @@ class ImageData(BaseDataModule):
         """Return a loader of augmented crops of labelled images; DataError if no label has a pixel with a class."""
         frames, sampling = self.frames(self.train_split), self.sampling
         require_classes((frame for _, _, frame in frames), self.label_map)
-        items = FrameItems(frames, self.label_map, TrainTransform(sampling.crop_size, seed=sampling.seed))
+        transform = TrainTransform(sampling.crop_size, seed=sampling.seed, augmentations=self.augmentations)
+        items = FrameItems(frames, self.label_map, transform)
         return self._crop_loader(items, sampling.epoch_length or len(items), sampling, sampling.batch_size)
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from wrp.options import SamplingArgs
 from wrp.structures import Frame, LabelMap
 
 SERVED_BY = {
-    "train or validate": "SegmentationData, or RefinementData for a refiner",
+    "train": "SegmentationData, or RefinementData for a refiner",
     "test": "SegmentationData, or PropagationData for whole intervals",
     "predict": "SegmentationData, or PropagationData for whole intervals",
 }
@@ -108,16 +109,21 @@ class TrainLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         resumed, self._resumed = self._resumed, None
-        goes_on = resumed is not None and resumed["epoch"] == self.sampler.epoch
+        goes_on = resumed is not None and resumed["epoch"] == self._epoch
         self._served = resumed["batches"] if resumed is not None and goes_on else 0
         self.sampler.start = self._served * (self.batch_size or 1)
         for batch in super().__iter__():
             self._served += 1
             yield batch
 
+    @property
+    def _epoch(self) -> int:
+        """The epoch; 0 always where Lightning's ``overfit_batches`` has put a sampler of its own in place of ours."""
+        return getattr(self.sampler, "epoch", 0)
+
     def state_dict(self) -> dict[str, int]:
         """Return the epoch and how many of its batches were served."""
-        return {"epoch": self.sampler.epoch, "batches": self._served}
+        return {"epoch": self._epoch, "batches": self._served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Skip the batches that were served, if the next epoch is that of ``state``."""
@@ -130,7 +136,7 @@ class BaseDataModule(pl.LightningDataModule):
     Subclasses override :attr:`reads`, :attr:`labels_seen`, and the loaders that they serve.
 
     Args:
-        num_classes: Number of classes.
+        num_classes: Number of classes; None: as many as ``label_map`` has, an attribute of subclasses.
         workers: Number of loader processes; 0: load in the main process.
 
     Raises:
@@ -141,14 +147,37 @@ class BaseDataModule(pl.LightningDataModule):
         frozenset()
     """
 
-    def __init__(self, num_classes: int, workers: int = 0) -> None:
+    sampling: SamplingArgs | None = None
+
+    def __init__(self, num_classes: int | None = None, workers: int = 0) -> None:
         super().__init__()
         # Prediction may have fewer intervals than processes; scoring may not, see ShardSampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        if not isinstance(num_classes, int):
+        if not isinstance(num_classes, int | None):
             raise DataError(f"num_classes must be a whole number, got {num_classes!r}; root is the next argument")
-        self.num_classes = num_classes
+        self.expected_classes = num_classes
         self.workers = workers
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that was given, else that of the subclass's attribute ``label_map``."""
+        if self.expected_classes is not None:
+            return self.expected_classes
+        label_map: LabelMap = self.label_map  # type: ignore[attr-defined]  # there is no default
+        return label_map.num_classes
+
+    @property
+    def batch_size(self) -> int:
+        """Crops per training batch; Lightning's batch size finder reads and sets it."""
+        if self.sampling is None:
+            raise AttributeError(f"{type(self).__name__} has no batch size")
+        return self.sampling.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        assert self.sampling is not None
+        self.sampling = replace(self.sampling, batch_size=size)
+        self.hparams["sampling"] = asdict(self.sampling)
 
     @property
     def reads(self) -> set[Path]:
@@ -163,7 +192,7 @@ class BaseDataModule(pl.LightningDataModule):
     # There is no val_dataloader here: Lightning skips validation if a subclass does not define it.
     def train_dataloader(self) -> Any:
         """Raise DataError; subclasses that have something to train on override this."""
-        raise self._not_served("train or validate")
+        raise self._not_served("train")
 
     def test_dataloader(self) -> Any:
         """Raise DataError; subclasses that have something to test on override this."""
@@ -178,10 +207,10 @@ class BaseDataModule(pl.LightningDataModule):
         return DataError(f"{name} serves nothing to {verb}: use another --data, such as {SERVED_BY[verb]}")
 
     def _check_classes(self, label_map: LabelMap, root: Path | str) -> None:
-        if label_map.num_classes != self.num_classes:
+        if self.expected_classes not in (None, label_map.num_classes):
             raise DataError(
                 f"{root} has {label_map.num_classes} classes ({', '.join(label_map.names)}), got "
-                f"num_classes={self.num_classes}"
+                f"num_classes={self.expected_classes}"
             )
 
     def _train_loader(self, sampler: TrainSampler, batch_size: int | None) -> DataLoader[Any]:

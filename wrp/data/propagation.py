@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from wrp.data.clipdata import ClipData
 from wrp.data.holdout import divide, numbered
 from wrp.data.index import ClipIndex
-from wrp.data.items import IntervalItems
+from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.io.manifest import label_hash, written_parts
 from wrp.options import SelectArgs, ValArgs, read_shard
 
@@ -22,11 +22,11 @@ logger = logging.getLogger("wrp")
 class PropagationData(ClipData):
     """Intervals between keyframes for :class:`~wrp.PropagationModule`.
 
-    Prediction serves the intervals without held-out labels, test with them. A test of :class:`~wrp.SegmentationModule`
-    on intervals also scores its temporal consistency.
+    Prediction serves the intervals without held-out labels, validation and test with them. A test of
+    :class:`~wrp.SegmentationModule` on intervals also scores its temporal consistency.
 
     Args:
-        num_classes: Number of classes; checked against the data set's.
+        num_classes: Number of classes, checked against the data set's; None: as many as the data set has.
         root: See :class:`~wrp.data.clipdata.ClipData`.
         layout: See :class:`~wrp.data.clipdata.ClipData`.
         split: See :class:`~wrp.data.clipdata.ClipData`.
@@ -49,7 +49,7 @@ class PropagationData(ClipData):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         root: str | None = None,
         layout: str = "auto",
         split: str | None = None,
@@ -94,9 +94,13 @@ class PropagationData(ClipData):
         """Return the intervals of ``shard``, (number from 0, number of parts); None: of this data module's shard."""
         return IntervalItems(self.propagated.clips, self.label_map, done=self.done, shard=shard or self.shard)
 
+    def calibration_items(self) -> HeldOutItems:
+        """Return the keyframes between two others, on which the confidence can be calibrated."""
+        return HeldOutItems(self.propagated.clips, self.label_map)
+
     def val_dataloader(self) -> DataLoader[Any]:
-        """Raise DataError: there is nothing to validate on."""
-        raise self._not_served("train or validate")
+        """Return a loader of the intervals with their held-out labels, the same as for a test."""
+        return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return a loader of the intervals with their held-out labels."""

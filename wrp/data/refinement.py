@@ -18,6 +18,7 @@ from wrp.data.holdout import numbered
 from wrp.data.items import WindowItems
 from wrp.data.loaders import Packing, TrainLoader
 from wrp.data.sampling import TrainSampler
+from wrp.errors import DataError
 from wrp.io.together import processes
 from wrp.options import SelectArgs, ValArgs
 from wrp.structures import IGNORE_INDEX, ExampleSource, RefinerExamples, RefinerInput
@@ -31,7 +32,7 @@ class RefinementData(DividedData):
     """Examples for :class:`~wrp.RefinementModule`, made from keyframes and their neighbours.
 
     Args:
-        num_classes: Number of classes; checked against the data set's.
+        num_classes: Number of classes, checked against the data set's; None: as many as the data set has.
         examples: Makes the examples, such as :class:`~wrp.refinement.sampler.CycleExamples`.
         root: See :class:`~wrp.data.clipdata.ClipData`.
         layout: See :class:`~wrp.data.clipdata.ClipData`.
@@ -45,8 +46,8 @@ class RefinementData(DividedData):
         workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If ``num_classes`` is not a whole number; on first use, if the data set does not follow its layout,
-            or labels are both trained and validated on.
+        DataError: If ``num_classes`` is not a whole number, or ``examples`` is missing; on first use, if the data set
+            does not follow its layout, or labels are both trained and validated on.
 
     Example:
         >>> from wrp.refinement.sampler import CycleExamples
@@ -57,8 +58,8 @@ class RefinementData(DividedData):
 
     def __init__(
         self,
-        num_classes: int,
-        examples: ExampleSource,
+        num_classes: int | None = None,
+        examples: ExampleSource | None = None,
         root: str | None = None,
         layout: str = "auto",
         split: str | None = None,
@@ -70,11 +71,22 @@ class RefinementData(DividedData):
         workers: int = 0,
     ) -> None:
         super().__init__(num_classes, root, layout, split, select, workers)
+        if examples is None:
+            raise DataError("RefinementData needs what makes its examples: give examples, such as CycleExamples")
         self.examples = examples
         self.val = val or ValArgs()
         self.radius = radius
         self.epoch_length = epoch_length
         self.seed = seed
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per training batch; Lightning's batch size finder reads and sets it."""
+        return self.examples.crops
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.examples.crops = size
 
     def _seen_before(self) -> list[tuple[str, frozenset[str]]]:
         return [("the networks that make the examples have learned from", self.examples.labels_seen)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.utilities import CombinedLoader
@@ -21,6 +21,9 @@ from wrp.io.manifest import SEEN, seen_labels
 from wrp.options import SamplingArgs, SelectArgs, ValArgs, read_shard
 from wrp.structures import Frame
 
+if TYPE_CHECKING:
+    import albumentations
+
 logger = logging.getLogger("wrp")
 
 
@@ -31,7 +34,7 @@ class SegmentationData(DividedData):
     frames, and prediction all frames.
 
     Args:
-        num_classes: Number of classes; checked against the data set's.
+        num_classes: Number of classes, checked against the data set's; None: as many as the data set has.
         root: See :class:`~wrp.data.clipdata.ClipData`.
         layout: See :class:`~wrp.data.clipdata.ClipData`.
         split: See :class:`~wrp.data.clipdata.ClipData`.
@@ -43,6 +46,8 @@ class SegmentationData(DividedData):
         leave_out: A fold ``i/n`` of the keyframes to leave out of training, every n-th from number i on: for a teacher
             whose predictions the refiner uses at frames that the teacher was not trained on.
         workers: Number of loader processes; 0: load in the main process.
+        augmentations: Transforms of albumentations for training crops, instead of mirror and colour, see
+            :class:`~wrp.data.transforms.TrainTransform`.
 
     Raises:
         DataError: If an argument is malformed; on first use, if the data set does not follow its layout, or labels are
@@ -56,7 +61,7 @@ class SegmentationData(DividedData):
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None = None,
         root: str | None = None,
         layout: str = "auto",
         split: str | None = None,
@@ -67,10 +72,12 @@ class SegmentationData(DividedData):
         further_images: bool = True,
         leave_out: str | None = None,
         workers: int = 0,
+        augmentations: list[albumentations.BasicTransform] | None = None,
     ) -> None:
         super().__init__(num_classes, root, layout, split, select, workers)
+        self.augmentations = augmentations
         self.val = val or ValArgs()
-        self.sampling = sampling or SamplingArgs()
+        self.sampling: SamplingArgs = sampling or SamplingArgs()
         self.propagated = propagated
         self.further_images = further_images
         self.leave_out = read_shard(leave_out, "a fold to leave out") if leave_out is not None else None
@@ -128,7 +135,8 @@ class SegmentationData(DividedData):
 
     def _train_items(self, frames: list[Labelled]) -> FrameItems:
         weigh = self.propagated.weigh if self.propagated is not None else torch.clone
-        transform = TrainTransform(self.sampling.crop_size, seed=self.sampling.seed)
+        sampling = self.sampling
+        transform = TrainTransform(sampling.crop_size, seed=sampling.seed, augmentations=self.augmentations)
         return FrameItems(frames, self.label_map, transform, weigh)
 
     def _apart(self, truth: list[Labelled], more: list[Labelled], propagated: PropagatedLabels) -> CombinedLoader:

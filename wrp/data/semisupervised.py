@@ -359,7 +359,7 @@ class SemiSupervisedData(BaseDataModule):
     opened.
 
     Args:
-        num_classes: Number of classes; checked against the data set's.
+        num_classes: Number of classes, checked against the data set's; None: as many as the data set has.
         root: Folder of the data set, looked for below ``WRP_DATA`` as well.
         labelled: List of the labelled images, a file of lines as :func:`find_images` reads them: names as in the
             layout's own lists, or paths of images and labels below ``root``; its hash is logged.
@@ -374,8 +374,8 @@ class SemiSupervisedData(BaseDataModule):
         workers: Number of loader processes; 0: load in the main process.
 
     Raises:
-        DataError: If there is no such folder; on use, if a list, image or label is missing, or an image is both trained
-            and validated on, with its label or without.
+        DataError: If there is no such folder, or no list of labelled images is given; on use, if a list, image or label
+            is missing, or an image is both trained and validated on, with its label or without.
 
     Example:
         >>> import tempfile
@@ -387,9 +387,9 @@ class SemiSupervisedData(BaseDataModule):
 
     def __init__(
         self,
-        num_classes: int,
-        root: str,
-        labelled: str,
+        num_classes: int | None = None,
+        root: str | None = None,
+        labelled: str | None = None,
         unlabelled: str | None = None,
         val: str | None = None,
         layout: str = "folder",
@@ -401,11 +401,13 @@ class SemiSupervisedData(BaseDataModule):
         super().__init__(num_classes, workers)
         self.save_hyperparameters(logger=False)
         make_plain(self.hparams)
+        if root is None or labelled is None:
+            raise DataError("SemiSupervisedData needs its folder and a list of labelled images: give root and labelled")
         self.root = find_folder(root)
         self.layout = layout
         self.lists = {"labelled": labelled, "unlabelled": unlabelled, "val": val}
         self.pseudo = pseudo
-        self.sampling = sampling or SamplingArgs()
+        self.sampling: SamplingArgs = sampling or SamplingArgs()
         self.unlabelled_size = unlabelled_size or self.sampling.batch_size
 
     @cached_property

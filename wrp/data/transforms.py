@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from wrp.errors import DataError
 from wrp.structures import IGNORE_INDEX
+
+# Else the import of albumentations would query the package index for a newer release.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+if TYPE_CHECKING:  # else labelling would load it, which does not need it
+    import albumentations
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,9 @@ class TrainTransform:
         scale: Range of the random factor by which frames are scaled before the crop.
         seed: Seed of the run.
         color_by_frame: Whether each frame of a clip gets its own change of colours, instead of all the same.
+        augmentations: Transforms of albumentations for the crop and its maps, instead of mirror and colour. They keep
+            size and type; where they show what lies outside of the frame, there is no label, whatever their
+            ``fill_mask``.
 
     Example:
         >>> image, label = torch.zeros(3, 40, 60, dtype=torch.uint8), torch.zeros(40, 60, dtype=torch.uint8)
@@ -97,18 +108,21 @@ class TrainTransform:
         scale: tuple[float, float] = (0.5, 1.5),
         seed: int = 0,
         color_by_frame: bool = False,
+        augmentations: Sequence[albumentations.BasicTransform] | None = None,
     ) -> None:
         self.crop_size = crop_size
         self.scale = scale
         self.seed = seed
         self.color_by_frame = color_by_frame
-        # Imported here, as labelling does not need it. Its import would query the package index for a newer release.
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         import albumentations as A
 
         # The draws of a pipeline come from one seed, set anew for each item.
         jitter = A.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.8)
         self._colors = A.Compose([jitter], seed=seed)
+        self._own = None if augmentations is None else A.Compose(list(augmentations), seed=seed)
+        for transform in _every(augmentations or ()):
+            if getattr(transform, "fill_mask", None) is not None:
+                transform.fill_mask = IGNORE_INDEX
 
     def __call__(self, image: Tensor, maps: Sequence[Tensor], draw: Draw) -> tuple[Tensor, list[Tensor]]:
         """Augment a frame (3, H, W) uint8, its label and further maps, (H, W) uint8 each; see :meth:`clip`."""
@@ -129,18 +143,55 @@ class TrainTransform:
 
         Returns:
             Images, maps and flows of the same shapes and types, but of the crop's height and width.
+
+        Raises:
+            DataError: If ``augmentations`` change the size or type of the crop, or flows are to be moved by them.
         """
         seed = draw.seed(self.seed)
         where = self._where((images.shape[2], images.shape[3]), draw, np.random.default_rng(seed))
-        frames = [where.apply(frame, cv2.INTER_LINEAR, 0) for frame in images.permute(0, 2, 3, 1).numpy()]
-        colored = torch.from_numpy(self._color(np.stack(frames), seed)).permute(0, 3, 1, 2).contiguous()
+        if self._own is not None:
+            where = replace(where, mirrored=False)
+        frames = np.stack([where.apply(frame, cv2.INTER_LINEAR, 0) for frame in images.permute(0, 2, 3, 1).numpy()])
         moved = []
         for number, values in enumerate(maps):
             fill = 0 if number else IGNORE_INDEX
             # Plain INTER_NEAREST counts from the pixels' corners, half a pixel off the frame.
-            crops = [where.apply(one, cv2.INTER_NEAREST_EXACT, fill) for one in values.numpy()]
-            moved.append(torch.from_numpy(np.stack(crops)))
-        return colored, moved, None if flows is None else self._flows(flows, where)
+            moved.append(np.stack([where.apply(one, cv2.INTER_NEAREST_EXACT, fill) for one in values.numpy()]))
+        if self._own is not None:
+            if flows is not None:
+                raise DataError("augmentations do not move flow: leave them out, or the flow")
+            frames, moved = self._augmented(self._own, frames, moved, seed)
+        else:
+            frames = self._color(frames, seed)
+        colored = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        return (
+            colored,
+            [torch.from_numpy(values) for values in moved],
+            None if flows is None else self._flows(flows, where),
+        )
+
+    def _augmented(
+        self, own: Any, frames: np.ndarray, maps: list[np.ndarray], seed: int
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        own.set_random_seed(seed)
+        # All maps are filled alike; those after the labels are turned round, so that they are filled with 0.
+        masks = [values if number == 0 else 255 - values for number, values in enumerate(maps)]
+        counts = np.cumsum([len(values) for values in masks])[:-1]
+        result = own(images=frames, masks=np.concatenate(masks)) if masks else own(images=frames)
+        made, moved = result["images"], result.get("masks", np.empty((0, *frames.shape[1:3]), np.uint8))
+        for what, now, before in (
+            ("image", made, frames),
+            ("labels", moved, np.empty((0, *frames.shape[1:3]), np.uint8)),
+        ):
+            if not isinstance(now, np.ndarray) or now.dtype != np.uint8 or now.shape[1:] != before.shape[1:]:
+                got = f"{now.shape[1:]} {now.dtype}" if isinstance(now, np.ndarray) else f"a {type(now).__name__}"
+                raise DataError(
+                    f"augmentations must keep size and type of a crop, {before.shape[1:]} uint8, got {what} {got}: "
+                    "set sampling.crop_size instead, and leave out ToTensorV2 and Normalize"
+                )
+        parts = np.split(moved, counts) if masks else []
+        fitting = [values if number == 0 else 255 - values for number, values in enumerate(parts)]
+        return np.ascontiguousarray(made), [np.ascontiguousarray(values) for values in fitting]
 
     def _where(self, size: tuple[int, int], draw: Draw, rng: np.random.Generator) -> Geometry:
         factor = rng.uniform(*self.scale)
@@ -173,3 +224,10 @@ class TrainTransform:
         factors[0] *= -1 if where.mirrored else 1
         moved = [where.apply(flow, cv2.INTER_LINEAR, 0) * factors for flow in flows.permute(0, 2, 3, 1).numpy()]
         return torch.from_numpy(np.stack(moved)).permute(0, 3, 1, 2).contiguous()
+
+
+def _every(transforms: Sequence[Any]) -> Iterator[Any]:
+    """Yield transforms, and those within them."""
+    for transform in transforms:
+        yield transform
+        yield from _every(getattr(transform, "transforms", ()))

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wrp.errors import WrpError
 from wrp.geometry.backends.cpu import absolute_difference, backend, box_sums, either, quiet, serves, tensor
 from wrp.geometry.formulas import agree
 from wrp.geometry.warp import Sampler, out_of_frame
+
+# Values of images in [0, 1] may lie outside of it by this much, after interpolation in half precision.
+ROUNDING = 1e-2
 
 
 def forward_backward_error(flow_st: Tensor, flow_ts: Tensor, alpha: float = 0.01, beta: float = 0.5) -> Tensor:
@@ -111,14 +115,53 @@ def _mean_around(total: Tensor, window: int) -> Tensor:
 
 
 def to_unit(frames: Tensor) -> Tensor:
-    """Convert frames (…, 3, H, W) uint8 to float32 in [0, 1].
+    """Convert frames (…, 3, H, W) to float32 in [0, 1]: uint8 is divided by 255, floating point is in [0, 1] already.
+
+    Raises:
+        WrpError: If the frames have another type, or values that :func:`check_unit` refuses.
 
     Example:
         >>> to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8).view(3, 1, 1)).flatten()
         tensor([0.0000, 0.2000, 1.0000])
+        >>> to_unit(torch.tensor([0.0, 0.2, 1.0]).view(3, 1, 1)).flatten()
+        tensor([0.0000, 0.2000, 1.0000])
     """
+    check_unit(frames)
+    if frames.dtype != torch.uint8:
+        return frames.to(torch.float32)
     xp, frames = backend(frames)
     return tensor(xp.divide(frames, np.float32(255))) if xp is np else frames.to(torch.float32) / 255
+
+
+def check_unit(frames: Tensor, waits: bool = False) -> None:
+    """Refuse frames that are neither uint8 nor floating point in [0, 1].
+
+    Args:
+        frames: (…, 3, H, W).
+        waits: Whether to look at values on a GPU, too, for which it has to wait.
+
+    Raises:
+        WrpError: If the type is another one, or a value lies outside of [0, 1] by more than rounding.
+
+    Example:
+        >>> check_unit(torch.zeros(3, 2, 2, dtype=torch.int16))
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: images must be uint8, or floating point in [0, 1], got int16
+    """
+    if frames.dtype == torch.uint8:
+        return
+    got = str(frames.dtype).removeprefix("torch.")
+    if not frames.is_floating_point():
+        raise WrpError(f"images must be uint8, or floating point in [0, 1], got {got}")
+    if not (frames.device.type == "cpu" or waits) or not frames.numel():
+        return
+    low, high = (float(value) for value in frames.aminmax())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise WrpError(
+            f"images must be uint8, or floating point in [0, 1], got {got} from {low:.4g} to {high:.4g}: do not "
+            "normalise them, the network does"
+        )
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 from jsonargparse._common import parsing_settings  # there is no other way to restore them
 from safetensors import safe_open
 from safetensors.torch import save
+from torch import nn
 
 from wrp.errors import WrpError, in_short
 from wrp.io.hubs import hubs_limited
@@ -35,14 +37,20 @@ SEEN_KEY = "wrp_labels_seen"
 FLOW_KEY = "wrp_flow"
 """Key in a checkpoint of the signature of the flow that a refiner has learned with."""
 
+ENCODER_KEY = "wrp_encoder_weights"
+"""Key in a checkpoint that says where the weights came from that the encoder started from; empty: from scratch."""
+
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
+
+NETWORK_KEY = "net"
+"""Name of the argument, and key in the hyper-parameters, of a network of the user's own."""
 
 # Packages that a checkpoint may name: nothing in them runs or unpickles its arguments, or downloads anything.
 MAY_BE_NAMED = ("wrp", "torch.nn", "torch.optim")
 
 # Packages that a configuration may name under WRP_SAFE; some of them download, as the configuration then requests.
-SAFE = (*MAY_BE_NAMED, "pytorch_lightning", "torchmetrics")
+SAFE = (*MAY_BE_NAMED, "pytorch_lightning", "torchmetrics", "albumentations")
 
 # What Lightning's command line stores in a checkpoint, to make a module whose arguments are objects.
 MAKER = "pytorch_lightning.cli.instantiate_module"
@@ -83,6 +91,71 @@ def _made_by(checkpoint: dict[str, Any], wanted: type[Any]) -> type[Any]:
 def _subclasses(class_: type) -> list[type]:
     children: list[type] = class_.__subclasses__()
     return [s for child in children for s in (child, *_subclasses(child))]
+
+
+def described(network: nn.Module) -> dict[str, Any]:
+    """Describe a network of the user's own by its class and arguments, as hyper-parameters do.
+
+    Returns:
+        ``class_path`` and ``init_args``: ``{}`` if the class takes no arguments, None if they are not known or the
+        class cannot be imported by another program.
+
+    Example:
+        >>> described(nn.Identity())
+        {'class_path': 'torch.nn.modules.linear.Identity', 'init_args': None}
+    """
+    kind = type(network)
+    plain = kind.__init__ is nn.Module.__init__ or not inspect.signature(kind).parameters
+    plain = plain and kind.__module__ != "__main__" and "<" not in kind.__qualname__
+    return {"class_path": class_name(kind), "init_args": {} if plain else None}
+
+
+def network_of(given: nn.Module | dict[str, Any] | None) -> nn.Module | None:
+    """Make a network of the user's own from its description in a checkpoint; a network is returned as it is.
+
+    Raises:
+        WrpError: If its class may not be imported, or its arguments are not known, see :func:`check_network`.
+
+    Example:
+        >>> network_of({"class_path": "torch.nn.Identity", "init_args": {}})
+        Identity()
+    """
+    if given is None or isinstance(given, nn.Module):
+        return given
+    check_network({NETWORK_KEY: given})
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(nn.Module, NETWORK_KEY)
+    with imports_limited():
+        read = parser.parse_object({NETWORK_KEY: given})
+    network: nn.Module = parser.instantiate_classes(read)[NETWORK_KEY]
+    return network
+
+
+def check_network(settings: Any, path: Path | str = "the checkpoint", *allowed: str) -> None:
+    """Check that a network of the user's own can be made and that its class may be imported.
+
+    Args:
+        settings: The hyper-parameters of a checkpoint.
+        path: The file, for the message.
+        allowed: Names that may be imported beside those in :data:`MAY_BE_NAMED` and ``WRP_SAFE``.
+
+    Raises:
+        WrpError: If one of both is not so.
+    """
+    network = settings.get(NETWORK_KEY) if isinstance(settings, dict) else None
+    if network is None:
+        return
+    name = str(network.get("class_path") if isinstance(network, dict) else network)
+    if not any(f"{name}.".startswith(f"{known}.") for known in (*MAY_BE_NAMED, *trusted_packages(), *allowed)):
+        raise WrpError(
+            f"{path} was trained with a network of your own, {name}, which is imported only where you allow it: set "
+            f"the environment variable WRP_SAFE={name.partition('.')[0]}"
+        )
+    if not isinstance(network, dict) or network.get("init_args") is None:
+        raise WrpError(
+            f"{path} was trained with a network of your own, {name}, and does not hold its arguments: make it in "
+            "configure_network of a subclass, or train by `wrp fit --model.net`; in Python, pass net=… to load it"
+        )
 
 
 def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
@@ -180,6 +253,8 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
     check_class(checkpoint, module, path)
     try:
         _check_maker(checkpoint.get(SETTINGS_KEY))
+        if NETWORK_KEY not in changes:
+            check_network(checkpoint.get(SETTINGS_KEY), path)
         with imports_limited(class_name(module)), hubs_limited(str(value) for value in changes.values()):
             source = _as_checkpoint(checkpoint) if path.suffix == WEIGHTS else path
             return module.load_from_checkpoint(source, map_location="cpu", weights_only=True, **changes).eval()
@@ -219,16 +294,23 @@ def trusted_packages() -> list[str]:
 
 
 @contextlib.contextmanager
+def imports_kept() -> Iterator[None]:
+    """Let the block change what jsonargparse may import, and take it back afterwards."""
+    before = dict(parsing_settings)
+    try:
+        yield
+    finally:
+        parsing_settings.update(before)
+
+
+@contextlib.contextmanager
 def imports_limited(*further: str) -> Iterator[None]:
     """Let jsonargparse import only :data:`MAY_BE_NAMED`, ``WRP_SAFE``, and ``further`` within the block.
 
     A checkpoint that `wrp fit` wrote names the classes of its arguments, and importing one runs its module.
     """
-    before = dict(parsing_settings)
-    set_parsing_settings(
-        import_path_denylist=["*", *SAFE], import_path_allowlist=[*MAY_BE_NAMED, *trusted_packages(), *further]
-    )
-    try:
+    with imports_kept():
+        set_parsing_settings(
+            import_path_denylist=["*", *SAFE], import_path_allowlist=[*MAY_BE_NAMED, *trusted_packages(), *further]
+        )
         yield
-    finally:
-        parsing_settings.update(before)

@@ -147,7 +147,7 @@ def score_student(job: Job) -> dict[str, Any]:
     """Score the student alone on held-out frames.
 
     Returns:
-        ``{"student": {"miou": percent, "ece": calibration error in [0, 1]}}``, None for scores that are undefined;
+        ``{"student": {"miou": …, "ece": …}}``, both in percent, None for scores that are undefined;
         empty without a student or without held-out frames.
     """
     settings, index = job.settings, job.index
@@ -158,5 +158,5 @@ def score_student(job: Job) -> dict[str, Any]:
     with quiet_lightning():
         [scores] = job.processes.trainer().test(module, data, verbose=False)
     # Both are undefined where no held-out label has a class.
-    found = {key: scale * scores.get(f"test/{key}", math.nan) for key, scale in (("miou", 100), ("ece", 1))}
-    return {"student": {key: None if math.isnan(value) else round(value, 6) for key, value in found.items()}}
+    found = {key: scores.get(f"test/{key}", math.nan) for key in ("miou", "ece")}
+    return {"student": {key: None if math.isnan(value) else round(value, 4) for key, value in found.items()}}

@@ -1,16 +1,24 @@
-"""Losses for dense labels. All of them take a weight for each pixel, so that uncertain labels count less."""
+"""Losses for dense labels. All of them take a weight for each pixel, so that uncertain labels count less.
+
+Where several processes train, most losses depend on sums over the pixels of all of them. Each loss is therefore written
+in two steps: it yields its own sums, is sent their means over the processes, and returns its value. All losses of a
+:class:`SegmentationLoss` thus share one ``all_reduce``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Generator, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wrp.errors import WrpError
 from wrp.geometry.labels import near_border
+from wrp.io.together import learning_together, mean_over_processes
 from wrp.segmentation.rmi import region_mutual_information
 from wrp.structures import IGNORE_INDEX
 
@@ -21,7 +29,53 @@ BOUNDARY = 2
 HARD_PROBABILITY = 0.7
 HARD_RATIO = 16
 
+Steps = Generator[Tensor, Tensor, Tensor]
+"""A loss in two steps: yields sums of this process, a float32 vector; is sent their means; returns a scalar."""
 
+Args = ParamSpec("Args")
+
+_STEPS: dict[str, Callable[..., Steps]] = {}
+
+
+def finish(losses: Sequence[Steps]) -> list[Tensor]:
+    """Compute losses that were begun, by one ``all_reduce`` for all of them if several processes train.
+
+    It is part of every training step, whatever the labels are, so no process can wait for another one in vain.
+
+    Example:
+        >>> def mean(values: Tensor) -> Steps:
+        ...     [count] = yield torch.tensor([float(len(values))])
+        ...     return values.sum() / count
+        >>> finish([mean(torch.tensor([1.0, 3.0])), mean(torch.tensor([5.0]))])
+        [tensor(2.), tensor(5.)]
+    """
+    sums = [next(loss) for loss in losses]
+    means = mean_over_processes(torch.cat(sums)).split([len(own) for own in sums])
+    return [_sent(loss, mean) for loss, mean in zip(losses, means, strict=True)]
+
+
+def _sent(loss: Steps, means: Tensor) -> Tensor:
+    try:
+        loss.send(means)
+    except StopIteration as end:
+        value: Tensor = end.value
+        return value
+    raise RuntimeError("a loss has two steps: it yields once")
+
+
+def _in_two_steps(steps: Callable[Args, Steps]) -> Callable[Args, Tensor]:
+    """Register a loss for :class:`SegmentationLoss`, and make it a function that returns its value."""
+
+    @wraps(steps)
+    def loss(*args: Args.args, **kwargs: Args.kwargs) -> Tensor:
+        return finish([steps(*args, **kwargs)])[0]
+
+    _STEPS[steps.__name__] = steps
+    loss.__signature__ = inspect.signature(steps).replace(return_annotation=Tensor)  # type: ignore[attr-defined]
+    return loss
+
+
+@_in_two_steps
 def cross_entropy(
     logits: Tensor,
     labels: Tensor,
@@ -31,7 +85,7 @@ def cross_entropy(
     boundary: float = 0.0,
     class_weights: list[float] | None = None,
     label_smoothing: float = 0.0,
-) -> Tensor:
+) -> Steps:
     """Compute the mean cross-entropy over the labelled pixels.
 
     Args:
@@ -59,18 +113,25 @@ def cross_entropy(
         pixels = pixels * (1 + boundary * near_border(labels, BOUNDARY))
     labels = labels.long()
     of_class = torch.tensor(class_weights or [1.0] * logits.shape[1], device=logits.device)
-    if balance:
-        counts = over_processes(torch.stack([(labels == c).sum() for c in range(logits.shape[1])]).float())
-        of_class = of_class * torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
-    if balance or class_weights:
-        pixels = pixels * of_class[labels.masked_fill(~counted, 0)]
     losses = functional.cross_entropy(
         logits.float(), labels, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
     )
-    return weighted_mean(losses, pixels, weights)
+    if not balance:
+        if class_weights:
+            pixels = pixels * of_class[labels.masked_fill(~counted, 0)]
+        return (yield from _weighted_mean(losses, pixels, weights))
+    # How much each class's pixels count depends on the number of them in all processes, and so does the total.
+    classes = [labels == c for c in range(logits.shape[1])]
+    counts = torch.stack([here.sum() for here in classes]).float()
+    own = torch.stack([(pixels * here).sum() for here in classes]) if boundary else counts
+    counts, every = (yield torch.cat((counts, own))).chunk(2)
+    of_class = of_class * torch.where(counts > 0, counts.clamp(min=1) ** -balance, 0.0)
+    pixels = pixels * of_class[labels.masked_fill(~counted, 0)]
+    return _ratio(losses, pixels, weights, pixels.sum() + (of_class * (every - own)).sum())
 
 
-def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Compute the cross-entropy of hard pixels only: online hard example mining (Shrivastava et al., CVPR 2016).
 
     A pixel is hard if the probability of its true class is at most 0.7. The hardest sixteenth of all pixels counts in
@@ -93,10 +154,12 @@ def ohem(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     losses = functional.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORE_INDEX, reduction="none")
     probability = torch.where(counted, (-losses.detach()).exp(), torch.inf)
     least = probability.flatten().kthvalue(max(1, probability.numel() // HARD_RATIO)).values
-    return weighted_mean(losses, counted * (probability <= least.clamp(min=HARD_PROBABILITY)), weights)
+    hard = counted * (probability <= least.clamp(min=HARD_PROBABILITY))
+    return (yield from _weighted_mean(losses, hard, weights))
 
 
-def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Compute the Dice loss: one minus the soft Dice coefficient, averaged over all classes, 0 for absent classes.
 
     The coefficient is that of the pixels of all processes of a distributed run. The loss equals
@@ -116,13 +179,17 @@ def dice(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tenso
     """
     pixels = count_pixels(labels, weights)[:, None]
     probs, truth = logits.float().softmax(1), one_hot(labels, logits.shape[1])
-    sums = [(pixels * one).sum((0, 2, 3)) for one in (probs * truth, truth, probs)]
-    both, of_truth, of_probs = sum_over_processes(torch.stack(sums))
+    own = torch.stack([(pixels * one).sum((0, 2, 3)) for one in (probs * truth, truth, probs)])
+    means = (yield own.detach().flatten()).view_as(own)
+    # Gradients are averaged over the processes. Multiplied by their number, that of this process's own sums adds up to
+    # the gradient of the sum over all processes.
+    both, of_truth, of_probs = learning_together() * (means + (own - own.detach()))
     coefficient = 2 * both / (of_probs + of_truth).clamp(min=1e-7)
     return ((1 - coefficient) * (of_truth > 0)).mean()
 
 
-def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Compute the Lovász-Softmax loss (Berman et al., CVPR 2018), averaged over the classes that occur.
 
     It is the convex extension of one minus the intersection over union, here of weighted pixels. It equals
@@ -152,10 +219,12 @@ def lovasz(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Ten
     jaccard = 1 - intersection / union.clamp(min=1e-7)
     steps = jaccard.diff(dim=1, prepend=jaccard.new_zeros(len(jaccard), 1))
     occurs = (everything[:, 0] > 0).float()
+    yield logits.new_zeros(0, dtype=torch.float32)  # there is nothing to share
     return ((errors.clamp(min=0) * steps).sum(1) * occurs).sum() / occurs.sum().clamp(min=1)
 
 
-def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Compute the focal loss (Lin et al., ICCV 2017), γ = 2, each class against the rest.
 
     The implementation is that of segmentation-models-pytorch.
@@ -177,10 +246,11 @@ def focal(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tens
 
     truth = one_hot(labels, logits.shape[1])
     losses = focal_loss_with_logits(logits.float(), truth, gamma=2.0, alpha=None, reduction="none")
-    return weighted_mean(losses.sum(1), labels != IGNORE_INDEX, weights)
+    return (yield from _weighted_mean(losses.sum(1), labels != IGNORE_INDEX, weights))
 
 
-def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Average the region mutual information loss and binary cross-entropy (Zhao et al., NeurIPS 2019).
 
     See :func:`~wrp.segmentation.rmi.region_mutual_information`.
@@ -202,11 +272,13 @@ def rmi(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor
     """
     pixels, truth = count_pixels(labels, weights), one_hot(labels, logits.shape[1])
     binary = functional.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none").sum(1)
-    mean = weighted_mean(binary, labels != IGNORE_INDEX, weights)
-    return (mean + region_mutual_information(logits, truth, pixels)) / 2
+    regions = region_mutual_information(logits, truth, pixels)
+    mean = yield from _weighted_mean(binary, labels != IGNORE_INDEX, weights)
+    return (mean + regions) / 2
 
 
-def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+@_in_two_steps
+def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Steps:
     """Compute the loss of label relaxation (Zhu et al., CVPR 2019).
 
     It is -log Σ p_c over the classes c in the 3×3 pixels around each pixel. At a border, either class is right: the
@@ -225,11 +297,16 @@ def relaxation(logits: Tensor, labels: Tensor, weights: Tensor | None = None) ->
         >>> relaxation(torch.zeros(1, 2, 1, 4), labels)  # (2 · log 2 + 2 · 0) / 4
         tensor(0.3466)
     """
-    around = functional.max_pool2d(one_hot(labels, logits.shape[1]), 3, 1, 1) > 0
+    around = _classes_around(labels, logits.shape[1])
     log_probs = logits.float().log_softmax(1).masked_fill(~around, -torch.inf)
     # Without a class nearby, the logarithm of 0 would make the gradient NaN although the pixel does not count.
     log_probs = torch.where(around.any(1, keepdim=True), log_probs, 0.0)
-    return weighted_mean(-log_probs.logsumexp(1), labels != IGNORE_INDEX, weights)
+    return (yield from _weighted_mean(-log_probs.logsumexp(1), labels != IGNORE_INDEX, weights))
+
+
+def _classes_around(labels: Tensor, num_classes: int) -> Tensor:
+    """Return which classes the 3×3 pixels around each pixel have, (B, C, H, W) bool."""
+    return functional.max_pool2d(one_hot(labels, num_classes), 3, 1, 1) > 0
 
 
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -245,6 +322,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 
 class SegmentationLoss(nn.Module):
     """A weighted sum of losses.
+
+    Beside ``relaxation``, the other losses leave out the pixels at borders between labels, whose class ``relaxation``
+    leaves open: they would make it hard again.
 
     Args:
         weights: Weight of each loss by its name in :data:`LOSSES`; None: cross-entropy alone.
@@ -279,10 +359,17 @@ class SegmentationLoss(nn.Module):
         Returns:
             Scalar float32.
         """
-        total = logits.new_zeros((), dtype=torch.float32)
-        for name, weight in self.weights.items():
+        hard = labels
+        if "relaxation" in self.weights:
+            several = _classes_around(labels, logits.shape[1]).sum(1) > 1
+            hard = labels.masked_fill(several, IGNORE_INDEX)
+        begun = []
+        for name in self.weights:
             extra = self.cross_entropy if name == "cross_entropy" else {}
-            total = total + weight * LOSSES[name](logits, labels, weights, **extra)
+            begun.append(_STEPS[name](logits, labels if name == "relaxation" else hard, weights, **extra))
+        total = logits.new_zeros((), dtype=torch.float32)
+        for weight, loss in zip(self.weights.values(), finish(begun), strict=True):
+            total = total + weight * loss
         return total
 
 
@@ -332,37 +419,14 @@ def weighted_mean(losses: Tensor, pixels: Tensor, weights: Tensor | None = None)
         >>> weighted_mean(losses, pixels), weighted_mean(losses, pixels, torch.full((1, 1, 3), 0.5))
         (tensor(2.), tensor(1.))
     """
+    return finish([_weighted_mean(losses, pixels, weights)])[0]
+
+
+def _weighted_mean(losses: Tensor, pixels: Tensor, weights: Tensor | None) -> Steps:
     pixels = pixels.float()
-    total = over_processes(pixels.sum()).clamp(min=1e-12)
-    return (losses * (pixels if weights is None else pixels * weights)).sum() / total
+    [total] = yield pixels.sum()[None]
+    return _ratio(losses, pixels, weights, total)
 
 
-def over_processes(values: Tensor) -> Tensor:
-    """Average values over all processes, without gradient; return them as they are if there is one process.
-
-    Example:
-        >>> over_processes(torch.tensor([1.0, 2.0])).tolist()
-        [1.0, 2.0]
-    """
-    values = values.detach()
-    if torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized():
-        values = values.clone()
-        distributed.all_reduce(values)
-        values /= distributed.get_world_size()
-    return values
-
-
-def sum_over_processes(values: Tensor) -> Tensor:
-    """Sum values over all processes; return them as they are if there is one process.
-
-    As gradients are averaged over the processes, that of this process's own values counts as often as there are
-    processes: the average is then the gradient of the sum.
-
-    Example:
-        >>> sum_over_processes(torch.tensor([1.0, 2.0])).tolist()
-        [1.0, 2.0]
-    """
-    if not (torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized()):
-        return values
-    count = distributed.get_world_size()
-    return count * over_processes(values) + count * (values - values.detach())
+def _ratio(losses: Tensor, pixels: Tensor, weights: Tensor | None, total: Tensor) -> Tensor:
+    return (losses * (pixels if weights is None else pixels * weights)).sum() / total.clamp(min=1e-12)

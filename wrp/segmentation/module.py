@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,26 +17,31 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import argmax_with_confidence, resize_labels
-from wrp.io.checkpoints import load_module
+from wrp.io.checkpoints import ENCODER_KEY, load_module, network_of
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
 from wrp.module import BaseModule
 from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, as_options
+from wrp.segmentation.batches import as_frames
 from wrp.segmentation.inference import tiled_probabilities
 from wrp.segmentation.losses import SegmentationLoss
+from wrp.segmentation.multiscale import SCALE_WEIGHT
 from wrp.segmentation.network import create_segmenter
 from wrp.structures import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
+
+logger = logging.getLogger("wrp")
 
 
 class SegmentationModule(BaseModule):
     """Semantic segmentation by any architecture of segmentation-models-pytorch and any of its or timm's encoders.
 
-    It is trained on :class:`~wrp.structures.FrameBatch`, served by :class:`~wrp.SegmentationData`. It logs
-    ``train/loss``, ``val/miou`` and ``test/miou`` (in [0, 1], from one confusion matrix over all pixels of all frames;
-    classes absent from both truth and prediction are NaN and left out), the IoU of each class, ``val/iou_<index>`` and
-    ``test/iou_<index>``, and the expected calibration error ``test/ece``. A test with :class:`~wrp.PropagationData`
-    scores whole clips and also logs ``test/temporal_consistency``.
+    It is trained on :class:`~wrp.structures.FrameBatch`, served by :class:`~wrp.SegmentationData`, or on batches
+    ``{"image": …, "mask": …}`` of another data module, see :func:`~wrp.segmentation.batches.as_frames`. It logs
+    ``train/loss`` and, all in percent, ``val/miou`` and ``test/miou`` (from one confusion matrix over all pixels of all
+    frames; classes absent from both truth and prediction are NaN and left out), the IoU of each class by the name that
+    it has in the data, ``val/iou_<class>`` and ``test/iou_<class>``, and the expected calibration error ``test/ece``.
+    A test with :class:`~wrp.PropagationData` scores whole clips and also logs ``test/temporal_consistency``.
 
     Args:
         num_classes: Number of classes C.
@@ -51,7 +57,12 @@ class SegmentationModule(BaseModule):
             confidence.
         compile_net: Whether to compile the network in place.
         net: Your own network instead of ``network``: images (B, 3, H, W) float32 in [0, 1] to logits (B, C, H, W), or
-            in training a tuple whose further elements are auxiliary logits.
+            in training a tuple whose further elements are auxiliary logits. Checkpoints hold its class, which is
+            imported where the environment variable ``WRP_SAFE`` names its package, and its arguments if it has none or
+            the command line made it.
+
+    Attributes:
+        encoder_weights: Where the weights came from that the encoder started from; empty: from scratch.
 
     Raises:
         WrpError: If a name is unknown or weights cannot be downloaded.
@@ -92,7 +103,9 @@ class SegmentationModule(BaseModule):
             self.freeze_part("pseudo_labeler")
             self.labels_seen |= getattr(self.pseudo_labeler, "labels_seen", frozenset())
         self.pseudo_label_threshold = pseudo_label_threshold
-        self.net = net if net is not None else self.configure_network()
+        self.encoder_weights = ""
+        self.save_network(net)
+        self.net = network_of(net) or self.configure_network()
         if self.optimizer.encoder_lr == 0:
             self.backbone.requires_grad_(False).eval()
         if compile_net:
@@ -104,7 +117,11 @@ class SegmentationModule(BaseModule):
 
     def configure_network(self) -> nn.Module:
         """Make the network; override this method for another one."""
-        return create_segmenter(self.num_classes, self.network)
+        net = create_segmenter(self.num_classes, self.network)
+        if net.weights_source:
+            self.encoder_weights = net.weights_source
+            logger.info("The encoder %s starts from %s", self.network.encoder_name, net.weights_source)
+        return net
 
     def configure_flow(self) -> FlowEstimator:
         """Make the flow estimator for the temporal consistency of tests."""
@@ -117,8 +134,13 @@ class SegmentationModule(BaseModule):
     @property
     def backbone(self) -> nn.Module:
         """The encoder; Lightning's BackboneFinetuning expects this name."""
-        backbone: nn.Module = self.net.encoder  # type: ignore[assignment]
-        return backbone
+        encoder = getattr(self.net, "encoder", None)
+        if not isinstance(encoder, nn.Module):
+            raise WrpError(
+                f"BackboneFinetuning, optimizer.encoder_lr and optimizer.layer_decay need an encoder: a "
+                f"{type(self.net).__name__} has no attribute 'encoder'"
+            )
+        return encoder
 
     @property
     def inference_model(self) -> nn.Module:
@@ -128,22 +150,6 @@ class SegmentationModule(BaseModule):
     def encoders(self) -> list[nn.Module]:
         """Return all encoders with the encoder's learning rates: here one; subclasses may have several heads."""
         return [self.backbone]
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Group the parameters: each layer of the encoder with its learning rate, and all others."""
-        if self.optimizer.encoder_lr == self.optimizer.layer_decay == 1.0:
-            return super().parameter_groups()
-        args, groups = self.optimizer, list[dict[str, Any]]()
-        left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
-        for encoder in self.encoders():
-            # timm's encoders keep their layers in an inner network.
-            children = getattr(encoder, "model", encoder).children()
-            layers = [part for part in children if next(part.parameters(), None) is not None]
-            # Parameters outside all layers of the encoder, such as a class token, get the rate of the first layer.
-            for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
-                mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
-                groups.append({"params": mine, "lr": args.lr * args.encoder_lr * args.layer_decay**depth})
-        return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; a frozen encoder stays in evaluation mode, so that its statistics do not change."""
@@ -169,10 +175,17 @@ class SegmentationModule(BaseModule):
 
     def forward(self, images: Tensor) -> Any:
         """Compute logits (B, C, H, W) of images (B, 3, H, W) float32 in [0, 1]; in training, see ``net``."""
-        return self.net(images)
+        return self.net(images.to(self.dtype))  # float32, but with the Trainer's precision bf16-true
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Compute class probabilities p^S (B, C, H, W) float32 of frames (B, 3, H, W) uint8, see ``inference``."""
+        """Compute class probabilities p^S (B, C, H, W) float32 of frames, see ``inference``.
+
+        Args:
+            images: (B, 3, H, W), uint8 or floating point in [0, 1].
+
+        Raises:
+            WrpError: If the images are of another type.
+        """
         return tiled_probabilities(self, to_unit(images), self.inference)
 
     @torch.no_grad()
@@ -201,7 +214,8 @@ class SegmentationModule(BaseModule):
 
     def training_step(self, batch: FrameBatch, batch_idx: int) -> Tensor:
         """Compute and log the loss of one batch."""
-        given = self(to_unit(_frames(batch).images))
+        batch = as_frames(batch, self.num_classes, batch_idx)
+        given = self(to_unit(batch.images))
         main, *auxiliary = given if isinstance(given, tuple) else (given,)
         # In training, logits may have the working resolution of the network.
         size = (main.shape[-2], main.shape[-1])
@@ -209,21 +223,23 @@ class SegmentationModule(BaseModule):
         labels = resize_labels(labels, size)
         weights = None if weights is None else resize_labels(weights, size)
         loss = self.loss(main, labels, weights)
-        for logits in auxiliary:
-            loss = loss + self.auxiliary * self.loss(logits, labels, weights)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.stems))
+        of_scales = len(auxiliary) - getattr(self.net, "single_scales", 0)
+        for number, logits in enumerate(auxiliary):
+            weight = self.auxiliary if number < of_scales else SCALE_WEIGHT
+            loss = loss + weight * self.loss(logits, labels, weights)
+        self.log_loss(loss, len(batch.stems))
         return loss
 
     def validation_step(self, batch: FrameBatch, batch_idx: int) -> None:
         """Add one batch to the validation score."""
-        self._score(self.val_score, batch)
+        self._score(self.val_score, batch, batch_idx)
 
     def test_step(self, batch: FrameBatch | ClipBatch, batch_idx: int) -> None:
         """Add one batch of frames, or one interval with its temporal consistency, to the test scores."""
         if isinstance(batch, ClipBatch):
             self._test_interval(batch)
         else:
-            self._score(self.test_score, batch, self.calibration)
+            self._score(self.test_score, batch, batch_idx, self.calibration)
 
     def _test_interval(self, batch: ClipBatch) -> None:
         if self.flow is None:  # made here, as only this test needs one
@@ -246,12 +262,23 @@ class SegmentationModule(BaseModule):
 
     def predict_step(self, batch: FrameBatch, batch_idx: int) -> list[Prediction]:
         """Label every frame of a batch."""
-        labels, confidence = argmax_with_confidence(self.probabilities(_frames(batch).images))
+        batch = as_frames(batch, self.num_classes, batch_idx)
+        labels, confidence = argmax_with_confidence(self.probabilities(batch.images))
         names = zip(batch.clips, batch.stems, batch.indices, strict=True)
         return [
             Prediction(clip, stem, index, self.methods[-1], labels[i], confidence[i])
             for i, (clip, stem, index) in enumerate(names)
         ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Record where the encoder's first weights came from, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[ENCODER_KEY] = self.encoder_weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read where the encoder's first weights came from, too."""
+        super().on_load_checkpoint(checkpoint)
+        self.encoder_weights = str(checkpoint.get(ENCODER_KEY, ""))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation score."""
@@ -264,13 +291,22 @@ class SegmentationModule(BaseModule):
             with warnings.catch_warnings():
                 # Single frames have no temporal consistency, and one process of several may have had no frames.
                 warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-                value = score.compute().float()
+                value = (100 * score.compute()).float().to(self.device)
             if not value.isnan():
-                self.log(f"test/{name}", value)
+                self.log(f"test/{name}", value, sync_dist=True)
             score.reset()
 
-    def _score(self, score: SegmentationScore, batch: FrameBatch, calibration: CalibrationError | None = None) -> None:
-        labels, confidence = argmax_with_confidence(self.probabilities(_frames(batch).images))
+    def class_names(self) -> list[str]:
+        """Return the names of the classes in the Trainer's data module; without such, their indices."""
+        label_map = getattr(getattr(self.trainer, "datamodule", None), "label_map", None)
+        names = getattr(label_map, "names", ())
+        return list(names) if len(names) == self.num_classes else [str(index) for index in range(self.num_classes)]
+
+    def _score(
+        self, score: SegmentationScore, batch: FrameBatch, batch_idx: int, calibration: CalibrationError | None = None
+    ) -> None:
+        batch = as_frames(batch, self.num_classes, batch_idx)
+        labels, confidence = argmax_with_confidence(self.probabilities(batch.images))
         score.update(labels, batch.labels)
         if calibration is not None:
             calibration.update(labels, confidence, batch.labels)
@@ -278,9 +314,11 @@ class SegmentationModule(BaseModule):
     def _log_score(self, stage: str, score: SegmentationScore) -> None:
         # Both scores come from one synchronised matrix; `compute` would synchronise it for its own result only.
         with score.sync_context(should_sync=torch.distributed.is_available() and torch.distributed.is_initialized()):
-            self.log(f"{stage}/miou", mean_iou(score.matrix).float(), prog_bar=True)
-            for index, iou in enumerate(score.per_class()):
-                self.log(f"{stage}/iou_{index}", iou.float())
+            miou, of_classes = 100 * mean_iou(score.matrix), 100 * score.per_class()
+        # With sync_dist, as Lightning does not know that all processes have the same values already.
+        self.log(f"{stage}/miou", miou.float(), prog_bar=True, sync_dist=True)
+        named = zip(self.class_names(), of_classes.float(), strict=True)
+        self.log_dict({f"{stage}/iou_{name}": iou for name, iou in named}, sync_dist=True)
         score.reset()
 
 
@@ -292,7 +330,8 @@ def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
         num_classes: Number of classes C that the teacher must have.
 
     Raises:
-        WrpError: If the checkpoint cannot be read, or the teacher has another number of classes.
+        WrpError: If the checkpoint cannot be read, or the module computes no probabilities or has another number of
+            classes.
 
     Example:
         >>> module = SegmentationModule(3, NetworkArgs("FPN", "tu-regnetx_002"))
@@ -302,19 +341,11 @@ def load_segmenter(teacher: str | nn.Module | None, num_classes: int) -> Any:
     if teacher is None:
         return None
     module: Any = load_module(SegmentationModule, teacher) if isinstance(teacher, str) else teacher
+    if not hasattr(module, "num_classes") or not hasattr(module, "probabilities"):
+        raise WrpError(
+            f"a teacher has num_classes and probabilities(images), got a {type(module).__name__}: wrap a network as "
+            "SegmentationModule(num_classes, net=…)"
+        )
     if module.num_classes != num_classes:
         raise WrpError(f"the teacher {teacher} knows {module.num_classes} classes, expected {num_classes}")
     return module
-
-
-def _frames(batch: FrameBatch) -> FrameBatch:
-    if isinstance(batch, dict):
-        raise WrpError(
-            "SegmentationModule learns from all labels alike, got batches that keep two kinds apart: set "
-            "data.init_args.propagated.apart=false, or use a module of wrp.selftraining"
-        )
-    if not isinstance(batch, FrameBatch):
-        raise WrpError(
-            f"SegmentationModule learns from single frames, got a {type(batch).__name__}: use --data SegmentationData"
-        )
-    return batch

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Images at another scale are resized to a multiple of this number of pixels, as every encoder requires it.
-STRIDE = 32
+# Weight of the loss of each scale's own logits, in addition to that of the blend (``supervised_mscale_loss_wt`` of the
+# original for Cityscapes).
+SCALE_WEIGHT = 0.05
 
 
 class AttentionHead(nn.Module):
@@ -47,13 +48,16 @@ class AttentionHead(nn.Module):
 class MultiScale(nn.Module):
     """A network whose logits are blended over several scales.
 
-    p = up(α · p_low) + (1 - up(α)) · p_high, with α predicted at the lower scale. It is trained on two neighbouring
-    scales; at test, the blend is repeated over more of them (Tao, Sapra, Catanzaro, 2020).
+    p = up(α · p_low) + (1 - up(α)) · p_high, with α predicted at the lower scale; auxiliary logits are blended in the
+    same way. It is trained on two neighbouring scales; at test, the blend is repeated over more of them (Tao, Sapra,
+    Catanzaro, 2020). In training, the logits of each scale follow those of the blend, so that each scale has a loss of
+    its own, :data:`SCALE_WEIGHT`.
 
     Args:
         net: A network with an :class:`AttentionHead`: images (B, 3, h, w) to attention, logits and auxiliary logits.
         scales: Scales in training, 1 among them.
         test_scales: Scales in evaluation; None: those of training.
+        stride: Images at another scale are resized to sides that are multiples of this number of pixels.
 
     Example:
         >>> from wrp.options import NetworkArgs
@@ -65,12 +69,17 @@ class MultiScale(nn.Module):
     """
 
     def __init__(
-        self, net: nn.Module, scales: Sequence[float] = (0.5, 1.0), test_scales: Sequence[float] | None = None
-    ):
+        self,
+        net: nn.Module,
+        scales: Sequence[float] = (0.5, 1.0),
+        test_scales: Sequence[float] | None = None,
+        stride: int = 32,
+    ) -> None:
         super().__init__()
         self.net = net
         self.scales = sorted(scales)
         self.test_scales = sorted(test_scales or scales)
+        self.stride = stride
 
     @property
     def encoder(self) -> nn.Module:
@@ -79,26 +88,33 @@ class MultiScale(nn.Module):
         return encoder
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Compute logits (B, C, h, w) of images (B, 3, h, w); in training, with the auxiliary logits of scale 1."""
+        """Compute logits (B, C, h, w) of images (B, 3, h, w).
+
+        In training, the result is a tuple: these logits, the auxiliary ones if there are any, and the logits of each
+        scale, the highest first.
+        """
         size = images.shape[-2:]
-        auxiliary: tuple[Tensor, ...] = ()
-        blended: Tensor | None = None
+        blended: list[Tensor] = []
+        single: list[Tensor] = []
         # From the highest scale down: the attention of each lower scale is its weight in the blend so far.
         for scale in reversed(self.scales if self.training else self.test_scales):
-            attention, logits, *others = (_resize(part, size) for part in self.net(_magnify(images, scale)))
-            if scale == 1:
-                auxiliary = tuple(others)
-            blended = logits if blended is None else attention * logits + (1 - attention) * blended
-        assert blended is not None
-        return (blended, *auxiliary) if self.training and auxiliary else blended
+            attention, *logits = self.net(self._magnify(images, scale))
+            single.append(_resize(logits[0], size))
+            if blended:
+                rest = 1 - _resize(attention, size)
+                pairs = zip(logits, blended, strict=True)
+                blended = [_resize(attention * part, size) + rest * above for part, above in pairs]
+            else:
+                blended = [_resize(part, size) for part in logits]
+        return (*blended, *single) if self.training else blended[0]
 
-
-def _magnify(images: Tensor, scale: float) -> Tensor:
-    if scale == 1:
-        return images
-    size = [max(2 * STRIDE, round(side * scale / STRIDE) * STRIDE) for side in images.shape[-2:]]
-    resized = functional.interpolate(images, size, mode="bilinear", antialias=scale < 1)
-    return resized.contiguous(memory_format=torch.channels_last)
+    def _magnify(self, images: Tensor, scale: float) -> Tensor:
+        if scale == 1:
+            return images
+        stride = self.stride
+        size = [max(2 * stride, round(side * scale / stride) * stride) for side in images.shape[-2:]]
+        resized = functional.interpolate(images, size, mode="bilinear", antialias=scale < 1)
+        return resized.contiguous(memory_format=torch.channels_last)
 
 
 def _resize(values: Tensor, size: torch.Size) -> Tensor:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,12 +18,13 @@ from wrp.io.hubs import check_hub, texts_in
 from wrp.options import NetworkArgs
 from wrp.segmentation.heads import OCRHead
 from wrp.segmentation.multiscale import AttentionHead, MultiScale
+from wrp.segmentation.weights import IMAGENET, SUFFIXES, load_weights, weights_at_hand
 
-# Mean and standard deviation of ImageNet's images (RGB in [0, 1]), on which the encoders' weights were trained.
+# Mean and standard deviation of ImageNet's images (RGB in [0, 1]), with which most encoders' weights were trained.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# The total stride of every encoder used here divides 32; inputs are padded to a multiple of it.
+# Sides are padded to a multiple of 32 pixels, which suits all encoders but vision transformers with other patches.
 STRIDE = 32
 
 # Least side in pixels: batch normalisation needs feature maps of more than one pixel.
@@ -31,8 +38,13 @@ class Segmenter(nn.Module):
     half resolution would be spent on scaling them up. In evaluation, they have the size of the images.
 
     Args:
-        net: Maps normalised images (B, 3, h, w), h and w multiples of 32, to logits (B, C, h, w).
+        net: Maps normalised images (B, 3, h, w), h and w multiples of ``stride``, to logits (B, C, h, w).
         scale: Working resolution: the network gets the images at this magnification.
+        stride: Images are padded to sides that are multiples of this number of pixels.
+        statistics: Mean and standard deviation (RGB in [0, 1]) by which images are normalised.
+
+    Attributes:
+        weights_source: Where the encoder's weights are from, for people; empty: it starts from scratch.
 
     Example:
         >>> net = Segmenter(nn.Conv2d(3, 5, 1), scale=0.5)
@@ -43,18 +55,31 @@ class Segmenter(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, net: nn.Module, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        scale: float = 1.0,
+        stride: int = STRIDE,
+        statistics: tuple[Sequence[float], Sequence[float]] = (MEAN, STD),
+    ) -> None:
         super().__init__()
+        self.weights_source = ""
         self.net = net
         self.scale = scale
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+        self.stride = stride
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     @property
     def encoder(self) -> nn.Module:
         """The encoder, which may have a learning rate of its own or be frozen."""
         encoder: nn.Module = self.net.encoder  # type: ignore[assignment]
         return encoder
+
+    @property
+    def single_scales(self) -> int:
+        """How many of the last auxiliary logits belong to single scales, see :class:`MultiScale`."""
+        return len(self.net.scales) if isinstance(self.net, MultiScale) else 0
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Compute logits (B, C, H, W) of images (B, 3, H, W) float32 RGB in [0, 1].
@@ -67,13 +92,22 @@ class Segmenter(nn.Module):
             smaller = [max(1, round(side * self.scale)) for side in size]
             normalised = functional.interpolate(normalised, smaller, mode="bilinear", antialias=True)
         height, width = normalised.shape[-2:]
-        right, bottom = (max(-side % STRIDE, SMALLEST - side) for side in (width, height))
+        right, bottom = (_padded(side, self.stride) - side for side in (width, height))
         padded = functional.pad(normalised, (0, right, 0, bottom))
         given = self.net(padded.contiguous(memory_format=torch.channels_last))
         if isinstance(given, tuple):
-            return tuple(logits[..., :height, :width] for logits in given)
-        logits = given[..., :height, :width]
+            return tuple(_resize(logits, padded.shape[-2:])[..., :height, :width] for logits in given)
+        logits = _resize(given, padded.shape[-2:])[..., :height, :width]
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
+
+
+def _padded(side: int, stride: int) -> int:
+    return -(-max(side, SMALLEST) // stride) * stride
+
+
+def _resize(logits: Tensor, size: torch.Size) -> Tensor:
+    """Resize logits to the size of the images; only those of patches of 14 pixels and the like have another one."""
+    return logits if logits.shape[-2:] == size else functional.interpolate(logits, size, mode="bilinear")
 
 
 class EncoderView(nn.Module):
@@ -142,7 +176,7 @@ def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         handle.remove()
     logits, features = given[0] if isinstance(given, tuple) else given, seen[0]
     working = [max(1, round(side * net.scale)) for side in images.shape[-2:]]
-    padded = [max(-(-side // STRIDE) * STRIDE, SMALLEST) for side in working]
+    padded = [_padded(side, net.stride) for side in working]
     # Features have a fraction of the padded size; those of the padding belong to no pixel of the image.
     height, width = (
         max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], padded, strict=True)
@@ -158,8 +192,8 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
         network: Architecture, encoder, weights and head.
 
     Raises:
-        WrpError: If a name or option is unknown, the weights cannot be downloaded, or the architecture has no head that
-            could be replaced.
+        WrpError: If a name or option is unknown, the weights cannot be read or downloaded or do not fit, or the
+            architecture has no head that could be replaced.
 
     Example:
         >>> net = create_segmenter(3, NetworkArgs("FPN", "tu-regnetx_002", ocr=True)).eval()
@@ -176,7 +210,8 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
         network.options,
     )
     timm = encoder.startswith("tu-")
-    if weights is not None:
+    at_hand = weights_at_hand(encoder, weights)
+    if weights is not None and at_hand is None:
         check_hub(weights, "the encoder weights")
         check_hub(encoder, "an encoder with weights,")
     if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm fetches the architecture as well
@@ -186,19 +221,19 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
             check_hub(text, f"as options.{key}")
     if "checkpoint_path" in options:  # timm's releases differ in what they unpickle
         raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
-    if timm and weights not in (None, "imagenet"):
+    if timm and at_hand is None and weights not in (None, IMAGENET):
         raise WrpError(
-            f"the encoder {encoder!r} has no weights {weights!r}: expected imagenet or none; other weights of timm are "
-            f"part of its name, as in {encoder}.TAG"
+            f"the encoder {encoder!r} has no weights {weights!r}: expected imagenet, a file ({', '.join(SUFFIXES)}) or "
+            f"none; other weights of timm are part of its name, as in {encoder}.TAG"
         )
     try:
         net = smp.create_model(
             architecture,
             encoder,
-            encoder_weights=True if timm and weights else weights,
+            encoder_weights=None if at_hand is not None else (True if timm and weights else weights),
             in_channels=3,
             classes=num_classes,
-            **options,
+            **({**_any_size(encoder), **options} if timm else options),
         )
     except Exception as error:  # smp, timm and the hub raise many kinds, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -207,12 +242,91 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
             f"cannot make architecture {architecture!r} with encoder {encoder!r} and weights {weights!r}: "
             f"{reason[0][:300]}{hint}"
         ) from error
-    scales = network.attention_scales
+    if at_hand is not None:
+        load_weights(net.encoder, at_hand)
+    _fit_patches(net)
+    _let_one_value_pass(net)
+    scales, stride = network.attention_scales, _stride_of(net)
     if network.ocr or scales:
         _change_head(net, architecture, num_classes, network.ocr, attention=bool(scales))
     if scales:
-        net = MultiScale(net, scales, network.test_scales)
-    return Segmenter(net.to(memory_format=torch.channels_last), network.scale)
+        net = MultiScale(net, scales, network.test_scales, stride)
+    net = Segmenter(net.to(memory_format=torch.channels_last), network.scale, stride, _statistics(encoder))
+    net.weights_source = at_hand.source if at_hand is not None else f"{weights}, downloaded" if weights else ""
+    return net
+
+
+def _statistics(encoder: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of the images that an encoder was trained on; they follow from its name alone."""
+    import timm
+
+    found = timm.get_pretrained_cfg(encoder.removeprefix("tu-")) if encoder.startswith("tu-") else None
+    return (MEAN, STD) if found is None else (found.mean, found.std)
+
+
+def _any_size(encoder: str) -> dict[str, Any]:
+    """Return the options by which a timm model whose images have one size, as many transformers, takes all sizes."""
+    import timm
+
+    if not timm.models.is_model(encoder.removeprefix("tu-")):
+        return {}
+    home = sys.modules[timm.models.model_entrypoint(encoder.removeprefix("tu-")).__module__]
+    models = [found for found in vars(home).values() if isinstance(found, type) and found.__module__ == home.__name__]
+    known = {name for model in models for base in model.__mro__ for name in inspect.signature(base).parameters}
+    if "strict_img_size" in known:
+        return {"strict_img_size": False}
+    return {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
+
+
+def _stride_of(net: Any) -> int:
+    """Return the number of which the sides of a network's images must be multiples."""
+    encoder = net.encoder
+    # The features of a vision transformer all have one size, a pixel for each patch, which DPT halves.
+    needed: int = encoder.output_stride * (2 if hasattr(encoder, "output_strides") else 1)
+    return STRIDE if STRIDE % needed == 0 else needed
+
+
+def _fit_patches(net: Any) -> None:
+    """Replace the blocks by which DPT scales the features of patches whose side is no power of two.
+
+    It scales by whole numbers, for which it takes a side of 14 pixels for one of 12, 8 or 16, so that its features do
+    not fit each other. Here it is taken for 16, and the logits are 16/14 as large as the images.
+    """
+    strides = getattr(net.encoder, "output_strides", [])
+    if all(math.log2(stride).is_integer() for stride in strides):
+        return
+    from segmentation_models_pytorch.decoders.dpt.decoder import ReassembleBlock
+
+    for depth, (stride, block) in enumerate(zip(strides, net.decoder.reassemble_blocks, strict=True)):
+        before, after = block.project_to_out_channel, block.project_to_feature_dim
+        factor = 2 ** (round(math.log2(stride)) - depth - 2)
+        channels = before.in_channels, before.out_channels, after.out_channels
+        net.decoder.reassemble_blocks[depth] = ReassembleBlock(*channels, factor)
+    net.initialize()
+
+
+class _BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that uses its running statistics where a batch has one value per channel.
+
+    There are no others behind a pooling to one pixel (DeepLabV3, PSPNet) in a batch of one image, such as the last of
+    an epoch, which PyTorch refuses.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training or values.numel() > values.shape[1]:
+            return super().forward(values)
+        return functional.batch_norm(values, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
+def _let_one_value_pass(net: nn.Module) -> None:
+    for pooled in [part for part in net.modules() if any(map(_pools_all, part.children()))]:
+        for norm in pooled.modules():
+            if type(norm) is nn.BatchNorm2d:
+                norm.__class__ = _BatchNorm
+
+
+def _pools_all(part: nn.Module) -> bool:
+    return isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1))
 
 
 def _change_head(net: nn.Module, architecture: str, num_classes: int, ocr: bool, attention: bool) -> None:
