@@ -20,7 +20,7 @@ def curve(run: Path, key: str) -> dict[int, float]:
     if path is None:
         raise SystemExit(f"{run} has no metrics.csv: log with --trainer.logger CSVLogger")
     with path.open(encoding="utf-8") as file:
-        return {int(row["step"]): 100 * float(row[key]) for row in csv.DictReader(file) if row.get(key)}
+        return {int(row["step"]): float(row[key]) for row in csv.DictReader(file) if row.get(key)}
 
 
 def main() -> None:

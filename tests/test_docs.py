@@ -18,18 +18,13 @@ import yaml
 from PIL import Image
 
 from tests.clips import make_video
+from tests.pages import ROOT, blocks
 from wrp.cli.main import COMMANDS, LIGHTNING_VERBS, _parser, main
 from wrp.data import clipdata
 from wrp.data.synthetic import folder as generated
 from wrp.runs.arguments import parse_arguments
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for found, text in FENCE.findall(page.read_text(encoding="utf-8")) if found == language]
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -61,7 +56,10 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     scene = partial(generated.generate_folder, tmp_path / "scene", **small)
     monkeypatch.setattr(clipdata, "cached_folder", lambda num_classes, seed: scene(num_classes, seed))
     names: dict[str, Any] = {}
+    monkeypatch.syspath_prepend(str(tmp_path))
     for number, block in enumerate(blocks(page, "python")):
+        if file := re.match(r"# (\w+\.py)\n", block):  # which another block may import
+            (tmp_path / file[1]).write_text(block)
         exec(compile(block, f"{page.name}, block {number + 1}", "exec"), names)
 
 

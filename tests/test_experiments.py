@@ -138,6 +138,18 @@ def test_nothing_is_validated_on_what_was_learned_from(
         assert not propagated & scored
 
 
+@pytest.mark.parametrize(
+    "config",
+    [path for path in CONFIGS if path.stem != "propagation"],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_trainings_keep_the_best_checkpoint_by_their_validation(config: Path) -> None:
+    trainer = yaml.safe_load(config.read_text())["trainer"]
+    [kept] = [one["init_args"] for one in trainer["callbacks"] if one["class_path"] == "ModelCheckpoint"]
+    assert (kept["monitor"], kept["mode"], kept["save_last"]) == ("val/miou", "max", True)
+    assert trainer.get("limit_val_batches") != 0
+
+
 def test_no_overlap_of_training_and_validation_is_asked_for() -> None:
     for path in EXPERIMENTS.rglob("*.yaml"):
         text = path.read_text()
@@ -473,7 +485,9 @@ def test_sweeps_run_as_an_agent_would_run_them(
     short += ["--trainer.val_check_interval=1", "--data.init_args.select.label_every=3"]
     assert main([*command_line(sweep, values), *short, "--trainer.num_sanity_val_steps=0"]) == 0
     pushed = wandb.run.config["config"]
+    scored = {name: wandb.run.summary[name] for name in (sweep["metric"]["name"], "val/miou")}
     wandb.finish()
+    assert 0 <= scored["hp/miou"] == scored["val/miou"] <= 100
     [config] = Path("lightning_logs").glob("*/config.yaml")
     kept = yaml.safe_load(config.read_text())
     assert pushed == kept

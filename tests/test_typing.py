@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import wrp
 from tests.clips import make_folder
+from tests.strict import check
 
 pytest.importorskip("mypy", reason="mypy is part of the extra lint")
 
@@ -210,16 +207,6 @@ def everything(root: str, out: Path) -> float:
 '''
 
 
-def check(folder: Path, script: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Check a script as if the package were installed: what is wrong in it is not the user's to hear."""
-    (folder / "mine.py").write_text(script)
-    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "mine.py"]
-    environment = {**os.environ, "MYPYPATH": str(Path(wrp.__file__).parents[1])}
-    return subprocess.run(
-        [*command, f"--cache-dir={cache}"], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What mypy knows of torch, which takes it a minute to find out."""
@@ -277,9 +264,9 @@ MISTAKES = {
         'Unexpected keyword argument "crop_size" for "SegmentationData"',
     ),
     "an argument that is missing": (
-        "RefinementData(3, source, root",
-        "RefinementData(3, root=root",
-        'Missing positional argument "examples" in call to "RefinementData"',
+        'load_module(Mine, out / "teacher.ckpt")',
+        "load_module(Mine)",
+        'Missing positional argument "path" in call to "load_module"',
     ),
     "a method that is none": (
         '"counting": Counting}',

@@ -1,10 +1,11 @@
-"""Measure how long `wrp autolabel` works on a large data set before its first interval is labelled.
+"""Measure `wrp autolabel` on a large data set: until its first interval is labelled, or to its end with small frames.
 
     python experiments/benchmarks/scale.py FOLDER                               2975 clips of 30 frames of 1024×512
     python experiments/benchmarks/scale.py FOLDER --suffix .jpg --shard 1/8     as JPEG, one of eight jobs
+    python experiments/benchmarks/scale.py FOLDER --whole --size 32 64          all frames, by a flow that takes no time
 
 The frames of the data set, in the package's own layout, are links to the files of a few generated ones. Each run is the
-real command with `--limit 1`, timed stage by stage.
+real command, timed stage by stage.
 Peak memory is that of the process when the stage ends, libraries included.
 """
 
@@ -17,16 +18,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from measuring import Rows, memory_of_this_process, table
 from PIL import Image
+from torch import Tensor
 
 from wrp.cli.main import main as wrp
 from wrp.data.synthetic.folder import generate_folder
+from wrp.flow.estimator import FlowEstimator
 from wrp.runs import autolabel
+from wrp.structures import FramePair
 
 STAGES = {
     "index_of": "list files",
@@ -35,9 +40,21 @@ STAGES = {
     "file_hashes": "sizes and times of files",
     "check_files": "check labels and headers",
     "plan": "plan",
-    "_propagate": "label one interval",
+    "_propagate": "label",
+    "remove_temporary": "delete temporary files",
+    "score_clips": "score",
+    "write_reports": "report",
 }
 """Stages by the names of their functions in :mod:`wrp.runs.autolabel`."""
+
+
+class Still(FlowEstimator):
+    """Flow that takes no time, so that everything else is measured."""
+
+    signature = "still"
+
+    def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
+        return torch.zeros(len(frames_s), 2, *frames_s.shape[2:])
 
 
 def linked_clips(folder: Path, clips: int, frames: int, size: tuple[int, int], suffix: str = ".png") -> Path:
@@ -83,7 +100,7 @@ def measure(root: Path, out: Path, more: list[str]) -> Rows:
         out: Folder to write to.
         more: Further arguments of the command.
     """
-    command = ["autolabel", str(root), f"--out={out}", "--methods=motion", "--limit=1", *more]
+    command = ["autolabel", str(root), f"--out={out}", "--methods=motion", *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, __file__, "--timed", *command], env=environment, stdout=subprocess.PIPE)
     rows: Rows = json.loads(done.stdout.splitlines()[-1])
@@ -127,7 +144,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=30, help="of each clip (default: %(default)s)")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--suffix", choices=(".png", ".jpg"), default=".png", help="format of the frames")
+    parser.add_argument("--whole", action="store_true", help="label all frames, by a flow that takes no time")
     options, more = parser.parse_known_args()
+    more += ["--flow=scale.Still"] if options.whole else ["--limit=1"]
     root = linked_clips(options.folder, options.clips, options.frames, tuple(options.size), options.suffix)
     out = options.folder / "run"
     shutil.rmtree(out, ignore_errors=True)

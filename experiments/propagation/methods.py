@@ -78,13 +78,13 @@ def score(
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=name, unit="interval"):
             for labels, truth in module.at_held_out(items[number]):
-                module.test_score.update_frame(labels, truth)
+                module.score.update_frame(labels, truth)
                 if index.binary:
                     for method in methods:
                         found, wanted = labels[method][0].numpy() == 1, truth.labels.numpy() == 1
                         near = max(d for d in DISTANCES if d <= truth.distance)
                         masks[method, near].append((region_similarity(found, wanted), boundary_accuracy(found, wanted)))
-    return module.test_score.compute(), masks
+    return module.score.compute(), masks
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def main() -> None:
             if masks:
                 tables.append(f"{header[-1]}, J / F by distance\n\n{by_distance(masks, methods)}")
     print(markdown_table(header, [[method, *(f"{v:.2f}" for v in values)] for method, values in scores.items()]))
-    cells = [[name, *("–" if v is None else f"{v:.3f}" for v in values)] for name, values in calibration.items()]
+    cells = [[name, *("–" if v is None else f"{v / 100:.3f}" for v in values)] for name, values in calibration.items()]
     print(f"\nExpected calibration error\n\n{markdown_table(header, cells)}")
     for table in tables:
         print(f"\n{table}")

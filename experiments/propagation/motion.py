@@ -39,7 +39,7 @@ def score(root: str, clips: list[str] | None, every: int, flow: FlowCache, direc
         for number in tqdm(range(len(items)), desc=f"{root} K={every}", unit="interval"):
             module.test_step(items[number], number)
     seconds = time.perf_counter() - started
-    scores = module.test_score.compute()
+    scores = module.score.compute()
     return [*(f"{scores[method]['miou']:.2f}" for method in METHODS), f"{seconds:.0f}"]
 
 

@@ -110,7 +110,7 @@ def run(system: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         )
     )
     seconds = round(time.perf_counter() - started)
-    return {"miou": round(100 * metrics["scores"]["miou"], 2), "seconds": seconds}
+    return {"miou": round(metrics["scores"]["miou"], 2), "seconds": seconds}
 
 
 def named(system: str, options: argparse.Namespace) -> str:

@@ -120,7 +120,7 @@ def run(student: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     with quiet_lightning():
         frames = DataLoader(FrameItems(scored, index.label_map), batch_size=None)
         [result] = Processes().trainer().test(module, frames, verbose=False)
-    kept = {key: round(100 * result[f"test/{key}"], 2) for key in ("miou", "ece")}
+    kept = {key: round(result[f"test/{key}"], 2) for key in ("miou", "ece")}
     return {"seconds": round(seconds), **kept}
 
 

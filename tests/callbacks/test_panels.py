@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from torch.utils.data import DataLoader
 
 from tests.clips import make_folder
 from wrp import SegmentationData, SegmentationModule
 from wrp.callbacks.panels import SegmentationPanels
+from wrp.errors import WrpError
 from wrp.options import SamplingArgs, SelectArgs
 
 
@@ -62,17 +65,18 @@ def run(logger: Any, data: SegmentationData, verb: str) -> SegmentationModule:
 def test_wandb_gets_frames_with_masks(data: SegmentationData) -> None:
     logger = Shown()
     module = run(logger, data, "validate")
-    assert len(logger.images) == 3
-    key, [image], given = logger.images[0]
-    assert key == "val/frames"
+    [(key, images, given)] = logger.images  # one list, and so one step of W&B
+    assert (key, len(images)) == ("val/frames", 3)
+    image = images[0]
     batch = next(iter(data.val_dataloader()))
     np.testing.assert_array_equal(image, batch.images[0].permute(1, 2, 0).numpy())
-    [masks] = given["masks"]
+    masks = given["masks"][0]
+    assert len(given["masks"]) == 3
     np.testing.assert_array_equal(masks["truth"]["mask_data"], batch.labels[0].numpy())
     [predicted] = module.eval().predict_step(batch, 0)
     np.testing.assert_array_equal(masks["prediction"]["mask_data"], predicted.labels.numpy())
     assert masks["truth"]["class_labels"] == {**dict(enumerate(data.label_map.names)), 255: "(none)"}
-    assert given["caption"] == [f"walk {batch.stems[0]}"]
+    assert given["caption"][0] == f"walk {batch.stems[0]}"
 
 
 def test_wandb_gets_the_classes_by_name_after_a_test(data: SegmentationData) -> None:
@@ -102,3 +106,13 @@ def test_tensorboard_gets_panels(data: SegmentationData, tmp_path: Path) -> None
 
 def test_other_loggers_are_left_alone(data: SegmentationData, tmp_path: Path) -> None:
     run(CSVLogger(str(tmp_path)), data, "validate")
+
+
+def test_data_without_names_of_classes_are_refused(data: SegmentationData) -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[SegmentationPanels()], enable_checkpointing=False)
+    with pytest.raises(WrpError, match="SegmentationPanels needs names and colours of classes"):
+        trainer.validate(SegmentationModule(3), data.val_dataloader())
+    plain = {"image": torch.rand(1, 3, 32, 32), "mask": torch.zeros(1, 32, 32, dtype=torch.long)}
+    data.val_dataloader = lambda: DataLoader([plain], batch_size=None)  # type: ignore[method-assign, arg-type]
+    with pytest.raises(WrpError, match="shows the frames of a FrameBatch, got a dict"):
+        trainer.validate(SegmentationModule(3), data)

@@ -123,6 +123,6 @@ def test_confidence_is_scored_where_something_is_said_and_known() -> None:
     score.update("motion", row(0, 1, 1, 1, 255, 0), confidence, Truth(row(0, 0, 1, 1, 1, 255), 1))
     result = score.compute()["motion"]
     # Of the pixels at 0.9 half are right, of those at 0.6 all are.
-    assert result["ece"] == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+    assert result["ece"] == pytest.approx(100 * (0.5 * 0.4 + 0.5 * 0.4))
     assert result["reliability"] == [(0.6, 1.0, 2), (0.9, 0.5, 2)]
     assert result["risk_coverage"] == [(0.5, 25.0), (1.0, pytest.approx(100 * (1 / 2 + 2 / 3) / 2, abs=0.01))]

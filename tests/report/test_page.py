@@ -187,7 +187,7 @@ def test_report_is_written_again(reported: Path, tmp_path: Path, capsys: pytest.
         ("manifest.jsonl", "there is no"),
         ("metrics.json=", "metrics.json is damaged"),
         ("metrics.json={}", "metrics.json cannot be used"),
-        ('metrics.json={"schema": 2}', "metrics.json cannot be used (it lacks settings)"),
+        ('metrics.json={"schema": 3}', "metrics.json cannot be used (it lacks settings)"),
         ("settings.json=[", "settings.json is damaged"),
         ("settings.json=[1]", "settings.json is damaged"),
         ('settings.json={"root": 5}', "settings.json is damaged (its root is 5)"),

@@ -97,7 +97,7 @@ def test_rectified_cross_entropy_over_all_and_over_valid_pixels() -> None:
 def test_rectified_cross_entropy_counts_the_pixels_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, pseudo, weight = torch.zeros(1, 2, 1, 4), torch.zeros(1, 1, 4, dtype=torch.uint8), torch.ones(1, 1, 4)
     alone = rectified_loss(logits, pseudo, weight)
-    monkeypatch.setattr("wrp.segmentation.losses.over_processes", lambda count: count / 2)
+    monkeypatch.setattr("wrp.segmentation.losses.mean_over_processes", lambda sums: sums / 2)
     assert float(rectified_loss(logits, pseudo, weight)) == pytest.approx(2 * float(alone))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wrp.lazy import lazy
 
 if TYPE_CHECKING:
+    from wrp.callbacks.best import BestScore
     from wrp.callbacks.checkpoints import WholeCheckpointIO
     from wrp.callbacks.config import SaveConfig
     from wrp.callbacks.panels import SegmentationPanels
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "BestScore": "best",
         "ConfusionPicture": "pictures",
         "LabelWriter": "writer",
         "SaveConfig": "config",
@@ -27,6 +29,7 @@ __getattr__, __dir__ = lazy(
 )
 
 __all__ = [
+    "BestScore",
     "ConfusionPicture",
     "LabelWriter",
     "SaveConfig",

@@ -65,7 +65,8 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the configuration to the folder in which the run keeps its checkpoints."""
-        folder, text = self._folder, self.parser.dump(self.config, skip_none=False)
+        # With the number of classes: the data may not tell it.
+        folder, text = self._folder, self.parser.dump(self.config, skip_none=False, skip_link_targets=False)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 folder = folder / str(logger.name) / str(logger.version)

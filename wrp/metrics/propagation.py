@@ -142,9 +142,9 @@ class PropagationScore(Metric):
             For each method ``miou``, ``per_class`` (C values of IoU), ``by_distance`` (mIoU by number of frames),
             ``frames`` (how many were counted) and ``miou_<region>``. mIoU and IoU are in percent, rounded to 2 digits,
             None where nothing was counted. Where confidence is known: ``ece``, the expected calibration error in
-            [0, 1]; ``reliability``, for each bin its mean confidence, the ratio of right labels and the number of
-            pixels; ``risk_coverage``, pairs of the ratio of pixels kept, the most confident first, and their mIoU in
-            percent.
+            percent; ``reliability``, for each bin its mean confidence and the ratio of right labels, both in [0, 1],
+            and the number of pixels; ``risk_coverage``, pairs of the ratio of pixels kept, in (0, 1], the most
+            confident first, and their mIoU in percent.
         """
         return {method: self.summarize(method) for method in self.methods}
 
@@ -163,7 +163,7 @@ class PropagationScore(Metric):
             result[f"miou_{region}"] = _percent(mean_iou(matrix))
         counts, sums = self.by_confidence[row].cpu(), total_confidence(self.confidence[row].cpu())
         if counts.any():
-            result["ece"] = round(expected_calibration_error(counts, sums), 4)
+            result["ece"] = round(100 * expected_calibration_error(counts, sums), 2)
             result["reliability"] = _reliability_rows(counts, sums)
             result["risk_coverage"] = [(round(c, 4), _percent(m)) for c, m in risk_coverage(counts)]
         return result

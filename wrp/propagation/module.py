@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 
 from wrp.errors import WrpError
 from wrp.flow.cache import cached
-from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
+from wrp.flow.presets import as_flow
 from wrp.geometry.fusion import motion_error
 from wrp.io.checkpoints import load_module
+from wrp.io.together import in_turns, processes, together
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.module import BaseModule, file_hash
 from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
@@ -27,6 +29,9 @@ from wrp.segmentation.module import load_segmenter
 from wrp.structures import ClipBatch
 
 logger = logging.getLogger("wrp")
+
+# The calibration that is fitted to the data.
+AUTO = "auto"
 
 # Frames that teacher and refiner take in one call on a GPU.
 GPU_FRAMES = 8
@@ -43,10 +48,10 @@ class PropagationModule(BaseModule):
 
     :meth:`session` labels an interval, frame by frame. ``trainer.predict`` returns a session for each interval, which
     computes labels while it is iterated over, in the Trainer's precision; :class:`~wrp.callbacks.writer.LabelWriter`
-    does so. ``trainer.test`` scores held-out frames. It logs ``test/<method>/miou``, ``miou_<distance>``,
-    ``miou_trimap``, ``miou_inside_error`` and ``miou_outside_error`` in percent, and ``ece``; if both ``motion`` and
-    ``semantic`` are among the methods, also those of their per-pixel best, ``upper_bound``. If an interval is long, its
-    flow and warped labels are kept on disk.
+    does so. ``trainer.validate`` and ``trainer.test`` score held-out frames. They log ``val/<method>/miou`` or
+    ``test/<method>/miou``, ``miou_<distance>``, ``miou_trimap``, ``miou_inside_error``, ``miou_outside_error`` and
+    ``ece``, all in percent; if both ``motion`` and ``semantic`` are among the methods, also those of their per-pixel
+    best, ``upper_bound``. If an interval is long, its flow and warped labels are kept on disk.
 
     Args:
         num_classes: Number of classes C.
@@ -57,9 +62,10 @@ class PropagationModule(BaseModule):
             :attr:`known_methods`.
         teacher: Checkpoint of a SegmentationModule, or the module; needed by ``semantic``, ``inpaint`` and ``refine``.
         refiner: Checkpoint of a RefinementModule, or the module; needed by ``refine``.
-        flow: Flow estimator; None: DIS.
-        calibration: JSON file of the calibration that :meth:`calibrate` fits; None: the confidence is the label's
-            probability mass.
+        flow: Flow estimator, or its name in :data:`~wrp.flow.presets.PRESETS`; None: DIS.
+        calibration: JSON file of a calibration, such as a run's ``calibration.json``; ``auto``: it is fitted on the
+            keyframes of the data that lie between two others, before a validation, test or prediction; None: the
+            confidence is the label's probability mass.
         min_confidence: Labels with a lower confidence, in [0, 1], are predicted as 255; tests score all labels.
         frames_per_call: Frames that teacher and refiner take in one call; None: 1 on the CPU, 8 on a GPU. More use a
             GPU better, and its memory holds as many more frames; take fewer where it is short.
@@ -83,7 +89,7 @@ class PropagationModule(BaseModule):
         methods: Sequence[str] = ("motion",),
         teacher: str | nn.Module | None = None,
         refiner: str | nn.Module | None = None,
-        flow: FlowEstimator | None = None,
+        flow: FlowEstimator | str | None = None,
         calibration: str | None = None,
         min_confidence: float = 0.0,
         frames_per_call: int | None = None,
@@ -99,7 +105,7 @@ class PropagationModule(BaseModule):
         self.save_hyperparameters(ignore=["flow", *passed])
         self.num_classes = num_classes
         self.methods = methods
-        self.flow = cached(flow if flow is not None else DIS())
+        self.flow = cached(as_flow(flow))
         self.teacher = load_segmenter(teacher, num_classes)
         self.refiner = load_refiner(refiner, num_classes)
         for part in ("teacher", "refiner"):
@@ -108,7 +114,8 @@ class PropagationModule(BaseModule):
                 self.freeze_part(part)
             elif wanting:
                 raise WrpError(f"method {wanting[0]!r} needs a {part}: pass {part}=<checkpoint>")
-        self.calibration = read_calibration(calibration) if calibration is not None else {}
+        self.calibrates = calibration == AUTO
+        self.calibration = {} if calibration is None or self.calibrates else read_calibration(calibration)
         self.min_confidence = min_confidence
         self.frames_per_call = frames_per_call
         learned_with = getattr(self.refiner, "flow_signature", "")
@@ -123,7 +130,20 @@ class PropagationModule(BaseModule):
         self.checkpoint_hashes = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
         for network in (self.teacher, self.refiner):
             self.labels_seen |= getattr(network, "labels_seen", frozenset())
-        self.test_score = PropagationScore(num_classes, methods)
+        self.score = PropagationScore(num_classes, methods)
+
+    def setup(self, stage: str) -> None:
+        """Refuse a precision of the Trainer that rounds positions.
+
+        Raises:
+            WrpError: If it is ``bf16-true`` or ``16-true``.
+        """
+        super().setup(stage)
+        if self.trainer.precision.endswith("16-true"):
+            raise WrpError(
+                "labels are warped along flow in float32, whose positions "
+                f"precision={self.trainer.precision} would round: use bf16-mixed, 16-mixed or 32-true"
+            )
 
     def session(self, interval: ClipBatch, only: Collection[int] | None = None) -> PropagationSession:
         """Make a session that labels an interval by every method, in temporal order, keyframes included.
@@ -218,25 +238,72 @@ class PropagationModule(BaseModule):
             distance = min(abs(frame.known.index - keyframe) for keyframe in batch.labels)
             yield labels, Truth(truth, distance, error)
 
+    def on_validation_start(self) -> None:
+        """Calibrate the confidence, if it is to be fitted to the data."""
+        self._calibrate()
+
+    def on_test_start(self) -> None:
+        """Calibrate the confidence, if it is to be fitted to the data."""
+        self._calibrate()
+
+    def on_predict_start(self) -> None:
+        """Calibrate the confidence, if it is to be fitted to the data."""
+        self._calibrate()
+
+    def _calibrate(self) -> None:
+        """Fit the calibration to keyframes of the data module; the processes take turns with them."""
+        if not self.calibrates:
+            return
+        items = getattr(getattr(self.trainer, "datamodule", None), "calibration_items", None)
+        if items is None:
+            raise WrpError(
+                f"calibration={AUTO} is fitted to the keyframes of PropagationData, got other data: pass the file of a "
+                "calibration"
+            )
+        held_out, (count, rank) = items(), processes()
+        if not len(held_out):
+            logger.info("The confidence is not calibrated: no clip has three labelled frames")
+        self.calibration = {}  # what is counted is the confidence as it is
+        mine = range(rank, len(held_out), count)
+        counted = together(lambda: [self.count_confidence(held_out[number]) for number in mine])
+        self.calibration = fit_confidence(in_turns(counted), self.methods)
+
     def predict_step(self, batch: ClipBatch, batch_idx: int) -> PropagationSession:
         """Make the session of an interval; labels are computed while it is iterated over."""
         return self.session(batch)
 
-    def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: ClipBatch, batch_idx: int) -> None:
         """Score the held-out frames of an interval."""
         for labels, truth in self.at_held_out(batch):
-            self.test_score.update_frame(labels, truth)
+            self.score.update_frame(labels, truth)
+
+    def test_step(self, batch: ClipBatch, batch_idx: int) -> None:
+        """Score the held-out frames of an interval."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log_scores("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the scores."""
-        for method, score in self.test_score.compute().items():
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        with warnings.catch_warnings():  # one process of several may have had no frames
+            warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+            found = self.score.compute()
+        if not any(score["frames"] for score in found.values()):
+            logger.warning("There is nothing to score, as no label is held out: see data.init_args.select.label_every")
+        for method, score in found.items():
             if score["frames"]:
                 logged = {key: score.get(key) for key in ("miou", *OTHER_SCORES)}
                 logged |= {f"miou_{distance}": miou for distance, miou in score["by_distance"].items()}
                 for key, value in logged.items():
                     if value is not None:  # None where a held-out label has no class
-                        self.log(f"test/{method}/{key}", value)
-        self.test_score.reset()
+                        # With sync_dist, as Lightning does not know that all processes have the same value already.
+                        self.log(f"{stage}/{method}/{key}", value, sync_dist=True)
+        self.score.reset()
 
     def configure_optimizers(self) -> None:
         """Return no optimiser, as nothing is trained."""

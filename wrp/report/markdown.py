@@ -117,7 +117,7 @@ def _confidence(metrics: dict[str, Any]) -> str:
     rows = [[f"{100 * kept:.1f} %", format_score(miou)] for kept, miou in scores["risk_coverage"]]
     reliable = [[f"{c:.3f}", f"{right:.3f}", f"{pixels}"] for c, right, pixels in scores["reliability"]]
     return (
-        f"### Confidence\n\nExpected calibration error: {scores['ece']:.3f}. mIoU of the most confident pixels, by the "
-        f"percentage of pixels kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}\n\n"
+        f"### Confidence\n\nExpected calibration error: {scores['ece']:.1f} %. mIoU of the most confident pixels, by "
+        f"the percentage of pixels kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}\n\n"
         f"Accuracy of labels by their confidence:\n\n{markdown_table(['confidence', 'accuracy', 'pixels'], reliable)}"
     )

@@ -9,7 +9,7 @@ from wrp.data.index import ClipIndex
 from wrp.errors import WrpError
 from wrp.io.opening import read_json
 
-METRICS_SCHEMA = 2
+METRICS_SCHEMA = 3
 
 
 def read_metrics(index: ClipIndex, out: Path) -> dict[str, Any]:

@@ -96,9 +96,9 @@ def measure(kind: type[PropagationModule], methods: list[str], options: argparse
     with torch.inference_mode():
         for number in tqdm(range(len(items)), unit="interval"):
             for labels, truth in module.at_held_out(items[number]):
-                module.test_score.update_frame(labels, truth)
-    scores = module.test_score.compute()
-    rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece']:.3f}"] for name in methods]
+                module.score.update_frame(labels, truth)
+    scores = module.score.compute()
+    rows = [[name, f"{scores[name]['miou']:.2f}", f"{scores[name]['ece'] / 100:.3f}"] for name in methods]
     return markdown_table([f"K={options.every}", "mIoU", "ECE"], rows)
 
 

@@ -165,7 +165,7 @@ def score(row: str, options: argparse.Namespace, every: int) -> dict[str, Any]:
     with torch.inference_mode():
         for number in tqdm(range(len(items)), desc=f"{row}, K = {every}", unit="interval"):
             scorer.test_step(items[number], number)
-    return {method: round(found["miou"], 2) for method, found in scorer.test_score.compute().items()}
+    return {method: round(found["miou"], 2) for method, found in scorer.score.compute().items()}
 
 
 def find_teacher(options: argparse.Namespace) -> SegmentationModule:

@@ -39,6 +39,6 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
         stages = SYSTEMS[settings.system](run)
         Runner(run.out, processes).run(stages)
         network = stages[-1].outputs[0] if stages else run.first
-        metrics = {"schema": 1, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
+        metrics = {"schema": 2, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
         processes.first(lambda: write_json(run.out / "metrics.json", metrics))
         return metrics

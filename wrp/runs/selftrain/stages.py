@@ -339,7 +339,7 @@ class Run:
         return read_json(self.out / f"{name}.json", "delete it to make it again")
 
     def test(self, network: Path) -> dict[str, float]:
-        """Score a network on the validation images: mIoU and others, as ratios in [0, 1]."""
+        """Score a network on the validation images: mIoU and others, in percent."""
         with quiet_lightning():
             [scores] = self.processes.trainer().test(self.load(network), self.data(alone=True), verbose=False)
         return {key.removeprefix("test/"): value for key, value in scores.items()}

@@ -44,7 +44,7 @@ from wrp.structures import Frame
 # R of an image whose classes have no anchor vector; the R of others is a mean of logarithms, and much smaller.
 LEAST_RELIABLE = 1e3
 
-# Test-time augmentation with which ST++ predicts its pseudo-labels.
+# Test-time augmentation with which ST and ST++ predict their pseudo-labels.
 ST_INFERENCE = InferenceArgs(scales=[0.5, 0.75, 1.0, 1.5, 2.0], flip=True)
 
 
@@ -57,7 +57,7 @@ def self_training(run: Run) -> list[Stage]:
     """Train by ST: one round of pseudo-labels for all unlabelled images."""
     return [
         *run.first_stage(),
-        run.labelling("student", run.first, lambda: run.unlabelled),
+        run.labelling("student", run.first, lambda: run.unlabelled, ST_INFERENCE),
         run.training("student", StudentModule, lambda: run.data(run.folder("student")), (run.first,)),
     ]
 
