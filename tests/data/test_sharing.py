@@ -252,7 +252,7 @@ MODULES: dict[str, Callable[[Path, Path], BaseDataModule]] = {
 }
 
 
-LACKING: dict[type, tuple[str, ...]] = {PropagationData: ("train", "val"), RefinementData: ("test",)}
+LACKING: dict[type, tuple[str, ...]] = {PropagationData: ("train",), RefinementData: ("test",)}
 """What there is no use for."""
 
 
