@@ -110,7 +110,9 @@ def test_a_checkpoint_imports_nothing_that_it_names(
     named = {"_instantiator": "pytorch_lightning.cli.instantiate_module", argument: net}
     torch.save({**CHECKPOINT, "hyper_parameters": CHECKPOINT["hyper_parameters"] | named}, path)
     is_path = argument == "pseudo_labeler" and isinstance(net, str)
-    with pytest.raises(WrpError, match="no checkpoint evil.Net" if is_path else "not allowed|imported only where you allow it"):
+    with pytest.raises(
+        WrpError, match="no checkpoint evil.Net" if is_path else "not allowed|imported only where you allow it"
+    ):
         load_module(SegmentationModule, path)
     assert "evil" not in sys.modules
     assert not (folder / "ran").exists()

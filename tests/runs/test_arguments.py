@@ -6,6 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -17,9 +20,11 @@ from hypothesis import strategies as st
 
 from tests.clips import make_folder
 from wrp.cli.main import main
+from wrp.data.checking import Checked
 from wrp.errors import WrpError
 from wrp.io.manifest import NETWORKS, Entry
 from wrp.options import SelectArgs, flat
+from wrp.runs import record
 from wrp.runs.arguments import make_parser, parse_arguments
 from wrp.runs.config import SHORT, RunArgs, Settings, TeacherArgs
 from wrp.runs.record import claim_folder
@@ -416,6 +421,27 @@ def claim(settings: Settings, root: Path = Path("clips")) -> None:
     """Make the folder the run's of these settings."""
     Path("out").mkdir(exist_ok=True)
     claim_folder(replace(settings, out="out"), root, "labels", {"walk": "frames"})
+
+
+def test_jobs_that_start_at_once_all_add_to_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each records the frames that it has read, while the other one is still writing."""
+    Path("out").mkdir()
+    write, both = record.write_json, threading.Barrier(2)
+
+    def slowly(*given: Any) -> None:
+        Path("out", ".settings.json.0.tmp").touch()
+        time.sleep(0.3)
+        Path("out", ".settings.json.0.tmp").unlink()
+        write(*given)
+
+    def job(clip: str) -> None:
+        both.wait()
+        claim_folder(replace(FIRST, out="out"), Path("clips"), "labels", {clip: "frames"}, Checked([clip]))
+
+    monkeypatch.setattr(record, "write_json", slowly)
+    with ThreadPoolExecutor(2) as jobs:
+        list(jobs.map(job, ["walk", "run"]))
+    assert json.loads(Path("out/settings.json").read_text())["frames"] == {"walk": "frames", "run": "frames"}
 
 
 def with_setting(name: str, value: Any) -> Settings:

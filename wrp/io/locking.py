@@ -53,6 +53,34 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
             os.close(handle)
 
 
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Let one process after another do what is in the block, in the order in which they come.
+
+    Unlike :func:`locked`, others wait. Where folders cannot be locked, none does.
+
+    Args:
+        folder: A folder, in which nothing is written.
+    """
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows
+        yield
+        return
+    _handles.add(handle)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle in _handles:
+            _handles.remove(handle)
+            _unlock(handle)
+            os.close(handle)
+
+
 def _unlock(handle: int) -> None:
     """Unlock at once, as the end of the process would: a newly forked process may still hold the lock."""
     with contextlib.suppress(ImportError, OSError):

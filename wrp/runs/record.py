@@ -8,6 +8,7 @@ from typing import Any
 
 from wrp.data.checking import Checked
 from wrp.errors import WrpError
+from wrp.io.locking import in_turn
 from wrp.io.manifest import broken_clips, forget_broken, labelled_frames, note_broken
 from wrp.io.opening import read_json
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
@@ -38,7 +39,13 @@ def claim_folder(
             link.
     """
     out = Path(settings.out)
-    checked = checked or Checked([])
+    with in_turn(out):  # jobs that share the run start at once, and each adds to the record
+        _claim_folder(settings, root, labels, frames, checked or Checked([]), out)
+
+
+def _claim_folder(
+    settings: Settings, root: Path, labels: str, frames: Mapping[str, str], checked: Checked, out: Path
+) -> None:
     for folder in out.iterdir():
         if folder.is_dir():
             make_folder(folder)
