@@ -201,7 +201,12 @@ def test_an_own_method_takes_five_lines(root: Path) -> None:
 
 @pytest.mark.slow
 def test_wandb_offline(root: Path) -> None:
-    logger = ["--trainer.logger=WandbLogger", "--trainer.logger.offline=true", "--trainer.logger.save_dir=."]
+    # Not ".": W&B takes it for the folder of the first run of this process.
+    logger = [
+        "--trainer.logger=WandbLogger",
+        "--trainer.logger.offline=true",
+        f"--trainer.logger.save_dir={Path.cwd()}",
+    ]
     quick = [flag for flag in FIT if "logger" not in flag]
     assert main(["fit", *REFINER, *data(root, "RefinementData"), *quick, *logger, "--trainer.log_every_n_steps=1"]) == 0
     assert list(Path("wandb").glob("offline-run-*/*.wandb"))
