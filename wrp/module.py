@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import BackboneFinetuning
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -212,10 +211,12 @@ class BaseModule(pl.LightningModule):
         self._trained = frozenset(id(parameter) for parameter in self.parameters() if parameter.requires_grad)
 
     def on_train_start(self) -> None:
-        """Thaw the encoder of a resumed training that has thawed it before: BackboneFinetuning forgets that."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, BackboneFinetuning) and self.current_epoch > callback.unfreeze_backbone_at_epoch:
-                callback.make_trainable(self.backbone)
+        """Thaw what a resumed training had thawed: Lightning's callbacks restore its optimiser, but freeze it again."""
+        if self.trainer.ckpt_path is not None:
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    for parameter in group["params"]:
+                        parameter.requires_grad_(True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, so that a resumed training equals an uninterrupted one, and keep the batch for messages."""

@@ -117,20 +117,32 @@ def fit(module: pl.LightningModule, root: Path, **flags: Any) -> pl.Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("stop", [2, 3])
-def test_a_training_goes_on_within_any_epoch(stop: int, root: Path, tmp_path: Path) -> None:
-    class Save(pl.Callback):
-        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step == stop:
-                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+@pytest.mark.parametrize(
+    ("stop", "hook", "thaws"),
+    [
+        (2, "on_train_batch_end", False),
+        (3, "on_train_batch_end", False),
+        (3, "on_train_batch_end", True),
+        (5, "on_train_batch_end", True),
+        (6, "on_train_epoch_end", True),
+    ],
+)
+def test_a_training_goes_on_within_any_epoch(stop: int, hook: str, thaws: bool, root: Path, tmp_path: Path) -> None:
+    """Also behind the epoch whose start thaws the encoder."""
 
+    def save(trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == stop:
+            trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    saving = pl.Callback()
+    setattr(saving, hook, save)
     found = []
-    for callbacks, path in (([Save()], None), ([], tmp_path / "stopped.ckpt")):
+    for callbacks, path in (([saving], None), ([], tmp_path / "stopped.ckpt")):
         pl.seed_everything(0, verbose=False)
-        module = small()
-        trainer = pl.Trainer(**{**QUIET, "max_epochs": 3, "callbacks": callbacks})
+        module, thaw = small(), [BackboneFinetuning(1)] if thaws else []
+        trainer = pl.Trainer(**{**QUIET, "max_epochs": 4, "callbacks": [*callbacks, *thaw]})
         trainer.fit(module, data(root), ckpt_path=path, weights_only=True)
-        assert trainer.global_step == 6
+        assert trainer.global_step == 8
         found.append(matrix.weights(module))
     assert matrix.same(*found)
 
@@ -158,23 +170,6 @@ def test_an_encoder_thaws_beside_its_groups(optimizer: dict[str, Any], root: Pat
     assert [len(seen) - first for seen in rates.seen] == [0, 0, 1, 1, 1, 1]
     assert rates.seen[2][-1] == pytest.approx(rates.seen[2][0] / 10)
     assert (module.net.encoder[0].weight != before).any()  # type: ignore[union-attr, index]
-
-
-def test_a_thawed_encoder_learns_in_a_resumed_training_too(root: Path, tmp_path: Path) -> None:
-    class Save(pl.Callback):
-        def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.current_epoch == 2:
-                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
-
-    found = []
-    for callbacks, path in (([Save()], None), ([], tmp_path / "stopped.ckpt")):
-        pl.seed_everything(0, verbose=False)
-        module = small()
-        thaw = BackboneFinetuning(1)
-        trainer = pl.Trainer(**{**QUIET, "max_epochs": 4, "callbacks": [*callbacks, thaw]})
-        trainer.fit(module, data(root), ckpt_path=path, weights_only=True)
-        found.append(matrix.weights(module))
-    assert matrix.same(*found)
 
 
 def test_what_has_no_encoder_cannot_be_thawed(root: Path) -> None:
