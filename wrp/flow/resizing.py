@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,6 +11,10 @@ from torch.nn import functional
 # How many frames are kept: propagation needs flow between the keyframe, a frame and its neighbours, some pairs at a
 # time.
 KEPT = 8
+
+# Threads that work ahead share what is kept, and two that need a frame at once would both resize it. One lock for all
+# resizers, as one of their own could be neither copied nor pickled with the estimator.
+_keeping = threading.Lock()
 
 
 class Resizer:
@@ -31,10 +37,11 @@ class Resizer:
             return frames
         if frames.device.type != "cpu":
             return resize_frames(frames, size)
-        return torch.stack([self._resized(frame, size) for frame in frames])
+        with _keeping:
+            resized = [self._resized(frame, size) for frame in frames]
+        return torch.stack(resized)
 
     def _resized(self, frame: Tensor, size: tuple[int, int]) -> Tensor:
-        # Threads share the list: it is replaced and never changed.
         kept = self._kept
         place = next((i for i, (of, to) in enumerate(kept) if to.shape[1:] == size and torch.equal(of, frame)), None)
         entry = (frame.clone(), resize_frames(frame[None], size)[0]) if place is None else kept[place]
