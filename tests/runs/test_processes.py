@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
 
 from tests.clips import make_folder
 from wrp.errors import WrpError
@@ -104,6 +105,32 @@ def test_torchrun_starts_them_as_well(
     _, *arguments = command(street, tmp_path / "two", *given, processes=2)
     run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments], tmp_path)
     assert files(expected[0]) == files(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_slurm_starts_them_as_well(street: Path, given: list[str], expected: tuple[Path, str], tmp_path: Path) -> None:
+    """Two tasks get what `srun --ntasks-per-node=2` gives them; there is no SLURM here that would start them."""
+    words = command(street, tmp_path / "two", *given, processes=2)
+    port = find_free_network_port()
+    job = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "labels", "SLURM_JOB_NODELIST": "localhost", "SLURM_NODEID": "0"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "MASTER_PORT": str(port)}
+    job |= {"SLURM_NODELIST": "localhost", "OMP_NUM_THREADS": "1"}
+    tasks = [
+        subprocess.Popen(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, **job, "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    (printed, said), (second, _) = (task.communicate(timeout=300) for task in tasks)
+    assert [task.returncode for task in tasks] == [0, 0], said[-3000:]
+    assert files(expected[0]) == files(tmp_path / "two")
+    assert printed.replace(str(tmp_path / "two"), str(expected[0])) == expected[1]
+    assert not second
 
 
 @pytest.mark.slow
