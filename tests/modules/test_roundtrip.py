@@ -32,6 +32,7 @@ from wrp.propagation.methods.base import Context, Needs, PropagationMethod, Quer
 from wrp.propagation.methods.copy import Copy
 from wrp.refinement.store import CycleRecord
 from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 from wrp.structures import ClipBatch
 
 FIT += ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.enable_model_summary=false"]
@@ -310,7 +311,9 @@ def test_options_of_the_architecture_come_back_with_the_checkpoint(root: Path) -
     )
 
 
-@pytest.mark.parametrize("kind", [SegmentationModule, ThreeStageModule], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [SegmentationModule, ThreeStageModule, UniMatchV2Module], ids=lambda kind: kind.__name__
+)
 def test_a_checkpoint_that_was_made_in_python_serves_the_command_line(
     root: Path, kind: type[SegmentationModule], tmp_path: Path
 ) -> None:

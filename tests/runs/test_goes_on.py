@@ -22,6 +22,7 @@ from wrp.runs import training
 from wrp.runs.autolabel import autolabel
 from wrp.runs.config import Settings
 from wrp.selftraining.three_stage import ThreeStageModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
 STEPS = 6
 EVERY_FOURTH = SelectArgs(label_every=4)
@@ -81,18 +82,21 @@ def weights(path: Path) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("what", ["teacher", "three-stage student", "refiner"])
+@pytest.mark.parametrize("what", ["teacher", "three-stage student", "unimatch-v2 student", "refiner"])
 def test_a_training_that_is_stopped_goes_on_to_the_same_weights(
     what: str, workers: int, root: Path, propagated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+
+    def both() -> SegmentationData:
+        labels = PropagatedLabels(str(propagated), 0.5, apart=True)
+        return frames(root, workers, epoch_length=8, propagated=labels)
+
     make: dict[str, Callable[[], tuple[pl.LightningModule, pl.LightningDataModule]]] = {
         "teacher": lambda: (segmenter(), frames(root, workers)),
         # Two loaders, and an epoch that ends on the way.
-        "three-stage student": lambda: (
-            segmenter(ThreeStageModule),
-            frames(root, workers, epoch_length=8, propagated=PropagatedLabels(str(propagated), 0.5, apart=True)),
-        ),
+        "three-stage student": lambda: (segmenter(ThreeStageModule), both()),
+        "unimatch-v2 student": lambda: (segmenter(UniMatchV2Module), both()),
         "refiner": lambda: (refiner(), cycles(root, workers)),
     }
     module, data = make[what]()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wrp.segmentation.losses import cross_entropy
+from wrp.selftraining.average import update_average
 from wrp.selftraining.cisc_r import (
     QueryIndex,
     cisc_map,
@@ -27,7 +28,7 @@ from wrp.selftraining.st_plus_plus import (
     stability,
     video_reliability,
 )
-from wrp.selftraining.three_stage import ema_decay, three_stage_loss, update_average, warp_by_grid
+from wrp.selftraining.three_stage import ema_decay, three_stage_loss, warp_by_grid
 
 FIRST, LAST = torch.tensor([[0, 0], [1, 1]]), torch.tensor([[0, 1], [1, 1]])
 

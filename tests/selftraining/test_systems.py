@@ -16,7 +16,7 @@ from tests.selftraining.small import NETWORK, SMALL, batch, command
 from wrp.cli.main import main
 from wrp.data.semisupervised import SemiSupervisedData, find_images
 from wrp.errors import DataError, WrpError
-from wrp.options import OptimizerArgs, SamplingArgs
+from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs
 from wrp.runs.selftrain.stages import SYSTEM_NAMES
 from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.segmentation.network import Segmenter, create_segmenter, with_features
@@ -24,6 +24,7 @@ from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
 from wrp.selftraining.student import StrongView, StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule, second_head
 from wrp.selftraining.unimatch import UniMatchModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
 
 @pytest.mark.slow
@@ -119,7 +120,7 @@ def test_strong_views_keep_labels_where_they_are_and_cut_some_out() -> None:
     assert torch.equal(uncut, given.labels)
 
 
-@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule, UniMatchV2Module])
 def test_every_module_learns_from_both_kinds(kind: type[StudentModule]) -> None:
     torch.manual_seed(0)
     module = kind(**SMALL, pseudo_labeler=None).train()
@@ -169,6 +170,23 @@ def test_in_the_third_stage_all_but_the_classifier_is_shared() -> None:
     assert second.net.segmentation_head is not first.net.segmentation_head
     with pytest.raises(WrpError, match=r"shared must be 0 … 4, stages of the encoder \(s1, s2"):
         second_head(net, 9)
+
+
+@pytest.mark.parametrize("encoder", ["tu-tf_efficientnet_lite0", "efficientnet-b0", "mobilenet_v2", "resnet18"])
+def test_three_stages_are_those_down_to_a_sixteenth(encoder: str) -> None:
+    """Also where the blocks of all stages are one list, which as a whole was taken for a stage."""
+    net = create_segmenter(3, NetworkArgs(encoder_name=encoder))
+    second = second_head(net, 3)
+    mine = {id(parameter) for parameter in net.encoder.parameters()}
+    of_both = [id(parameter) in mine for parameter in second.encoder.parameters()]
+    assert of_both == sorted(of_both, reverse=True)
+    assert all(of_both[: len(of_both) // 2])
+    images, before, after = torch.rand(2, 3, 64, 64), net.eval().encoder, second.eval().encoder
+    with torch.no_grad():
+        for parameter in (p for p in after.parameters() if id(p) not in mine):
+            parameter.zero_()
+        same = [torch.equal(one, other) for one, other in zip(before(images), after(images), strict=True)]
+    assert same == [True] * 5 + [False]  # of a 32nd
 
 
 def test_features_are_those_in_front_of_the_head() -> None:

@@ -20,9 +20,10 @@ from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
 
-@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule])
+@pytest.mark.parametrize("kind", [StudentModule, CiscModule, ThreeStageModule, UniMatchModule, UniMatchV2Module])
 def test_the_command_line_takes_every_argument_of_every_module(
     kind: type[StudentModule], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_every_labelled_image_comes_in_an_epoch(lists: dict[str, str], size: int
         (["--crop-size", "0", "32"], "must be at least 1"),
         (["--lr", "-1"], "must be above 0"),
         (["--scale", "0"], "must be above 0"),
+        (["--encoder-lr", "-1"], "must be at least 0"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused_before_the_folder_is_claimed(

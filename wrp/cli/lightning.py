@@ -60,6 +60,7 @@ from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
 MODULES = (
     SegmentationModule,
@@ -69,6 +70,7 @@ MODULES = (
     CiscModule,
     ThreeStageModule,
     UniMatchModule,
+    UniMatchV2Module,
 )
 DATA_MODULES = (SegmentationData, RefinementData, PropagationData, ImageData, SemiSupervisedData)
 EXAMPLES = (CycleExamples,)

@@ -17,12 +17,12 @@ def add(verbs: Any) -> None:
     """Add the command to the parser of `wrp`."""
     verb = verbs.add_parser(
         "selftrain",
-        help="train on labelled and unlabelled images: ST, ST++, CISC-R, Three-Stage, UniMatch",
+        help="train on labelled and unlabelled images: ST, ST++, CISC-R, Three-Stage, UniMatch, UniMatch V2",
         description="Run all stages of a semi-supervised system. Run it again to resume: finished stages are skipped. "
         "A line of a list is the name of an image, or the paths of an image and its label below ROOT, as in the split "
         "files that other programs publish.",
     )
-    verb.add_argument("system", help="supervised, st, st++, cisc-r, three-stage or unimatch")
+    verb.add_argument("system", help="supervised, st, st++, cisc-r, three-stage, unimatch or unimatch-v2")
     verb.add_argument("root", help="data set; also searched for below WRP_DATA")
     verb.add_argument("--labelled", required=True, metavar="LIST", help="file with the names of the labelled images")
     verb.add_argument("--unlabelled", required=True, metavar="LIST", help="file with the names of unlabelled images")
@@ -37,9 +37,15 @@ def add(verbs: Any) -> None:
     verb.add_argument("--batch-size", type=int, metavar="N", help="labelled and unlabelled crops per step (default 4)")
     verb.add_argument("--architecture", help="architecture in segmentation-models-pytorch (default FPN)")
     verb.add_argument("--encoder", help="encoder in segmentation-models-pytorch or timm (default tu-regnetx_002)")
-    verb.add_argument("--weights", help="encoder weights, such as imagenet (default: from scratch)")
+    verb.add_argument(
+        "--weights",
+        help="encoder weights: imagenet, a file, or none (the default: from scratch); they want a lower --lr",
+    )
     verb.add_argument("--scale", type=float, help="working resolution of the network as a ratio (default 1)")
     verb.add_argument("--lr", type=float, help="learning rate at the start (default 0.005)")
+    verb.add_argument(
+        "--encoder-lr", type=float, metavar="RATIO", help="learning rate of the encoder relative to --lr (default 1)"
+    )
     verb.add_argument("--workers", type=int, metavar="N", help="processes that load data (default 0; 4 on a GPU)")
     verb.add_argument(
         "--trainer",
@@ -89,6 +95,8 @@ def _selftrain(options: argparse.Namespace) -> None:
     if "crop_size" in sampling:
         sampling["crop_size"] = tuple(sampling["crop_size"])
     network = take(architecture="arch", encoder="encoder_name", weights="encoder_weights", scale="scale")
+    if network.get("encoder_weights") == "none":
+        network["encoder_weights"] = None
     if "arch" in network:
         network["options"] = {}
     defaults: dict[str, Any] = {"sampling": SelfTraining.sampling, "network": SelfTraining.network}

@@ -1,4 +1,4 @@
-"""The semi-supervised systems that are compared: ST, ST++, CISC-R, Three-Stage, UniMatch."""
+"""The semi-supervised systems that are compared: ST, ST++, CISC-R, Three-Stage, UniMatch and UniMatch V2."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wrp.selftraining.student import StudentModule
     from wrp.selftraining.three_stage import ThreeStageModule
     from wrp.selftraining.unimatch import UniMatchModule
+    from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
 __getattr__, __dir__ = lazy(
     __name__,
@@ -19,6 +20,7 @@ __getattr__, __dir__ = lazy(
         "StudentModule": "student",
         "ThreeStageModule": "three_stage",
         "UniMatchModule": "unimatch",
+        "UniMatchV2Module": "unimatch_v2",
     },
 )
 
@@ -27,4 +29,5 @@ __all__ = [
     "StudentModule",
     "ThreeStageModule",
     "UniMatchModule",
+    "UniMatchV2Module",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,14 +54,64 @@ class StrongView(nn.Module):
         for image, label in zip(strong, labels, strict=True):
             if self.cutout and torch.rand(()) < 0.5:
                 height, width = label.shape
-                area = height * width * (0.02 + 0.38 * float(torch.rand(())))
-                aspect = 0.3 * (1 / 0.09) ** float(torch.rand(()))
-                tall, wide = min(height, round((area * aspect) ** 0.5)), min(width, round((area / aspect) ** 0.5))
-                top = int(torch.randint(height - tall + 1, ()))
-                left = int(torch.randint(width - wide + 1, ()))
-                place = (..., slice(top, top + tall), slice(left, left + wide))
+                place = draw_rectangle(height, width)
                 image[place], label[place] = float(torch.rand(())), IGNORE_INDEX
         return strong, labels
+
+
+def draw_rectangle(height: int, width: int) -> tuple[Any, ...]:
+    """Draw a rectangle at random that covers 2 to 40 % of an image, with sides in a ratio of 0.3 to 1 / 0.3.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The index of the rectangle in a tensor (…, H, W).
+
+    Example:
+        >>> image = torch.zeros(3, 100, 100)
+        >>> image[draw_rectangle(100, 100)] = 1
+        >>> 0.01 < image.mean().item() < 0.42
+        True
+    """
+    area = height * width * (0.02 + 0.38 * float(torch.rand(())))
+    aspect = 0.3 * (1 / 0.09) ** float(torch.rand(()))
+    tall, wide = min(height, round((area * aspect) ** 0.5)), min(width, round((area / aspect) ** 0.5))
+    top = int(torch.randint(height - tall + 1, ()))
+    left = int(torch.randint(width - wide + 1, ()))
+    return ..., slice(top, top + tall), slice(left, left + wide)
+
+
+@contextmanager
+def changed_features(encoder: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change the features that an encoder gives to its decoder, while the context is open.
+
+    Args:
+        encoder: An encoder of segmentation-models-pytorch. Its features are a list of tensors (B, C, h, w), the image
+            among them, which stays as it is; those of vision transformers come in a tuple with prefix tokens.
+        change: Maps features (B, C, h, w) to features of the same shape.
+
+    Example:
+        >>> class Encoder(nn.Module):
+        ...     def forward(self, image):
+        ...         return [image, image + 1]
+        >>> encoder, image = Encoder(), torch.zeros(1, 1, 1, 1)
+        >>> with changed_features(encoder, lambda features: 2 * features):
+        ...     [features.item() for features in encoder(image)]
+        [0.0, 2.0]
+    """
+
+    def changed(_: nn.Module, given: tuple[Any, ...], found: Any) -> Any:
+        if isinstance(found, tuple):
+            return changed(_, given, found[0]), *found[1:]
+        return [features if features is given[0] else change(features) for features in found]
+
+    handle = encoder.register_forward_hook(changed)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class StudentModule(SegmentationModule):

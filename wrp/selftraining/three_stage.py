@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
-from typing_extensions import Self
 
 from wrp.errors import WrpError
 from wrp.geometry.consistency import to_unit
-from wrp.io.together import processes
 from wrp.segmentation.network import Segmenter
-from wrp.selftraining.student import StudentModule, fit_labels, fit_weights, split_batch, without_auxiliary
+from wrp.selftraining.average import AveragedModule
+from wrp.selftraining.student import fit_labels, fit_weights, split_batch, without_auxiliary
 from wrp.structures import IGNORE_INDEX, FrameBatch
 
 # Names of an encoder's stages: layer1, s1, stages_0, block2 …
@@ -67,39 +66,6 @@ def ema_decay(step: int, steps: int) -> float:
     return min(planned, (1 + step) / (10 + step))
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """Update the average of a network's weights in place: t ← decay · t + (1 - decay) · s.
-
-    Buffers are copied. Statistics of batch normalisation are means over all processes of a training: otherwise, each
-    process would label with another average, and the checkpoint would hold that of the first.
-
-    Args:
-        average: The network that holds the averaged weights t.
-        student: A network of the same structure, with the current weights s.
-        decay: In [0, 1].
-
-    Example:
-        >>> average, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-        >>> average.weight.data.fill_(0.0), student.weight.data.fill_(1.0)
-        (tensor([[0.]]), tensor([[1.]]))
-        >>> update_average(average, student, decay=0.75)
-        >>> average.weight.item()
-        0.25
-    """
-    for past, now in zip(average.parameters(), student.parameters(), strict=True):
-        past.mul_(decay).add_(now, alpha=1 - decay)
-    for kept, new in zip(average.buffers(), student.buffers(), strict=True):
-        kept.copy_(new)
-    statistics = [buffer for name, buffer in average.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    if processes()[0] > 1 and statistics:
-        means = torch.cat([buffer.flatten() for buffer in statistics])
-        distributed.all_reduce(means)
-        parts = (means / processes()[0]).split([buffer.numel() for buffer in statistics])
-        for buffer, mean in zip(statistics, parts, strict=True):
-            buffer.copy_(mean.view_as(buffer))
-
-
 def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
     """Warp labels by the geometry of an augmentation, so that two kinds of labels are moved in the same way.
 
@@ -121,7 +87,7 @@ def warp_by_grid(labels: Tensor, grid: Tensor, valid: Tensor) -> Tensor:
     return moved.to(labels.dtype).masked_fill(~valid, IGNORE_INDEX)
 
 
-class ThreeStageModule(StudentModule):
+class ThreeStageModule(AveragedModule):
     """Stages 2 and 3: head f learns from truth and from the average of its weights, head g from pseudo-labels.
 
     The ``unlabelled`` images of a batch are all images, including those with a label, each with its pseudo-label; with
@@ -129,8 +95,8 @@ class ThreeStageModule(StudentModule):
     All other arguments are those of :class:`~wrp.selftraining.student.StudentModule`.
 
     Args:
-        shared: How many stages of the encoder, counted from its beginning, f and g share; None: all layers except g's
-            classifier, as in stage 3.
+        shared: How many stages of the encoder, counted from its beginning, f and g share (of a vision transformer
+            without stages: how many blocks); None: all layers except g's classifier, as in stage 3.
         supervised_weight: λ_s of :func:`three_stage_loss`.
 
     Raises:
@@ -148,7 +114,6 @@ class ThreeStageModule(StudentModule):
         if not isinstance(self.net, Segmenter):
             raise WrpError(f"ThreeStageModule needs an encoder-decoder of its own, got a {type(self.net).__name__}")
         self.supervised_weight = supervised_weight
-        self.average = copy.deepcopy(self.net).requires_grad_(False).eval()
         self.second = second_head(self.net, shared)
 
     def training_step(self, batch: FrameBatch | Mapping[str, FrameBatch], batch_idx: int) -> Tensor:
@@ -183,32 +148,13 @@ class ThreeStageModule(StudentModule):
             self.supervised_weight,
         )
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Update the average after each step, before any callback saves it."""
-        super().optimizer_step(*args, **kwargs)
-        decay = ema_decay(self.global_step + 1, self.steps("the average of the weights depends on"))
-        update_average(self.average, self.net, decay)
-
-    @property
-    def inference_model(self) -> nn.Module:
-        """The average of head f, which makes predictions."""
-        return self.average
+    def decay(self) -> float:
+        """Return the decay of the average by the schedule :func:`ema_decay`."""
+        return ema_decay(self.global_step + 1, self.steps("the average of the weights depends on"))
 
     def encoders(self) -> list[nn.Module]:
         """Return the encoder of f, and that of g, which shares its first stages."""
         return [*super().encoders(), *([self.second.encoder] if hasattr(self, "second") else [])]
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training mode; the average stays in evaluation mode."""
-        super().train(mode)
-        if hasattr(self, "average"):
-            self.average.eval()
-        return self
-
-    def forward(self, images: Tensor) -> Any:
-        """Compute the logits of f; in evaluation, those of its average, the inference model."""
-        images = images.to(self.dtype)
-        return self.net(images) if self.training else self.average(images)
 
 
 def second_head(net: Segmenter, shared: int | None) -> Segmenter:
@@ -235,12 +181,42 @@ def second_head(net: Segmenter, shared: int | None) -> Segmenter:
         theirs.encoder, theirs.decoder = ours.encoder, ours.decoder
         return copied
     mine, other = (getattr(part.encoder, "model", part.encoder) for part in (ours, theirs))
-    layers = [name for name, layer in mine.named_children() if next(layer.parameters(), None) is not None]
-    # The stages follow a stem, whose convolution and normalisation have names of their own.
-    stages = [number for number, name in enumerate(layers) if _STAGE.search(name)] or list(range(len(layers)))
-    if not 0 <= shared <= len(stages):
-        known = ", ".join(layers[i] for i in stages)
-        raise WrpError(f"shared must be 0 … {len(stages)}, stages of the encoder ({known}), got {shared}")
-    for name in layers[: stages[shared - 1] + 1 if shared else 0]:
-        setattr(other, name, getattr(mine, name))
+    layers, ends = _stages_of(net)
+    if not 0 <= shared <= len(ends):
+        known = ", ".join(layers[i] for i in ends)
+        raise WrpError(f"shared must be 0 … {len(ends)}, stages of the encoder ({known}), got {shared}")
+    for name in layers[: ends[shared - 1] + 1 if shared else 0]:
+        other.set_submodule(name, mine.get_submodule(name))
     return copied
+
+
+def _stages_of(net: Segmenter) -> tuple[list[str], list[int]]:
+    """Return the names of an encoder's layers in their order, and the number of the last layer of each stage."""
+    encoder = getattr(net.encoder, "model", net.encoder)
+    children = {name: layer for name, layer in encoder.named_children() if next(layer.parameters(), None) is not None}
+    layers = list(children)
+    # The stages follow a stem, whose convolution and normalisation have names of their own.
+    if ends := [number for number, name in enumerate(layers) if _STAGE.search(name)]:
+        return layers, ends
+    trunk = max(layers, key=lambda name: sum(parameter.numel() for parameter in children[name].parameters()))
+    if not isinstance(children[trunk], nn.Sequential | nn.ModuleList):
+        return layers, list(range(len(layers)))
+    # EfficientNet, MobileNet and others keep the blocks of all stages in one list.
+    blocks = [f"{trunk}.{name}" for name, _ in children[trunk].named_children()]
+    before = layers.index(trunk)
+    layers[before : before + 1] = blocks
+    return layers, [before + end for end in _ends_of_stages(net, blocks)]
+
+
+def _ends_of_stages(net: Segmenter, blocks: list[str]) -> list[int]:
+    """Return the number of the last block at each resolution of a quarter or less; of all if there is only one."""
+    sizes: list[int] = []
+    encoder: Any = copy.deepcopy(net.encoder).eval()
+    for name in blocks:
+        block = getattr(encoder, "model", encoder).get_submodule(name)
+        block.register_forward_hook(lambda _, __, features: sizes.append(features.shape[-1]))
+    side = 2 * net.stride
+    with torch.no_grad():
+        encoder(next(encoder.parameters()).new_zeros(1, 3, side, side))
+    ends = [i for i, size in enumerate(sizes) if size != (*sizes, 0)[i + 1] and size <= side // 4]
+    return ends if len(ends) > 1 else list(range(len(blocks)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional
 
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import argmax_with_confidence
-from wrp.selftraining.student import StudentModule, fit_labels
+from wrp.selftraining.student import StudentModule, changed_features, fit_labels
 from wrp.structures import IGNORE_INDEX, FrameBatch
 
 
@@ -50,7 +49,8 @@ class UniMatchModule(StudentModule):
         for images, of_view in views:
             logits = self.main(images)
             parts.append(self.loss(logits, fit_labels(of_view, logits).long(), fit_labels(weights, logits)))
-        dropped = self._with_dropout(weak)
+        with changed_features(self.backbone, lambda features: functional.dropout2d(features, self.dropout)):
+            dropped = self.main(weak)
         feature = self.loss(dropped, fit_labels(labels, dropped).long(), fit_labels(weights, dropped))
         truth = fit_labels(labelled.labels, supervised)
         total = (parts[0] + parts[1]) / 4 + feature / 2
@@ -60,13 +60,3 @@ class UniMatchModule(StudentModule):
     def _sure(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         labels, confidence = argmax_with_confidence(logits.detach().float().softmax(1))
         return labels, (confidence >= self.threshold).float()
-
-    def _with_dropout(self, images: Tensor) -> Tensor:
-        def drop(_: Any, __: Any, features: Sequence[Tensor]) -> list[Tensor]:
-            return [features[0], *(functional.dropout2d(f, self.dropout) for f in features[1:])]
-
-        handle = self.backbone.register_forward_hook(drop)
-        try:
-            return self.main(images)
-        finally:
-            handle.remove()

@@ -35,7 +35,7 @@ from wrp.structures import Frame
 logger = logging.getLogger("wrp")
 
 
-SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch")
+SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch", "unimatch-v2")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class SelfTraining:
         steps: Training steps of each stage, at least 3.
         sampling: How labelled crops are drawn; as many unlabelled ones are drawn with them.
         network: The network.
-        lr: Learning rate at the start.
+        lr: Learning rate at the start. An encoder that starts from pretrained weights wants a lower one than the
+            default.
+        encoder_lr: Learning rate of the encoder as a ratio of ``lr``; 0 freezes it.
         seed: Seed of all random numbers.
         workers: Number of loader processes of each process; 0: it loads data itself. None: 0 on the CPU, 4 on a GPU.
         trainer: Arguments of Lightning's Trainer for all stages; one device by default. The batches are those of all
@@ -96,6 +98,7 @@ class SelfTraining:
     sampling: SamplingArgs = SamplingArgs((192, 288), 4)
     network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
     lr: float = 5e-3
+    encoder_lr: float = 1.0
     seed: int = 0
     workers: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +113,8 @@ class SelfTraining:
             raise WrpError(f"--workers must be at least 0, got {self.workers}")
         if self.lr <= 0 or self.network.scale <= 0:
             raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
+        if self.encoder_lr < 0:
+            raise WrpError(f"--encoder-lr must be at least 0, got {self.encoder_lr}")
 
 
 class Run:
@@ -244,7 +249,7 @@ class Run:
             module = kind(
                 num_classes=self.label_map.num_classes,
                 network=s.network,
-                optimizer=OptimizerArgs(lr=s.lr),
+                optimizer=OptimizerArgs(lr=s.lr, encoder_lr=s.encoder_lr),
                 **changes,
             )
             if draw is not None:

@@ -39,6 +39,7 @@ from wrp.selftraining.st_plus_plus import split_reliable, stability
 from wrp.selftraining.student import StudentModule
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch import UniMatchModule
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 from wrp.structures import Frame
 
 # R of an image whose classes have no anchor vector; the R of others is a mean of logarithms, and much smaller.
@@ -220,6 +221,11 @@ def unimatch(run: Run) -> list[Stage]:
     return [run.training("unimatch", UniMatchModule, run.data)]
 
 
+def unimatch_v2(run: Run) -> list[Stage]:
+    """Train by UniMatch V2: learn from the confident predictions of the network's average, in one stage."""
+    return [run.training("unimatch-v2", UniMatchV2Module, run.data)]
+
+
 SYSTEMS: dict[str, Callable[[Run], list[Stage]]] = {
     "supervised": supervised,
     "st": self_training,
@@ -227,4 +233,5 @@ SYSTEMS: dict[str, Callable[[Run], list[Stage]]] = {
     "cisc-r": cisc_r,
     "three-stage": three_stage,
     "unimatch": unimatch,
+    "unimatch-v2": unimatch_v2,
 }
