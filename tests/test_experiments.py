@@ -26,6 +26,7 @@ from wrp.cli.main import main
 from wrp.data import tiles
 from wrp.data.items import FrameItems, IntervalItems
 from wrp.data.layouts.registry import open_index
+from wrp.io.checkpoints import ENCODER_KEY
 from wrp.io.images import read_label
 from wrp.io.versions import versions
 from wrp.options import NetworkArgs, SelectArgs
@@ -35,6 +36,7 @@ from wrp.runs.search import command_line, draw, read_sweep
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 # Data sets whose configurations are for GPUs, and what makes them run on a laptop without a network.
 FOR_GPUS = ("cityscapes", "kitti", "nyuv2")
+TRANSFORMERS = ("dinov2", "dinov3")
 DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
 ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
 SMALL = ["--model.init_args.network={encoder_weights: null}", "--data.init_args.sampling.crop_size=[64,64]"]
@@ -68,6 +70,7 @@ def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pyt
     if config.parent.name not in FOR_GPUS:
         verbs = ("test", "predict") if config.stem == "propagation" else ("fit",)
         more = ["--data.init_args.num_classes=3"] if config.parent.name == "images" else []
+        more += [*SMALL, "--trainer.precision=32"] if config.stem in TRANSFORMERS else []
         assert all(main([verb, f"--config={config}", *DEV_RUN, *more]) == 0 for verb in verbs)
         return
     if config.stem == "refinement":
@@ -81,7 +84,24 @@ def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_there_are_configs() -> None:
-    assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation", "student"}
+    assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation", "student", *TRANSFORMERS}
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers_are_made_as_their_configurations_say(name: str) -> None:
+    config = EXPERIMENTS / "images" / f"{name}.yaml"
+    given = yaml.safe_load(config.read_text())["model"]
+    given["init_args"] |= {"num_classes": 3}
+    given["init_args"]["network"] |= {"encoder_weights": None}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(SegmentationModule, "model")
+    module = parser.instantiate_classes(parser.parse_object({"model": given})).model
+    assert "NOT RUN" in config.read_text()
+    sampling = yaml.safe_load(config.read_text())["data"]["init_args"]["sampling"]
+    assert [side % module.net.stride for side in (*sampling["crop_size"], *module.inference.window)] == [0] * 4
+    rates = {group.get("lr") for group in module.parameter_groups()}
+    assert len(rates) == 1 + 1 + 12  # the decoder, the stem, and each block
+    assert module.net.net.encoder.model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
 
 
 def data_of(config: Path) -> Any:
@@ -600,6 +620,7 @@ def test_systems_are_compared_and_share_their_first_stage(
     monkeypatch.setattr(compare, "GENERATED", (3, 9))
     monkeypatch.setitem(compare.HELD_OUT, "generated", {"street101"})
     arguments = [data, f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
+    arguments += [f"--results={tmp_path / 'results.jsonl'}"]
     for _ in range(2):
         monkeypatch.setattr("sys.argv", ["compare", *arguments])
         compare.main()
@@ -607,13 +628,42 @@ def test_systems_are_compared_and_share_their_first_stage(
         (data, "st++"),
         (data, "supervised"),
     ]
-    runs = tmp_path / "runs" / data
+    runs = tmp_path / "runs" / data / "none-8-3-0.005-1.0"
     assert not (runs / "supervised-0" / "supervised.ckpt").exists()
     assert "st++" in capsys.readouterr().out
     lists = [(runs / "lists" / f"{name}.txt").read_text().split() for name in ("labelled", "unlabelled", "val")]
     assert len(set().union(*lists)) == sum(map(len, lists))
     if data == "generated":
         assert [len(names) for names in lists] == [4, 14, 9]
+
+
+@pytest.mark.slow
+def test_systems_with_other_weights_or_labels_are_compared_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_camvid(tmp_path / "camvid", train=30)
+    monkeypatch.setenv("WRP_DATA", str(tmp_path))
+    compare = script("selftraining/compare.py")
+    found = tmp_path / "results.jsonl"
+    old = {"data": "camvid", "system": "supervised", "seed": 0, "steps": 3, "miou": 12.0, "seconds": 1}
+    found.write_text(json.dumps(old) + "\n")
+    given = ["camvid", f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", f"--results={found}", "--systems"]
+    choices: list[list[str]] = [[], ["--weights=imagenet"], ["--weights=imagenet"], ["--labelled-every=4"]]
+    for more in choices:
+        monkeypatch.setattr("sys.argv", ["compare", *given, "supervised", "unimatch-v2", *more])
+        compare.main()
+    chosen = [(row["system"], row["weights"], row["labelled_every"], row["lr"]) for row in compare.RESULTS]
+    assert chosen == [
+        ("supervised", "none", 8, 0.005),  # the old one, which was not made again
+        ("unimatch-v2", "none", 8, 0.005),
+        *((system, "imagenet", 8, 0.001) for system in ("supervised", "unimatch-v2")),
+        *((system, "none", 4, 0.005) for system in ("supervised", "unimatch-v2")),
+    ]
+    assert json.loads(found.read_text().splitlines()[0]) == old
+    rows = capsys.readouterr().out.splitlines()[-6:]
+    assert [row.split("|")[-2].strip().count(".") for row in rows] == [0, 1] * 3
+    used = torch.load(next((tmp_path / "runs").glob("camvid/imagenet*/unimatch-v2-0/*.ckpt")), weights_only=True)
+    assert "efficientnet-lite0" in used[ENCODER_KEY]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +184,33 @@ class BaseModule(pl.LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Group the trained parameters for the optimiser: each layer of an encoder, and all others.
 
-        A group without ``lr`` gets the module's learning rate.
+        A group without ``lr`` gets the module's learning rate, one without ``weight_decay`` that of the optimiser.
         """
         args, groups = self.optimizer, list[dict[str, Any]]()
         left = {id(parameter): parameter for parameter in self.parameters() if parameter.requires_grad}
-        if args.encoder_lr == args.layer_decay == 1.0:
+        one_rate = args.encoder_lr == args.layer_decay == 1.0
+        if one_rate and args.decay_all:
             return [{"params": list(left.values())}]
-        for encoder in self.encoders():
-            # timm's encoders keep their layers in an inner network.
-            children = getattr(encoder, "model", encoder).children()
-            layers = [part for part in children if next(part.parameters(), None) is not None]
-            # Parameters outside all layers of the encoder, such as a class token, get the rate of the first layer.
-            for depth, part in [*enumerate(reversed(layers)), (max(0, len(layers) - 1), encoder)]:
-                mine = [left.pop(id(parameter)) for parameter in part.parameters() if id(parameter) in left]
+        spared = {id(parameter) for parameter in left.values() if parameter.ndim <= 1}
+        for encoder in self._encoders_if(needed=not one_rate):
+            layers, tokens = _layers(encoder)
+            spared |= tokens
+            for depth, layer in enumerate([] if one_rate else layers):
+                mine = [left.pop(id(parameter)) for parameter in layer if id(parameter) in left]
                 groups.append({"params": mine, "lr": args.lr * args.encoder_lr * args.layer_decay**depth})
-        return [group for group in ({"params": list(left.values())}, *groups) if group["params"]]
+        groups = [{"params": list(left.values())}, *groups]
+        if not args.decay_all:
+            groups = [half for group in groups for half in _halves(group, spared)]
+        return [group for group in groups if group["params"]]
+
+    def _encoders_if(self, needed: bool) -> list[nn.Module]:
+        """Return the encoders; where they are not needed, a network without one is no mistake."""
+        try:
+            return self.encoders()
+        except WrpError:
+            if needed:
+                raise
+            return []
 
     def setup(self, stage: str) -> None:
         """Refuse a flow cache inside a folder that data or flow are read from; note which parameters DDP will know.
@@ -306,6 +319,64 @@ class BaseModule(pl.LightningModule):
         self.labels_seen = labels_seen_in(checkpoint)
         if (network := checkpoint.get(SETTINGS_KEY, {}).get(NETWORK_KEY)) is not None:
             self.save_network(network)
+
+
+def _halves(group: dict[str, Any], spared: set[int]) -> list[dict[str, Any]]:
+    """Divide a group into the parameters with weight decay and those that are spared it."""
+    decayed = [parameter for parameter in group["params"] if id(parameter) not in spared]
+    others = [parameter for parameter in group["params"] if id(parameter) in spared]
+    return [{**group, "params": decayed}, {**group, "params": others, "weight_decay": 0.0}]
+
+
+def _layers(encoder: nn.Module) -> tuple[list[list[nn.Parameter]], set[int]]:
+    """Return the trained parameters of each layer of an encoder, last layer first, and the ids of those without decay.
+
+    timm knows the layers of its networks (``group_matcher``) and what is spared the weight decay (``no_weight_decay``)
+    by their names in the whole network. An encoder that timm has cut out of it has others: ``stages_0.…`` for
+    ``stages.0.…``. Layers of other encoders are the children.
+    """
+    inner = getattr(encoder, "model", encoder)
+    inner = getattr(inner, "model", inner)  # in an encoder that timm has wrapped instead
+    whole = _whole_network(inner, str(getattr(encoder, "name", "")))
+    if whole is None:
+        children = [part for part in inner.children() if next(part.parameters(), None) is not None]
+        layers = [list(part.parameters()) for part in reversed(children)] or [[]]
+        # Parameters outside all layers of the encoder, such as a class token, get the rate of the first layer.
+        layers[-1] += encoder.parameters()
+        return layers, set()
+    from timm.models import group_parameters
+
+    numbers = group_parameters(whole, whole.group_matcher(), reverse=True)
+    names = {name.replace(".", "_"): name for name in numbers}
+    spares: set[str] = getattr(whole, "no_weight_decay", set)()
+    numbered: dict[int, list[nn.Parameter]] = {}
+    # What a network holds itself stands before all blocks, though earlier releases of timm miss some of it.
+    tokens = {id(parameter) for parameter in inner.parameters(recurse=False)}
+    for cut, parameter in inner.named_parameters():
+        if parameter.requires_grad:
+            name = names.get(cut.replace(".", "_"), cut)
+            number = 0 if id(parameter) in tokens else numbers.get(name, max(numbers.values()))
+            numbered.setdefault(number, []).append(parameter)
+            if any(fnmatch(name, pattern) for pattern in spares):
+                tokens.add(id(parameter))
+    return [numbered[number] for number in sorted(numbered, reverse=True)], tokens
+
+
+def _whole_network(inner: nn.Module, name: str) -> Any:
+    """Return the network that an encoder of timm was cut out of, or is; None: it is none of timm's."""
+    if hasattr(inner, "group_matcher"):
+        return inner
+    import timm
+
+    if not timm.models.is_model(name):
+        return None
+    with torch.random.fork_rng([]):
+        try:
+            with torch.device("meta"):
+                whole = timm.create_model(name)
+        except RuntimeError:  # some networks of earlier releases compute with their tensors when they are made
+            whole = timm.create_model(name)
+    return whole if hasattr(whole, "group_matcher") else None
 
 
 def _leave_out_frozen(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

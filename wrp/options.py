@@ -232,8 +232,13 @@ class OptimizerArgs:
         name: ``adamw`` or ``sgd`` (momentum 0.9).
         lr: Learning rate at the start.
         weight_decay: Weight decay.
+        decay_all: Whether the weight decay acts on all parameters. False spares norms, biases and what else has one
+            dimension, and what timm says of the encoder (``no_weight_decay``): position embeddings, class and register
+            tokens, relative position biases. Transformers and ConvNeXt are usually trained so. It is not the default
+            for them, as a training should depend on what is written in its configuration, not on the encoder's family.
         encoder_lr: Learning rate of the encoder as a ratio of ``lr``; 0 freezes it.
-        layer_decay: Factor on the learning rate for each further layer of the encoder, from its last to its first.
+        layer_decay: Factor on the learning rate for each further layer of the encoder, from its last to its first. The
+            layers of timm's encoders are the blocks by which timm counts them (``group_matcher``).
         scale_lr: Whether the learning rate is multiplied by the number of processes and of accumulated batches.
         warmup: Steps in which the learning rate rises in a line to that of the schedule; 0: none.
         power: Power of the schedule: 1 is a straight line, 0 a learning rate that stays as it is, which is all that a
@@ -254,6 +259,7 @@ class OptimizerArgs:
     name: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 1e-2
+    decay_all: bool = True
     encoder_lr: float = 1.0
     layer_decay: float = 1.0
     scale_lr: bool = False

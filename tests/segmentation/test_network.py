@@ -1,20 +1,12 @@
-from pathlib import Path
-from typing import Any
-
 import pytest
-import pytorch_lightning as pl
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from wrp import SegmentationModule
 from wrp.errors import WrpError
-from wrp.io.checkpoints import load_module
 from wrp.options import NetworkArgs
 from wrp.runs.config import Settings
 from wrp.segmentation.network import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
-from wrp.structures import FrameBatch
 
 
 class Recorder(nn.Module):
@@ -91,52 +83,22 @@ def test_the_smallest_images_go_through_the_default_teacher() -> None:
         assert net(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)
 
 
-SLIM = {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8}
-
-
-@pytest.mark.parametrize(
-    ("architecture", "encoder", "options", "stride"),
-    [
-        pytest.param("DPT", "tu-vit_small_patch14_dinov2", SLIM, 28, marks=pytest.mark.slow),
-        ("DPT", "tu-eva02_tiny_patch14_224", SLIM, 28),
-        ("DPT", "tu-test_vit", SLIM, 32),
-        ("DPT", "tu-vit_tiny_patch16_224", SLIM | {"dynamic_img_size": True}, 32),
-        pytest.param("FPN", "tu-swin_tiny_patch4_window7_224", {}, 32, marks=pytest.mark.slow),
-        ("FPN", "tu-convnext_atto", {"decoder_pyramid_channels": 16}, 32),
-    ],
-)
-def test_transformers_and_convnext_are_encoders_for_any_size(
-    architecture: str, encoder: str, options: dict[str, Any], stride: int, tmp_path: Path
-) -> None:
-    """One step of a training, a checkpoint, and images of odd sizes from what was loaded."""
-    torch.manual_seed(0)
-    module = SegmentationModule(5, NetworkArgs(architecture, encoder, options=options))
-    assert module.net.stride == stride
-    images = torch.randint(0, 256, (1, 3, 45, 101), dtype=torch.uint8)
-    labels = torch.randint(0, 5, (1, 45, 101), dtype=torch.uint8)
-    batch = FrameBatch(images, labels, [""], ["a"], [0])
-    flags: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
-    trainer = pl.Trainer(max_steps=1, enable_checkpointing=False, enable_model_summary=False, **flags)
-    trainer.fit(module, DataLoader([batch], batch_size=None))  # type: ignore[arg-type]
-    trainer.save_checkpoint(tmp_path / "network.ckpt")
-    loaded = load_module(SegmentationModule, tmp_path / "network.ckpt")
-    with torch.no_grad():
-        for size in ((45, 101), (131, 77)):
-            images = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
-            probs = loaded.probabilities(images)
-            assert probs.shape == (1, 5, *size)
-            assert torch.equal(probs, module.eval().probabilities(images))
-
-
 def test_the_logits_of_patches_of_14_pixels_lie_where_the_image_is() -> None:
     """Not only at its left, as if a patch had 16 pixels."""
-    net = create_segmenter(2, NetworkArgs("DPT", "tu-eva02_tiny_patch14_224", options=SLIM)).eval()
+    torch.manual_seed(0)
+    slim = {"decoder_intermediate_channels": [8, 8, 8, 8], "decoder_fusion_channels": 8}
+    net = create_segmenter(2, NetworkArgs("DPT", "tu-eva02_tiny_patch14_224", options=slim)).eval()
     with torch.no_grad():
         image = torch.zeros(1, 3, 112, 112)
         plain = net(image)
         image[..., -14:] = 1.0
         change = (net(image) - plain).abs().sum((0, 1, 2))
     assert change[-28:].mean() > 2 * change[:-56].mean()
+
+
+def test_small_images_are_padded_to_what_pan_halves() -> None:
+    net = create_segmenter(3, NetworkArgs("PAN", "resnet18")).train()
+    assert net(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
 @pytest.mark.parametrize("architecture", ["DeepLabV3Plus", "DeepLabV3", "PSPNet"])

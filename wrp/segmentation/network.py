@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import sys
@@ -42,6 +43,7 @@ class Segmenter(nn.Module):
         scale: Working resolution: the network gets the images at this magnification.
         stride: Images are padded to sides that are multiples of this number of pixels.
         statistics: Mean and standard deviation (RGB in [0, 1]) by which images are normalised.
+        smallest: Images are padded to sides of this number of pixels, at least.
 
     Attributes:
         weights_source: Where the encoder's weights are from, for people; empty: it starts from scratch.
@@ -61,12 +63,14 @@ class Segmenter(nn.Module):
         scale: float = 1.0,
         stride: int = STRIDE,
         statistics: tuple[Sequence[float], Sequence[float]] = (MEAN, STD),
+        smallest: int = SMALLEST,
     ) -> None:
         super().__init__()
         self.weights_source = ""
         self.net = net
         self.scale = scale
         self.stride = stride
+        self.smallest = smallest
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
@@ -92,7 +96,7 @@ class Segmenter(nn.Module):
             smaller = [max(1, round(side * self.scale)) for side in size]
             normalised = functional.interpolate(normalised, smaller, mode="bilinear", antialias=True)
         height, width = normalised.shape[-2:]
-        right, bottom = (_padded(side, self.stride) - side for side in (width, height))
+        right, bottom = (_padded(side, self.stride, self.smallest) - side for side in (width, height))
         padded = functional.pad(normalised, (0, right, 0, bottom))
         given = self.net(padded.contiguous(memory_format=torch.channels_last))
         if isinstance(given, tuple):
@@ -101,8 +105,8 @@ class Segmenter(nn.Module):
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
 
 
-def _padded(side: int, stride: int) -> int:
-    return -(-max(side, SMALLEST) // stride) * stride
+def _padded(side: int, stride: int, smallest: int) -> int:
+    return -(-max(side, smallest) // stride) * stride
 
 
 def _resize(logits: Tensor, size: torch.Size) -> Tensor:
@@ -176,7 +180,7 @@ def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         handle.remove()
     logits, features = given[0] if isinstance(given, tuple) else given, seen[0]
     working = [max(1, round(side * net.scale)) for side in images.shape[-2:]]
-    padded = [_padded(side, net.stride) for side in working]
+    padded = [_padded(side, net.stride, net.smallest) for side in working]
     # Features have a fraction of the padded size; those of the padding belong to no pixel of the image.
     height, width = (
         max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], padded, strict=True)
@@ -210,10 +214,6 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
         network.options,
     )
     timm = encoder.startswith("tu-")
-    at_hand = weights_at_hand(encoder, weights)
-    if weights is not None and at_hand is None:
-        check_hub(weights, "the encoder weights")
-        check_hub(encoder, "an encoder with weights,")
     if any(mark in encoder for mark in ":/"):  # `hf-hub:` and others: timm fetches the architecture as well
         check_hub(encoder, "the encoder")
     for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # options by which timm finds weights
@@ -221,6 +221,11 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
             check_hub(text, f"as options.{key}")
     if "checkpoint_path" in options:  # timm's releases differ in what they unpickle
         raise WrpError("options.checkpoint_path is not read: weights come from a checkpoint of this package, or a name")
+    made_with = {**_any_size(encoder), **options} if timm else options
+    at_hand = weights_at_hand(encoder, weights, _of_encoder(architecture, made_with))
+    if weights is not None and at_hand is None:
+        check_hub(weights, "the encoder weights")
+        check_hub(encoder, "an encoder with weights,")
     if timm and at_hand is None and weights not in (None, IMAGENET):
         raise WrpError(
             f"the encoder {encoder!r} has no weights {weights!r}: expected imagenet, a file ({', '.join(SUFFIXES)}) or "
@@ -233,7 +238,7 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
             encoder_weights=None if at_hand is not None else (True if timm and weights else weights),
             in_channels=3,
             classes=num_classes,
-            **({**_any_size(encoder), **options} if timm else options),
+            **made_with,
         )
     except Exception as error:  # smp, timm and the hub raise many kinds, network errors included
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -245,13 +250,15 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
     if at_hand is not None:
         load_weights(net.encoder, at_hand)
     _fit_patches(net)
+    _freeze_unused(net.encoder)
     _let_one_value_pass(net)
-    scales, stride = network.attention_scales, _stride_of(net)
+    scales, stride, smallest = network.attention_scales, _stride_of(net), _smallest_of(net)
     if network.ocr or scales:
         _change_head(net, architecture, num_classes, network.ocr, attention=bool(scales))
     if scales:
         net = MultiScale(net, scales, network.test_scales, stride)
-    net = Segmenter(net.to(memory_format=torch.channels_last), network.scale, stride, _statistics(encoder))
+    net = net.to(memory_format=torch.channels_last)
+    net = Segmenter(net, network.scale, stride, _statistics(encoder), smallest)
     net.weights_source = at_hand.source if at_hand is not None else f"{weights}, downloaded" if weights else ""
     return net
 
@@ -271,19 +278,42 @@ def _any_size(encoder: str) -> dict[str, Any]:
     if not timm.models.is_model(encoder.removeprefix("tu-")):
         return {}
     home = sys.modules[timm.models.model_entrypoint(encoder.removeprefix("tu-")).__module__]
-    models = [found for found in vars(home).values() if isinstance(found, type) and found.__module__ == home.__name__]
+    # Hybrids are made of the transformer of another module.
+    models = [f for f in vars(home).values() if isinstance(f, type) and f.__module__.startswith("timm.models.")]
     known = {name for model in models for base in model.__mro__ for name in inspect.signature(base).parameters}
     if "strict_img_size" in known:
         return {"strict_img_size": False}
     return {"dynamic_img_size": True} if "dynamic_img_size" in known else {}
 
 
+def _of_encoder(architecture: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those options of a network that its architecture passes on to timm."""
+    import segmentation_models_pytorch as smp
+
+    found = smp.MODEL_ARCHITECTURES_MAPPING.get(architecture.lower())
+    known = inspect.signature(found).parameters if found is not None else options
+    return {name: value for name, value in options.items() if name not in known}
+
+
 def _stride_of(net: Any) -> int:
     """Return the number of which the sides of a network's images must be multiples."""
     encoder = net.encoder
+    # MaxViT divides the features of all stages, the last one too, into windows, and into a grid of the same size.
+    windows = [max(part.partition_size) for part in encoder.modules() if hasattr(part, "partition_size")]
+    if windows:
+        return STRIDE * max(windows)
     # The features of a vision transformer all have one size, a pixel for each patch, which DPT halves.
     needed: int = encoder.output_stride * (2 if hasattr(encoder, "output_strides") else 1)
     return STRIDE if STRIDE % needed == 0 else needed
+
+
+def _smallest_of(net: Any) -> int:
+    """Return the least side in pixels of a network's images."""
+    from segmentation_models_pytorch.decoders.pan.decoder import FPABlock
+
+    # PAN halves the last features three times, and normalises batches of what is left, which is to be 2 x 2 pixels.
+    halved = any(isinstance(part, FPABlock) for part in net.modules())
+    return 16 * int(net.encoder.output_stride) if halved else SMALLEST
 
 
 def _fit_patches(net: Any) -> None:
@@ -303,6 +333,24 @@ def _fit_patches(net: Any) -> None:
         channels = before.in_channels, before.out_channels, after.out_channels
         net.decoder.reassemble_blocks[depth] = ReassembleBlock(*channels, factor)
     net.initialize()
+
+
+def _freeze_unused(encoder: Any) -> None:
+    """Freeze what a vision transformer has behind its last features, as its classifier: DDP expects gradients of all.
+
+    It is not taken out, so that the names of the tensors stay those of timm.
+    """
+    model: Any = getattr(encoder, "model", None)
+    indices = getattr(encoder, "_output_indices", None)  # timm itself takes it out of the others
+    if indices is None or not hasattr(model, "prune_intermediate_layers"):
+        return
+    pruned = copy.copy(model)
+    pruned._modules = dict(model._modules)  # replaced in the copy alone
+    pruned.prune_intermediate_layers(list(indices), prune_norm=True, prune_head=True)
+    used = {id(parameter) for parameter in pruned.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in used:
+            parameter.requires_grad_(False)
 
 
 class _BatchNorm(nn.BatchNorm2d):

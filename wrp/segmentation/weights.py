@@ -60,12 +60,14 @@ def is_file(weights: str | None) -> bool:
     return weights is not None and weights.endswith(SUFFIXES)
 
 
-def weights_at_hand(encoder: str, weights: str | None) -> EncoderWeights | None:
+def weights_at_hand(encoder: str, weights: str | None, options: dict[str, Any] | None = None) -> EncoderWeights | None:
     """Return weights that need no download: those of a file, or ImageNet's of an installed package.
 
     Args:
         encoder: Name of the encoder, as in :class:`~wrp.NetworkArgs`.
         weights: A file, a name such as ``imagenet``, or None.
+        options: Arguments with which timm makes the encoder, such as ``img_size``. Position embeddings of a file that
+            belong to another grid of patches are interpolated, as timm does it.
 
     Returns:
         The weights; None if they are of no file and in no installed package.
@@ -78,7 +80,7 @@ def weights_at_hand(encoder: str, weights: str | None) -> EncoderWeights | None:
         True
     """
     if weights is not None and is_file(weights):
-        return EncoderWeights(weights, _renamed(encoder, read_weights(Path(weights)), weights))
+        return EncoderWeights(weights, _renamed(encoder, read_weights(Path(weights)), weights, options or {}))
     package = installed_package(encoder) if weights == IMAGENET else None
     if package is None:
         return None
@@ -188,8 +190,11 @@ def load_weights(encoder: nn.Module, weights: EncoderWeights) -> None:
     nn.Module.load_state_dict(encoder, found, strict=False)  # encoders have their own, which expects a classifier
 
 
-def _renamed(encoder: str, tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return the tensors by the names of the encoder's library: timm knows those of other programs."""
+def _renamed(encoder: str, tensors: dict[str, Tensor], source: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors by the names of the encoder's library: timm knows those of other programs.
+
+    timm also interpolates position embeddings of another grid, and biases of windows of another size.
+    """
     if not encoder.startswith("tu-"):
         return tensors
     import timm
@@ -197,13 +202,18 @@ def _renamed(encoder: str, tensors: dict[str, Tensor], source: str) -> dict[str,
     name = encoder.removeprefix("tu-")
     heads = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "classifier", None) or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    kept = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{head}." for head in heads))}
-    overlay = {"state_dict": dict(kept), "num_classes": 0}
+    # With the classifier of the file: timm is strict then, and tells by it how old the names of a Swin's tensors are.
+    classes = next((len(tensors[f"{head}.weight"]) for head in heads if f"{head}.weight" in tensors), 0)
+    overlay = {"state_dict": dict(tensors), "num_classes": classes, "label_offset": 0}
     try:
-        loaded = timm.create_model(name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        loaded = timm.create_model(
+            name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay, **options
+        )
+    except TypeError as error:  # an option that timm does not know
+        raise WrpError(f"cannot make the encoder {encoder}: {in_short(error)}") from error
     except RuntimeError as error:
-        wanted = timm.create_model(name, num_classes=0).state_dict()
-        fitting = sum(key in kept and kept[key].shape == value.shape for key, value in wanted.items())
+        wanted = timm.create_model(name, num_classes=0, **options).state_dict()
+        fitting = sum(key in tensors and tensors[key].shape == value.shape for key, value in wanted.items())
         raise _unfit(encoder, source, fitting, len(wanted), len(tensors)) from error
     state: dict[str, Tensor] = loaded.state_dict()
     return state
