@@ -126,7 +126,7 @@ def test_slurm_starts_them_as_well(street: Path, given: list[str], expected: tup
         )
         for number in range(2)
     ]
-    (printed, said), (second, _) = (task.communicate(timeout=300) for task in tasks)
+    (printed, said), (second, _) = (task.communicate(timeout=600) for task in tasks)
     assert [task.returncode for task in tasks] == [0, 0], said[-3000:]
     assert files(expected[0]) == files(tmp_path / "two")
     assert printed.replace(str(tmp_path / "two"), str(expected[0])) == expected[1]
