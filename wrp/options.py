@@ -159,7 +159,7 @@ class RefinerArgs:
     """The refiner's network, see :class:`~wrp.refinement.network.Refiner`.
 
     Attributes:
-        channels: Width of each level, full resolution first; multiples of 4.
+        channels: Width of each level of its U-Net, half resolution first; multiples of 4.
         decoder: Architecture of segmentation-models-pytorch that gives the refiner features of the image, computed by
             an encoder; None: the refiner gets the image alone.
         encoder_name: Name of that encoder.
@@ -171,7 +171,7 @@ class RefinerArgs:
         True
     """
 
-    channels: tuple[int, ...] = (16, 32, 48, 64, 96)
+    channels: tuple[int, ...] = (16, 32, 48, 64)
     decoder: str | None = None
     encoder_name: str | None = None
     encoder_from: str | None = None

@@ -21,6 +21,9 @@ INPAINT_ODDS = 3.0
 # Number of input channels that depend neither on the image nor on the number of classes.
 CUES = 4
 
+# Features of the network at full resolution.
+FINE = 8
+
 
 def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) -> RefinerInput:
     """Make the refiner's input for one frame, in training and at inference alike.
@@ -52,10 +55,9 @@ def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) ->
 
 
 def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> Tensor:
-    """Compute y^WR: the mean of the refiner's output and of its two inputs, the labels by motion and inpainted (ours).
+    """Compute y^WR: the mean of the refiner's outputs for frames and for their mirror images, and of y^M (ours).
 
-    The refiner's output is averaged over the frames and their mirror images. Alone, it is overconfident, and worse
-    where motion is right; measured in experiments/README.md.
+    Alone, the refiner is overconfident, and worse where motion is right; measured in experiments/README.md.
 
     Args:
         refiner: Maps inputs to logits (B, C, H, W).
@@ -71,8 +73,8 @@ def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> 
         [0.5, 0.5]
     """
     answer, mirrored = refiner(stack_inputs([inputs, inputs.flip()])).float().softmax(1).chunk(2)
-    probs = (answer + mirrored.flip(-1) + inputs.prior + inputs.motion) / 2
-    return probs / probs.sum(1, keepdim=True)  # the sum is less than two where motion has no label
+    probs = answer + mirrored.flip(-1) + inputs.motion
+    return probs / probs.sum(1, keepdim=True)  # the sum is less than three where motion has no label
 
 
 def stack_inputs(inputs: list[RefinerInput]) -> RefinerInput:
@@ -101,9 +103,12 @@ class Refiner(nn.Module):
     motion or the teacher does not depend on the class, and a network that learns it class by class needs more examples
     than three frames give. The other channels are logits that are added to the inpainted label.
 
+    It begins at half the resolution, as most of its time would be spent at the full one; one convolution at the end
+    sees image and cues as they are, and how far motion and teacher agree (ours).
+
     Args:
         num_classes: C.
-        channels: Width of each level, full resolution first; each further level has half the resolution. Multiples of
+        channels: Width of each level, half resolution first; each further level has half the resolution. Multiples of
             4.
         view: Maps images (B, 3, H, W) to features (B, D, H, W), which are further input channels; None: no features.
         view_channels: Number of features D.
@@ -118,13 +123,13 @@ class Refiner(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        channels: tuple[int, ...] = (16, 32, 48, 64, 96),
+        channels: tuple[int, ...] = (16, 32, 48, 64),
         view: nn.Module | None = None,
         view_channels: int = 0,
     ) -> None:
         super().__init__()
         self.view = view
-        self.stem = _convolution(3 + 2 * num_classes + CUES + view_channels, channels[0])
+        self.stem = _convolution(3 + 2 * num_classes + CUES + view_channels, channels[0], 2)
         self.down = nn.ModuleList(
             nn.Sequential(_convolution(fine, coarse, 2), _convolution(coarse, coarse))
             for fine, coarse in zip(channels, channels[1:], strict=False)
@@ -132,7 +137,9 @@ class Refiner(nn.Module):
         self.up = nn.ModuleList(
             _convolution(fine + coarse, fine) for fine, coarse in zip(channels, channels[1:], strict=False)
         )
-        self.head = nn.Conv2d(channels[0], 1 + num_classes, 1)
+        # What motion and teacher say at full resolution comes as three numbers, however many classes there are.
+        self.fine = _convolution(channels[0] + 3 + CUES + 3, FINE)
+        self.head = nn.Conv2d(FINE + channels[0], 1 + num_classes, 1)
         nn.init.zeros_(self.head.weight)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -148,7 +155,8 @@ class Refiner(nn.Module):
 
     def residual(self, inputs: RefinerInput) -> Tensor:
         """Compute the log-odds added to the motion-error mask and the logits added to the classes, (B, 1 + C, H, W)."""
-        parts = [inputs.image - 0.5, inputs.prior, inputs.teacher_probs, inputs.cues]
+        image, motion, teacher = inputs.image - 0.5, inputs.motion, inputs.teacher_probs
+        parts = [image, inputs.prior, teacher, inputs.cues]
         if self.view is not None:
             parts.append(self.view(inputs.image))
         features = [self.stem(torch.cat(parts, 1).contiguous(memory_format=torch.channels_last))]
@@ -157,6 +165,16 @@ class Refiner(nn.Module):
         merged = features.pop()
         for up in reversed(self.up):
             finer = features.pop()
-            merged = functional.interpolate(merged, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-            merged = up(torch.cat((merged, finer), 1))
-        return self.head(merged)
+            merged = up(torch.cat((_resize(merged, finer), finer), 1))
+        merged = _resize(merged, image)
+        agreement = (
+            (motion * teacher).sum(1, keepdim=True),
+            motion.amax(1, keepdim=True),
+            teacher.amax(1, keepdim=True),
+        )
+        fine = self.fine(torch.cat((merged, image, inputs.cues, *agreement), 1))
+        return self.head(torch.cat((fine, merged), 1))
+
+
+def _resize(values: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(values, size=like.shape[-2:], mode="bilinear", align_corners=False)

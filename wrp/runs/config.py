@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from wrp.errors import WrpError
-from wrp.options import NetworkArgs, SelectArgs, read_shard
+from wrp.options import InferenceArgs, NetworkArgs, SelectArgs, read_shard
 
 # Narrower than the defaults of segmentation-models-pytorch: on a CPU, most of a step is spent in this decoder.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -16,8 +16,39 @@ STUDENTS = ("plain", "cisc-r", "three-stage", "st++")
 METHODS = ("motion", "semantic", "inpaint", "refine")
 
 
+AUTO = "auto"
+"""Encoder of a recipe, and the encoder weights that are at hand."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What differs between training from pretrained weights and from scratch.
+
+    Attributes:
+        encoder: Name of the encoder.
+        lr: Learning rate at the start.
+        steps: Training steps, which take about the same time.
+
+    Example:
+        >>> RECIPES[True].encoder
+        'tu-tf_efficientnet_lite0'
+    """
+
+    encoder: str
+    lr: float
+    steps: int
+
+
+RECIPES = {True: Recipe("tu-tf_efficientnet_lite0", 1e-3, 1200), False: Recipe("tu-regnetx_002", 5e-3, 2000)}
+"""The recipe with pretrained encoder weights, and without; chosen by experiments/networks/recipes.py."""
+
+
 def _teacher_network() -> NetworkArgs:
-    return NetworkArgs(encoder_name="tu-regnetx_002", options=dict(SLIM_FPN), scale=0.5)
+    return NetworkArgs(encoder_name=AUTO, options=dict(SLIM_FPN), scale=0.75)
+
+
+def _teacher_inference() -> InferenceArgs:
+    return InferenceArgs(scales=[1.0, 1.5])
 
 
 @dataclass(frozen=True)
@@ -27,34 +58,54 @@ class TeacherArgs:
     Attributes:
         weights: Encoder weights: a file (.pth, .safetensors), auto (ImageNet's, of an installed package or downloaded
             within ten seconds, otherwise none), none (train from scratch), or a name.
-        network: The network.
+        network: The network. The encoder auto is EfficientNet-Lite0 with pretrained weights, RegNetX-002 from scratch.
+        inference: How its probabilities are computed at unlabelled frames and for the refiner's examples; those of
+            the mirror image are always averaged in.
         losses: Weight of each loss.
         propagated_ratio: Ratio of the training crops that come from frames without a label, labelled by motion alone.
             It makes the teacher better, but the refiner worse: the teacher then makes the same errors as motion.
         confidence: Pixels of those frames whose confidence is below this value are ignored, 0 … 1.
-        lr: Learning rate at the start.
-        steps: Training steps.
+        lr: Learning rate at the start; None: 0.001 with pretrained weights, 0.005 from scratch.
+        steps: Training steps; None: 1200 with pretrained weights, 2000 from scratch.
         crop: Height and width of the training crops in pixels.
         batch: Crops per step.
         folds: Number of further teachers from whose predictions the refiner learns, each trained without one part of
             the labels; 0: none, otherwise at least 2.
 
     Example:
-        >>> args = TeacherArgs(steps=400)
-        >>> args.crop, args.network.encoder_name
-        ((256, 448), 'tu-regnetx_002')
+        >>> args = TeacherArgs(steps=400).by_recipe(pretrained=True)
+        >>> args.network.encoder_name, args.lr, args.steps
+        ('tu-tf_efficientnet_lite0', 0.001, 400)
     """
 
     weights: str = "auto"
     network: NetworkArgs = field(default_factory=_teacher_network)
+    inference: InferenceArgs = field(default_factory=_teacher_inference)
     losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
     propagated_ratio: float = 0.0
     confidence: float = 0.7
-    lr: float = 5e-3
-    steps: int = 2000
-    crop: tuple[int, int] = (256, 448)
+    lr: float | None = None
+    steps: int | None = None
+    crop: tuple[int, int] = (192, 320)
     batch: int = 8
     folds: int = 0
+
+    def by_recipe(self, pretrained: bool) -> TeacherArgs:
+        """Return the arguments with what is left open filled in.
+
+        Args:
+            pretrained: Whether the encoder starts from pretrained weights.
+        """
+        recipe, network = RECIPES[pretrained], self.network
+        if network.encoder_name == AUTO:
+            network = replace(network, encoder_name=recipe.encoder)
+        lr, steps = self.lr, self.steps
+        return replace(
+            self,
+            network=network,
+            lr=recipe.lr if lr is None else lr,
+            steps=recipe.steps if steps is None else steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +122,7 @@ class RefinerTrainingArgs:
         RefinerTrainingArgs(steps=250, crop=(192, 256), batch=6)
     """
 
-    steps: int = 1200
+    steps: int = 600
     crop: tuple[int, int] = (192, 256)
     batch: int = 6
 
@@ -168,7 +219,7 @@ class Settings:
         least = {"teacher-steps": teacher.steps, "refiner-steps": refiner.steps}
         least |= {"train_teacher.batch": teacher.batch, "train_refiner.batch": refiner.batch}
         for name, value in least.items():
-            if value < 1:
+            if value is not None and value < 1:
                 raise WrpError(f"--{name} must be at least 1, got {value}")
         ratios = {"min-confidence": run.min_confidence, "propagated-ratio": teacher.propagated_ratio}
         for name, ratio in (ratios | {"train_teacher.confidence": teacher.confidence}).items():
@@ -180,7 +231,7 @@ class Settings:
             raise WrpError(f"--teacher-folds must be 0 or at least 2, got {teacher.folds}")
         if self.student not in (None, *STUDENTS):
             raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
-        if self.student == "st++" and teacher.steps < 3:
+        if self.student == "st++" and teacher.steps is not None and teacher.steps < 3:
             raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {teacher.steps}")
         if self.student == "three-stage" and teacher.batch < 2:
             raise WrpError(f"--student three-stage needs a train_teacher.batch of at least 2, got {teacher.batch}")

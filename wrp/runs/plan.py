@@ -23,7 +23,7 @@ from wrp.refinement.network import CUES, Refiner, refined
 from wrp.runs.config import Settings
 from wrp.runs.networks import needs
 from wrp.runs.students import student_path
-from wrp.runs.training import EXAMPLE_BYTES, make_segmenter
+from wrp.runs.training import EXAMPLE_BYTES, foreseen, make_segmenter
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import Clip, RefinerInput
 
@@ -66,6 +66,7 @@ class Step:
 
 def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     """Return the steps of a run; those that are done, or are replaced by a given network, have no work left."""
+    settings = foreseen(settings)
     out, clips, pixels = Path(settings.out), index.clips, _pixels(index)
     pairs = sum(len(clip.frames) - 1 for clip in clips)
     labelled = len(index.training_frames)
@@ -123,11 +124,11 @@ def _done(path: Path) -> str | None:
 def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
     if there is not None:
         return Step(name, there, {})
-    shape = "×".join(map(str, settings.train_teacher.crop))
-    what = (
-        f"{settings.train_teacher.steps} steps of {settings.train_teacher.batch} crops of {shape} from {frames} frames"
-    )
-    return Step(name, what, {"teacher_step": float(settings.train_teacher.steps)})
+    args = settings.train_teacher
+    assert args.steps is not None
+    shape = "×".join(map(str, args.crop))
+    what = f"{args.steps} steps of {args.batch} crops of {shape} from {frames} frames"
+    return Step(name, what, {"teacher_step": float(args.steps)})
 
 
 def _refiner(settings: Settings, index: ClipIndex, there: str | None, pixels: int) -> Step:
@@ -155,7 +156,7 @@ class Costs:
     """
 
     def __init__(self, settings: Settings, index: ClipIndex) -> None:
-        self.settings = settings
+        self.settings = settings = foreseen(settings)
         self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         clip: Clip = index.clips[0]

@@ -21,7 +21,7 @@ from wrp.io.outputs import TEMPORARY
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples
-from wrp.runs.config import Settings
+from wrp.runs.config import AUTO, Settings
 from wrp.runs.job import Job
 from wrp.runs.processes import Processes
 from wrp.runs.trainer import quiet_lightning
@@ -91,10 +91,10 @@ def train_segmenter(
         leave_out: Part of the labels to leave out, ``i/n``; None: no part.
     """
     settings, run = job.settings, job.settings.run
-    args = settings.train_teacher
+    args, steps = settings.train_teacher, steps_of(settings, weights)
     pl.seed_everything(run.seed, verbose=False)
     batch = job.processes.divide(args.batch, "train_teacher.batch")
-    sampling = SamplingArgs(args.crop, batch, args.steps * args.batch // epochs, seed=run.seed)
+    sampling = SamplingArgs(args.crop, batch, steps * args.batch // epochs, seed=run.seed)
     data = SegmentationData.over(
         job.index,
         sampling=sampling,
@@ -103,21 +103,39 @@ def train_segmenter(
         workers=job.processes.loaders(run.workers),
     )
     module = make_segmenter(settings, data.num_classes, weights, kind)
-    fit(module, data, args.steps, path, thirds, job.processes)
+    fit(module, data, steps, path, thirds, job.processes)
 
 
 def make_segmenter(
     settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
 ) -> SegmentationModule:
     """Make a network like the teacher, untrained except for its encoder weights."""
-    args = settings.train_teacher
+    args = settings.train_teacher.by_recipe(weights is not None)
+    assert args.lr is not None
     # By name, as Lightning finds the arguments of subclasses to save them.
     return kind(
         num_classes=num_classes,
         network=replace(args.network, encoder_weights=weights),
         optimizer=OptimizerArgs(lr=args.lr),
         loss=SegmentationLoss(args.losses),
+        inference=args.inference,
     )
+
+
+def steps_of(settings: Settings, weights: str | None) -> int:
+    """Return the training steps of the teacher and of networks like it.
+
+    Args:
+        settings: The settings of the run.
+        weights: Encoder weights to start from; None: from scratch.
+
+    Example:
+        >>> steps_of(Settings("clips", "out"), weights=None)
+        2000
+    """
+    steps = settings.train_teacher.by_recipe(weights is not None).steps
+    assert steps is not None
+    return steps
 
 
 def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> None:
@@ -236,6 +254,21 @@ class _Thirds(pl.Callback):
             trainer.save_checkpoint(path)
 
 
+def foreseen(settings: Settings) -> Settings:
+    """Return the settings with the recipe filled in that the run will use, unless it finds weights at a hub.
+
+    Example:
+        >>> from wrp.runs.config import TeacherArgs
+        >>> foreseen(Settings("clips", "out", train_teacher=TeacherArgs(weights="none"))).train_teacher.steps
+        2000
+    """
+    args = settings.train_teacher
+    pretrained = args.weights != "none"
+    if args.weights == AUTO:
+        pretrained = installed_package(args.by_recipe(pretrained=True).network.encoder_name) is not None
+    return replace(settings, train_teacher=args.by_recipe(pretrained))
+
+
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     """Return the encoder weights to start from, and the reason why ``auto`` could not get those of ImageNet.
 
@@ -247,15 +280,16 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     """
     if settings.train_teacher.weights == "none":
         return None, None
-    if settings.train_teacher.weights != "auto":
+    if settings.train_teacher.weights != AUTO:
         return settings.train_teacher.weights, None
-    if installed_package(settings.train_teacher.network.encoder_name) is not None:
+    network = settings.train_teacher.by_recipe(pretrained=True).network
+    if installed_package(network.encoder_name) is not None:
         return IMAGENET, None
     problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
 
     def download() -> None:
         try:
-            create_segmenter(2, replace(settings.train_teacher.network, encoder_weights=IMAGENET))
+            create_segmenter(2, replace(network, encoder_weights=IMAGENET))
             problem.clear()
         except WrpError as error:
             problem[:] = [str(error)]

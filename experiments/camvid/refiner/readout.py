@@ -39,7 +39,8 @@ READOUTS: dict[str, Readout] = {
     "with both": lambda answer, _, given: answer + (given.prior + given.motion) / 2,
     "product with motion": lambda answer, _, given: answer * (given.motion + 0.03).sqrt(),
     "answers to both images": lambda answer, mirrored, _: answer + mirrored,
-    "the same with both (default)": lambda answer, mirrored, given: answer + mirrored + given.prior + given.motion,
+    "the same with both": lambda answer, mirrored, given: answer + mirrored + given.prior + given.motion,
+    "the same with motion (default)": lambda answer, mirrored, given: answer + mirrored + given.motion,
 }
 
 
