@@ -19,7 +19,7 @@ from measuring import Rows, exponent, in_fresh_process, memory_of_this_process, 
 from wrp import PropagationModule, RefinementModule, SegmentationModule
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
-from wrp.runs.config import Settings
+from wrp.runs.config import TeacherArgs
 
 LARGE = (1024, 2048)
 # Frames that are labelled before the clock starts.
@@ -40,7 +40,9 @@ class Case:
 
 def networks(num_classes: int) -> tuple[SegmentationModule, RefinementModule]:
     """Make untrained networks, which take the same time and memory as trained ones."""
-    teacher = SegmentationModule(num_classes, Settings(root="clips", out="labels").train_teacher.network)
+    args = TeacherArgs()
+    network = args.recipe(pretrained=True).network
+    teacher = SegmentationModule(num_classes, network, inference=args.inference)
     return teacher.eval(), RefinementModule(num_classes).eval()
 
 

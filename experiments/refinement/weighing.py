@@ -285,7 +285,7 @@ def train(row: str, seed: int, data: Prepared, options: argparse.Namespace) -> d
         for frame in data.hidden:
             inputs = data.inputs(frame)
             answer = net(stack_inputs([inputs, inputs.flip()])).softmax(1)
-            probs = {"motion": inputs.motion, "teacher": inputs.teacher_probs, "inpaint": inputs.prior}
+            probs = {"motion": inputs.motion, "semantic": inputs.teacher_probs, "inpaint": inputs.prior}
             probs |= {"answer": answer[:1] + answer[1:].flip(-1), "refine": refined(net, inputs)}
             for name, of in probs.items():
                 labels[name].append(argmax_frame(of[0].float())[0])
@@ -302,7 +302,7 @@ def table() -> str:
     rows = []
     for (root, every, teacher, scales, steps, pairs, row), found in groups.items():
         spread = [mean_and_spread([one[name] for one in found]) for name in ("answer", "refine")]
-        given = [f"{found[0][name]:.2f}" for name in ("motion", "teacher", "inpaint")]
+        given = [f"{found[0][name]:.2f}" for name in ("motion", "semantic", "inpaint")]
         rows.append(
             [row, root, str(every), teacher[:4], scales, str(steps), str(pairs), str(len(found)), *given, *spread]
         )

@@ -272,9 +272,10 @@ def test_a_segmentation_network_comes_back_with_all_its_arguments(how: str, root
     loaded = load_module(SegmentationModule, path)
     assert (loaded.network, loaded.optimizer) == (NETWORK, OPTIMIZER)
     assert (loaded.auxiliary, loaded.pseudo_label_threshold) == (0.3, 0.7)
+    assert loaded.inference == InferenceArgs(flip=True)
     assert content["state_dict"].keys() == loaded.state_dict().keys()
     assert all(torch.equal(loaded.state_dict()[name], weights) for name, weights in content["state_dict"].items())
-    again = SegmentationModule(3, NETWORK).eval()
+    again = SegmentationModule(3, NETWORK, inference=InferenceArgs(flip=True)).eval()
     again.load_state_dict(content["state_dict"])
     images = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
     with torch.no_grad():

@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(root: Path, capsys: 
     assert sorted(root.parent.rglob("*")) == before
     said = capsys.readouterr().out
     assert "2 clips, 14 frames, 5 of them labelled, intervals of up to 5 frames, 3 classes" in said
-    assert "teacher: 2 steps of 8 crops of 192×320 from 5 frames · about" in said
+    assert "teacher: 2 steps of 8 crops of 256×448 from 5 frames · about" in said
     assert "refiner: 2 steps on 5 labelled frames and the flow around them · up to 1 MB on disk · about" in said
     assert "propagate: 14 frames in 3 intervals, by motion, semantic, inpaint, refine · up to 1 MB on disk" in said
     assert said.splitlines()[-1].startswith("about ")
@@ -132,7 +132,10 @@ def test_the_settings_of_a_run_serve_another(root: Path, tmp_path: Path) -> None
         ("teacher_stepz: 3", "there is no setting 'teacher_stepz'; did you mean train_teacher.steps?"),
         ("train_teacher: {stepz: 3}", "there is no setting 'train_teacher.stepz'; did you mean train_teacher.steps?"),
         ("train_teacher: {steps: many}", "train_teacher.steps must be of type int or None, got 'many'"),
-        ("train_teacher: {crop: [1, 2, 3]}", r"train_teacher.crop must be of type tuple\[int, int\], got \[1, 2, 3\]"),
+        (
+            "train_teacher: {crop: [1, 2, 3]}",
+            r"train_teacher.crop must be of type tuple\[int, int\] or None, got \[1, 2, 3\]",
+        ),
         ("train_teacher: 3", "train_teacher must be a group of settings, lines `name: value`, got 3"),
         ("run: {seed: null}", "run.seed must be of type int, got None"),
         ("train_teacher: {losses: {dice: much}}", "train_teacher.losses must be of type"),

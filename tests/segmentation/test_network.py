@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from wrp.errors import WrpError
 from wrp.options import NetworkArgs
-from wrp.runs.config import Settings
+from wrp.runs.config import TeacherArgs
 from wrp.segmentation.network import MEAN, SMALLEST, STD, STRIDE, Segmenter, create_segmenter
 
 
@@ -75,9 +75,10 @@ def test_unknown_names_are_refused_in_one_line(
     assert len(str(error.value)) < 600
 
 
-def test_the_smallest_images_go_through_the_default_teacher() -> None:
-    network = Settings("clips", "out").train_teacher.network
-    assert network.scale == 0.5
+@pytest.mark.parametrize(("pretrained", "scale"), [(True, 0.75), (False, 0.5)])
+def test_the_smallest_images_go_through_the_default_teacher(pretrained: bool, scale: float) -> None:
+    network = TeacherArgs().recipe(pretrained).network
+    assert network.scale == scale
     net = create_segmenter(3, network).eval()
     with torch.inference_mode():
         assert net(torch.rand(1, 3, 1, 1)).shape == (1, 3, 1, 1)

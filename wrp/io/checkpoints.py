@@ -40,6 +40,9 @@ FLOW_KEY = "wrp_flow"
 ENCODER_KEY = "wrp_encoder_weights"
 """Key in a checkpoint that says where the weights came from that the encoder started from; empty: from scratch."""
 
+INFERENCE_KEY = "wrp_inference"
+"""Key in a checkpoint of how a segmentation network computes its probabilities, unless it is told otherwise."""
+
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -425,5 +426,8 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     except DataError as error:  # for information only: no decision depends on it
         logger.warning("%s", error)
         record["encoder_weights"] = None
+    if used.is_file():
+        recipe = settings.train_teacher.recipe(record["encoder_weights"] is not None)
+        record["train_teacher"] |= json.loads(json.dumps(asdict(recipe)))
     record["versions"] = versions()
     return record

@@ -17,38 +17,39 @@ METHODS = ("motion", "semantic", "inpaint", "refine")
 
 
 AUTO = "auto"
-"""Encoder of a recipe, and the encoder weights that are at hand."""
+"""Name of the encoder of a recipe, and of the encoder weights that are at hand."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between training from pretrained weights and from scratch.
+    """How a network is trained from pretrained encoder weights, or from scratch.
 
     Attributes:
-        encoder: Name of the encoder.
+        network: The network.
+        crop: Height and width of the training crops in pixels.
         lr: Learning rate at the start.
-        steps: Training steps, which take about the same time.
+        steps: Training steps.
 
     Example:
-        >>> RECIPES[True].encoder
-        'tu-tf_efficientnet_lite0'
+        >>> RECIPES[True].network.encoder_name, RECIPES[False].network.encoder_name
+        ('tu-tf_efficientnet_lite0', 'tu-regnetx_002')
     """
 
-    encoder: str
+    network: NetworkArgs
+    crop: tuple[int, int]
     lr: float
     steps: int
 
 
-RECIPES = {True: Recipe("tu-tf_efficientnet_lite0", 1e-3, 1200), False: Recipe("tu-regnetx_002", 5e-3, 2000)}
-"""The recipe with pretrained encoder weights, and without; chosen by experiments/networks/recipes.py."""
+def _network(encoder: str, scale: float) -> NetworkArgs:
+    return NetworkArgs(encoder_name=encoder, options=dict(SLIM_FPN), scale=scale)
 
 
-def _teacher_network() -> NetworkArgs:
-    return NetworkArgs(encoder_name=AUTO, options=dict(SLIM_FPN), scale=0.75)
-
-
-def _teacher_inference() -> InferenceArgs:
-    return InferenceArgs(scales=[1.0, 1.5])
+RECIPES = {
+    True: Recipe(_network("tu-tf_efficientnet_lite0", 0.75), (192, 320), 1e-3, 1200),
+    False: Recipe(_network("tu-regnetx_002", 0.5), (256, 448), 5e-3, 2000),
+}
+"""The recipe with pretrained encoder weights, and that without; chosen by experiments/networks/recipes.py."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class TeacherArgs:
     Attributes:
         weights: Encoder weights: a file (.pth, .safetensors), auto (ImageNet's, of an installed package or downloaded
             within ten seconds, otherwise none), none (train from scratch), or a name.
-        network: The network. The encoder auto is EfficientNet-Lite0 with pretrained weights, RegNetX-002 from scratch.
+        network: The network. The encoder auto is EfficientNet-Lite0 with pretrained weights and RegNetX-002 from
+            scratch, the scale 0 is 0.75 with pretrained weights and 0.5 from scratch.
         inference: How its probabilities are computed at unlabelled frames and for the refiner's examples; those of
             the mirror image are always averaged in.
         losses: Weight of each loss.
@@ -67,44 +69,47 @@ class TeacherArgs:
         confidence: Pixels of those frames whose confidence is below this value are ignored, 0 … 1.
         lr: Learning rate at the start; None: 0.001 with pretrained weights, 0.005 from scratch.
         steps: Training steps; None: 1200 with pretrained weights, 2000 from scratch.
-        crop: Height and width of the training crops in pixels.
+        crop: Height and width of the training crops in pixels; None: 192×320 with pretrained weights, 256×448 from
+            scratch.
         batch: Crops per step.
         folds: Number of further teachers from whose predictions the refiner learns, each trained without one part of
             the labels; 0: none, otherwise at least 2.
 
     Example:
-        >>> args = TeacherArgs(steps=400).by_recipe(pretrained=True)
-        >>> args.network.encoder_name, args.lr, args.steps
-        ('tu-tf_efficientnet_lite0', 0.001, 400)
+        >>> recipe = TeacherArgs(steps=400).recipe(pretrained=True)
+        >>> recipe.crop, recipe.lr, recipe.steps
+        ((192, 320), 0.001, 400)
     """
 
     weights: str = "auto"
-    network: NetworkArgs = field(default_factory=_teacher_network)
-    inference: InferenceArgs = field(default_factory=_teacher_inference)
+    network: NetworkArgs = field(default_factory=lambda: _network(AUTO, 0.0))
+    inference: InferenceArgs = field(default_factory=lambda: InferenceArgs(scales=[1.0, 1.5]))
     losses: dict[str, float] = field(default_factory=lambda: {"cross_entropy": 1.0, "dice": 1.0})
     propagated_ratio: float = 0.0
     confidence: float = 0.7
     lr: float | None = None
     steps: int | None = None
-    crop: tuple[int, int] = (192, 320)
+    crop: tuple[int, int] | None = None
     batch: int = 8
     folds: int = 0
 
-    def by_recipe(self, pretrained: bool) -> TeacherArgs:
-        """Return the arguments with what is left open filled in.
+    def recipe(self, pretrained: bool) -> Recipe:
+        """Return how the teacher is trained, what these arguments leave open as in :data:`RECIPES`.
 
         Args:
             pretrained: Whether the encoder starts from pretrained weights.
         """
-        recipe, network = RECIPES[pretrained], self.network
-        if network.encoder_name == AUTO:
-            network = replace(network, encoder_name=recipe.encoder)
-        lr, steps = self.lr, self.steps
-        return replace(
-            self,
-            network=network,
-            lr=recipe.lr if lr is None else lr,
-            steps=recipe.steps if steps is None else steps,
+        chosen, network = RECIPES[pretrained], self.network
+        network = replace(
+            network,
+            encoder_name=chosen.network.encoder_name if network.encoder_name == AUTO else network.encoder_name,
+            scale=network.scale or chosen.network.scale,
+        )
+        return Recipe(
+            network,
+            self.crop or chosen.crop,
+            chosen.lr if self.lr is None else self.lr,
+            chosen.steps if self.steps is None else self.steps,
         )
 
 

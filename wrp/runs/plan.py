@@ -66,7 +66,6 @@ class Step:
 
 def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     """Return the steps of a run; those that are done, or are replaced by a given network, have no work left."""
-    settings = foreseen(settings)
     out, clips, pixels = Path(settings.out), index.clips, _pixels(index)
     pairs = sum(len(clip.frames) - 1 for clip in clips)
     labelled = len(index.training_frames)
@@ -124,11 +123,10 @@ def _done(path: Path) -> str | None:
 def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
     if there is not None:
         return Step(name, there, {})
-    args = settings.train_teacher
-    assert args.steps is not None
-    shape = "×".join(map(str, args.crop))
-    what = f"{args.steps} steps of {args.batch} crops of {shape} from {frames} frames"
-    return Step(name, what, {"teacher_step": float(args.steps)})
+    args, recipe = settings.train_teacher, foreseen(settings.train_teacher)
+    shape = "×".join(map(str, recipe.crop))
+    what = f"{recipe.steps} steps of {args.batch} crops of {shape} from {frames} frames"
+    return Step(name, what, {"teacher_step": float(recipe.steps)})
 
 
 def _refiner(settings: Settings, index: ClipIndex, there: str | None, pixels: int) -> Step:
@@ -156,7 +154,7 @@ class Costs:
     """
 
     def __init__(self, settings: Settings, index: ClipIndex) -> None:
-        self.settings = settings = foreseen(settings)
+        self.settings = settings
         self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         clip: Clip = index.clips[0]
@@ -180,15 +178,16 @@ class Costs:
         return _time(lambda: estimator(self.frames[:-1], self.frames[1:])) / pairs if pairs else 0.0
 
     def _teacher_step(self) -> float:
-        settings = self.settings
-        module = make_segmenter(settings, self.num_classes, None).to(self.device)
-        size = settings.train_teacher.batch, *settings.train_teacher.crop
+        args, recipe = self.settings.train_teacher, foreseen(self.settings.train_teacher)
+        module = make_segmenter(args, recipe, self.num_classes, None).to(self.device)
+        size = args.batch, *recipe.crop
         images = torch.rand(size[0], 3, *size[1:], device=self.device)
         return _time(lambda: module(images).mean().backward())
 
     def _teacher(self) -> float:
-        settings, given = self.settings, self.settings.teacher
-        module = load_segmenter(given, self.num_classes) or make_segmenter(settings, self.num_classes, None).eval()
+        args, given = self.settings.train_teacher, self.settings.teacher
+        module = load_segmenter(given, self.num_classes)
+        module = module or make_segmenter(args, foreseen(args), self.num_classes, None).eval()
         with torch.inference_mode():
             return _time(lambda: teacher_probabilities(module.to(self.device), self.frames[0], self.num_classes))
 

@@ -21,7 +21,7 @@ from wrp.io.outputs import TEMPORARY
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples
-from wrp.runs.config import AUTO, Settings
+from wrp.runs.config import AUTO, Recipe, Settings, TeacherArgs
 from wrp.runs.job import Job
 from wrp.runs.processes import Processes
 from wrp.runs.trainer import quiet_lightning
@@ -91,10 +91,11 @@ def train_segmenter(
         leave_out: Part of the labels to leave out, ``i/n``; None: no part.
     """
     settings, run = job.settings, job.settings.run
-    args, steps = settings.train_teacher, steps_of(settings, weights)
+    args = settings.train_teacher
+    recipe = args.recipe(weights is not None)
     pl.seed_everything(run.seed, verbose=False)
     batch = job.processes.divide(args.batch, "train_teacher.batch")
-    sampling = SamplingArgs(args.crop, batch, steps * args.batch // epochs, seed=run.seed)
+    sampling = SamplingArgs(recipe.crop, batch, recipe.steps * args.batch // epochs, seed=run.seed)
     data = SegmentationData.over(
         job.index,
         sampling=sampling,
@@ -102,40 +103,26 @@ def train_segmenter(
         leave_out=leave_out,
         workers=job.processes.loaders(run.workers),
     )
-    module = make_segmenter(settings, data.num_classes, weights, kind)
-    fit(module, data, steps, path, thirds, job.processes)
+    module = make_segmenter(args, recipe, data.num_classes, weights, kind)
+    fit(module, data, recipe.steps, path, thirds, job.processes)
 
 
 def make_segmenter(
-    settings: Settings, num_classes: int, weights: str | None, kind: type[SegmentationModule] = SegmentationModule
+    args: TeacherArgs,
+    recipe: Recipe,
+    num_classes: int,
+    weights: str | None,
+    kind: type[SegmentationModule] = SegmentationModule,
 ) -> SegmentationModule:
     """Make a network like the teacher, untrained except for its encoder weights."""
-    args = settings.train_teacher.by_recipe(weights is not None)
-    assert args.lr is not None
     # By name, as Lightning finds the arguments of subclasses to save them.
     return kind(
         num_classes=num_classes,
-        network=replace(args.network, encoder_weights=weights),
-        optimizer=OptimizerArgs(lr=args.lr),
+        network=replace(recipe.network, encoder_weights=weights),
+        optimizer=OptimizerArgs(lr=recipe.lr),
         loss=SegmentationLoss(args.losses),
         inference=args.inference,
     )
-
-
-def steps_of(settings: Settings, weights: str | None) -> int:
-    """Return the training steps of the teacher and of networks like it.
-
-    Args:
-        settings: The settings of the run.
-        weights: Encoder weights to start from; None: from scratch.
-
-    Example:
-        >>> steps_of(Settings("clips", "out"), weights=None)
-        2000
-    """
-    steps = settings.train_teacher.by_recipe(weights is not None).steps
-    assert steps is not None
-    return steps
 
 
 def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> None:
@@ -254,19 +241,17 @@ class _Thirds(pl.Callback):
             trainer.save_checkpoint(path)
 
 
-def foreseen(settings: Settings) -> Settings:
-    """Return the settings with the recipe filled in that the run will use, unless it finds weights at a hub.
+def foreseen(args: TeacherArgs) -> Recipe:
+    """Return the recipe that a run will use, unless it finds weights at a hub: none is asked.
 
     Example:
-        >>> from wrp.runs.config import TeacherArgs
-        >>> foreseen(Settings("clips", "out", train_teacher=TeacherArgs(weights="none"))).train_teacher.steps
+        >>> foreseen(TeacherArgs(weights="none")).steps
         2000
     """
-    args = settings.train_teacher
     pretrained = args.weights != "none"
     if args.weights == AUTO:
-        pretrained = installed_package(args.by_recipe(pretrained=True).network.encoder_name) is not None
-    return replace(settings, train_teacher=args.by_recipe(pretrained))
+        pretrained = installed_package(args.recipe(pretrained=True).network.encoder_name) is not None
+    return args.recipe(pretrained)
 
 
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
@@ -282,7 +267,7 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
         return None, None
     if settings.train_teacher.weights != AUTO:
         return settings.train_teacher.weights, None
-    network = settings.train_teacher.by_recipe(pretrained=True).network
+    network = settings.train_teacher.recipe(pretrained=True).network
     if installed_package(network.encoder_name) is not None:
         return IMAGENET, None
     problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]

@@ -17,7 +17,7 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import argmax_with_confidence, resize_labels
-from wrp.io.checkpoints import ENCODER_KEY, load_module, network_of
+from wrp.io.checkpoints import ENCODER_KEY, INFERENCE_KEY, load_module, network_of
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
@@ -47,7 +47,8 @@ class SegmentationModule(BaseModule):
         num_classes: Number of classes C.
         network: The network by name.
         optimizer: Optimiser and learning rates.
-        inference: Sliding windows and test-time augmentation in evaluation.
+        inference: Sliding windows and test-time augmentation in evaluation; None: those of the checkpoint, if one is
+            loaded, else the whole image once.
         loss: Maps logits (B, C, H, W), labels (B, H, W) uint8 and pixel weights (B, H, W) float32 or None to a scalar;
             None: :class:`~wrp.segmentation.losses.SegmentationLoss`, i.e. cross-entropy.
         auxiliary: Weight of the loss of auxiliary logits, if the network has any.
@@ -96,6 +97,7 @@ class SegmentationModule(BaseModule):
         self.save_hyperparameters({"network": asdict(replace(self.network, encoder_weights=None))})
         self.num_classes = num_classes
         self.inference = as_options(InferenceArgs, inference)
+        self._inference_given = inference is not None
         self.criterion = loss if loss is not None else SegmentationLoss()
         self.auxiliary = auxiliary
         self.pseudo_labeler: Any = load_segmenter(pseudo_labeler, num_classes)
@@ -271,14 +273,18 @@ class SegmentationModule(BaseModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record where the encoder's first weights came from, too."""
+        """Record where the encoder's first weights came from, and how probabilities are computed, too."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[ENCODER_KEY] = self.encoder_weights
+        checkpoint[INFERENCE_KEY] = asdict(self.inference)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read where the encoder's first weights came from, too."""
+        """Read where the encoder's first weights came from, too; and how probabilities are computed, if not given."""
         super().on_load_checkpoint(checkpoint)
         self.encoder_weights = str(checkpoint.get(ENCODER_KEY, ""))
+        if not self._inference_given:
+            # Not among the hyper-parameters, which on the command line win over what the user has written.
+            self.inference = as_options(InferenceArgs, checkpoint.get(INFERENCE_KEY))
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation score."""
