@@ -256,7 +256,7 @@ def test_the_default_read_out_and_votes_are_those_of_refine(
         return {row[1].strip(): float(row[2]) for row in rows}
 
     by_votes = measured("rounds")
-    assert measured("readout")["the same with both (default)"] == by_votes["none"]
+    assert measured("readout")["the same with motion (default)"] == by_votes["none"]
     scores = json.loads((out / "metrics.json").read_text())["overall"]["refine"]
     voters = ", ".join(map(str, Refine.voters))
     assert by_votes[f"±{voters} by {Refine.vote}"] == pytest.approx(scores["miou"], abs=0.006)
