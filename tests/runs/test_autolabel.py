@@ -148,6 +148,7 @@ def test_weights_that_cannot_be_had_are_done_without(monkeypatch: pytest.MonkeyP
         raise WrpError("no network")
 
     monkeypatch.setattr(training, "create_segmenter", fail)
+    monkeypatch.setattr(training, "installed_package", lambda _: None)
     assert find_weights(Settings("a", "b")) == (None, "no network")
     assert find_weights(Settings("a", "b", train_teacher=TeacherArgs(weights="none"))) == (None, None)
     assert find_weights(Settings("a", "b", train_teacher=TeacherArgs(weights="imagenet"))) == ("imagenet", None)
