@@ -46,7 +46,7 @@ def _network(encoder: str, scale: float) -> NetworkArgs:
 
 
 RECIPES = {
-    True: Recipe(_network("tu-tf_efficientnet_lite0", 0.75), (192, 320), 1e-3, 1200),
+    True: Recipe(_network("tu-tf_efficientnet_lite0", 0.75), (192, 320), 1e-3, 900),
     False: Recipe(_network("tu-regnetx_002", 0.5), (256, 448), 5e-3, 2000),
 }
 """The recipe with pretrained encoder weights, and that without; chosen by experiments/networks/recipes.py."""
@@ -68,7 +68,7 @@ class TeacherArgs:
             It makes the teacher better, but the refiner worse: the teacher then makes the same errors as motion.
         confidence: Pixels of those frames whose confidence is below this value are ignored, 0 … 1.
         lr: Learning rate at the start; None: 0.001 with pretrained weights, 0.005 from scratch.
-        steps: Training steps; None: 1200 with pretrained weights, 2000 from scratch.
+        steps: Training steps; None: 900 with pretrained weights, 2000 from scratch.
         crop: Height and width of the training crops in pixels; None: 192×320 with pretrained weights, 256×448 from
             scratch.
         batch: Crops per step.
