@@ -49,7 +49,7 @@ def test_an_encoder_starts_from_the_weights_of_a_file(arch: str, encoder: str, t
         if value.dtype.is_floating_point and not any(torch.equal(value, known) for known in state.values())
     }
     assert lacking <= {"model.head.weight", "model.head.bias"}  # the classifier is not used
-    assert net.weights_source == str(tmp_path / "net.pth")
+    assert net.weights_origin == str(tmp_path / "net.pth")
 
 
 def test_the_log_and_the_checkpoint_say_where_the_weights_are_from(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections import Counter
@@ -420,14 +419,13 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
     record = settings.as_json() | {"root": str(index.root.resolve())}
     record["layout"] = index.layout
     record["clips"] = [clip.name for clip in index.clips]
-    used = out / "weights.json"
+    used: dict[str, Any] = {}
     try:
-        record["encoder_weights"] = read_run_file(used).get("encoder")
+        used = read_run_file(out / "weights.json")
     except DataError as error:  # for information only: no decision depends on it
         logger.warning("%s", error)
-        record["encoder_weights"] = None
-    if used.is_file():
-        recipe = settings.train_teacher.recipe(record["encoder_weights"] is not None)
-        record["train_teacher"] |= json.loads(json.dumps(asdict(recipe)))
+    record["encoder_weights"] = used.get("encoder")
+    if "encoder" in used:  # a teacher was trained, and by this recipe
+        record["train_teacher"] |= asdict(settings.train_teacher.recipe(used["encoder"] is not None))
     record["versions"] = versions()
     return record

@@ -155,6 +155,7 @@ class Costs:
 
     def __init__(self, settings: Settings, index: ClipIndex) -> None:
         self.settings = settings
+        self.recipe = foreseen(settings.train_teacher)
         self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         clip: Clip = index.clips[0]
@@ -178,16 +179,16 @@ class Costs:
         return _time(lambda: estimator(self.frames[:-1], self.frames[1:])) / pairs if pairs else 0.0
 
     def _teacher_step(self) -> float:
-        args, recipe = self.settings.train_teacher, foreseen(self.settings.train_teacher)
-        module = make_segmenter(args, recipe, self.num_classes, None).to(self.device)
-        size = args.batch, *recipe.crop
+        args = self.settings.train_teacher
+        module = make_segmenter(args, self.recipe, self.num_classes, None).to(self.device)
+        size = args.batch, *self.recipe.crop
         images = torch.rand(size[0], 3, *size[1:], device=self.device)
         return _time(lambda: module(images).mean().backward())
 
     def _teacher(self) -> float:
         args, given = self.settings.train_teacher, self.settings.teacher
         module = load_segmenter(given, self.num_classes)
-        module = module or make_segmenter(args, foreseen(args), self.num_classes, None).eval()
+        module = module or make_segmenter(args, self.recipe, self.num_classes, None).eval()
         with torch.inference_mode():
             return _time(lambda: teacher_probabilities(module.to(self.device), self.frames[0], self.num_classes))
 

@@ -248,10 +248,15 @@ def foreseen(args: TeacherArgs) -> Recipe:
         >>> foreseen(TeacherArgs(weights="none")).steps
         2000
     """
-    pretrained = args.weights != "none"
+    return args.recipe(_weights_without_hub(args) is not None)
+
+
+def _weights_without_hub(args: TeacherArgs) -> str | None:
+    """Return the encoder weights that are asked for by name or installed; None: from scratch, or a hub decides."""
     if args.weights == AUTO:
-        pretrained = installed_package(args.recipe(pretrained=True).network.encoder_name) is not None
-    return args.recipe(pretrained)
+        encoder = args.recipe(pretrained=True).network.encoder_name
+        return IMAGENET if installed_package(encoder) is not None else None
+    return None if args.weights == "none" else args.weights
 
 
 def find_weights(settings: Settings) -> tuple[str | None, str | None]:
@@ -263,13 +268,11 @@ def find_weights(settings: Settings) -> tuple[str | None, str | None]:
     Returns:
         Name of the weights, None for scratch; and the reason, None if there was no problem.
     """
-    if settings.train_teacher.weights == "none":
-        return None, None
-    if settings.train_teacher.weights != AUTO:
-        return settings.train_teacher.weights, None
-    network = settings.train_teacher.recipe(pretrained=True).network
-    if installed_package(network.encoder_name) is not None:
-        return IMAGENET, None
+    args = settings.train_teacher
+    weights = _weights_without_hub(args)
+    if weights is not None or args.weights != AUTO:
+        return weights, None
+    network = args.recipe(pretrained=True).network
     problem: list[str] = [f"no answer within {WEIGHTS_TIMEOUT:.0f} seconds"]
 
     def download() -> None:

@@ -120,9 +120,9 @@ class SegmentationModule(BaseModule):
     def configure_network(self) -> nn.Module:
         """Make the network; override this method for another one."""
         net = create_segmenter(self.num_classes, self.network)
-        if net.weights_source:
-            self.encoder_weights = net.weights_source
-            logger.info("The encoder %s starts from %s", self.network.encoder_name, net.weights_source)
+        if net.weights_origin:
+            self.encoder_weights = net.weights_origin
+            logger.info("The encoder %s starts from %s", self.network.encoder_name, net.weights_origin)
         return net
 
     def configure_flow(self) -> FlowEstimator:

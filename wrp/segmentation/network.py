@@ -46,7 +46,7 @@ class Segmenter(nn.Module):
         smallest: Images are padded to sides of this number of pixels, at least.
 
     Attributes:
-        weights_source: Where the encoder's weights are from, for people; empty: it starts from scratch.
+        weights_origin: Where the encoder's weights are from, for people; empty: it starts from scratch.
 
     Example:
         >>> net = Segmenter(nn.Conv2d(3, 5, 1), scale=0.5)
@@ -66,7 +66,7 @@ class Segmenter(nn.Module):
         smallest: int = SMALLEST,
     ) -> None:
         super().__init__()
-        self.weights_source = ""
+        self.weights_origin = ""
         self.net = net
         self.scale = scale
         self.stride = stride
@@ -259,7 +259,7 @@ def create_segmenter(num_classes: int, network: NetworkArgs) -> Segmenter:
         net = MultiScale(net, scales, network.test_scales, stride)
     net = net.to(memory_format=torch.channels_last)
     net = Segmenter(net, network.scale, stride, _statistics(encoder), smallest)
-    net.weights_source = at_hand.source if at_hand is not None else f"{weights}, downloaded" if weights else ""
+    net.weights_origin = at_hand.source if at_hand is not None else f"{weights}, downloaded" if weights else ""
     return net
 
 
