@@ -338,7 +338,7 @@ def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
     return metrics
 
 
-# The trainings of the demo are sized for less than four minutes in total on two CPU cores.
+# The trainings of the demo are sized for a run of less than five minutes on two CPU cores.
 DEMO: dict[str, Any] = {
     "train_teacher": TeacherArgs(weights="none", steps=400),
     "train_refiner": RefinerTrainingArgs(steps=250),
