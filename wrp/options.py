@@ -2,24 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import math
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
-from wrp.errors import DataError, WrpError
+from wrp.errors import DataError, WrpError, check_choice
 
 Options = TypeVar("Options")
+
+OWN_METHODS = ("copy", "motion", "vote-once", "vote", "semantic", "inpaint", "refine")
+"""Names of the package's own propagation methods; what they are is in :mod:`wrp.propagation.methods`."""
+
+MAX_SIDE = 2**15 - 2
+"""Greatest height and width, in pixels, of crops and windows: OpenCV counts them with 16 bits."""
+
+MAX_BATCH_PIXELS = 2**31
+"""Most pixels of a batch of crops."""
+
+MAX_COUNT = 2**31 - 1
+"""Most steps, examples and other things that are counted."""
+
+MAX_PROCESSES = 256
+"""Most devices, and most loader processes of each: each is a program of its own."""
+
+MAX_SEED = 2**32 - 1
+"""Greatest seed that all random generators take."""
+
+MAX_SHARDS = 10_000
+"""Most jobs that share a run."""
+
+SCALES = (0.01, 16)
+"""Least and greatest magnification of an image."""
+
+
+def check_range(name: str, value: float | Sequence[float] | None, least: float, most: float) -> None:
+    """Raise WrpError if a number, or one of several, is outside of a range, or is not a number (NaN); None is accepted.
+
+    Example:
+        >>> check_range("--seed", 3, 0, MAX_SEED)
+        >>> check_range("--seed", -1, 0, MAX_SEED)
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: --seed must be in 0 … 4294967295, got -1
+    """
+    numbers = value if isinstance(value, Sequence) else () if value is None else (value,)
+    if not all(least <= number <= most for number in numbers):
+        raise WrpError(f"{name} must be in {least} … {most}, got {value}")
+
+
+def check_losses(losses: Mapping[str, float]) -> None:
+    """Raise WrpError if the weight of a loss is negative or not finite, or all of them are 0.
+
+    Example:
+        >>> check_losses({"cross_entropy": 1.0, "dice": 0.5})
+    """
+    for name, weight in losses.items():
+        check_range(f"losses.{name}", weight, 0, 1e6)
+    if not any(losses.values()):
+        raise WrpError(f"losses must have a weight above 0, got {dict(losses)}")
 
 
 @dataclass(frozen=True)
 class SelectArgs:
-    """Which clips of a data set are used, and which of their labels are keyframes. All other labels are held out.
+    """Which clips and frames are used, and which of their labels are keyframes. All other labels are held out.
 
     Attributes:
         clips: Names of the clips, as a list or separated by commas; None: all.
         label_every: Keep every K-th label and hold out the others; None: keep all.
         label_offset: Index of the first label that is kept.
         keyframes: A file that lists the labels to keep, one ``<clip>/<frame>`` per line, instead of every K-th.
+        labels: Folder of the labels of a video or of a folder of frames, and of their classes.yaml; None: the labels
+            are in the folder of the data set.
+        frames: Frames of each clip, START:STOP:STEP as in Python, such as 100:400:2, counted from 0; None: all.
+        never: Picture of what is never labelled in any frame, such as a car's hood or a time stamp: all that is not
+            black in it. These pixels are 255 with confidence 0, and count neither in training nor in scores.
+
+    Raises:
+        WrpError: If ``frames`` has another form.
 
     Example:
         >>> SelectArgs(clips="street, park", label_every=5).clips
@@ -30,10 +91,15 @@ class SelectArgs:
     label_every: int | None = None
     label_offset: int = 0
     keyframes: str | None = None
+    labels: str | None = None
+    frames: str | None = None
+    never: str | None = None
 
     def __post_init__(self) -> None:
-        """Split a string of names."""
+        """Split a string of names, and refuse frames that cannot be chosen."""
         object.__setattr__(self, "clips", _names(self.clips))
+        if self.frames is not None:
+            read_slice(self.frames)
 
 
 @dataclass(frozen=True)
@@ -77,6 +143,7 @@ class ValArgs:
         given = [name for name in ("split", "clips", "keyframes", "ratio") if getattr(self, name) is not None]
         if len(given) > 1:
             raise WrpError(f"val.{given[0]} and val.{given[1]} exclude one another")
+        check_range("val.seed", self.seed, 0, MAX_SEED)
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise WrpError(f"val.ratio must be in (0, 1), got {self.ratio}")
 
@@ -121,6 +188,25 @@ class SamplingArgs:
                 "sampling.batch_size and both sides of sampling.crop_size must be at least 1, got "
                 f"{self.batch_size} and {self.crop_size}"
             )
+        check_crops("sampling.crop_size", self.crop_size, self.batch_size)
+        check_range("sampling.epoch_length", self.epoch_length, 1, sys.maxsize)
+        check_range("sampling.seed", self.seed, 0, MAX_SEED)
+
+
+def check_crops(name: str, size: Sequence[int], batch: int) -> None:
+    """Raise WrpError if no batch of training crops can have this size.
+
+    Args:
+        name: The name of the size, for the message.
+        size: Height and width of the crops in pixels.
+        batch: Number of crops.
+
+    Example:
+        >>> check_crops("--crop-size", (192, 256), 8)
+    """
+    check_range(name, size, 1, MAX_SIDE)
+    if batch * math.prod(size) > MAX_BATCH_PIXELS:
+        raise WrpError(f"{name} {tuple(size)} in batches of {batch} are more than {MAX_BATCH_PIXELS:,} pixels")
 
 
 @dataclass(frozen=True)
@@ -139,6 +225,9 @@ class NetworkArgs:
             :class:`~wrp.segmentation.multiscale.MultiScale`; None: a single scale, without attention.
         test_scales: Scales that are blended in evaluation; None: those of training.
 
+    Raises:
+        WrpError: If a scale is out of range.
+
     Example:
         >>> NetworkArgs("FPN", "tu-regnetx_002", options={"decoder_pyramid_channels": 64}).scale
         1.0
@@ -152,6 +241,13 @@ class NetworkArgs:
     ocr: bool = False
     attention_scales: list[float] | None = None
     test_scales: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range; the scale 0 stands for that of a recipe."""
+        if self.scale != 0:
+            check_range("network.scale", self.scale, *SCALES)
+        check_range("network.attention_scales", self.attention_scales, *SCALES)
+        check_range("network.test_scales", self.test_scales, *SCALES)
 
 
 @dataclass(frozen=True)
@@ -192,6 +288,9 @@ class CycleArgs:
         jitter: Strength of the random brightness, contrast and saturation of the examples, 0 … 1. It delays
             overfitting, as there are few labelled frames.
 
+    Raises:
+        WrpError: If a number is out of range.
+
     Example:
         >>> CycleArgs(interval=10).pair_ratio
         0.5
@@ -202,6 +301,13 @@ class CycleArgs:
     crossed: bool = True
     displacement: float = 0.0
     jitter: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        check_range("cycles.interval", self.interval, 1, MAX_COUNT)
+        check_range("cycles.pair_ratio", self.pair_ratio, 0, 1)
+        check_range("cycles.displacement", self.displacement, 0, MAX_SIDE)
+        check_range("cycles.jitter", self.jitter, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -245,7 +351,7 @@ class OptimizerArgs:
             training without a known end can have.
 
     Raises:
-        WrpError: If ``name`` is neither ``adamw`` nor ``sgd``, or ``warmup`` or ``power`` is negative.
+        WrpError: If ``name`` is neither ``adamw`` nor ``sgd``, or a number is out of range.
 
     Example:
         >>> OptimizerArgs(name="sgd", lr=0.01).weight_decay
@@ -253,7 +359,7 @@ class OptimizerArgs:
         >>> OptimizerArgs(name="lion")
         Traceback (most recent call last):
             ...
-        wrp.errors.WrpError: unknown optimizer 'lion', expected adamw or sgd
+        wrp.errors.WrpError: unknown optimizer 'lion', expected one of adamw, sgd
     """
 
     name: str = "adamw"
@@ -268,12 +374,14 @@ class OptimizerArgs:
 
     def __post_init__(self) -> None:
         """Refuse an unknown optimizer, and what is out of range."""
-        if self.name not in ("adamw", "sgd"):
-            raise WrpError(f"unknown optimizer {self.name!r}, expected adamw or sgd")
+        check_choice("optimizer", self.name, ("adamw", "sgd"))
         if self.warmup < 0 or self.power < 0:
             raise WrpError(
                 f"optimizer.warmup and optimizer.power must be at least 0, got {self.warmup} and {self.power}"
             )
+        check_range("optimizer.warmup", self.warmup, 0, MAX_COUNT)
+        for name in ("lr", "weight_decay", "encoder_lr", "layer_decay", "power"):
+            check_range(f"optimizer.{name}", getattr(self, name), 0, 1000)
 
 
 @dataclass(frozen=True)
@@ -307,6 +415,8 @@ class InferenceArgs:
             raise WrpError(f"scales must be some positive numbers, got {self.scales}")
         if self.window is not None and min(self.window) < 1:
             raise WrpError(f"window must be a height and width in pixels, got {self.window}")
+        check_range("scales", self.scales, *SCALES)
+        check_range("window", self.window, 1, MAX_SIDE)
 
 
 def _names(clips: list[str] | str | None) -> list[str] | None:
@@ -335,7 +445,7 @@ def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> O
         value: The group, or its arguments as a dictionary; None: the defaults.
 
     Raises:
-        WrpError: If the dictionary has an unknown argument.
+        WrpError: If the dictionary has an unknown argument, or the value is something else.
 
     Example:
         >>> as_options(KeepArgs, {"max_bytes": 100})
@@ -343,8 +453,10 @@ def as_options(kind: type[Options], value: Options | dict[str, Any] | None) -> O
     """
     if value is None:
         return kind()
-    if not isinstance(value, dict):
+    if isinstance(value, kind):
         return value
+    if not isinstance(value, dict):
+        raise WrpError(f"expected {kind.__name__} or a dictionary of its arguments, got {type(value).__name__}")
     assert is_dataclass(kind)
     if unknown := sorted(set(value) - {one.name for one in fields(kind)}):
         raise WrpError(f"{kind.__name__} has no argument {unknown[0]!r}")
@@ -370,6 +482,26 @@ def flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def read_slice(text: str) -> slice:
+    """Parse a choice of frames, ``START:STOP:STEP`` as in Python; the step, at least 1, may be left out.
+
+    Raises:
+        WrpError: If the text has another form.
+
+    Example:
+        >>> read_slice("100:400:2"), read_slice("-50:")
+        (slice(100, 400, 2), slice(-50, None, None))
+    """
+    parts = text.replace(" ", "").split(":")
+    try:
+        numbers = [int(part) if part else None for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (2, 3) or (len(numbers) == 3 and numbers[2] is not None and numbers[2] < 1):
+        raise WrpError(f"--frames must be START:STOP or START:STOP:STEP, such as 100:400:2, got {text!r}")
+    return slice(*numbers)
+
+
 def read_shard(text: str, what: str) -> tuple[int, int]:
     """Parse a shard ``i/n``: return its number, counted from 0, and how many shards there are.
 
@@ -378,7 +510,7 @@ def read_shard(text: str, what: str) -> tuple[int, int]:
         what: The name of the option, for the message.
 
     Raises:
-        DataError: If ``text`` is not i/n with i in 1 … n.
+        DataError: If ``text`` is not i/n with i in 1 … n, or n is above :data:`MAX_SHARDS`.
 
     Example:
         >>> read_shard("2/3", "--shard")
@@ -387,4 +519,6 @@ def read_shard(text: str, what: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise DataError(f"{what} must be i/n with i in 1 … n, such as 2/3; got {text!r}")
+    if int(count) > MAX_SHARDS:
+        raise DataError(f"{what} must have at most {MAX_SHARDS:,} parts, got {text!r}")
     return int(number) - 1, int(count)

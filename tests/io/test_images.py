@@ -9,7 +9,8 @@ from PIL import Image
 from tests.clips import LABEL_MAP, id_picture, picture, save
 from wrp.errors import DataError
 from wrp.io import opening
-from wrp.io.images import read_image, read_label, read_size
+from wrp.io.images import read_image, read_label
+from wrp.io.pixels import read_size
 from wrp.structures import LabelMap
 
 INDICES = torch.from_numpy(id_picture(0, (0, 1, 2)))

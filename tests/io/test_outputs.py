@@ -265,7 +265,7 @@ def test_the_demo_keeps_scene_and_run_apart(tmp_path: Path, monkeypatch: pytest.
     small = partial(pipeline.generate_folder, num_frames=13, height=48, width=64)
     monkeypatch.setattr(pipeline, "generate_folder", small)
     assert main(["demo", f"--out={tmp_path}"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "run", "scene"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["motion", "notes.txt", "run", "scene"]
     assert owner_of(tmp_path / "scene") == "scene"
     assert main(["demo", f"--out={tmp_path}"]) == 0
     assert main(["demo", f"--out={tmp_path}", "--seed=1"]) == 2
@@ -375,6 +375,16 @@ def test_checkpoints_and_configurations_do_not_go_among_labels(
     logged = ["--trainer.logger=false", f"--trainer.default_root_dir={tmp_path / 'fit'}"]
     assert main([*command, *saved, *logged]) == 2
     assert "the folder of checkpoints" in capsys.readouterr().err
+    named = [
+        "--trainer.logger=CSVLogger",
+        f"--trainer.logger.save_dir={root.parent}",
+        f"--trainer.logger.name={root.name}",
+    ]
+    assert main([*command, *named]) == 2
+    assert (
+        f"written to {root}, where data are read from, as the project of the logger is called"
+        in capsys.readouterr().err
+    )
     assert contents(root) == before
 
 

@@ -83,7 +83,7 @@ def write_clip(root: Path) -> Path:
 def test_a_layout_is_known_by_its_name(site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, "wrp.layouts", "dashcam", "mine_layout", mine_layout=LAYOUT)
     root = write_clip(tmp_path / "data")
-    assert list(layouts())[-1] == "dashcam"
+    assert list(layouts())[-2:] == ["dashcam", "clip"]
     assert open_index(root).layout == open_index(root, "dashcam").layout == "dashcam"
     assert main(["data", "layouts"]) == 0
     assert "dashcam: Clips in ``video/``, masks in ``masks/``" in capsys.readouterr().out

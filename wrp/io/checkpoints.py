@@ -23,6 +23,7 @@ from torch import nn
 from wrp.errors import WrpError, in_short
 from wrp.io.hubs import hubs_limited
 from wrp.io.opening import check_archive, parse_json
+from wrp.structures import LabelMap
 
 # Key in a checkpoint of the class that made it.
 CLASS_KEY = "wrp_class"
@@ -30,6 +31,9 @@ CLASS_KEY = "wrp_class"
 FORMAT_KEY = "wrp_format"
 FORMAT = 2
 """The format of checkpoints, increased when arguments are renamed or regrouped. Those of wrp 0.1 have none."""
+
+UNFINISHED = "-unfinished"
+"""End of the name of a checkpoint of a training that has not ended, before its suffix."""
 
 SEEN_KEY = "wrp_labels_seen"
 """Key in a checkpoint of the hashes of the labels that its networks were trained on."""
@@ -43,11 +47,17 @@ ENCODER_KEY = "wrp_encoder_weights"
 INFERENCE_KEY = "wrp_inference"
 """Key in a checkpoint of how a segmentation network computes its probabilities, unless it is told otherwise."""
 
+CLASSES_KEY = "wrp_classes"
+"""Key in a checkpoint of a segmentation network's classes, in the order of its logits, see :func:`classes_in`."""
+
 WEIGHTS = ".safetensors"
 SETTINGS_KEY = "hyper_parameters"
 
 NETWORK_KEY = "net"
 """Name of the argument, and key in the hyper-parameters, of a network of the user's own."""
+
+# Keys that only checkpoints of segmentation networks have.
+_OF_SEGMENTERS = (ENCODER_KEY, INFERENCE_KEY, CLASSES_KEY)
 
 # Packages that a checkpoint may name: nothing in them runs or unpickles its arguments, or downloads anything.
 MAY_BE_NAMED = ("wrp", "torch.nn", "torch.optim")
@@ -151,8 +161,9 @@ def check_network(settings: Any, path: Path | str = "the checkpoint", *allowed: 
     name = str(network.get("class_path") if isinstance(network, dict) else network)
     if not any(f"{name}.".startswith(f"{known}.") for known in (*MAY_BE_NAMED, *trusted_packages(), *allowed)):
         raise WrpError(
-            f"{path} was trained with a network of your own, {name}, which is imported only where you allow it: set "
-            f"the environment variable WRP_SAFE={name.partition('.')[0]}"
+            f"{path} was trained with a network of your own, {name}, which is imported only where you allow it: in "
+            "Python, pass net=… to load it, as in wrp.load(path, net=MyNet()); elsewhere, set the environment variable "
+            f"WRP_SAFE={name.partition('.')[0]}"
         )
     if not isinstance(network, dict) or network.get("init_args") is None:
         raise WrpError(
@@ -173,7 +184,47 @@ def save_weights(checkpoint: dict[str, Any], path: Path) -> None:
     settings = json.dumps(checkpoint.get(SETTINGS_KEY, {}))
     known = {CLASS_KEY: checkpoint[CLASS_KEY], FORMAT_KEY: str(FORMAT), SETTINGS_KEY: settings}
     known |= {SEEN_KEY: json.dumps(checkpoint.get(SEEN_KEY, [])), FLOW_KEY: checkpoint.get(FLOW_KEY, "")}
+    known |= {key: json.dumps(checkpoint[key]) for key in _OF_SEGMENTERS if checkpoint.get(key) is not None}
     path.write_bytes(save(tensors, {"format": "pt", **known}))
+
+
+def classes_as_plain(label_map: LabelMap) -> dict[str, Any]:
+    """Describe classes by plain values, as checkpoints hold them.
+
+    Example:
+        >>> classes_as_plain(LabelMap((7,), ("road",), ((128, 64, 128),)))
+        {'ids': [7], 'names': ['road'], 'colors': [[128, 64, 128]]}
+    """
+    colors = [list(color) for color in label_map.colors]
+    return {"ids": list(label_map.ids), "names": list(label_map.names), "colors": colors}
+
+
+def classes_in(checkpoint: dict[str, Any], path: Path | str = "the checkpoint") -> LabelMap | None:
+    """Return the classes of a segmentation network from the content of its checkpoint, in the order of its logits.
+
+    Args:
+        checkpoint: The content, see :func:`read_checkpoint`.
+        path: The file, for the message.
+
+    Returns:
+        The classes; None if the checkpoint does not hold them, as those that earlier versions wrote.
+
+    Raises:
+        WrpError: If they are not as this package writes them.
+
+    Example:
+        >>> label_map = LabelMap((7,), ("road",), ((128, 64, 128),))
+        >>> classes_in({CLASSES_KEY: classes_as_plain(label_map)}) == label_map
+        True
+    """
+    found = checkpoint.get(CLASSES_KEY)
+    if found is None:
+        return None
+    try:
+        colors = tuple((int(red), int(green), int(blue)) for red, green, blue in found["colors"])
+        return LabelMap(tuple(found["ids"]), tuple(map(str, found["names"])), colors)
+    except (KeyError, TypeError, ValueError, WrpError) as error:
+        raise WrpError(f"{path} is damaged: its classes cannot be read ({in_short(error)}); train anew") from error
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -233,6 +284,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
     settings, seen = parse_json(known.get(SETTINGS_KEY, "{}")), parse_json(known.get(SEEN_KEY, "[]"))
     version = int(known[FORMAT_KEY]) if known.get(FORMAT_KEY, "").isdecimal() else None
     about = {CLASS_KEY: known.get(CLASS_KEY), FORMAT_KEY: version, SEEN_KEY: seen, FLOW_KEY: known.get(FLOW_KEY, "")}
+    about |= {key: parse_json(known[key]) for key in _OF_SEGMENTERS if key in known}
     return {"state_dict": state, SETTINGS_KEY: settings, **about}
 
 
@@ -248,9 +300,11 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
         The module, of the saved class if that is a trusted subclass.
 
     Raises:
-        WrpError: If the file is missing, damaged, or of another class.
+        WrpError: If the file is missing, damaged, of another class, or of a training that has not ended.
     """
     path = Path(path)
+    if path.stem.endswith(UNFINISHED):
+        raise WrpError(f"{path} is of a training that has not ended; run that command again to finish it")
     checkpoint = read_checkpoint(path)
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)

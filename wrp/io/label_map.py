@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageFile
 
-from wrp.errors import DataError
+from wrp.errors import DataError, is_plain
 from wrp.io.opening import opened_image, parse_yaml, read_text, upright
 from wrp.io.writing import write_text
 from wrp.structures import IGNORE_INDEX, LabelMap
@@ -131,6 +131,20 @@ def write_label_map(label_map: LabelMap, path: Path) -> None:
     rows = zip(label_map.ids, label_map.names, label_map.colors, strict=True)
     classes = [{"id": id_, "name": name, "color": list(color)} for id_, name, color in rows]
     write_text(path, yaml.safe_dump({"ignore": IGNORE_INDEX, "classes": classes}, sort_keys=False))
+
+
+def numbered_classes(count: int) -> LabelMap:
+    """Make classes for a network of which nothing but their number is known, in the colours of Pascal VOC.
+
+    Args:
+        count: Number of classes C; their ids are 0 … C-1, their names ``class 0`` and so on.
+
+    Example:
+        >>> numbered_classes(2).names, numbered_classes(2).colors
+        (('class 0', 'class 1'), ((0, 0, 0), (128, 0, 0)))
+    """
+    colors = tuple((red, green, blue) for red, green, blue in map(_voc_color, range(count)))
+    return LabelMap(tuple(range(count)), tuple(f"class {number}" for number in range(count)), colors)
 
 
 def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = "") -> np.ndarray:
@@ -320,6 +334,8 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
 def _name(value: Any) -> str:
     if type(value) not in (str, int, float):  # YAML reads the names no, off and null, and dates, as other types
         raise ValueError(f"put the name that reads {value!r} into quotes")
+    if not is_plain(str(value)):
+        raise ValueError(f"the name {value!r:.60} is empty, has control characters, or is no UTF-8")
     return str(value)
 
 

@@ -222,6 +222,43 @@ def gaps(stems: Sequence[str]) -> list[tuple[str, str]]:
     return [(stems[i], stems[i + 1]) for i, step in enumerate(steps) if step > usual]
 
 
+def frame_numbers(stems: Iterable[str], video: str) -> dict[str, int]:
+    """Read from the names of labels which frame of a video each belongs to.
+
+    It is the only number in the name besides the name of the video and, where names differ by their numbers alone,
+    besides the numbers that all of these share.
+
+    Args:
+        stems: Names without suffix.
+        video: Name of the video, with or without suffix.
+
+    Returns:
+        Numbers by name, without the names in which there is none, or more than one.
+
+    Example:
+        >>> frame_numbers(["000012", "frame_24", "take2_36_mask", "7-8"], "take2")
+        {'000012': 12, 'frame_24': 24, 'take2_36_mask': 36}
+        >>> frame_numbers(["cam1_v2_008", "cam1_v2_009"], "street")
+        {'cam1_v2_008': 8, 'cam1_v2_009': 9}
+    """
+    base, suffix = Path(video).stem, Path(video).suffix
+    # A number at an end of the video's name must not be a part of a longer one.
+    before, after = ("(?<![0-9])" if base[0].isdigit() else "", "(?![0-9])" if base[-1].isdigit() else "")
+    name = f"{before}{re.escape(base)}(?:{re.escape(suffix)}|{after})"
+    alike: dict[str, dict[str, tuple[int, ...]]] = {}
+    for stem in stems:
+        rest = stem if stem.isdecimal() else re.sub(name, "", stem, count=1)
+        numbers = tuple(int(number) for number in _NUMBER.findall(rest))
+        alike.setdefault(_NUMBER.sub("#", rest), {})[stem] = numbers
+    found: dict[str, int] = {}
+    for names in alike.values():
+        columns = list(zip(*names.values(), strict=True))
+        counting = [i for i, column in enumerate(columns) if len(columns) == 1 or len(set(column)) > 1]
+        if len(counting) == 1:
+            found |= {stem: numbers[counting[0]] for stem, numbers in names.items()}
+    return found
+
+
 def list_labels(folder: Path) -> dict[str, Path]:
     """List the label files of a folder by their stems, in the form of :func:`same_form`.
 

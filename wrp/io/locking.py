@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wrp.errors import WrpError
-from wrp.io.writing import refuse_link
+from wrp.io.outputs import require_run
+from wrp.io.writing import held, refuse_link, remove_leftovers
 
 logger = logging.getLogger("wrp")
 
@@ -22,6 +23,7 @@ def _let_go() -> None:
     for handle in _handles:
         os.close(handle)
     _handles.clear()
+    held.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -31,6 +33,9 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     """Keep other processes from writing to a folder until the block has ended, however it ends.
+
+    Should somebody delete the folder meanwhile, this process writes nothing more there, see
+    :func:`~wrp.io.writing.make_folder`.
 
     Args:
         folder: The folder, created if it is not there; an empty ``.lock`` stays in it.
@@ -45,12 +50,30 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     _handles.add(handle)
     try:
         _lock(handle, folder, shared)
+        held[folder] = handle
         yield
     finally:
+        held.pop(folder, None)
         if handle in _handles:  # else this is a forked process, in which it is closed already
             _handles.remove(handle)
             _unlock(handle)
             os.close(handle)
+
+
+@contextmanager
+def added_to(run: Path) -> Iterator[Path]:
+    """Yield the folder of a run, to which no other process writes until the block has ended, without leftovers.
+
+    Args:
+        run: The folder; links that lead to it are followed.
+
+    Raises:
+        WrpError: If it is not that of a run, or another process is writing there.
+    """
+    out = require_run(run)
+    with locked(out):
+        remove_leftovers(out)
+        yield out
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wrp.errors import DataError, WrpError
-from wrp.io.opening import opened_image, parse_json, read_json
+from wrp.io.opening import opened_image, parse_json, read_content, read_json
 from wrp.io.writing import checksum, replacing, write_json, write_text
 from wrp.structures import Frame, VideoFrame
 
@@ -53,13 +53,14 @@ class Entry:
         frame: Name of the frame.
         index: Its index in the clip.
         method: The method that made its label; ``keyframe`` if the label was given.
-        keyframes: Indices of the keyframes that were used.
+        keyframes: Indices of the keyframes that were used, without those of other scenes.
         distance: Number of frames to the nearest of them; None if there is none.
-        mean_confidence: Mean over its pixels, in [0, 1].
+        mean_confidence: Mean over its pixels, without those that are never labelled, in [0, 1].
         label: Path of its label below the run's folder.
         checksums: Checksum of each of its files, by the folder that holds the file.
         networks: Checkpoint hash of each network of the run, by the names in :data:`NETWORKS`.
         image: Content hash of the frame itself, in hexadecimal digits; empty if it is not recorded.
+        cut: Whether a cut follows: the next frame shows another scene.
 
     Raises:
         ValueError: If a value cannot be that of a frame; the message names the value.
@@ -81,6 +82,7 @@ class Entry:
     checksums: dict[str, str] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
     image: str = ""
+    cut: bool = False
 
     def __post_init__(self) -> None:
         """Refuse impossible values, as paths are followed and numbers are computed with."""
@@ -138,7 +140,7 @@ class Entry:
             raise ValueError(f"a {type(content).__name__}")
         if content.get("schema") != SCHEMA:
             raise ValueError(f"the schema {content.get('schema', 1)!r} of another version of wrp, expected {SCHEMA}")
-        names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks", "image")]
+        names = [one.name for one in fields(cls) if one.name not in ("checksums", "networks", "image", "cut")]
         if missing := [name for name in names if name not in content]:
             raise ValueError(f"no {missing[0]}")
         known: dict[str, Any] = {name: content[name] for name in names}
@@ -146,8 +148,8 @@ class Entry:
             raise ValueError(f"the keyframes {known['keyframes']!r}")
         known["keyframes"] = tuple(known["keyframes"])
         networks = {name: content[name] for name in NETWORKS if name in content}
-        image = content.get("image", "")
-        return cls(**known, checksums=content.get("checksums", {}), networks=networks, image=image)
+        image, cut = content.get("image", ""), content.get("cut") is True
+        return cls(**known, checksums=content.get("checksums", {}), networks=networks, image=image, cut=cut)
 
 
 def read_manifest(run: Path) -> list[Entry]:
@@ -157,12 +159,12 @@ def read_manifest(run: Path) -> list[Entry]:
         raise DataError(f"there is no {path}: expected the output of `wrp autolabel`, or of `wrp predict`")
     entries = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(read_content(path).decode("utf-8").splitlines(), 1):
             try:
                 entries.append(Entry.parse(line))
             except ValueError as error:
                 raise ValueError(f"line {number} has {error}") from error
-    except (OSError, ValueError) as error:
+    except (DataError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); make the labels again") from error
     return entries
 
@@ -177,6 +179,11 @@ def count_parts(run: Path, clip: str) -> int:
     return len(list((run / PARTS / clip).glob("*.jsonl")))
 
 
+def has_parts(run: Path) -> bool:
+    """Tell whether any interval is recorded."""
+    return next((run / PARTS).glob("*/*.jsonl"), None) is not None
+
+
 def write_part(part: Path, entries: Iterable[Entry]) -> None:
     """Record the frames of an interval, all of whose files are on the disk."""
     write_text(part, "".join(entry.line() for entry in entries))
@@ -186,7 +193,7 @@ def write_part(part: Path, entries: Iterable[Entry]) -> None:
 def join_manifest(run: Path) -> None:
     """Write ``manifest.jsonl`` from the parts that are there."""
     with replacing(run / MANIFEST) as temporary, temporary.open("w", encoding="utf-8") as manifest:
-        manifest.writelines(part.read_text(encoding="utf-8") for part, entries in _parts(run) if entries)
+        manifest.writelines(read_content(part).decode("utf-8") for part, entries in _parts(run) if entries)
 
 
 def remove_temporaries(run: Path) -> None:
@@ -213,8 +220,22 @@ def written_parts(run: Path) -> frozenset[tuple[str, int, int]]:
     return frozenset(
         (part.parent.name, int(part.stem), len(entries))
         for part, entries in _parts(run)
-        if entries and all(_is_written(run, entry) for entry in entries)
+        if entries and is_there(run, entries)
     )
+
+
+def recorded_intervals(run: Path) -> dict[str, list[list[Entry]]]:
+    """Return the recorded intervals of each clip in temporal order, each as its frames; damaged parts are left out."""
+    found: dict[str, list[list[Entry]]] = {}
+    for part, entries in _parts(run):
+        if entries:
+            found.setdefault(part.parent.name, []).append(entries)
+    return found
+
+
+def is_there(run: Path, entries: Iterable[Entry]) -> bool:
+    """Tell whether all files of an interval are there; one that was replaced by the user counts, with a warning."""
+    return all(_is_written(run, entry) for entry in entries)
 
 
 def _parts(run: Path) -> list[tuple[Path, list[Entry]]]:
@@ -225,9 +246,9 @@ def _parts(run: Path) -> list[tuple[Path, list[Entry]]]:
 def _entries(part: Path) -> list[Entry]:
     """Return the frames of a part; none if it is damaged, as it will then be written again."""
     try:
-        entries = [Entry.parse(line) for line in part.read_text(encoding="utf-8").splitlines()]
+        entries = [Entry.parse(line) for line in read_content(part).decode("utf-8").splitlines()]
         whole = all(_belongs(entry, part.parent.name, int(part.stem) + i) for i, entry in enumerate(entries))
-    except (OSError, ValueError):
+    except (DataError, ValueError):
         return []
     return entries if whole else []
 
@@ -283,8 +304,8 @@ def noted_checksums(run: Path, done: frozenset[tuple[str, int, int]]) -> dict[Pa
 def _readable(manifest: Path) -> list[Entry]:
     """Return the lines of a manifest that can be read."""
     found = []
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        for line in manifest.read_text(encoding="utf-8").splitlines():
+    with contextlib.suppress(DataError, UnicodeDecodeError):
+        for line in read_content(manifest).decode("utf-8").splitlines():
             with contextlib.suppress(ValueError):
                 entry = Entry.parse(line)
                 if entry.clip and _belongs(entry, entry.clip, entry.index):
@@ -313,7 +334,7 @@ def label_hash(frame: Frame) -> str:
     image = frame.image.path if isinstance(frame.image, VideoFrame) else frame.image
     number = frame.image.number if isinstance(frame.image, VideoFrame) else 0
     name = f"{image.name} {number} {image.stat().st_size}\n"
-    return hashlib.sha256(name.encode() + frame.label.read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(name.encode() + read_content(frame.label)).hexdigest()[:16]
 
 
 def note_broken(run: Path, clip: str, problem: str) -> None:

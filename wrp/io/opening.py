@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ ORIENTATION = 0x0112
 # Larger images are refused before they are decoded: a small file can expand to gigabytes.
 MAX_PIXELS = 64_000_000
 
+# Memory of the machine, in bytes, for each pixel of an image that is read: several frames, flow and probabilities are
+# held at once.
+BYTES_PER_PIXEL = 64
+
 
 @contextmanager
 def opened_image(path: Path) -> Iterator[Image.Image]:
@@ -45,7 +51,7 @@ def opened_image(path: Path) -> Iterator[Image.Image]:
         ('PNG', (6, 4))
     """
     with _refusing(path):
-        content = path.read_bytes()
+        content = read_content(path)
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             check_size(path, image.width, image.height)
             kind = "JPEG" if image.format == "MPO" else str(image.format)
@@ -123,8 +129,67 @@ def check_size(path: Path, width: int, height: int) -> None:
             ...
         wrp.errors.DataError: 0.png: 640×0 pixels are more than the 64,000,000 that are read, or none
     """
-    if not 0 < width * height <= MAX_PIXELS:
-        raise DataError(f"{path}: {width}×{height} pixels are more than the {MAX_PIXELS:,} that are read, or none")
+    most = min(MAX_PIXELS, _memory() // BYTES_PER_PIXEL)
+    if not 0 < width * height <= most:
+        raise DataError(f"{path}: {width}×{height} pixels are more than the {most:,} that are read, or none")
+
+
+def read_content(path: Path) -> bytes:
+    """Read a file that is held in memory as a whole.
+
+    Raises:
+        DataError: If it cannot be read, is no regular file (a pipe or a device may never end), or is larger than a
+            quarter of the machine's memory.
+
+    Example:
+        >>> read_content(Path("/dev/zero"))
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: /dev/zero is no regular file
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > (most := _memory() // 4):
+            raise DataError(f"{path} holds {size:,} bytes, more than the {most:,} that are read at once")
+        try:
+            return file.read()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes.
+
+    Raises:
+        DataError: If it cannot be opened, or is no regular file: a pipe or a device may never end.
+
+    Example:
+        >>> open_regular(Path("/dev/zero"))
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: /dev/zero is no regular file
+    """
+    try:
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115  # the caller closes it
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DataError(f"{path} is no regular file")
+    return file
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for anybody who writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _memory() -> int:
+    """Return the bytes of the machine's memory, or a guess where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return 2**33
 
 
 def read_text(path: Path) -> str:
@@ -141,15 +206,27 @@ def read_text(path: Path) -> str:
         ...     read_text(path)
         'straße'
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read as a text: {error}") from error
+    content = read_content(path)
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text in UTF-8 (byte {error.start}); save it as UTF-8") from error
+
+
+def check_ratio(path: Path, packed: int, unpacked: int) -> None:
+    """Raise DataError if a file would unpack to many times its size: to more than a hundred times, and a gigabyte.
+
+    Args:
+        path: The file, for the message.
+        packed: Its size in bytes.
+        unpacked: The bytes that it says it unpacks to.
+
+    Example:
+        >>> check_ratio(Path("labels.zip"), packed=1_000, unpacked=50_000_000)
+    """
+    if unpacked > 100 * packed + 2**30:
+        raise DataError(f"{path} holds {packed:,} bytes, which would unpack to {unpacked:,}; unpack it yourself")
 
 
 def check_archive(path: Path) -> None:
@@ -168,6 +245,7 @@ def check_archive(path: Path) -> None:
         if start != b"PK":  # from before PyTorch 1.6, without checksums
             return
     with zipfile.ZipFile(path) as archive:
+        check_ratio(path, path.stat().st_size, sum(entry.file_size for entry in archive.infolist()))
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"its part {damaged} is damaged")
 
@@ -190,8 +268,8 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
         {'layout': 'folder'}
     """
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = parse_json(read_content(path).decode("utf-8"))
+    except (DataError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged (it holds a {type(content).__name__}); {remedy}")

@@ -12,11 +12,18 @@ from wrp.errors import WrpError
 from wrp.io.writing import MARKER, follow_links, names_in, require_writable, write_json
 
 RUN, LABELS, SELFTRAIN, SEARCH = "run", "labels", "selftrain", "search"
-FLOW, EXAMPLES, SCENE = "flow", "examples", "scene"
-"""Kinds of folders: of autolabel, LabelWriter, selftrain, search, cached flow, cached examples, and generated clips."""
+FLOW, EXAMPLES, SCENE, PREDICTIONS, MODEL = "flow", "examples", "scene", "predictions", "model"
+"""Kinds of folders: of autolabel, LabelWriter, selftrain, search, cached flow and examples, generated clips,
+predict-images, and of a model to publish."""
 
-WRITTEN = ("labels", "methods", "confidence", "provenance", "manifest.parts", "report")
+WRITTEN = ("labels", "methods", "confidence", "provenance", "manifest.parts", "report", "accepted", "audit")
 """Folders of a run, each with files of one kind."""
+
+CONTINUED = "continued.json"
+"""File of a run that records what it has taken over from another one; until then, nothing else is made."""
+
+SUGGESTED = "suggest.txt"
+"""File of a run that lists the frames to label next, best first, in lines ``<clip>/<frame>``."""
 
 TEMPORARY = "wrp-temporary"
 """Kind of a folder inside an output folder that is deleted once it is not needed any more."""

@@ -37,6 +37,11 @@ def plugins(group: str, taken: Collection[str] = ()) -> dict[str, Any]:
     return {name: _load(found[name]) for name in sorted(found)}
 
 
+def plugin_names(group: str) -> list[str]:
+    """List the names that installed packages register in a group, without importing what they stand for."""
+    return sorted(point.name for point in _registered(group))
+
+
 @cache
 def _registered(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 Table = tuple[list[str], list[list[str]]]
@@ -25,11 +26,26 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         | motion | 89.4 |
         | copy   |    – |
     """
+    header, rows = [escape_markdown(cell) for cell in header], [[escape_markdown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     aligned = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in [header, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in aligned]
     lines.insert(1, "|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(widths)) + "|")
     return "\n".join(lines)
+
+
+# Characters with which code, links, HTML, emphasis and cells begin or end.
+_MARKUP = re.compile(r"[\\`*\[\]<>|]")
+
+
+def escape_markdown(text: str) -> str:
+    r"""Escape what Markdown would not show as it is, as names of clips and classes may be anything.
+
+    Example:
+        >>> print(escape_markdown("a_b|<img>"))
+        a_b\|\<img\>
+    """
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def format_score(value: float | None) -> str:

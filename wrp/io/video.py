@@ -502,24 +502,35 @@ def _stay() -> None:
     """Go nowhere: decode on."""
 
 
+def _state(path: Path) -> tuple[int, int, int]:
+    """Return by what a file is told from another one of its name; whoever opens it finds that it is missing."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class _OpenVideos:
     """The videos that this process has open."""
 
     def __init__(self) -> None:
-        self.videos: OrderedDict[Path, Video] = OrderedDict()
+        # By the state of the file, too: another one may take its place.
+        self.videos: OrderedDict[tuple[Path, tuple[int, int, int]], Video] = OrderedDict()
         self.lock = threading.Lock()
         # Videos of the process that this one was forked from: their decoders' threads do not exist here, so that even
         # freeing them would crash.
         self.inherited: list[Video] = []
 
     def get(self, path: Path) -> Video:
+        key = path, _state(path)
         with self.lock:
-            if path not in self.videos:
-                self.videos[path] = Video(path)
-            self.videos.move_to_end(path)
+            if key not in self.videos:
+                self.videos[key] = Video(path)
+            self.videos.move_to_end(key)
             while len(self.videos) > OPEN_VIDEOS:
                 self.videos.popitem(last=False)
-            return self.videos[path]
+            return self.videos[key]
 
     def after_fork(self) -> None:
         self.inherited += self.videos.values()

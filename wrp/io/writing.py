@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import glob
 import hashlib
 import io
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +33,16 @@ MARKER = "wrp.json"
 
 # Files that systems leave in otherwise empty folders, and the lock that a job leaves when it is stopped at once.
 _DROPPINGS = (".DS_Store", "Thumbs.db", "desktop.ini", ".lock")
+
+# What file systems answer that cannot synchronise a folder, or open one.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EISDIR)
+
+# Names of files and folders that are being written.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp", re.DOTALL)
+
+held: dict[Path, int] = {}
+"""The folders that this process keeps others from writing to, each with its open lock file, see
+:func:`wrp.io.locking.locked`."""
 
 
 def names_in(folder: Path) -> list[str]:
@@ -87,7 +101,8 @@ def make_folder(folder: Path) -> Path:
     Links on the way to the output folder itself are part of the user's path, see :func:`follow_links`.
 
     Raises:
-        WrpError: If there is such a link.
+        WrpError: If there is such a link, or the folder is in one that was locked and has been deleted since: another
+            run may be writing there now.
 
     Example:
         >>> import tempfile
@@ -97,6 +112,11 @@ def make_folder(folder: Path) -> Path:
     """
     link = None
     for place in (folder, *folder.parents):
+        if place in held and not _is_there(place / ".lock", held[place]):
+            raise WrpError(
+                f"{place} was deleted or moved while this command was writing to it; nothing more is written there: "
+                "run the command again"
+            )
         if place.is_symlink():
             link = place
         elif (place / MARKER).is_file():
@@ -105,6 +125,14 @@ def make_folder(folder: Path) -> Path:
             break
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    """Tell whether a file is the one that is open; a file of the same name may have taken its place."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except OSError:
+        return False
 
 
 def refuse_link(path: Path) -> None:
@@ -162,8 +190,13 @@ def sync_folder(folder: Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sync_folder(Path(folder))
     """
-    if os.name == "posix":
+    if os.name != "posix":
+        return
+    try:
         _sync(folder)
+    except OSError as error:  # network and FUSE file systems, which look after names themselves
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def _sync(path: Path) -> None:
@@ -193,17 +226,78 @@ def new_folder(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_dir() and not names_in(path)):
         raise WrpError(f"{path} is there already; choose another folder, or delete it")
     make_folder(path.parent)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if _TEMPORARY.fullmatch(left.name) and not left.is_symlink() and _is_left(left):
+            shutil.rmtree(left, ignore_errors=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:12]}.tmp")
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        take_place(temporary, path)
+        with _filling(temporary):
+            yield temporary
+            take_place(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def _filling(folder: Path) -> Iterator[None]:
+    """Mark a temporary folder as one that is being filled, as long as this process lives."""
+    handle = _locked(folder)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _is_left(folder: Path) -> bool:
+    """Tell whether the process that was filling a temporary folder is gone."""
+    handle = _locked(folder)
+    if handle is not None:
+        os.close(handle)
+    return handle is not None
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder, and return its open handle; None if another process has locked it, or folders have no locks."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            os.close(handle)
+    return None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes have left half-written in a folder and below it, other than in links.
+
+    Call this only while no other process writes there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, ".report.md.0123456789ab.tmp").touch()
+        ...     remove_leftovers(Path(folder))
+        ...     list(Path(folder).iterdir())
+        []
+    """
+    for place, folders, files in os.walk(folder):
+        for name in filter(_TEMPORARY.fullmatch, files):
+            Path(place, name).unlink(missing_ok=True)
+        for name in [name for name in folders if _TEMPORARY.fullmatch(name)]:
+            folders.remove(name)
+            if not Path(place, name).is_symlink():
+                shutil.rmtree(Path(place, name), ignore_errors=True)
+
+
 def take_place(temporary: Path, folder: Path) -> None:
     """Give a filled temporary folder its name, also if a folder of that name counts as empty, see :func:`names_in`.
+
+    All that it holds is on the disk then, and survives a loss of power.
 
     Example:
         >>> import tempfile
@@ -213,10 +307,15 @@ def take_place(temporary: Path, folder: Path) -> None:
         ...     Path(folder, "street").is_dir()
         True
     """
+    for place, _, files in os.walk(temporary):
+        for name in files:
+            _sync(Path(place, name))
+        sync_folder(Path(place))
     if folder.is_dir():
         for name in _DROPPINGS:
             (folder / name).unlink(missing_ok=True)
     os.replace(temporary, folder)
+    sync_folder(folder.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -230,7 +329,7 @@ def write_text(path: Path, text: str) -> None:
         'a'
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names of files may be no UTF-8
 
 
 def write_json(path: Path, content: Any) -> None:
