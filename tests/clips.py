@@ -110,9 +110,9 @@ def make_images(root: Path, splits: dict[str, int], labelled: Collection[int] | 
 def bare_clip(count: int, keyframes: Iterable[int] = (), held_out: Iterable[int] = (), name: str = "walk") -> Clip:
     """A clip without files."""
     keyframes, held_out = tuple(keyframes), tuple(held_out)
+    labelled = {*keyframes, *held_out}
     frames = tuple(
-        Frame(f"{i:05d}", Path(f"{i:05d}.png"), Path(f"label{i}.png") if i in {*keyframes, *held_out} else None)
-        for i in range(count)
+        Frame(f"{i:05d}", Path(f"{i:05d}.png"), Path(f"label{i}.png") if i in labelled else None) for i in range(count)
     )
     return Clip(name, frames, keyframes, held_out)
 

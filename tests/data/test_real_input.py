@@ -505,7 +505,9 @@ def video(tmp_path: Path) -> Path:
     return root
 
 
-def test_labels_counted_from_one_are_noticed(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_counted_from_one_are_noticed(
+    video: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert "if they are counted" not in checked(video, capsys)[1]
     for path in sorted((video / "labels/street").iterdir(), key=lambda path: -int(path.stem)):
         path.rename(path.with_name(f"{int(path.stem) + 1}.png"))
@@ -513,6 +515,10 @@ def test_labels_counted_from_one_are_noticed(video: Path, capsys: pytest.Capture
     assert code == 0
     assert "clip street has the frames 0 … 19" in said
     assert "if they are counted from 1, rename them" in said
+    (video / "classes.yaml").rename(video / "labels/street/classes.yaml")
+    alone = [str(video / "frames/street.mkv"), f"--labels={video / 'labels/street'}", "--methods=copy", "--limit=0"]
+    assert main(["autolabel", *alone, "--out=out"]) == 0
+    assert "if they are counted from 1, rename them" in caplog.text
 
 
 def test_a_number_behind_the_end_names_the_range(video: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from tests.clips import make_folder, make_images
 from tests.data.small import images, intervals, make_run, sample, single, windows
+from tests.forked import Forked
 from wrp import PropagationData, RefinementData, SemiSupervisedData
 from wrp.data.loaders import BaseDataModule
 from wrp.data.propagated import PropagatedLabels
@@ -148,23 +149,13 @@ def free_port() -> str:
         return str(found.getsockname()[1])
 
 
-def start(folder: Path, script: str, root: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start a script; its standard output and error are read with ``finish``."""
+def run(folder: Path, script: str, root: Path) -> None:
+    """Run a script that starts the second process itself."""
     (folder / "script.py").write_text(LOADERS + script)
     command = [sys.executable, "script.py", str(root)]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT), **environment}
-    return subprocess.Popen(command, cwd=folder, env=variables, stderr=subprocess.PIPE, text=True)
-
-
-def finish(*started: subprocess.Popen[str]) -> None:
-    """Wait for processes, and end those that are left where one of them fails."""
-    try:
-        for one in started:
-            _, errors = one.communicate(timeout=300)
-            assert one.returncode == 0, errors
-    finally:
-        for one in started:
-            one.kill()
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def seen_by_two(folder: Path) -> tuple[Seen, Seen]:
@@ -208,20 +199,25 @@ def check_all(first: Seen, second: Seen) -> None:
 
 @pytest.mark.slow
 def test_two_processes_of_fabric_share_each_epoch(root: Path, tmp_path: Path) -> None:
-    finish(start(tmp_path, FABRIC, root))
+    run(tmp_path, FABRIC, root)
     check_all(*seen_by_two(tmp_path))
 
 
 @pytest.mark.slow
 def test_two_processes_that_nobody_has_started_for_lightning_share_each_epoch(root: Path, tmp_path: Path) -> None:
     port = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
-    finish(*(start(tmp_path, BY_HAND, root, RANK=str(rank), **port) for rank in range(2)))
+    script = f"{LOADERS}{BY_HAND}sys.exit()"
+    processes = [
+        Forked([str(root)], script, tmp_path, PYTHONPATH=str(CHECKOUT), RANK=str(rank), **port) for rank in range(2)
+    ]
+    for done in [process.wait() for process in processes]:
+        assert done.returncode == 0, done.stderr
     check_all(*seen_by_two(tmp_path))
 
 
 @pytest.mark.slow
 def test_two_processes_of_a_trainer_that_gets_loaders_alone_share_each_epoch(root: Path, tmp_path: Path) -> None:
-    finish(start(tmp_path, TRAINER, root))
+    run(tmp_path, TRAINER, root)
     first, second = seen_by_two(tmp_path)
     check_training(first, second, "frames", times=2)
     check_training(first, second, "windows", times=1)

@@ -38,10 +38,10 @@ def test_the_index_is_kept_until_a_label_changes(
 ) -> None:
     cache = tmp_path / "cache"
     first = class_tiles(frames, LABEL_MAP, cache)
-    read = tiles_module.read_label
-    monkeypatch.setattr(tiles_module, "read_label", None)
+    read = tiles_module.read_frame_label
+    monkeypatch.setattr(tiles_module, "read_frame_label", None)
     assert np.array_equal(class_tiles(frames, LABEL_MAP, cache), first)
-    monkeypatch.setattr(tiles_module, "read_label", read)
+    monkeypatch.setattr(tiles_module, "read_frame_label", read)
     assert frames[0].label is not None
     save(frames[0].label, np.full((TILE, 2 * TILE), 3, np.uint8))
     assert (class_tiles(frames, LABEL_MAP, cache)[:, 0] == 1).any()

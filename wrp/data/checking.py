@@ -7,23 +7,31 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
-from wrp.data.classes import has_class
 from wrp.data.index import ClipIndex, intervals
 from wrp.errors import DataError
-from wrp.flow.hashing import content_hash
-from wrp.io.images import read_image, read_label, read_size
 from wrp.io.manifest import note_broken
+from wrp.io.opening import read_content
+from wrp.io.pixels import (
+    fitting_label_array,
+    frame_label_array,
+    image_array,
+    label_array,
+    never_array,
+    read_size,
+)
 from wrp.io.progress import progress
 from wrp.io.tables import markdown_table
+from wrp.io.video import open_video
+from wrp.io.writing import checksum
+from wrp.options import MAX_PROCESSES, check_range
 from wrp.structures import IGNORE_INDEX, Clip, Frame, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
@@ -68,6 +76,9 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
     Returns:
         What was found. Problems are collected, not raised.
 
+    Raises:
+        WrpError: If there are no threads or too many.
+
     Example:
         >>> import tempfile
         >>> from wrp.data.layouts.registry import open_index
@@ -77,7 +88,8 @@ def check_data(index: ClipIndex, threads: int = 2) -> Findings:
         >>> dict(found.sizes["street0"]), found.pixels["street0"].sum().item(), found.broken
         ({(32, 48): 2}, 3072, [])
     """
-    found = Findings(index, broken=list(index.problems))
+    check_range("the number of threads", threads, 1, MAX_PROCESSES)
+    found = Findings(index, broken=[*index.problems, *index.broken.values()])
     work = [("", frame) for frame in index.images] + [(c.name, frame) for c in index.clips for frame in c.frames]
     with cancelling(threads) as pool:
         results: Iterable[Any] = pool.map(lambda item: _read(item[1], index), work)
@@ -110,10 +122,10 @@ def cancelling(threads: int) -> Iterator[ThreadPoolExecutor]:
 def _read(frame: Frame, index: ClipIndex) -> tuple[tuple[int, int], np.ndarray | None] | str:
     """Return the size and the pixel counts by class of a frame, or a message if it cannot be used."""
     try:
-        height, width = read_image(frame.image).shape[1:]
+        height, width, _ = image_array(frame.image).shape
         if frame.label is None:
             return (height, width), None
-        label = read_label(frame.label, index.label_map, (height, width)).numpy()
+        label = frame_label_array(frame, index.label_map, (height, width))
     except DataError as error:
         return str(error)
     classes = index.label_map.num_classes
@@ -135,12 +147,15 @@ def _notes(found: Findings) -> Iterator[str]:
     counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
     if note := note_on_masks(index.label_map, counts):
         yield note
+    yield from notes_on_numbers(index)
+
+
+def notes_on_numbers(index: ClipIndex) -> Iterator[str]:
+    """Yield what :func:`note_on_numbers` says of the clips; those with a broken file are passed over."""
     for clip in index.clips:
-        try:
+        with suppress(DataError):
             if note := note_on_numbers(clip, index.label_map):
                 yield note
-        except DataError:  # a broken file, which is named already
-            continue
 
 
 def note_on_masks(label_map: LabelMap, counts: np.ndarray) -> str | None:
@@ -183,19 +198,18 @@ def note_on_numbers(clip: Clip, label_map: LabelMap) -> str | None:
     Raises:
         DataError: If a frame or a label cannot be read.
     """
-    numbered = [i for i in clip.keyframes if isinstance(clip.frames[i].image, VideoFrame) and i > 0]
+    labelled = [(clip.frames[i].image, clip.frames[i].label) for i in clip.keyframes]
+    numbered = [(image, label) for image, label in labelled if isinstance(image, VideoFrame) and image.number > 0]
     if not numbered:
         return None
-    chosen = numbered[:: -(-len(numbered) // COMPARED)]
+    last = len(open_video(numbered[0][0].path)) - 1
     contrasts = []
-    for i in chosen:
-        label = clip.frames[i].label
+    for image, label in numbered[:: -(-len(numbered) // COMPARED)]:
         assert label is not None
-        borders = read_label(label, label_map).numpy()
-        frames = [clip.frames[j].image if j < len(clip.frames) else clip.frames[i].image for j in (i - 1, i, i + 1)]
-        contrasts.append([_contrast(read_image(frame).numpy(), borders) for frame in frames])
+        borders = label_array(label, label_map)
+        numbers = (image.number - 1, image.number, min(image.number + 1, last))
+        contrasts.append([_contrast(image_array(replace(image, number=n)), borders) for n in numbers])
     before, own, after = np.mean(contrasts, 0)
-    last = len(clip.frames) - 1
     if before < LATE * own or before < LATE * after:
         return None
     return (
@@ -206,11 +220,11 @@ def note_on_numbers(clip: Clip, label_map: LabelMap) -> str | None:
 
 
 def _contrast(image: np.ndarray, labels: np.ndarray) -> float:
-    """Return the contrast along the borders of labels (H, W) in an image (3, H, W) uint8; 0 without borders."""
+    """Return the contrast along the borders of labels (H, W) in an image (H, W, 3) uint8; 0 without borders."""
     total, count = 0.0, 0
     for axis in (0, 1):
         differs = np.diff(labels.astype(np.int16), axis=axis) != 0
-        steps = np.abs(np.diff(image.astype(np.int16), axis=axis + 1)).mean(0)
+        steps = np.abs(np.diff(image.astype(np.int16), axis=axis)).mean(-1)
         total, count = total + float(steps[differs].sum()), count + int(differs.sum())
     return total / count if count else 0.0
 
@@ -273,8 +287,8 @@ def check_files(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     make_synthetic(Path(folder, "street"), clips=1, frames=2, size=(32, 48), seed=0)
         ...     checked = check_files(open_index(Path(folder, "street")), teacher=True)
-        >>> checked.clips, checked.shown
-        (['street0'], {('street0', 0), ('street0', 1)})
+        >>> checked.clips, sorted(checked.shown)
+        (['street0'], [('street0', 0), ('street0', 1)])
     """
     label_map, known = index.label_map, decoded or {}
     checked = Checked([], pixels=np.zeros(label_map.num_classes + 1, np.int64))
@@ -340,14 +354,17 @@ def refuse_all_broken(index: ClipIndex, broken: Mapping[str, str]) -> None:
 
 
 def file_hashes(clips: Iterable[Clip]) -> dict[str, str]:
-    """Hash names, sizes and times of the files of frames, which are not opened.
+    """Hash names, sizes and times of the files of frames, which are not opened, and what is never labelled in them.
 
     Args:
         clips: The clips.
 
     Returns:
         By clip name, two hashes of 16 hexadecimal digits with a space between: that of the names and sizes of its
-        files, and that of the times at which they were last changed.
+        files and of the picture of what is never labelled, and that of the times at which they were last changed.
+
+    Raises:
+        DataError: If that picture cannot be read.
 
     Example:
         >>> import tempfile
@@ -376,6 +393,8 @@ def _file_hash(clip: Clip) -> str:
                 status[path] = -1, -1
             times.update(f"{status[path][1]}\n".encode())
         sizes.update(f"{frame.stem if video else path.name} {status[path][0]}\n".encode())
+    for never in sorted({frame.never for frame in clip.frames if frame.never is not None}):
+        sizes.update(checksum(read_content(never)).encode())
     return f"{sizes.hexdigest()[:16]} {times.hexdigest()[:16]}"
 
 
@@ -400,8 +419,8 @@ def _check_clip(clip: Clip, label_map: LabelMap, known: Mapping[int, str] | None
     try:
         for i, frame in enumerate(clip.frames):
             if known is not None:
-                image = read_image(frame.image)
-                found.changed |= known.get(i, "") not in ("", content_hash(image).hex())
+                image = image_array(frame.image)
+                found.changed |= known.get(i, "") not in ("", _hash_of(image))
                 size = _size_of(image)
             elif first is not None and isinstance(frame.image, VideoFrame):  # each would have to be decoded
                 size = first
@@ -410,11 +429,13 @@ def _check_clip(clip: Clip, label_map: LabelMap, known: Mapping[int, str] | None
             first = first or size
             if size != first:
                 _refuse_other_size(frame, clip.frames[0])
+            if i == 0 and frame.never is not None:  # else it is read with the labels alone
+                never_array(frame.never, _size_of(image_array(frame.image)))
             if frame.label is None:
                 continue
-            label = _read_label(frame, label_map, size)
+            label = fitting_label_array(frame, label_map, size)
             if i in keyframes:
-                every = np.array(Image.fromarray(label.numpy()).histogram())  # much faster than NumPy's
+                every = np.array(Image.fromarray(label).histogram())  # much faster than NumPy's
                 counts = np.append(every[:classes], every[IGNORE_INDEX])
                 found.pixels += counts
                 found.shown += [i] if counts[:-1].any() else []
@@ -426,21 +447,12 @@ def _check_clip(clip: Clip, label_map: LabelMap, known: Mapping[int, str] | None
 def _check_image(frame: Frame, label_map: LabelMap) -> bool:
     """Check the header of an image and its label, and tell whether it has a pixel with a class."""
     size = read_size(frame.image)
-    return frame.label is not None and has_class(_read_label(frame, label_map, size))
-
-
-def _read_label(frame: Frame, label_map: LabelMap, size: tuple[int, int]) -> Tensor:
-    """Read the label of a frame whose header tells this size."""
-    assert frame.label is not None
-    label = read_label(frame.label, label_map)
-    if label.shape != size:  # not every header tells the orientation
-        read_label(frame.label, label_map, _size_of(read_image(frame.image)))
-    return label
+    return frame.label is not None and bool((fitting_label_array(frame, label_map, size) != IGNORE_INDEX).any())
 
 
 def _refuse_other_size(frame: Frame, first: Frame) -> None:
     """Raise DataError if the sizes of two frames of a clip differ not only by their headers."""
-    (height, width), expected = (_size_of(read_image(one.image)) for one in (frame, first))
+    (height, width), expected = (_size_of(image_array(one.image)) for one in (frame, first))
     if (height, width) != expected:
         raise DataError(
             f"{frame.image} is {width}×{height} pixels, {first.image} is {expected[1]}×{expected[0]}; all "
@@ -448,14 +460,23 @@ def _refuse_other_size(frame: Frame, first: Frame) -> None:
         )
 
 
-def _size_of(image: Tensor) -> tuple[int, int]:
-    return image.shape[1], image.shape[2]
+def _size_of(image: np.ndarray) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _hash_of(image: np.ndarray) -> str:
+    """Return the content hash of an image (H, W, 3), in hexadecimal digits."""
+    import torch  # by a run alone, which needs it anyway
+
+    from wrp.flow.hashing import content_hash
+
+    return content_hash(torch.from_numpy(image).permute(2, 0, 1)).hex()
 
 
 def _problem(frame: Frame) -> str | None:
     """Return why a frame cannot be decoded, or None."""
     try:
-        read_image(frame.image)
+        image_array(frame.image)
     except DataError as error:
         return str(error)
     return None
@@ -469,7 +490,7 @@ def describe(found: Findings) -> str:
         parts[0] += f", {len(index.images)} labelled images outside of the clips"
     rows = [_row(clip, found) for clip in index.clips]
     parts.append(markdown_table(["clip", "frames", "labelled", "intervals", "longest", "size"], rows))
-    if index.problems:
+    if index.problems or index.broken:
         parts.append("Clips whose frames or labels could not be listed are not in this table; the reasons are below.")
     counts = sum(found.pixels.values(), np.zeros(index.label_map.num_classes + 1, np.int64))
     if counts.any():

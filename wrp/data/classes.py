@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wrp.errors import DataError
-from wrp.io.images import map_of, read_label
+from wrp.io.images import read_frame_label
 from wrp.structures import IGNORE_INDEX, Frame, LabelMap
 
 
@@ -23,8 +23,7 @@ def require_classes(frames: Iterable[Frame], label_map: LabelMap) -> None:
     if not labels:
         raise DataError("no labelled frame is left to train on: hold fewer of them back, or label some")
     for frame in labels:
-        assert frame.label is not None
-        if has_class(read_label(frame.label, map_of(frame, label_map))):
+        if has_class(read_frame_label(frame, label_map)):
             return
     raise nothing_to_learn(len(labels), labels[0].label)
 

@@ -87,7 +87,7 @@ class ClipData(BaseDataModule):
         if self.root is None and self.layout not in ("auto", "folder"):
             raise DataError(f"layout {self.layout!r} needs the folder of its data set: pass data.init_args.root")
         root = self.root if self.root is not None else cached_folder(self.expected_classes or SCENE_CLASSES, 0)
-        found = open_index(root, self.layout, split)
+        found = open_index(root, self.layout, split, labels=self.select.labels)
         self._check_classes(found.label_map, found.root)
         return found
 

@@ -71,8 +71,9 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
             raise DataError(
                 f"val.clips: {index.root} has no clip {missing[0]!r}; its clips are {', '.join(sorted(names))}"
             )
-        mine = tuple(clip for clip in index.clips if clip.name not in val.clips)
-        theirs = tuple(clip for clip in index.clips if clip.name in val.clips)
+        chosen = set(val.clips)
+        mine = tuple(clip for clip in index.clips if clip.name not in chosen)
+        theirs = tuple(clip for clip in index.clips if clip.name in chosen)
         return Division(replace(index, clips=mine), replace(index, clips=theirs, images=()).held_out_throughout())
     if val.keyframes is not None:
         return _without(index, listed_frames(index, Path(val.keyframes)))
@@ -86,8 +87,11 @@ def divide(index: ClipIndex, val: ValArgs, open_split: Callable[[str], ClipIndex
 def _without(index: ClipIndex, chosen: set[tuple[str, str]]) -> Division:
     """Make a division that trains without the chosen frames, clip and name of each, and validates on them."""
     train, val = [], []
+    stems: dict[str, set[str]] = {}
+    for name, stem in chosen:
+        stems.setdefault(name, set()).add(stem)
     for clip in index.clips:
-        mine = {stem for name, stem in chosen if name == clip.name}
+        mine = stems.get(clip.name, set())
         kept = {clip.frames[i].stem for i in clip.keyframes} - mine
         train.append(keep_labels(clip, kept))
         held_out = tuple(i for i, frame in enumerate(clip.frames) if frame.stem in mine)

@@ -6,19 +6,23 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from wrp.errors import DataError
+from wrp.errors import DataError, listed
 from wrp.io.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, same_form
 from wrp.io.listing import list_images as list_images
 from wrp.io.opening import read_text
-from wrp.options import SelectArgs
+from wrp.io.video import VIDEO_SUFFIXES
+from wrp.options import SelectArgs, read_slice
 from wrp.structures import Clip, Frame, Interval, LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
+
+CLIP = "clip"
+"""Name of the layout of a single clip, whose video or frames and labels lie anywhere."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class ClipIndex:
         binary: Whether the labels are masks of one object, which are scored by region J and contour F.
         notes: What a user should know about the folder, a line each: files that are not read, gaps in numbers.
         problems: What makes it unusable, a line each; :func:`~wrp.data.layouts.registry.open_index` refuses it then.
+        broken: What is wrong with each clip that is not among ``clips``, by its name.
 
     Example:
         >>> clip = make_clip("a", [Frame("0", Path("0.png"), Path("0-label.png")), Frame("1", Path("1.png"))])
@@ -50,16 +55,31 @@ class ClipIndex:
     binary: bool = False
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    broken: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def reads(self) -> set[Path]:
-        """The folders that frames and labels are read from, with links resolved: nothing is ever written there."""
-        return folders_of(files_of([*self.images, *(frame for clip in self.clips for frame in clip.frames)]), self.root)
+        """The folders that frames and labels are read from, with links resolved: nothing is ever written there.
+
+        Of a single clip, and of what is never labelled, the files: a folder that happens to hold a video or such a
+        picture may well get others.
+        """
+        frames = [*self.images, *(frame for clip in self.clips for frame in clip.frames)]
+        never = {frame.never for frame in frames if frame.never is not None}
+        if self.layout == CLIP:
+            return {file.resolve() for file in never.union(files_of(frames))}
+        return {file.resolve() for file in never} | folders_of(files_of(frames), self.root)
 
     @property
     def training_frames(self) -> list[Frame]:
         """The further images and the keyframes."""
         return [*self.images, *(clip.frames[keyframe] for clip in self.clips for keyframe in clip.keyframes)]
+
+    @property
+    def labels_go_to(self) -> Path:
+        """Where further labels belong: for a single clip the folder of its labels, else the data set's folder."""
+        files = (frame.label for clip in self.clips for frame in clip.frames if frame.label is not None)
+        return next((file.parent for file in files), self.root) if self.layout == CLIP else self.root
 
     def without(self, names: Collection[str]) -> ClipIndex:
         """Return the index without some clips."""
@@ -92,7 +112,7 @@ def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
 
     Args:
         files: The files by the names under which they are read; if one is a link, the folder of its destination counts,
-            too.
+            too, or that file alone if it is a video.
         root: Folder of the data set: each folder directly below it that holds a file, however deep, then counts as a
             whole.
 
@@ -106,7 +126,9 @@ def folders_of(files: Iterable[Path], root: Path | None = None) -> set[Path]:
         place = os.path.join(parent, name)
         if os.path.islink(place):
             target = os.path.join(parent, os.readlink(place))
-            folders.add(os.path.dirname(os.path.realpath(target) if os.path.islink(target) else target))
+            target = os.path.realpath(target) if os.path.islink(target) else target
+            # The folder of a video holds none of its other frames.
+            folders.add(target if target.lower().endswith(VIDEO_SUFFIXES) else os.path.dirname(target))
     found = {Path(folder) for folder in folders}
     if root is not None:
         below = [folder.relative_to(root).parts for folder in found if folder.is_relative_to(root)]
@@ -136,7 +158,7 @@ def hold_out_labels(clip: Clip, every: int, offset: int = 0) -> Clip:
     """
     labelled = sorted({*clip.keyframes, *clip.held_out})
     keyframes = tuple(labelled[offset::every])
-    return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
+    return replace(clip, keyframes=keyframes, held_out=tuple(sorted({*labelled} - {*keyframes})))
 
 
 def keep_labels(clip: Clip, stems: set[str]) -> Clip:
@@ -149,7 +171,7 @@ def keep_labels(clip: Clip, stems: set[str]) -> Clip:
     """
     labelled = sorted({*clip.keyframes, *clip.held_out})
     keyframes = tuple(i for i in labelled if clip.frames[i].stem in stems)
-    return replace(clip, keyframes=keyframes, held_out=tuple(i for i in labelled if i not in set(keyframes)))
+    return replace(clip, keyframes=keyframes, held_out=tuple(sorted({*labelled} - {*keyframes})))
 
 
 def read_list(path: Path) -> list[str]:
@@ -226,15 +248,77 @@ def listed_frames(index: ClipIndex, path: Path) -> set[tuple[str, str]]:
     return {labelled[name] for name in wanted}
 
 
-def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
+def narrow(index: ClipIndex, select: SelectArgs) -> ClipIndex:
+    """Choose clips by name and frames by number, and mark what is never labelled; labels are not held out.
+
+    Args:
+        index: The data set.
+        select: Which clips and frames are used.
+
+    Returns:
+        The chosen clips; ``notes`` of the index name labels outside of the chosen frames.
+
+    Raises:
+        DataError: If a name is unknown, no frame of a clip is chosen, or the picture is missing.
+
+    Example:
+        >>> clip = make_clip("a", [Frame(str(i), Path(f"{i}.png"), Path(f"{i}-label.png")) for i in range(5)])
+        >>> index = ClipIndex(Path("street"), "folder", LabelMap((0,), ("road",), ((128, 64, 128),)), (clip,))
+        >>> chosen = narrow(index, SelectArgs(frames="1:4:2"))
+        >>> [frame.stem for frame in chosen.clips[0].frames], chosen.notes
+        (['1', '3'], ('clip a: the labels of frames 0, 2, 4 are not used, as they are not in --frames 1:4:2',))
+    """
+    clips, names, notes, broken = index.clips, select.clips, list[str](), index.broken
+    if names is not None:
+        known = {*(clip.name for clip in clips), *broken}
+        if missing := [name for name in names if name not in known]:
+            raise DataError(
+                f"{index.root} has no clip {missing[0]!r}; its clips are {listed(clip.name for clip in clips)}"
+            )
+        chosen = set(names)
+        broken = {name: problem for name, problem in broken.items() if name in chosen}
+        clips = tuple(clip for clip in clips if clip.name in chosen)
+    if select.frames is not None:
+        clips = tuple([_cut(clip, select.frames, notes) for clip in clips])
+    if select.never is not None:
+        never = Path(select.never)
+        if not never.is_file():
+            raise DataError(f"there is no picture {never}, which --never names")
+        clips = tuple(replace(clip, frames=tuple(replace(f, never=never) for f in clip.frames)) for clip in clips)
+    return replace(index, clips=clips, notes=(*index.notes, *notes), broken=broken)
+
+
+def _cut(clip: Clip, frames: str, notes: list[str]) -> Clip:
+    """Return a clip of the chosen frames, and note the labels of the others."""
+    numbers = range(len(clip.frames))[read_slice(frames)]
+    if not numbers:
+        raise DataError(f"--frames {frames} leaves none of the {len(clip.frames)} frames of clip {clip.name}")
+    place = {number: i for i, number in enumerate(numbers)}
+    if unused := [clip.frames[i].stem for i in sorted({*clip.keyframes, *clip.held_out}) if i not in place]:
+        many = "s" if len(unused) > 1 else ""
+        notes.append(
+            f"clip {clip.name}: the label{many} of frame{many} {listed(unused)} {'are' if many else 'is'} not used, as "
+            f"{'they are' if many else 'it is'} not in --frames {frames}"
+        )
+    return replace(
+        clip,
+        frames=tuple(clip.frames[i] for i in numbers),
+        keyframes=tuple(place[i] for i in clip.keyframes if i in place),
+        held_out=tuple(place[i] for i in clip.held_out if i in place),
+    )
+
+
+def select_clips(index: ClipIndex, select: SelectArgs, by_network: bool = False, skip: bool = False) -> ClipIndex:
     """Choose clips by name and hold out labels.
 
     Args:
         index: The data set.
         select: Which clips are used, and which labels are kept as keyframes.
+        by_network: Whether clips without any label are used, too, as a network alone labels all frames.
+        skip: Whether to leave out clips without a keyframe, as broken ones, instead of raising.
 
     Returns:
-        The chosen clips, each with at least one keyframe.
+        The chosen clips, each with at least one keyframe unless ``by_network``; broken ones are chosen by name, too.
 
     Raises:
         DataError: If a name is unknown, a number is out of range, options exclude one another, or a clip has no
@@ -246,7 +330,7 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
         >>> select_clips(index, SelectArgs(label_every=4)).clips[0].keyframes
         (0, 4)
     """
-    names, every, offset = select.clips, select.label_every, select.label_offset
+    every, offset = select.label_every, select.label_offset
     keyframes = Path(select.keyframes) if select.keyframes is not None else None
     if keyframes is not None and every is not None:
         raise DataError(f"label-every {every} and a list of keyframes, {keyframes}, exclude one another")
@@ -254,37 +338,35 @@ def select_clips(index: ClipIndex, select: SelectArgs) -> ClipIndex:
         raise DataError(f"label-every must be at least 1, got {every}")
     if offset < 0 or (offset and every is None):
         raise DataError(f"label-offset must be at least 0 and goes with label-every, got {offset}")
-    clips = index.clips
-    if names is not None:
-        known = {clip.name for clip in clips}
-        if missing := [name for name in names if name not in known]:
-            raise DataError(
-                f"{index.root} has no clip {missing[0]!r}; its clips are {_some(clip.name for clip in clips)}"
-            )
-        chosen = set(names)
-        clips = tuple(clip for clip in clips if clip.name in chosen)
+    whole, index = index, narrow(index, select)
+    clips, broken = index.clips, dict(index.broken)
     if every is not None:
         clips = tuple(hold_out_labels(clip, every, offset) for clip in clips)
     if keyframes is not None:
         wanted: dict[str, set[str]] = {}
-        for name, stem in listed_frames(index, keyframes):
+        for name, stem in listed_frames(whole, keyframes):
             wanted.setdefault(name, set()).add(stem)
         clips = tuple(keep_labels(clip, wanted.get(clip.name, set())) for clip in clips)
+    if by_network:
+        clips = tuple(clip if clip.keyframes or clip.held_out else replace(clip, by_network=True) for clip in clips)
     for clip in clips:
-        if not clip.keyframes:
+        if not clip.keyframes and not clip.by_network:
             reason = f", label-every {every} from {offset} leaves none of {len(clip.held_out)}" if clip.held_out else ""
-            raise DataError(
+            otherwise = "" if index.layout == CLIP else ", or choose other clips by name"
+            broken[clip.name] = (
                 f"clip {clip.name} of {index.root} has no labelled frame{reason}; label at least one of its "
-                f"{len(clip.frames)} frames, or choose other clips by name"
+                f"{len(clip.frames)} frames{otherwise}"
             )
-    return replace(index, clips=clips)
+            if not skip:
+                raise DataError(broken[clip.name])
+    return replace(index, clips=tuple(clip for clip in clips if clip.name not in broken), broken=broken)
 
 
 def intervals(clip: Clip) -> list[Interval]:
     """Cut a clip into intervals at its keyframes; each frame belongs to exactly one.
 
     Returns:
-        The intervals in temporal order; none if the clip has no keyframe.
+        The intervals in temporal order; of a clip without a keyframe none, or one if a network alone labels it.
 
     Example:
         >>> clip = Clip("a", tuple(Frame(str(i), Path(f"{i}.png")) for i in range(10)), keyframes=(2, 6))
@@ -294,7 +376,7 @@ def intervals(clip: Clip) -> list[Interval]:
     ends = list(clip.keyframes)
     count = len(clip.frames)
     if not ends:
-        return []
+        return [Interval(clip, 0, count, None, None)] if clip.by_network else []
     cuts = []
     if ends[0] > 0:
         cuts.append(Interval(clip, 0, ends[0], None, ends[0]))
@@ -366,8 +448,3 @@ class FrameNames:
             if fitting:
                 return fitting[0] if len(fitting) == 1 else None
         return None
-
-
-def _some(names: Iterable[str], most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

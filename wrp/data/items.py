@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,7 +21,7 @@ from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import DataError
 from wrp.flow.hashing import content_hash
 from wrp.io.caching import BoundedCache, count_bytes
-from wrp.io.images import map_of, read_confidence, read_image, read_label
+from wrp.io.images import read_confidence, read_frame_label, read_image, read_never
 from wrp.structures import IGNORE_INDEX, Clip, ClipBatch, Frame, FrameBatch, Interval, LabelMap, VideoFrame
 
 # Memory of decoded frames that one loader may keep, in bytes: neighbouring windows share their frames.
@@ -91,7 +92,11 @@ class FrameItems(Dataset[FrameBatch]):
         image = read_image(frame.image)
         label = _label_or_nothing(frame, image, self.label_map)
         if frame.label is None and self.transform is not None:
-            return [image, label, torch.full_like(label, 255)]  # a pseudo-label is allowed everywhere
+            # A pseudo-label is allowed everywhere, but for what is never labelled.
+            allowed = torch.full_like(label, 255)
+            if frame.never is not None:
+                allowed[read_never(frame.never, (label.shape[0], label.shape[1]))] = 0
+            return [image, label, allowed]
         if frame.confidence is None:
             return [image, label]
         confidence = read_confidence(frame.confidence, (label.shape[0], label.shape[1]))
@@ -161,6 +166,7 @@ class ClipItems(Dataset[ClipBatch]):
         except DataError as error:
             frames = _Unreadable(len(wanted), str(error))
         known = {index: self._label(clip, index, size) for index in labels}
+        never = wanted[0].never
         return ClipBatch(
             clip=clip.name,
             stems=[frame.stem for frame in wanted],
@@ -171,6 +177,7 @@ class ClipItems(Dataset[ClipBatch]):
             held_out={index: self._label(clip, index, size) for index in held_out},
             unlabelled=not any(map(has_class, known.values())) and self._is_unlabelled(clip),
             hashes=hashes,
+            never=None if never is None or size is None else read_never(never, size),
         )
 
     def _is_unlabelled(self, clip: Clip) -> bool:
@@ -197,9 +204,7 @@ class ClipItems(Dataset[ClipBatch]):
         return frames
 
     def _label(self, clip: Clip, index: int, size: tuple[int, int] | None = None) -> Tensor:
-        frame = clip.frames[index]
-        assert frame.label is not None
-        return read_label(frame.label, map_of(frame, self.label_map), size)
+        return read_frame_label(clip.frames[index], self.label_map, size)
 
 
 class _DecodedFrames(BoundedCache[Path | VideoFrame, Tensor]):
@@ -330,7 +335,8 @@ class WindowItems(ClipItems):
         place = key.index if isinstance(key, Draw) else key
         clip, target = self.windows[place]
         first, last = self.span(clip, target)
-        labels = sorted({target, *(keyframe for keyframe in clip.keyframes if first <= keyframe <= last)})
+        near = clip.keyframes[bisect_left(clip.keyframes, first) : bisect_right(clip.keyframes, last)]
+        labels = sorted({target, *near})
         return replace(self._read(clip, (first, last), (target, target + 1), labels, ()), number=self.numbers[place])
 
     def span(self, clip: Clip, target: int) -> tuple[int, int]:
@@ -338,9 +344,9 @@ class WindowItems(ClipItems):
         end = len(clip.frames) - 1
         if self.radius is not None:
             return max(0, target - self.radius), min(end, target + self.radius)
-        before = [keyframe for keyframe in clip.keyframes if keyframe < target]
-        after = [keyframe for keyframe in clip.keyframes if keyframe > target]
-        return before[-1] if before else 0, after[0] if after else end
+        before, after = bisect_left(clip.keyframes, target), bisect_right(clip.keyframes, target)
+        first = clip.keyframes[before - 1] if before else 0
+        return first, clip.keyframes[after] if after < len(clip.keyframes) else end
 
 
 class IntervalItems(ClipItems):
@@ -387,7 +393,10 @@ class IntervalItems(ClipItems):
     def __getitem__(self, key: int) -> ClipBatch:
         interval = self.intervals[key]
         queries = (interval.start, interval.stop)
-        held_out = [i for i in interval.clip.held_out if i in range(*queries)] if self.with_held_out else ()
+        labelled = interval.clip.held_out
+        held_out = labelled[bisect_left(labelled, queries[0]) : bisect_left(labelled, queries[1])]
+        if not self.with_held_out:
+            held_out = ()
         return self._read(interval.clip, interval.span, queries, interval.keyframes, held_out)
 
 
@@ -431,4 +440,4 @@ def _label_or_nothing(frame: Frame, image: Tensor, label_map: LabelMap) -> Tenso
     size = (image.shape[1], image.shape[2])
     if frame.label is None:
         return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
-    return read_label(frame.label, map_of(frame, label_map), size)
+    return read_frame_label(frame, label_map, size)

@@ -21,7 +21,7 @@ from wrp.data.items import FrameItems, collate_frames
 from wrp.data.sampling import ShardSampler, TrainSampler
 from wrp.data.tiles import class_tiles
 from wrp.errors import DataError
-from wrp.options import SamplingArgs
+from wrp.options import MAX_PROCESSES, SamplingArgs, check_range
 from wrp.structures import Frame, LabelMap
 
 SERVED_BY = {
@@ -141,6 +141,7 @@ class BaseDataModule(pl.LightningDataModule):
 
     Raises:
         DataError: If ``num_classes`` is not a whole number.
+        WrpError: If there would be too many loader processes.
 
     Example:
         >>> BaseDataModule(num_classes=11, workers=2).labels_seen
@@ -155,6 +156,7 @@ class BaseDataModule(pl.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         if not isinstance(num_classes, int | None):
             raise DataError(f"num_classes must be a whole number, got {num_classes!r}; root is the next argument")
+        check_range("workers", workers, 0, MAX_PROCESSES)
         self.expected_classes = num_classes
         self.workers = workers
 

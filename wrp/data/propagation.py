@@ -69,7 +69,7 @@ class PropagationData(ClipData):
         """The clips whose keyframes are propagated, without the labels for validation."""
         train = divide(self.index, self.val, self._open).train
         for clip in train.clips:
-            if not clip.keyframes:
+            if not clip.keyframes and not clip.by_network:
                 logger.warning(
                     "All labels of clip %s are validated on: it has no keyframe and is not labelled", clip.name
                 )

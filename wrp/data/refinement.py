@@ -107,7 +107,7 @@ class RefinementData(DividedData):
             items,
             batch_size=crops,
             # The examples of a batch come from one keyframe: with mixed ones a refiner fits few keyframes too well, and
-            # loses a point of mIoU (CamVid, K = 50, experiments/README.md).
+            # loses a point of mIoU (CamVid, K = 50, docs/negative-results.md).
             sampler=TrainSampler(items, length * crops, self.seed, repeat=crops),
             num_workers=self.workers,
             collate_fn=Packing(collate_examples),

@@ -160,7 +160,7 @@ class SegmentationData(DividedData):
             (clip.name, i, Frame(frame.stem, frame.image))
             for clip in train.clips
             for i, frame in enumerate(clip.frames)
-            if i not in clip.keyframes
+            if clip.distance(i) or not clip.keyframes
         ]
         if not frames:
             raise DataError(f"{train.root} has no frame without a label, so sampling.unlabelled must be 0")

@@ -24,7 +24,7 @@ from wrp.data.layouts import camvid, cityscapes
 from wrp.data.layouts.registry import find_folder
 from wrp.data.loaders import BaseDataModule
 from wrp.data.transforms import TrainTransform
-from wrp.errors import DataError
+from wrp.errors import DataError, check_choice
 from wrp.io.label_map import read_ids, read_label_map
 from wrp.io.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, same_form
 from wrp.io.manifest import label_hash
@@ -120,8 +120,7 @@ def label_map_of(root: Path, layout: str, frames: Iterable[Frame] = ()) -> Label
 
 
 def _known(layout: str) -> ImageLayout:
-    if layout not in LAYOUTS:
-        raise DataError(f"unknown layout {layout!r} of images, expected one of {', '.join(LAYOUTS)}")
+    check_choice("layout", layout, LAYOUTS, kind=DataError)
     return LAYOUTS[layout]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wrp.io.images import map_of, read_label
+from wrp.io.images import read_frame_label
 from wrp.io.progress import progress
 from wrp.io.together import in_turns, processes, together
 from wrp.io.writing import replacing
@@ -74,15 +74,16 @@ def _cached(path: Path) -> np.ndarray | None:
 def _tiles_of(frame: Frame, number: int, label_map: LabelMap) -> np.ndarray:
     if frame.label is None:
         return np.empty((0, 4), np.int32)
-    return _tiles(read_label(frame.label, map_of(frame, label_map)).numpy(), number, label_map.num_classes)
+    return _tiles(read_frame_label(frame, label_map).numpy(), number, label_map.num_classes)
 
 
 def _key(frames: Sequence[Frame], label_map: LabelMap) -> str:
     digest = hashlib.sha256(repr((label_map, TILE, LEAST)).encode())
     for frame in frames:
-        if frame.label is not None:
-            state = frame.label.stat()
-            digest.update(f"{frame.label.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
+        for path in (frame.label, frame.never if frame.label is not None else None):
+            if path is not None:
+                state = path.stat()
+                digest.update(f"{path.resolve()} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
 
 

@@ -8,13 +8,14 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tests.clips import make_camvid, make_davis, make_folder, picture, save
+from tests.clips import CLASSES_YAML, id_picture, make_camvid, make_davis, make_folder, picture, save
 from tests.layouts import ids, make_cityscapes, make_davis2017, make_kitti, make_nyuv2, make_vspw, make_youtubevos
 from wrp.data.layouts import (
     apolloscape,
     camvid,
     camvid32,
     cityscapes,
+    clip,
     davis,
     davis2017,
     folder,
@@ -33,6 +34,16 @@ class TestFolder(LayoutTester):
 
     def write(self, root: Path) -> None:
         make_folder(root, {"walk": 4, "ride": 12}, labelled=(0, 3))
+
+
+class TestClip(LayoutTester):
+    layout: Layout = clip
+
+    def write(self, root: Path) -> None:
+        for i in range(4):
+            save(root / f"{i}.jpg", picture(i))
+        save(root / "labels" / "2.png", id_picture(2))
+        (root / "classes.yaml").write_text(CLASSES_YAML)
 
 
 class TestFolderWithSplit(TestFolder):

@@ -1,13 +1,14 @@
 """The package's own layout: ``frames/<clip>/<stem>.{png,jpg}``, ``labels/<clip>/<stem>.png``, ``classes.yaml``.
 
 Frames are taken in the order of the numbers in their names; a clip may be a video file ``frames/<clip>.mp4`` instead,
-whose labels are named after the number of their frame, from 0. Only the labelled frames need a label file. Without a
-``classes.yaml`` labels have to be indexed PNGs, whose palette and values make the classes. A split is a list
+whose labels have the number of their frame, from 0, in their names. Only the labelled frames need a label file.
+Without a ``classes.yaml`` labels have to be indexed PNGs, whose palette and values make the classes. A split is a list
 ``splits/<split>.txt`` of names of clips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from wrp.data.index import ClipIndex, make_clip, read_list
@@ -16,6 +17,7 @@ from wrp.io.label_map import map_from_palettes, read_label_map
 from wrp.io.listing import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
+    frame_numbers,
     gaps,
     list_folders,
     list_images,
@@ -35,16 +37,19 @@ def matches(root: Path) -> bool:
     return (root / "frames").is_dir()
 
 
-def read_index(root: Path, split: str | None = None) -> ClipIndex:
+def read_index(root: Path, split: str | None = None, classes: LabelMap | None = None) -> ClipIndex:
     """Index the clips under ``root``, or those that ``splits/<split>.txt`` lists.
 
+    Without labels and a classes.yaml, the classes are ``classes``, if given.
+
     Frames and labels that would be left out are ``problems`` of the index, so that all of them can be named at once;
-    clips with such a problem are not in it.
+    clips with such a problem are ``broken``.
 
     Raises:
         DataError: If there is no clip, or the classes or the list of the split cannot be read.
     """
     problems: list[str] = []
+    broken: dict[str, str] = {}
     notes: list[str] = []
     sources = _sources(root, problems, notes)
     _check_labels(root, sources, problems, notes)
@@ -62,23 +67,27 @@ def read_index(root: Path, split: str | None = None) -> ClipIndex:
         if name not in wanted:
             continue
         try:
-            frames = _frames_of(name, source, labels.get(same_form(name), root / "labels" / name), notes)
+            frames = frames_of(name, source, labels.get(same_form(name), root / "labels" / name), notes)
         except DataError as error:
-            problems.append(str(error))
+            broken[name] = str(error)
             continue
         if frames:
             clips.append(make_clip(name, frames))
-    if not clips and not problems:
+    if not clips and not problems and not broken:
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
-    classes = _classes(root, clips, problems)
-    return ClipIndex(root, "folder", classes, tuple(clips), notes=tuple(notes), problems=tuple(problems))
+    label_map = _classes(root, clips, [*problems, *broken.values()], classes)
+    return ClipIndex(
+        root, "folder", label_map, tuple(clips), notes=tuple(notes), problems=tuple(problems), broken=broken
+    )
 
 
-def _classes(root: Path, clips: list[Clip], problems: list[str]) -> LabelMap:
+def _classes(root: Path, clips: list[Clip], problems: list[str], given: LabelMap | None) -> LabelMap:
     """Read what the values of labels mean; where that fails beside other problems, they are all named."""
     path = root / "classes.yaml"
     labelled = [clip.frames[i].label for clip in clips for i in clip.keyframes]
     try:
+        if given is not None and not labelled and not path.is_file():
+            return given
         if path.is_file() or not labelled:
             return read_label_map(path)
         return map_from_palettes(label for label in labelled if label is not None)
@@ -124,11 +133,33 @@ def _check_labels(root: Path, sources: dict[str, Path], problems: list[str], not
             notes.append(f"{path} is not read")
 
 
-def _frames_of(name: str, source: Path, folder: Path, notes: list[str]) -> list[Frame]:
-    """Return the frames of a clip with their labels, which lie in ``folder``."""
-    labels = list_labels(folder)
+def frames_of(
+    name: str, source: Path, folder: Path | None, notes: list[str], passed: Collection[Path] = ()
+) -> list[Frame]:
+    """Return the frames of a clip with their labels.
+
+    Args:
+        name: Name of the clip.
+        source: Its video, or the folder of its frames.
+        folder: Folder of its labels; None: it has none.
+        notes: Gets a line for each kind of file that is not read, and for gaps in the numbers.
+        passed: Files and folders beside the labels that need no such line.
+
+    Raises:
+        DataError: If a label belongs to no frame, or a frame or label cannot be told from another.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     Path(place, "labels").mkdir()
+        ...     for file in ("0.jpg", "1.jpg", "labels/1.png"):
+        ...         Path(place, file).touch()
+        ...     [frame.label is None for frame in frames_of("street", Path(place), Path(place, "labels"), [])]
+        [True, False]
+    """
+    labels = list_labels(folder) if folder is not None else {}
     frames = _of_video(source, labels) if source.is_file() else _of_folder(source, labels)
-    _note_unused(folder, source, frames, notes)
+    _note_unused(folder, source, frames, notes, passed)
     if source.is_dir():
         breaks = gaps([frame.stem for frame in frames])
         notes += [f"clip {name}: numbers go from {before} to {after}; are frames missing?" for before, after in breaks]
@@ -146,12 +177,16 @@ def _of_folder(folder: Path, labels: dict[str, Path]) -> list[Frame]:
 
 def _of_video(path: Path, labels: dict[str, Path]) -> list[Frame]:
     given: dict[int, Path] = {}
+    numbers = frame_numbers(labels, same_form(path.name))
     for stem, label in labels.items():
-        if not stem.isdecimal():
-            raise DataError(f"{label} is the label of a video's frame, expected the frame's number, such as 000012.png")
-        if int(stem) in given:
-            raise DataError(f"{given[int(stem)]} and {label} are labels of one frame; remove one of them")
-        given[int(stem)] = label
+        if stem not in numbers:
+            raise DataError(
+                f"{label}: it is not clear which frame of the video {path.name} this is the label of; expected the "
+                "frame's number as the only one in the name, besides what all names share, such as 000012.png"
+            )
+        if numbers[stem] in given:
+            raise DataError(f"{given[numbers[stem]]} and {label} are labels of one frame; remove one of them")
+        given[numbers[stem]] = label
     count = len(open_video(path)) if path.is_file() else 0
     if lost := [label for number, label in given.items() if number >= count]:
         hint = "; are the labels counted from 1?" if 0 not in given and max(given) == count else ""
@@ -162,17 +197,21 @@ def _of_video(path: Path, labels: dict[str, Path]) -> list[Frame]:
     return [Frame(f"{number:06d}", VideoFrame(path, number), given.get(number)) for number in range(count)]
 
 
-def _note_unused(folder: Path, source: Path, frames: list[Frame], notes: list[str]) -> None:
+def _note_unused(
+    folder: Path | None, source: Path, frames: list[Frame], notes: list[str], passed: Collection[Path]
+) -> None:
     """Note each kind of file beside frames and labels that is not read.
 
     Raises:
         DataError: If a file is named as the label of a frame that has none.
     """
     labelled = {same_form(frame.stem): frame.label is not None for frame in frames}
-    others = [path for path in visible(folder) if path.suffix.lower() not in LABEL_SUFFIXES] if folder.is_dir() else []
-    for path in others:
-        stem = same_form(path.stem)
-        stem = f"{int(stem):06d}" if source.is_file() and stem.isdecimal() else stem
+    beside = visible(folder) if folder is not None and folder.is_dir() else []
+    others = [path for path in beside if path.suffix.lower() not in LABEL_SUFFIXES and path not in passed]
+    stems = [same_form(path.stem) for path in others]
+    numbers = frame_numbers(stems, same_form(source.name)) if source.is_file() else {}
+    for path, stem in zip(others, stems, strict=True):
+        stem = f"{numbers[stem]:06d}" if stem in numbers else stem
         if not labelled.get(stem, True):
             raise DataError(
                 f"{path} is not read, and frame {stem} has no other label: export it anew as PNG, since JPEG and the "
@@ -180,7 +219,7 @@ def _note_unused(folder: Path, source: Path, frames: list[Frame], notes: list[st
             )
     if source.is_dir():
         images = {frame.image for frame in frames}
-        others += [path for path in visible(source) if path not in images]
+        others += [path for path in visible(source) if path not in images and path not in passed]
     for suffix in sorted({path.suffix for path in others}):
         same = [path for path in others if path.suffix == suffix]
         more = f" and {len(same) - 1} more of its suffix are not read" if len(same) > 1 else " is not read"

@@ -12,10 +12,11 @@ from PIL import Image
 from wrp.data.synthetic.scene import CLASSES, render_clip
 from wrp.errors import WrpError
 from wrp.io.label_map import write_label_map
-from wrp.io.opening import read_json
+from wrp.io.opening import check_size, read_json
 from wrp.io.outputs import SCENE, check_output, owner_of
 from wrp.io.progress import progress
 from wrp.io.writing import MARKER, make_folder, take_place, write_image, write_json, write_label
+from wrp.options import MAX_SEED, MAX_SIDE, check_range
 from wrp.structures import LabelMap
 
 CACHE = Path("~/.cache/wrp/scenes")
@@ -51,9 +52,14 @@ def generate_folder(
         ``folder``, which appears complete or not at all.
 
     Raises:
-        WrpError: If the folder holds anything else.
+        WrpError: If the folder holds anything else, or a number is out of range.
     """
     scene = {"classes": num_classes, "seed": seed, "frames": num_frames, "size": [height, width], "clips": clips}
+    check_range("the number of clips", clips, 1, 100_000)
+    check_range("the number of frames", num_frames, 1, 1_000_000)
+    check_range("height and width in pixels", (height, width), 16, MAX_SIDE)
+    check_size(folder, width, height)
+    check_range("the seed", seed, 0, MAX_SEED)
     folder = check_output(folder, SCENE, option="the folder of generated clips")
     if owner_of(folder) is not None:
         if (there := read_json(folder / MARKER, f"delete {folder}").get("scene")) != scene:
