@@ -86,9 +86,9 @@ def test_estimators_of_other_packages_are_made(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("raft-smal", {}, "unknown flow 'raft-smal'; did you mean raft-small? expected one of dis-fast, dis, dis-best, "
+        ("raft-smal", {}, "unknown flow 'raft-smal'; did you mean raft-small? Expected one of dis-fast, dis, dis-best, "
          "raft-small, raft-large, stored, mine, path, or the path of a class"),
-        ("xyz", {}, "unknown flow 'xyz'; expected one of dis-fast, "),
+        ("xyz", {}, "unknown flow 'xyz', expected one of dis-fast, "),
         ("path", {}, "the entry point 'path' in wrp.flow is <class 'pathlib.Path'>, expected a subclass of "
          "wrp.flow.FlowEstimator"),
         ("pathlib.Path", {}, "flow pathlib.Path is <class 'pathlib.Path'>, expected a subclass"),
@@ -97,7 +97,7 @@ def test_estimators_of_other_packages_are_made(name: str) -> None:
         (".Flow", {}, "flow .Flow cannot be imported: "),
         ("wrp.flow.FlowEstimator", {}, "flow wrp.flow.FlowEstimator: Can't instantiate abstract class FlowEstimator"),
         ("dis", {"speed": 2}, "flow dis: got an unexpected keyword argument 'speed'; it takes preset, scale, "),
-        ("dis", {"preset": "fastest"}, "flow dis: unknown DIS preset 'fastest', expected one of ultrafast, "),
+        ("dis", {"preset": "fastest"}, "flow dis: unknown DIS preset 'fastest'; did you mean fast?"),
         ("dis", {"scale": "big"}, "flow dis: the argument 'scale' must be of the type float | None, got 'big'"),
         ("dis", {"threads": 1.5}, "flow dis: the argument 'threads' must be of the type int | None, got 1.5"),
         ("dis", {"threads": True}, "flow dis: the argument 'threads' must be of the type int | None, got True"),

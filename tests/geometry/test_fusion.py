@@ -15,6 +15,7 @@ from wrp.geometry.fusion import (
     count_votes,
     gather,
     inpaint,
+    likeness,
     motion_error,
     prefer_nearest,
     smooth,
@@ -171,6 +172,18 @@ def test_weights_that_are_no_numbers_become_no_labels() -> None:
     labels, confidence = blend_labels(given, torch.tensor([[[1.0, 1.0, math.nan, 1.0, 1.0]]]), 3)
     assert labels.tolist() == [[0, IGNORE, IGNORE, IGNORE, 2]]
     assert confidence[0, 1:4].tolist() == [0, 0, 0]
+
+
+def test_a_frame_is_like_the_keyframe_that_has_its_label() -> None:
+    given = warped([[1, 1, 1, IGNORE], [1, 2, 2, IGNORE]], [2.0, 2.0])
+    given.photometric[:, 0] = torch.tensor([[0.5, 0.5, 0.5, 0.0], [0.1, 0.1, 0.01, 0.0]])
+    found = likeness(given, torch.tensor([[1, 1, 2, 3]], dtype=torch.uint8))[0]
+    expected = [-(error - fusion.SAME) / fusion.UNLIKE for error in (0.1, 0.5, fusion.SAME, 1.0)]
+    torch.testing.assert_close(found, torch.tensor(expected).exp(), atol=2e-3, rtol=0)  # errors are float16
+    slowly = WarpedLabels(
+        given.labels, given.error, torch.nn.Parameter(given.photometric), *list(vars(given).values())[3:]
+    )
+    torch.testing.assert_close(likeness(slowly, torch.tensor([[1, 1, 2, 3]], dtype=torch.uint8))[0].detach(), found)
 
 
 SAME, DIFFERS = CONFIRMED_ERROR / 2, CONFIRMED_ERROR * 1.5

@@ -21,6 +21,7 @@ from wrp.flow.source import Way
 from wrp.flow.space import DiskSpace
 from wrp.geometry.backends.cpu import convert, join
 from wrp.geometry.composed import NeighbourFlow
+from wrp.geometry.cuts import is_cut, is_lost, lose
 from wrp.io.caching import count_bytes
 from wrp.io.outputs import FLOW, claim
 from wrp.structures import ClipBatch, FramePair
@@ -37,9 +38,9 @@ class FlowCache(FlowEstimator):
 
     Flow between neighbours is kept as float16, which moves a point by at most 2⁻¹¹ of its flow (0.005 px at 10 px).
     Flow that has just been estimated is rounded as well, so that a run that finds its flows gives exactly the result of
-    the run that made them. A flow is found by the content hashes of its two frames; the file, by clip, size and the
-    estimator's signature. Files that are damaged, cut short or of another estimator are not trusted: what they lack is
-    estimated anew.
+    the run that made them. Across a cut, the flow leads out of the frame, see :mod:`wrp.geometry.cuts`. A flow is found
+    by the content hashes of its two frames; the file, by clip, size and the estimator's signature. Files that are
+    damaged, cut short or of another estimator are not trusted: what they lack is estimated anew.
 
     Direct flows are kept as they are, and found by the content hashes of all frames on the way, see :meth:`direct`.
     Within one propagation none is needed twice, so only a cache with a folder keeps them.
@@ -176,7 +177,8 @@ class FlowCache(FlowEstimator):
         self.misses += len(missing)
         if missing:
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
-                packed = _pack(flow)
+                cut = is_cut(batch.frame(i)[None], batch.frame(i + 1)[None], flow)
+                packed = _pack(lose(flow, cut))
                 self._keep(opened, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
         return [found[i] for i in indices]
@@ -187,18 +189,23 @@ class FlowCache(FlowEstimator):
         See :meth:`FlowEstimator.direct`. The flow is exactly what the estimator returned.
         """
         if self.folder is None:
-            return super().direct(batch, index, far, start, way)
+            return self._direct(batch, index, far, start, way)
         key = direct_hash(batch, index, far, way)
         with self._direct_turn:
             opened = self._opened(DIRECT, batch.clip, start)
             found = opened.find(key)
         if found is not None:
             return found.to(start.device)
-        flow = super().direct(batch, index, far, start, way)
+        flow = self._direct(batch, index, far, start, way)
         if self.keeps_direct:
             with self._direct_turn:
                 opened.records.append(key, flow.cpu().numpy())
         return flow
+
+    def _direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
+        lost = is_lost(start)[:, None]
+        flow = super().direct(batch, index, far, start.masked_fill(lost, 0.0), way)
+        return torch.where(lost, start, flow)
 
     def forget(self, clip: str) -> None:
         """Delete the flows of a clip, e.g. once all of it is labelled; the room is free for other clips.

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from wrp.errors import check_choice
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.backends.cpu import reused, workers
 from wrp.structures import FramePair
@@ -61,8 +62,7 @@ class DIS(FlowEstimator):
         self, preset: str = "fine", scale: float | None = None, pairs_per_call: int = 4, threads: int | None = None
     ) -> None:
         super().__init__(1.0 if scale is None else scale, pairs_per_call)
-        if preset not in PRESETS:
-            raise ValueError(f"unknown DIS preset {preset!r}, expected one of {', '.join(PRESETS)}")
+        check_choice("DIS preset", preset, PRESETS, kind=ValueError)
         if threads is not None and threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
         self.preset = preset

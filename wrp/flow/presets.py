@@ -9,8 +9,8 @@ from importlib import import_module
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from wrp.errors import WrpError, did_you_mean, in_short
-from wrp.io.plugins import plugins
+from wrp.errors import WrpError, check_choice, in_short
+from wrp.io.plugins import plugin_names, plugins
 
 if TYPE_CHECKING:
     from wrp.flow.estimator import FlowEstimator
@@ -62,6 +62,16 @@ def make_flow(name: str, args: dict[str, Any] | None = None) -> FlowEstimator:
         raise WrpError(f"flow {name}: {in_short(error)}") from error
 
 
+def check_flow(name: str) -> None:
+    """Raise WrpError if a name is none of an estimator, nor the path of a class; nothing is imported.
+
+    Example:
+        >>> check_flow("dis-fast")
+    """
+    if "." not in name:
+        check_choice("flow", name, [*PRESETS, *plugin_names("wrp.flow")], ", or the path of a class")
+
+
 def as_flow(flow: FlowEstimator | str | None) -> FlowEstimator:
     """Return a flow estimator as it is, that of a name, see :func:`make_flow`, or the default, DIS.
 
@@ -76,17 +86,13 @@ def as_flow(flow: FlowEstimator | str | None) -> FlowEstimator:
 
 def _class_of(name: str) -> tuple[type[FlowEstimator], dict[str, Any]]:
     """Return the class of an estimator, and the arguments that its name stands for."""
+    check_flow(name)
     if name in PRESETS:
         class_name, given = _MADE[name]
         return getattr(import_module("wrp.flow"), class_name), given
     if "." in name:
         return _estimator(_imported(name), f"flow {name}"), {}
-    added = plugins("wrp.flow", PRESETS)
-    if name in added:
-        return _estimator(added[name], f"the entry point {name!r} in wrp.flow"), {}
-    known = [*PRESETS, *added]
-    meant = did_you_mean(name, known) or ";"
-    raise WrpError(f"unknown flow {name!r}{meant} expected one of {', '.join(known)}, or the path of a class")
+    return _estimator(plugins("wrp.flow", PRESETS)[name], f"the entry point {name!r} in wrp.flow"), {}
 
 
 def _imported(path: str) -> Any:

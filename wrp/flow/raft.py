@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.optical_flow import raft_large, raft_small
 
-from wrp.errors import WrpError
+from wrp.errors import WrpError, check_choice
 from wrp.flow.estimator import FlowEstimator
 from wrp.io.hubs import check_hub
 from wrp.io.opening import check_archive
@@ -61,10 +61,8 @@ class RAFT(FlowEstimator):
         pairs_per_call: int = 1,
     ) -> None:
         super().__init__(scale, pairs_per_call)
-        if variant not in VARIANTS:
-            raise ValueError(f"unknown RAFT variant {variant!r}, expected one of {', '.join(VARIANTS)}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"unknown precision {precision!r}, expected one of {', '.join(PRECISIONS)}")
+        check_choice("RAFT variant", variant, VARIANTS, kind=ValueError)
+        check_choice("precision", precision, PRECISIONS, kind=ValueError)
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}")
         self.variant = variant
@@ -119,8 +117,7 @@ def _load(variant: str, weights: str | None) -> nn.Module:
     if path.suffix or path.exists():
         return _load_file(make(weights=None), path)
     known = torchvision.models.get_model_weights(make).__members__
-    if weights != "DEFAULT" and weights not in known:
-        raise WrpError(f"unknown weights {weights!r} of RAFT {variant}: expected one of {', '.join(known)}, or a file")
+    check_choice("weights", weights, ("DEFAULT", *known), f" of RAFT {variant}, or a file")
     check_hub(weights, f"the weights of RAFT {variant}")
     try:
         return make(weights=weights)

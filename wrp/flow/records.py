@@ -215,7 +215,7 @@ def _digest(signature: str) -> str:
 
 
 def _header(kind: Kind, height: int, width: int, signature: str) -> bytes:
-    about = {"format": kind.format, "version": 1, "height": height, "width": width, "signature": signature}
+    about = {"format": kind.format, "version": 2, "height": height, "width": width, "signature": signature}
     return json.dumps(about).encode().ljust(_HEADER_BYTES)[:_HEADER_BYTES]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wrp.errors import DataError, WrpError
+from wrp.errors import DataError, WrpError, check_choice
 from wrp.flow.estimator import FlowEstimator
 from wrp.io.opening import MAX_PIXELS, opened_image
 from wrp.structures import FramePair
@@ -53,8 +53,7 @@ class Stored(FlowEstimator):
             raise WrpError(f"there is no folder {root} with stored flow")
         if "{source}" not in pattern or "{target}" not in pattern:
             raise WrpError(f"the pattern of stored flow must hold {{source}} and {{target}}, got {pattern!r}")
-        if (suffix := Path(pattern).suffix) not in _READERS:
-            raise WrpError(f"stored flow must be one of {', '.join(_READERS)}, got {suffix or 'no suffix'!r}")
+        check_choice("suffix of stored flow", Path(pattern).suffix, _READERS)
         try:
             pattern.format(clip="", source="", target="")
         except (KeyError, IndexError, ValueError) as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         gather,
         inpaint,
         join_sources,
+        likeness,
         motion_error,
         weighted_vote,
     )
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy(
         "in_frame": "warp",
         "inpaint": "fusion",
         "join_sources": "fusion",
+        "likeness": "fusion",
         "motion_error": "fusion",
         "near_border": "labels",
         "photometric_error": "consistency",
@@ -76,6 +78,7 @@ __all__ = [
     "in_frame",
     "inpaint",
     "join_sources",
+    "likeness",
     "motion_error",
     "near_border",
     "photometric_error",

@@ -38,6 +38,11 @@ VOTE_SIGMA = 0.7
 # Photometric error above which a motion error counts (ours), chosen by experiments/propagation/fusion.py.
 CONFIRMED_ERROR = 0.05
 
+# Photometric error up to which a frame looks like the keyframe, and the excess that divides the likeness by e (ours),
+# chosen by experiments/propagation/confidence.py.
+SAME = 0.02
+UNLIKE = 0.4
+
 
 @dataclass
 class WarpedLabels:
@@ -343,6 +348,32 @@ def weighted_vote(labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 def _sums_of_subsets(weights: list[float]) -> list[float]:
     """Sum the weights of each set of sources; a set is a number with a bit for each source."""
     return [sum(w for s, w in enumerate(weights) if subset >> s & 1) for subset in range(2 ** len(weights))]
+
+
+def likeness(warped: WarpedLabels, labels: Tensor) -> Tensor:
+    """Tell how much a frame looks like the keyframes that have its labels (ours): a factor on their confidence.
+
+    What no keyframe shows, such as an object that comes and goes between two of them, gets the label of what is around
+    it from all sources alike. That they agree says nothing there; that the frame looks different does.
+
+    Args:
+        warped: Warped labels of S sources.
+        labels: (H, W) uint8, the label of each pixel.
+
+    Returns:
+        (H, W) float32 in (0, 1], by the least photometric error among the sources with this label; where no source has
+        it, that of an error of 1.
+
+    Example:
+        >>> labels, unlike = torch.tensor([[[0, 255]], [[1, 1]]], dtype=torch.uint8), torch.zeros(2, 1, 2)
+        >>> unlike[1] = 0.3
+        >>> warped = WarpedLabels(labels, unlike.bool(), unlike, torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
+        >>> likeness(warped, torch.tensor([[0, 1]], dtype=torch.uint8))
+        tensor([[1.0000, 0.4966]])
+    """
+    xp, error, theirs, mine = backend(convert(warped.photometric, torch.float32), warped.labels, labels)
+    least = xp.amin(xp.where(theirs == mine, error, xp.ones_like(error)), 0)
+    return tensor(xp.exp((least - SAME).clip(0) * (-1 / UNLIKE)))
 
 
 def motion_error(warped: WarpedLabels) -> Tensor:
