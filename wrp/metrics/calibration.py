@@ -13,6 +13,9 @@ from wrp.structures import IGNORE_INDEX
 
 BINS = 20
 
+LEVELS = 256
+"""Number of values that a confidence has in its picture."""
+
 # Confidence is added up in whole multiples of 1 / UNIT.
 UNIT = 2**20
 
@@ -66,6 +69,31 @@ def total_confidence(units: Tensor) -> Tensor:
         tensor([1.0000, 0.5000], dtype=torch.float64)
     """
     return units.double() / UNIT
+
+
+def pixels_by_level(prediction: Tensor, confidence: Tensor, truth: Tensor) -> Tensor:
+    """Count the pixels of a frame, and those of them that are right, by their confidence as it is written.
+
+    Args:
+        prediction: (H, W) integer labels, 0 … C-1; 255, unlabelled, does not count.
+        confidence: (H, W) floating point in [0, 1].
+        truth: (H, W) integer labels, 0 … C-1; 255 does not count.
+
+    Returns:
+        Both counts for each confidence in steps of 1 / 255, (2, 256) int64.
+
+    Example:
+        >>> labels, truth = torch.tensor([[0, 1]]), torch.tensor([[0, 0]])
+        >>> pixels_by_level(labels, torch.tensor([[1.0, 0.2]]), truth)[:, [51, 255]]
+        tensor([[1, 1],
+                [0, 1]])
+    """
+    counted = (truth != IGNORE_INDEX) & (prediction != IGNORE_INDEX)
+    level = (confidence * (LEVELS - 1)).round().long().masked_fill(~counted, LEVELS).flatten()
+    counts = torch.zeros(2, LEVELS + 1, dtype=torch.long, device=level.device)
+    counts[0].scatter_add_(0, level, torch.ones_like(level))
+    counts[1].scatter_add_(0, level, (prediction == truth).long().flatten())
+    return counts[:, :-1]
 
 
 def pixels_by_confidence(counts: Tensor) -> tuple[Tensor, Tensor]:
