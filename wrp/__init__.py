@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wrp.refinement.sampler import CycleExamples
     from wrp.runs.autolabel import autolabel
     from wrp.runs.config import Settings
+    from wrp.segmentation.labeler import Labeler, load
     from wrp.segmentation.module import SegmentationModule
     from wrp.structures import ExampleSource
 
@@ -38,6 +39,7 @@ __getattr__, __dir__ = lazy(
         "FlowEstimator": "flow.estimator",
         "ImageData": "data.images",
         "LabelWriter": "callbacks.writer",
+        "Labeler": "segmentation.labeler",
         "Layout": "data.layouts.base",
         "PropagationData": "data.propagation",
         "PropagationMethod": "propagation.methods.base",
@@ -50,6 +52,7 @@ __getattr__, __dir__ = lazy(
         "Settings": "runs.config",
         "WrpError": "errors",
         "autolabel": "runs.autolabel",
+        "load": "segmentation.labeler",
     },
 )
 
@@ -60,6 +63,7 @@ __all__ = [
     "FlowEstimator",
     "ImageData",
     "LabelWriter",
+    "Labeler",
     "Layout",
     "PropagationData",
     "PropagationMethod",
@@ -72,4 +76,5 @@ __all__ = [
     "Settings",
     "WrpError",
     "autolabel",
+    "load",
 ]

@@ -34,8 +34,10 @@ from wrp.io.checkpoints import (
     class_name,
     described,
     labels_seen_in,
+    load_module,
 )
 from wrp.io.outputs import FLOW, check_output
+from wrp.io.published import Card, published_weights, push, write_published
 from wrp.io.together import mean_over_processes
 from wrp.options import OptimizerArgs, as_options, make_plain
 from wrp.structures import ClipBatch, FrameBatch, RefinerExamples
@@ -319,6 +321,71 @@ class BaseModule(pl.LightningModule):
         self.labels_seen = labels_seen_in(checkpoint)
         if (network := checkpoint.get(SETTINGS_KEY, {}).get(NETWORK_KEY)) is not None:
             self.save_network(network)
+
+    def save_pretrained(
+        self, folder: str | Path, license: str, data: str = "", scores: Mapping[str, float] | None = None
+    ) -> Path:
+        """Write the module as a folder to publish: weights, settings, and a model card with its classes.
+
+        Args:
+            folder: The folder; new, empty, or written by this method.
+            license: The licence of the weights, such as ``cc-by-4.0``.
+            data: What it was trained on, for the card.
+            scores: Scores in percent by name, for the card.
+
+        Returns:
+            The folder, which :meth:`from_pretrained` and :func:`wrp.load` take.
+
+        Raises:
+            WrpError: If the folder holds other files, or there is no licence.
+        """
+        return write_published(self._as_checkpoint(), Path(folder), Card(license, data, scores or {}))
+
+    def push_to_hub(
+        self,
+        name: str,
+        license: str,
+        data: str = "",
+        scores: Mapping[str, float] | None = None,
+        private: bool = True,
+    ) -> str:
+        """Publish the module on the Hugging Face Hub, as :meth:`save_pretrained` writes it (extra ``hub``).
+
+        Args:
+            name: ``<owner>/<model>``; it is made if there is none.
+            license: See :meth:`save_pretrained`.
+            data: See :meth:`save_pretrained`.
+            scores: See :meth:`save_pretrained`.
+            private: Whether only its owner sees a model that is made.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            WrpError: If the hub cannot be reached or refuses, or there is no licence.
+        """
+        return push(self._as_checkpoint(), name, Card(license, data, scores or {}), private)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None, **changes: Any) -> Self:
+        """Load a published module, in evaluation mode on the CPU.
+
+        Args:
+            name: A folder of :meth:`save_pretrained`, or ``<owner>/<model>`` on the Hugging Face Hub (extra ``hub``).
+            revision: Branch, tag or commit on the hub; None: the newest.
+            changes: Arguments of the class that replace the saved ones, such as ``net`` for a network of your own.
+
+        Raises:
+            WrpError: If there is no such model, it cannot be downloaded, or it is of another class.
+        """
+        module: Self = load_module(cls, published_weights(name, revision), **changes)
+        return module
+
+    def _as_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds besides the state of a training."""
+        checkpoint = {"state_dict": self.state_dict(), SETTINGS_KEY: dict(self.hparams)}
+        self.on_save_checkpoint(checkpoint)
+        return checkpoint
 
 
 def _halves(group: dict[str, Any], spared: set[int]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ that label files hold.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -167,6 +168,7 @@ class Frame:
         image: The image.
         label: Path of its dense label; None: it has none.
         confidence: Path of the confidence of a propagated label, 8-bit grey; None: there is none.
+        never: Picture whose pixels, where they are not black, are never labelled; None: all may be.
 
     Example:
         >>> Frame("000000", Path("images/000000.png")).label is None
@@ -177,6 +179,7 @@ class Frame:
     image: Path | VideoFrame
     label: Path | None = None
     confidence: Path | None = None
+    never: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -186,19 +189,27 @@ class Clip:
     Attributes:
         name: Name of the clip and of its output folders.
         frames: All frames in temporal order.
-        keyframes: Indices of the frames whose label may be used.
-        held_out: Indices of the frames whose label exists but is used for scoring only.
+        keyframes: Indices of the frames whose label may be used, ascending.
+        held_out: Indices of the frames whose label exists but is used for scoring only, ascending.
+        by_network: Whether it has no keyframe, as a network alone labels its frames: it is one interval then.
 
     Example:
         >>> frames = tuple(Frame(stem, Path(f"{stem}.png")) for stem in "abc")
-        >>> Clip("street", frames, keyframes=(0, 2)).held_out
-        ()
+        >>> clip = Clip("street", frames, keyframes=(0, 2))
+        >>> clip.held_out, clip.distance(1)
+        ((), 1)
     """
 
     name: str
     frames: tuple[Frame, ...]
     keyframes: tuple[int, ...] = ()
     held_out: tuple[int, ...] = ()
+    by_network: bool = False
+
+    def distance(self, index: int) -> int:
+        """Return the number of frames from a frame to the nearest keyframe; 0 if there is none."""
+        after = bisect_left(self.keyframes, index)
+        return min((abs(index - keyframe) for keyframe in self.keyframes[max(0, after - 1) : after + 1]), default=0)
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,7 @@ class Interval:
     @property
     def span(self) -> tuple[int, int]:
         """Indices of the first and the last frame that are needed, keyframes included."""
-        return min(self.start, *self.keyframes), max(self.stop - 1, *self.keyframes)
+        return min((self.start, *self.keyframes)), max((self.stop - 1, *self.keyframes))
 
 
 @dataclass(frozen=True)
@@ -283,6 +294,7 @@ class ClipBatch:
         unlabelled: Whether no label of the whole clip has a pixel with a class, so that nothing can be propagated.
         hashes: Content hashes of frames that are known already, by index in the clip, see
             :func:`~wrp.flow.hashing.frame_hash`.
+        never: Which pixels are never labelled, (H, W) bool; None: all may be.
 
     Example:
         >>> import torch
@@ -303,6 +315,7 @@ class ClipBatch:
     number: int = 0
     unlabelled: bool = False
     hashes: dict[int, bytes] = field(default_factory=dict)
+    never: Tensor | None = None
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -331,7 +344,8 @@ class ClipBatch:
         labels, held_out = (
             {index: label.pin_memory() for index, label in some.items()} for some in (self.labels, self.held_out)
         )
-        return replace(self, frames=frames, labels=labels, held_out=held_out)
+        never = None if self.never is None else self.never.pin_memory()
+        return replace(self, frames=frames, labels=labels, held_out=held_out, never=never)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> ClipBatch:
         """Copy to a device, except for frames that are read on access: :meth:`frame` moves these; hashes are kept.
@@ -348,7 +362,8 @@ class ClipBatch:
             {index: label.to(device, non_blocking=non_blocking) for index, label in some.items()}
             for some in (self.labels, self.held_out)
         )
-        return replace(self, frames=frames, labels=labels, held_out=held_out)
+        never = None if self.never is None else self.never.to(device, non_blocking=non_blocking)
+        return replace(self, frames=frames, labels=labels, held_out=held_out, never=never)
 
 
 @dataclass

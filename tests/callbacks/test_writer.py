@@ -13,6 +13,8 @@ import torch
 from wrp.callbacks import writer
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.synthetic.folder import label_map
+from wrp.io.manifest import join_manifest, read_manifest
+from wrp.report.markdown import cut_rows
 from wrp.structures import Prediction
 
 SIZE = (6, 10)
@@ -84,3 +86,27 @@ def test_confidence_in_half_precision_is_rounded_as_float32(tmp_path: Path) -> N
     assert write(made, tmp_path / "half") == write(
         [replace(one, confidence=one.confidence.float()) for one in made], tmp_path / "single"
     )
+
+
+class Labelled(list[Prediction]):
+    """What a session yields, and the cuts that it has found."""
+
+    cuts = (1, 3)
+
+
+def test_cuts_are_recorded_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = [replace(one, keyframes=(0,)) for one in predictions(6)]
+    trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(label_map=label_map(4)))
+    module: Any = SimpleNamespace(methods=["motion", "refine"])
+    LabelWriter(str(tmp_path)).write_on_batch_end(trainer, module, Labelled(made), None, None, 0, 0)
+    join_manifest(tmp_path)
+    entries = read_manifest(tmp_path)
+    assert [entry.cut for entry in entries] == [False, True, False, True, False, False]
+    assert [entry.keyframes for entry in entries] == [(0,), (0,), (), (), (), ()]
+    assert [entry.distance for entry in entries] == [0, 1, None, None, None, None]
+    assert cut_rows(entries) == [["clip", "002"], ["clip", "004"]]
+    assert [record.message for record in caplog.records] == [
+        "Clip clip: a cut between 001 and 002; no label is propagated across it",
+        "Clip clip: a cut between 003 and 004; no label is propagated across it",
+        "Clip clip: no label is propagated to frames 002 … 005, as none of their scene is labelled",
+    ]

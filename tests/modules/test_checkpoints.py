@@ -46,7 +46,7 @@ QUIET: dict[str, Any] = {
     "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
     "enable_model_summary": False, "max_steps": 1, "limit_val_batches": 0,
 }  # fmt: skip
-SMALL = NetworkArgs(encoder_name="tu-regnetx_002", options={"decoder_pyramid_channels": 16})
+SMALL = NetworkArgs(encoder_name="tu-test_resnet", options={"decoder_pyramid_channels": 16})
 CROPS = SamplingArgs((32, 32), batch_size=2)
 
 
@@ -101,7 +101,7 @@ def test_another_format_is_refused(
         load_module(RefinementModule, other)  # the format is what helps, whatever class is there
     assert load_module(SegmentationModule, with_format(network, FORMAT, out)) is not None
     if not out.endswith(".safetensors"):
-        command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+        command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"]
         command += ["--data=SegmentationData", "--data.num_classes=3", f"--data.root={root}", *FIT]
         with_format(network, version, out)
         capsys.readouterr()
@@ -126,7 +126,7 @@ def test_weights_alone_are_no_training_to_go_on_with(
 ) -> None:
     network = fit(SegmentationModule(3, SMALL), segmentation(root), "network.ckpt")
     weights = with_format(network, version, "network.safetensors")
-    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"]
     command += ["--data=SegmentationData", "--data.num_classes=3", f"--data.root={root}", *FIT]
     capsys.readouterr()
     assert main([*command, f"--ckpt_path={weights}"]) == 2
@@ -217,10 +217,10 @@ def is_plain(value: Any) -> bool:
 
 
 NETWORK = NetworkArgs(
-    "FPN", "tu-regnetx_002", options={"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32}, scale=0.5,
+    "FPN", "tu-test_resnet", options={"decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32}, scale=0.5,
     ocr=True, attention_scales=[0.5, 1.0], test_scales=[1.0, 2.0],
 )  # fmt: skip
-REFINER = RefinerArgs((4, 8, 12), "FPN", "tu-regnetx_002", freeze_encoder=False)
+REFINER = RefinerArgs((4, 8, 12), "FPN", "tu-test_resnet", freeze_encoder=False)
 OPTIMIZER = OptimizerArgs("sgd", lr=0.01, weight_decay=0.0, layer_decay=0.5)
 
 

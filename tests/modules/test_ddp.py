@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,26 @@ import pytest
 import torch
 
 from tests.clips import make_folder
+from wrp.cli.main import main
 
 
 def predict(root: Path, out: Path, processes: int) -> None:
-    command = [sys.executable, "-m", "wrp", "predict", "--model=PropagationModule", "--model.methods=[motion]"]
+    command = ["predict", "--model=PropagationModule", "--model.methods=[motion]"]
     command += ["--data=PropagationData", "--data.num_classes=3", f"--data.root={root}"]
     command += ["--trainer.accelerator=cpu", f"--trainer.devices={processes}", "--trainer.logger=false"]
     command += [f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}", "--return_predictions=false"]
     command += ["--trainer.callbacks=LabelWriter", f"--trainer.callbacks.out={out}"]
+    if processes == 1:
+        assert main(command) == 0
+    else:
+        start(["-m", "wrp", *command], out.parent)
+
+
+def start(command: list[str], folder: Path) -> None:
+    """Start Python in a process of its own, and wait for its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, cwd=out.parent, env=environment, capture_output=True, text=True, timeout=300)
+    started = [sys.executable, *command]
+    run = subprocess.run(started, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
 
 
@@ -71,15 +82,15 @@ if trainer.is_global_zero:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns_from_the_same_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loss divides by the pixels of all processes, and the scores count no frame twice, also of an odd number."""
     root = make_folder(tmp_path / "clips", {"walk": 11})
     (tmp_path / "fit.py").write_text(FIT)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for processes in (1, 2):
-        command = [sys.executable, "fit.py", str(root), f"{processes}.pt", str(processes)]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-        assert run.returncode == 0, run.stderr
+    monkeypatch.setattr("sys.argv", ["fit.py", str(root), "1.pt", "1"])
+    runpy.run_path("fit.py")
+    start(["fit.py", str(root), "2.pt", "2"], tmp_path)
     one, two = (torch.load(tmp_path / f"{processes}.pt", weights_only=True) for processes in (1, 2))
     assert one["scores"].keys() == two["scores"].keys()
     for key, value in one["scores"].items():

@@ -126,7 +126,7 @@ def test_crossed_ways_keep_cycles_from_cancelling() -> None:
 
 def small_teacher() -> SegmentationModule:
     options = {"decoder_pyramid_channels": 16}
-    return SegmentationModule(3, NetworkArgs("FPN", "tu-regnetx_002", options=options))
+    return SegmentationModule(3, NetworkArgs("FPN", "tu-test_resnet", options=options))
 
 
 def save(module: pl.LightningModule, path: Path) -> None:

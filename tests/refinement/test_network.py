@@ -138,7 +138,7 @@ def test_the_refined_label_of_the_mirror_image_is_the_mirrored_one() -> None:
     torch.testing.assert_close(refined(refiner, inputs.flip()).flip(-1), refined(refiner, inputs))
 
 
-def test_a_third_of_the_refined_label_is_that_of_motion() -> None:
+def test_a_third_of_the_refined_label_is_that_of_motion_and_inpainting() -> None:
     inputs = random_input(3, 8, 8)
     probs = refined(lambda _: torch.tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, 3, 8, 8), inputs)
-    torch.testing.assert_close(probs[:, 1:], inputs.motion[:, 1:] / 3)
+    torch.testing.assert_close(probs[:, 1:], (inputs.motion + inputs.prior)[:, 1:] / 6)

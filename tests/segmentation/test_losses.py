@@ -220,7 +220,7 @@ def test_inside_of_a_region_relaxation_is_cross_entropy() -> None:
 
 
 def test_unknown_losses_are_refused_by_name() -> None:
-    with pytest.raises(WrpError, match=r"relaxation.*got entropy"):
+    with pytest.raises(WrpError, match=r"unknown loss .entropy.; did you mean cross_entropy\?.*relaxation"):
         SegmentationLoss({"entropy": 1.0})
     with pytest.raises(WrpError, match="got none"):
         SegmentationLoss({})

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.cli import SaveConfigCallback
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
+from wrp.errors import WrpError
 from wrp.io.outputs import check_file, check_place
 from wrp.io.writing import write_text
 
@@ -44,12 +45,14 @@ class SaveConfig(SaveConfigCallback):
         """Find and check the folder in every process, then save the configuration in one of them.
 
         Raises:
-            WrpError: If the copy would replace another file.
+            WrpError: If the copy would replace another file, or a project is called as the data set is.
         """
         self._folder = Path(trainer.log_dir or ".")
         reads = {*self.read, *getattr(trainer.datamodule, "reads", ())}  # type: ignore[attr-defined]
         # Without a logger it is the user's folder. All processes check: if one alone stopped, the others would wait.
         check_file(self._folder / self.config_filename, _is_ours, reads, "the copy of the configuration")
+        for logger in trainer.loggers[:1]:
+            _check_name(logger, Path(trainer.default_root_dir), reads)
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,9 +61,9 @@ class SaveConfig(SaveConfigCallback):
         Raises:
             WrpError: If a checkpoint callback has such a folder.
         """
+        reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
         for callback in trainer.checkpoint_callbacks:
             if folder := getattr(callback, "dirpath", None):
-                reads = getattr(trainer.datamodule, "reads", ())  # type: ignore[attr-defined]
                 check_place(Path(folder), reads, "the folder of checkpoints")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -72,6 +75,17 @@ class SaveConfig(SaveConfigCallback):
                 folder = folder / str(logger.name) / str(logger.version)
                 logger.experiment.config.update({"config": yaml.safe_load(text)}, allow_val_change=True)
         write_text(folder / self.config_filename, HEADER + text)
+
+
+def _check_name(logger: Logger, default: Path, reads: Iterable[Path]) -> None:
+    """Refuse the first logger if its folder of checkpoints, named after the project, would be that of the data."""
+    base = Path(logger.save_dir or default).resolve()
+    folder = base / str(logger.name or "")
+    if folder != base and any(folder in read.parents for read in reads):
+        raise WrpError(
+            f"checkpoints would be written to {folder}, where data are read from, as the project of the logger is "
+            f"called {logger.name!r}: choose another name for it, or another --trainer.logger.save_dir"
+        )
 
 
 def _is_ours(path: Path) -> bool:

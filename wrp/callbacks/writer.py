@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,6 +120,9 @@ class LabelWriter(BasePredictionWriter):
         entries: list[tuple[Entry, dict[str, Future[str]]]] = []
         written: dict[str, Future[str]] = {}
         part = None
+        # What is never labelled says nothing about how sure the labels are.
+        never = batch.never if isinstance(batch, ClipBatch) else None
+        may = None if never is None else ~never.cpu().numpy()
         with _Threads(self.threads, self.noted) as threads:
             # It may be a session, which labels while it is iterated over.
             for result, maps in _on_host(prediction, final):
@@ -142,9 +146,13 @@ class LabelWriter(BasePredictionWriter):
                     picture.putpalette(PROVENANCE_PALETTE)
                     written["provenance"] = threads.do(self.out / "provenance" / name, encode_image, picture)
                 image = frame_hash(batch, result.index).hex() if isinstance(batch, ClipBatch) else ""
-                mean = float(confidence.mean()) / 255
+                mean = float((confidence if may is None else confidence[may]).mean()) / 255
                 entries.append((_entry(result, mean, checkpoint_hashes, image), written))
                 written = {}
+        cuts = getattr(prediction, "cuts", ())
+        if cuts:
+            entries = [(_within_scene(entry, cuts), written) for entry, written in entries]
+            _name_cuts([entry for entry, _ in entries])
         files = [{kind: file.result() for kind, file in written.items()} for _, written in entries]
         for folder in threads.folders:
             sync_folder(folder)
@@ -291,3 +299,31 @@ def _entry(result: Prediction, mean_confidence: float, networks: dict[str, str],
         networks=networks,
         image=image,
     )
+
+
+def _within_scene(entry: Entry, cuts: Collection[int]) -> Entry:
+    """Return the entry of a frame with only those keyframes from which no cut parts it, and whether one follows."""
+    keyframes = tuple(
+        keyframe
+        for keyframe in entry.keyframes
+        if not any(min(keyframe, entry.index) <= cut < max(keyframe, entry.index) for cut in cuts)
+    )
+    distance = min((abs(entry.index - keyframe) for keyframe in keyframes), default=None)
+    return replace(entry, keyframes=keyframes, distance=distance, cut=entry.index in cuts)
+
+
+def _name_cuts(entries: Sequence[Entry]) -> None:
+    """Log the cuts among consecutive frames, and the scenes without a keyframe."""
+    for before, after in zip(entries, [*entries[1:], None], strict=True):
+        if before.cut:
+            where = f"behind {before.frame}" if after is None else f"between {before.frame} and {after.frame}"
+            logger.warning("Clip %s: a cut %s; no label is propagated across it", before.clip, where)
+    for has_keyframe, scene in groupby(entries, lambda entry: bool(entry.keyframes)):
+        if not has_keyframe:
+            frames = list(scene)
+            logger.warning(
+                "Clip %s: no label is propagated to frames %s … %s, as none of their scene is labelled",
+                frames[0].clip,
+                frames[0].frame,
+                frames[-1].frame,
+            )

@@ -55,7 +55,7 @@ def refiner_input(image: Tensor, warped: WarpedLabels, teacher_probs: Tensor) ->
 
 
 def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> Tensor:
-    """Compute y^WR: the mean of the refiner's outputs for frames and for their mirror images, and of y^M (ours).
+    """Compute y^WR: the mean of the refiner's outputs for frames and mirror images, and of half y^M, half y^WI (ours).
 
     Alone, the refiner is overconfident, and worse where motion is right; measured in experiments/README.md.
 
@@ -73,7 +73,7 @@ def refined(refiner: Callable[[RefinerInput], Tensor], inputs: RefinerInput) -> 
         [0.5, 0.5]
     """
     answer, mirrored = refiner(stack_inputs([inputs, inputs.flip()])).float().softmax(1).chunk(2)
-    probs = answer + mirrored.flip(-1) + inputs.motion
+    probs = answer + mirrored.flip(-1) + (inputs.motion + inputs.prior) / 2
     return probs / probs.sum(1, keepdim=True)  # the sum is less than three where motion has no label
 
 

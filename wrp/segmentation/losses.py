@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wrp.errors import WrpError
+from wrp.errors import WrpError, check_choice
 from wrp.geometry.labels import near_border
 from wrp.io.together import learning_together, mean_over_processes
+from wrp.options import check_losses
 from wrp.segmentation.rmi import region_mutual_information
 from wrp.structures import IGNORE_INDEX
 
@@ -342,9 +343,11 @@ class SegmentationLoss(nn.Module):
     def __init__(self, weights: dict[str, float] | None = None, cross_entropy: dict[str, Any] | None = None) -> None:
         super().__init__()
         weights = {"cross_entropy": 1.0} if weights is None else dict(weights)
-        if not weights or (unknown := [name for name in weights if name not in LOSSES]):
-            got = unknown[0] if weights else "none"
-            raise WrpError(f"losses must be some of {', '.join(LOSSES)}, each with its weight; got {got}")
+        if not weights:
+            raise WrpError(f"losses must be some of {', '.join(LOSSES)}, each with its weight; got none")
+        for name in weights:
+            check_choice("loss", name, LOSSES)
+        check_losses(weights)
         self.weights = weights
         self.cross_entropy = dict(cross_entropy or {})
 

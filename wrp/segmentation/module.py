@@ -17,7 +17,15 @@ from wrp.flow.dis import DIS
 from wrp.flow.estimator import FlowEstimator
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.labels import argmax_with_confidence, resize_labels
-from wrp.io.checkpoints import ENCODER_KEY, INFERENCE_KEY, load_module, network_of
+from wrp.io.checkpoints import (
+    CLASSES_KEY,
+    ENCODER_KEY,
+    INFERENCE_KEY,
+    classes_as_plain,
+    classes_in,
+    load_module,
+    network_of,
+)
 from wrp.metrics.calibration import CalibrationError
 from wrp.metrics.segmentation import SegmentationScore, mean_iou
 from wrp.metrics.temporal import TemporalConsistency
@@ -28,7 +36,7 @@ from wrp.segmentation.inference import tiled_probabilities
 from wrp.segmentation.losses import SegmentationLoss
 from wrp.segmentation.multiscale import SCALE_WEIGHT
 from wrp.segmentation.network import create_segmenter
-from wrp.structures import IGNORE_INDEX, ClipBatch, FrameBatch, Prediction
+from wrp.structures import IGNORE_INDEX, ClipBatch, FrameBatch, LabelMap, Prediction
 
 logger = logging.getLogger("wrp")
 
@@ -64,6 +72,7 @@ class SegmentationModule(BaseModule):
 
     Attributes:
         encoder_weights: Where the weights came from that the encoder started from; empty: from scratch.
+        label_map: The classes that it was trained on, from its checkpoint; None: they are not known.
 
     Raises:
         WrpError: If a name is unknown or weights cannot be downloaded.
@@ -106,6 +115,7 @@ class SegmentationModule(BaseModule):
             self.labels_seen |= getattr(self.pseudo_labeler, "labels_seen", frozenset())
         self.pseudo_label_threshold = pseudo_label_threshold
         self.encoder_weights = ""
+        self.label_map: LabelMap | None = None
         self.save_network(net)
         self.net = network_of(net) or self.configure_network()
         if self.optimizer.encoder_lr == 0:
@@ -273,14 +283,17 @@ class SegmentationModule(BaseModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record where the encoder's first weights came from, and how probabilities are computed, too."""
+        """Record the classes, where the encoder's first weights came from, and how probabilities are computed, too."""
         super().on_save_checkpoint(checkpoint)
+        if (label_map := self._label_map_of_data() or self.label_map) is not None:
+            checkpoint[CLASSES_KEY] = classes_as_plain(label_map)
         checkpoint[ENCODER_KEY] = self.encoder_weights
         checkpoint[INFERENCE_KEY] = asdict(self.inference)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Read where the encoder's first weights came from, too; and how probabilities are computed, if not given."""
+        """Read what :meth:`on_save_checkpoint` records, too; how probabilities are computed, if not given."""
         super().on_load_checkpoint(checkpoint)
+        self.label_map = classes_in(checkpoint)
         self.encoder_weights = str(checkpoint.get(ENCODER_KEY, ""))
         if not self._inference_given:
             # Not among the hyper-parameters, which on the command line win over what the user has written.
@@ -304,9 +317,15 @@ class SegmentationModule(BaseModule):
 
     def class_names(self) -> list[str]:
         """Return the names of the classes in the Trainer's data module; without such, their indices."""
-        label_map = getattr(getattr(self.trainer, "datamodule", None), "label_map", None)
-        names = getattr(label_map, "names", ())
-        return list(names) if len(names) == self.num_classes else [str(index) for index in range(self.num_classes)]
+        label_map = self._label_map_of_data()
+        return [str(index) for index in range(self.num_classes)] if label_map is None else list(label_map.names)
+
+    def _label_map_of_data(self) -> LabelMap | None:
+        """Return the classes of the Trainer's data module; None if it has none, or not as many as the network."""
+        data = getattr(self._trainer, "datamodule", None)  # `trainer` raises an error where there is none
+        label_map = getattr(data, "label_map", None)
+        fits = isinstance(label_map, LabelMap) and label_map.num_classes == self.num_classes
+        return label_map if fits else None
 
     def _score(
         self, score: SegmentationScore, batch: FrameBatch, batch_idx: int, calibration: CalibrationError | None = None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wrp.segmentation.resizing import resize_smoothly, scaled
+
 # Weight of the loss of each scale's own logits, in addition to that of the blend (``supervised_mscale_loss_wt`` of the
 # original for Cityscapes).
 SCALE_WEIGHT = 0.05
@@ -112,8 +114,8 @@ class MultiScale(nn.Module):
         if scale == 1:
             return images
         stride = self.stride
-        size = [max(2 * stride, round(side * scale / stride) * stride) for side in images.shape[-2:]]
-        resized = functional.interpolate(images, size, mode="bilinear", antialias=scale < 1)
+        size = [scaled(side, scale, stride, 2 * stride) for side in images.shape[-2:]]
+        resized = resize_smoothly(images, size) if scale < 1 else functional.interpolate(images, size, mode="bilinear")
         return resized.contiguous(memory_format=torch.channels_last)
 
 

@@ -19,6 +19,7 @@ from wrp.io.hubs import check_hub, texts_in
 from wrp.options import NetworkArgs
 from wrp.segmentation.heads import OCRHead
 from wrp.segmentation.multiscale import AttentionHead, MultiScale
+from wrp.segmentation.resizing import padded, resize_smoothly, scaled
 from wrp.segmentation.weights import IMAGENET, SUFFIXES, load_weights, weights_at_hand
 
 # Mean and standard deviation of ImageNet's images (RGB in [0, 1]), with which most encoders' weights were trained.
@@ -93,20 +94,16 @@ class Segmenter(nn.Module):
         size = images.shape[-2:]
         normalised = (images - self.mean) / self.std
         if self.scale != 1:
-            smaller = [max(1, round(side * self.scale)) for side in size]
-            normalised = functional.interpolate(normalised, smaller, mode="bilinear", antialias=True)
+            smaller = [scaled(side, self.scale) for side in size]
+            normalised = resize_smoothly(normalised, smaller)
         height, width = normalised.shape[-2:]
-        right, bottom = (_padded(side, self.stride, self.smallest) - side for side in (width, height))
-        padded = functional.pad(normalised, (0, right, 0, bottom))
-        given = self.net(padded.contiguous(memory_format=torch.channels_last))
+        right, bottom = (padded(side, self.stride, self.smallest) - side for side in (width, height))
+        seen = functional.pad(normalised, (0, right, 0, bottom))
+        given = self.net(seen.contiguous(memory_format=torch.channels_last))
         if isinstance(given, tuple):
-            return tuple(_resize(logits, padded.shape[-2:])[..., :height, :width] for logits in given)
-        logits = _resize(given, padded.shape[-2:])[..., :height, :width]
+            return tuple(_resize(logits, seen.shape[-2:])[..., :height, :width] for logits in given)
+        logits = _resize(given, seen.shape[-2:])[..., :height, :width]
         return logits if self.scale == 1 or self.training else functional.interpolate(logits, size, mode="bilinear")
-
-
-def _padded(side: int, stride: int, smallest: int) -> int:
-    return -(-max(side, smallest) // stride) * stride
 
 
 def _resize(logits: Tensor, size: torch.Size) -> Tensor:
@@ -179,11 +176,11 @@ def with_features(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     finally:
         handle.remove()
     logits, features = given[0] if isinstance(given, tuple) else given, seen[0]
-    working = [max(1, round(side * net.scale)) for side in images.shape[-2:]]
-    padded = [_padded(side, net.stride, net.smallest) for side in working]
+    working = [scaled(side, net.scale) for side in images.shape[-2:]]
+    filled = [padded(side, net.stride, net.smallest) for side in working]
     # Features have a fraction of the padded size; those of the padding belong to no pixel of the image.
     height, width = (
-        max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], padded, strict=True)
+        max(1, round(side * have / full)) for side, have, full in zip(working, features.shape[-2:], filled, strict=True)
     )
     return logits, features[..., :height, :width]
 
