@@ -16,6 +16,8 @@ from tests.propagation.small import (
     stretch,
 )
 from wrp import PropagationModule
+from wrp.options import OWN_METHODS
+from wrp.propagation.methods import METHODS as KNOWN
 from wrp.propagation.methods import make_methods
 from wrp.propagation.methods.base import PropagationMethod
 from wrp.structures import IGNORE_INDEX, ClipBatch, Prediction
@@ -35,6 +37,10 @@ class TestMethods(PropagationMethodTester):
 
 def run(method: str, batch: ClipBatch) -> list[Prediction]:
     return list(PropagationModule(CLASSES, [method], BrightnessTeacher(), IdentityRefiner()).session(batch))
+
+
+def test_the_command_line_knows_their_names() -> None:
+    assert tuple(KNOWN) == OWN_METHODS
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "semantic"])
@@ -58,3 +64,20 @@ def test_only_what_is_needed_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wrp.propagation.session.IntervalWarper", never)
     for method in ("copy", "semantic", "vote-once", "vote"):
         assert len(run(method, INTERVALS["between two keyframes"])) == 6
+
+
+@pytest.mark.parametrize("method", ["motion", "motion:nearest", "inpaint"])
+def test_what_no_keyframe_shows_is_not_trusted(method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ground = torch.randint(60, 140, (3, 12, 16), generator=generator).float()
+    ground = torch.nn.functional.interpolate(ground[None], (96, 128), mode="bicubic")[0].clamp(0, 255).byte()
+    frames = [ground.clone() for _ in range(7)]
+    for number in range(1, 6):
+        frames[number][:, 30:60, 20 * number - 10 : 20 * number + 20] = torch.tensor([220, 60, 50]).byte().view(3, 1, 1)
+    label = torch.zeros(96, 128, dtype=torch.uint8)
+    batch = ClipBatch("walk", [str(i) for i in range(7)], 0, frames, {0: label, 6: label}, (0, 7))
+    result = run(method, batch)[3]
+    unseen = torch.zeros(96, 128, dtype=torch.bool)
+    unseen[30:60, 50:80] = True
+    assert result.confidence[unseen].mean() < 0.7
+    assert result.confidence[~unseen].mean() > 0.97

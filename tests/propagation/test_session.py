@@ -287,13 +287,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 @pytest.mark.slow
-def test_memory_is_bounded_at_800_frames() -> None:
+def test_memory_is_bounded_at_400_frames() -> None:
     peaks = []
-    for frames in (200, 800):
+    for frames in (100, 400):
         command = [sys.executable, "-c", LONG, str(frames)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.splitlines()[-1]))
-    # 600 further frames with warped labels, votes and flow would take 600 times 0.6 MB
+    # 300 further frames with warped labels, votes and flow would take 300 times 0.6 MB
     assert peaks[1] < peaks[0] + 60, peaks

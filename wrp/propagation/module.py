@@ -18,8 +18,10 @@ from wrp.flow.presets import as_flow
 from wrp.geometry.fusion import motion_error
 from wrp.io.checkpoints import load_module
 from wrp.io.together import in_turns, processes, together
+from wrp.metrics.calibration import LEVELS, pixels_by_level
 from wrp.metrics.propagation import PropagationScore, Truth
 from wrp.module import BaseModule, file_hash
+from wrp.propagation.audit import as_numbers, auditor, find_contradictions
 from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
 from wrp.propagation.methods import METHODS, make_methods
 from wrp.propagation.methods.base import PropagationMethod, used_keyframes
@@ -208,11 +210,19 @@ class PropagationModule(BaseModule):
             batch: An interval between two keyframes with a third, held-out keyframe between them.
 
         Returns:
-            The counts by method.
+            The counts by method, and where the held-out label contradicts what its neighbours say of it.
         """
         score = PropagationScore(self.num_classes, self.methods).to(self.device)
+        levels = {name: torch.zeros(2, LEVELS, dtype=torch.long, device=self.device) for name in self.methods}
+        audits = auditor(self.chosen)
+        contradictions: list[int] = []
         for labels, truth in self.at_held_out(batch):
             score.update_frame(labels, truth)
+            for name, (prediction, confidence) in labels.items():
+                levels[name] += pixels_by_level(prediction, confidence, truth.labels)
+            other, sure = labels[audits]
+            found = find_contradictions(truth.labels.cpu().numpy(), other.cpu().numpy(), sure.cpu().numpy())
+            contradictions += as_numbers(found)
         distances = {
             name: [
                 min(abs(index - keyframe) for keyframe in used_keyframes(method.keyframes, batch.labels))
@@ -220,7 +230,7 @@ class PropagationModule(BaseModule):
             ]
             for name, method in self.chosen.items()
         }
-        return counts_of(score, self.methods, distances)
+        return counts_of(score, self.methods, distances, levels, {audits: contradictions})
 
     def at_held_out(self, batch: ClipBatch) -> Iterator[Frame]:
         """Label only the held-out frames of an interval, without the confidence threshold.

@@ -111,6 +111,10 @@ class PropagationSession:
         only: Indices in the clip of the frames to label; None: all frames of the interval.
         precision: Returns a context manager in which everything is computed, e.g. autocast.
 
+    Attributes:
+        cuts: After an iteration, the indices in the clip of the frames behind which there was a cut: nothing is
+            propagated across it.
+
     Raises:
         WrpError: During iteration, if more than 1 % of the values of flow or networks are not finite.
 
@@ -142,6 +146,7 @@ class PropagationSession:
         self.min_confidence = min_confidence
         self.wanted = tuple(index for index in range(*interval.queries) if only is None or index in only)
         self.precision = precision
+        self.cuts: tuple[int, ...] = ()
         self._running: list[Generator[Labelled, None, None]] = []
 
     def __iter__(self) -> Iterator[Prediction]:
@@ -223,6 +228,7 @@ class _Work:
                     del self.known[passed]
                     self.decisions.pop(passed, None)
         self._check_finite()
+        self.session.cuts = tuple(self.flow.cuts()) if self.flow is not None else ()
 
     def _open(self, stack: ExitStack, frames: Collection[int]) -> IntervalWarper | None:
         """Open flow and warped labels for all frames that are used; the stack closes them."""
@@ -289,6 +295,8 @@ class _Work:
             away = min(abs(query.index - keyframe) for keyframe in keyframes)
             # A method without keyframes is calibrated in full at any distance.
             confidence = line(confidence, away if method.works_from else line.distance)
+        if self.interval.never is not None:
+            labels = labels.masked_fill(self.interval.never, IGNORE_INDEX)
         labels, confidence = hide_unsure(labels, confidence, self.session.min_confidence)
         agreeing = provenance(labels, query, method)
         return self._prediction(query.index, name, labels, confidence, keyframes, agreeing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wrp.errors import WrpError
+from wrp.errors import WrpError, check_choice, did_you_mean
 from wrp.io.plugins import plugins
 from wrp.propagation.methods.base import KEYFRAMES, PropagationMethod
 from wrp.propagation.methods.copy import Copy
@@ -73,15 +73,13 @@ def make_methods(
 
 def _make_method(method: str, known: Mapping[str, type[PropagationMethod[Any]]]) -> PropagationMethod[Any]:
     name, colon, keyframes = method.partition(":")
-    if name not in known:
-        raise WrpError(
-            f"unknown method {method!r}, methods must be some of {', '.join(known)}, as is or with :keyframes"
-        )
+    check_choice("method", name, known, ", as is or with :keyframes")
     kind = known[name]
     for which in KEYFRAMES:
         if colon and which == keyframes and which in kind.works_from:
             return kind(which)
     if colon:
         takes = ", ".join(f"{name}:{which}" for which in KEYFRAMES if which in kind.works_from) or "no keyframes"
-        raise WrpError(f"unknown method {method!r}: {name} takes {takes}")
+        meant = did_you_mean(keyframes, kind.works_from)
+        raise WrpError(f"unknown method {method!r}{meant or ':'} {name} takes {takes}")
     return kind()

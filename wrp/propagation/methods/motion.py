@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from wrp.geometry.fusion import blend_labels, blend_weights
+from wrp.geometry.fusion import blend_labels, blend_weights, likeness
 from wrp.propagation.methods.base import Context, Needs, PropagationMethod, QueryFrame
 
 
@@ -22,6 +22,7 @@ class Motion(PropagationMethod):
     needs = Needs(warped=True)
 
     def predict(self, query: QueryFrame, state: Context) -> tuple[Tensor, Tensor]:
-        """Return the most probable class of the blended warped labels."""
+        """Return the most probable class of the blended warped labels, less sure where the keyframes look different."""
         warped = query.warped
-        return blend_labels(warped, blend_weights(warped), state.num_classes)
+        labels, confidence = blend_labels(warped, blend_weights(warped), state.num_classes)
+        return labels, confidence * likeness(warped, labels)

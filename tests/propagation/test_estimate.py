@@ -1,0 +1,82 @@
+"""The score that a run is estimated to have, from its keyframes alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wrp.cli.main import main
+from wrp.data.synthetic.folder import generate_folder
+from wrp.metrics.calibration import BINS, LEVELS
+from wrp.propagation.confidence import is_counted
+from wrp.propagation.estimate import FLOOR, estimate
+
+
+def counts(confusion: list[int], distance: int = 8) -> dict[str, Any]:
+    return {"motion": {"distances": [distance], "confusion": confusion, "pixels": [], "right": [], "confidence": []}}
+
+
+HALF, SURE = [50, 50, 0, 0, 100, 0], [100, 0, 0, 0, 100, 0]
+
+
+def test_the_error_shrinks_towards_the_keyframes() -> None:
+    far, near = (estimate([counts(HALF)], "motion", [away], 2) for away in (8, 1))
+    assert far is not None
+    assert near is not None
+    assert far.miou == far.held_out_miou == pytest.approx(100 * (50 / 100 + 100 / 150) / 2, abs=0.01)
+    assert 100 - FLOOR * (100 - far.miou) > near.miou > far.miou
+    beyond = estimate([counts(HALF)], "motion", [30], 2)
+    assert beyond is not None
+    assert beyond.miou == far.miou  # nothing is foretold beyond what was seen
+
+
+def test_a_method_without_keyframes_is_as_good_everywhere() -> None:
+    found = estimate([counts(HALF)], "motion", [1, 2, 1], 2, grows=False)
+    assert found is not None
+    assert found.miou == found.held_out_miou
+
+
+def test_labels_that_differ_make_the_estimate_unsure() -> None:
+    same, different = (estimate([counts(a), counts(b)], "motion", [4], 2) for a, b in ((HALF, HALF), (HALF, SURE)))
+    assert same is not None
+    assert different is not None
+    assert same.spread == 0
+    assert different.spread is not None
+    assert different.spread > 5
+
+
+def test_what_no_label_shows_is_not_estimated() -> None:
+    found = estimate([counts([100, 0, 0, 0, 0, 0])], "motion", [4], 2)
+    assert found is not None
+    assert found.per_class == (100.0, None)
+    assert estimate([counts([0] * 6)], "motion", [4], 2) is None
+    assert estimate([counts(HALF)], "motion", [], 2) is None
+    assert estimate([], "motion", [4], 2) is None
+
+
+def test_counts_of_another_number_of_classes_are_not_used() -> None:
+    whole = counts(HALF)["motion"] | dict.fromkeys(("pixels", "right", "confidence"), [0] * BINS)
+    whole |= {"levels": [0] * 2 * LEVELS, "contradictions": []}
+    assert is_counted({"motion": whole}, ["motion"], 2)
+    bins = {key: value for key, value in whole.items() if key != "confusion"}
+    assert not is_counted({"motion": bins}, ["motion"], 2)
+    assert not is_counted({"motion": whole}, ["motion"], 3)
+    assert not is_counted({"motion": whole | {"contradictions": [0]}}, ["motion"], 2)
+
+
+def test_a_run_says_what_its_labels_are_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = generate_folder(tmp_path / "scene", num_frames=9, height=48, width=64)
+    out = tmp_path / "out"
+    command = ["autolabel", str(root), "--label-every", "2", "--methods", "motion", "--flow", "dis-fast"]
+    assert main([*command, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    found = metrics["estimate"]["motion"]
+    assert found["labels"] == 3
+    assert found["held_out_miou"] < found["miou"] < 100
+    said = capsys.readouterr().out
+    assert "estimated from 3 keyframes held out in turn: mIoU" in said
+    assert "## Estimated quality" in (out / "report.md").read_text()
+    assert "mIoU, estimated from keyframes" in (out / "report.html").read_text()
