@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -31,26 +31,33 @@ MASKS = LabelMap(ids=(0, 1), names=("background", "object"), colors=((0, 0, 0), 
 SIZES = {"walk": (7, 5), "ein Gang": (6, 11)}
 
 
-def make_run(folder: Path, label_map: LabelMap = CLASSES, count: int = 3) -> Path:
+def make_run(
+    folder: Path,
+    label_map: LabelMap = CLASSES,
+    count: int = 3,
+    sizes: dict[str, tuple[int, int]] = SIZES,
+    stems: Sequence[str] = (),
+) -> Path:
     """What autolabel leaves: the data set in ``root``, of which the first frame has a label, and the run in ``run``."""
+    stems = stems or [f"{i:05d}" for i in range(count)]
     root, run = folder / "root", claim(folder / "run", RUN)
-    root.mkdir()
-    claim_folder(Settings(root=str(root), out=str(run), methods=["motion"]), root, "none", {})
+    root.mkdir(parents=True)
+    claim_folder(Settings(root=str(root), out=str(run), methods=["motion"]), root, {}, {})
     random = np.random.default_rng(0)
     lines = []
-    for clip, (height, width) in SIZES.items():
-        for i in range(count):
-            name = f"{clip}/{i:05d}.png"
+    for clip, (height, width) in sizes.items():
+        for i, stem in enumerate(stems):
+            name = f"{clip}/{stem}.png"
             save(root / "frames" / name, picture(i, height, width))
             labels = random.integers(0, label_map.num_classes + 1, (height, width)).astype(np.uint8)
             labels[labels == label_map.num_classes] = 255
             write_label(run / "labels" / name, labels, label_map)
             confidence = random.integers(1, 256, (height, width)) * (labels < 255)
             save(run / "confidence" / name, confidence.astype(np.uint8))
-            entry = {"clip": clip, "frame": f"{i:05d}", "index": i, "method": "motion", "keyframes": [0], "distance": i}
+            entry = {"clip": clip, "frame": stem, "index": i, "method": "motion", "keyframes": [0], "distance": i}
             lines.append(json.dumps(entry | {"schema": 2, "mean_confidence": 0.5, "label": f"labels/{name}"}))
         (root / "labels" / clip).mkdir(parents=True)
-        shutil.copy(run / "labels" / clip / "00000.png", root / "labels" / clip / "00000.png")
+        shutil.copy(run / "labels" / clip / f"{stems[0]}.png", root / "labels" / clip)
     write_label_map(label_map, root / "classes.yaml")
     (run / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

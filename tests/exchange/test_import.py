@@ -47,9 +47,18 @@ def test_archives_are_unpacked(tmp_path: Path) -> None:
     assert len(list((other / "labels").rglob("*.png"))) == 6
 
 
+FILES = {
+    "coco": "annotations/instances_train.json",
+    "coco-panoptic": "annotations/panoptic_train.json",
+    "cvat": "annotations.xml",
+    "labelme": "walk/00001.json",
+    "yolo-seg": "labels/train/walk/00001.txt",
+}
+
+
 def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> None:
     """Change the text of the exported file."""
-    path = folder / "out" / {"coco": "annotations/instances_train.json", "cvat": "annotations.xml"}[format_name]
+    path = folder / "out" / FILES[format_name]
     text = path.read_text(encoding="utf-8")
     changed = change(text)
     assert changed != text
@@ -60,7 +69,7 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
     ("format_name", "old", "new", "message"),
     [
         ("coco", '"name": "road"', '"name": "raod"', "6 frames cannot be imported, so nothing was written"),
-        ("coco", '"name": "road"', '"name": "raod"', "there is no class 'raod'; the classes of the data set are Fuß"),
+        ("coco", '"name": "road"', '"name": "raod"', "unknown class 'raod'; did you mean road? Expected one of Fuß"),
         ("coco", '"size": [7, 5]', '"size": [5, 7]', "3 frames cannot be imported"),
         ("coco", '"size": [7, 5]', '"size": [5, 7]', "walk/00000: the label is 7×5 pixels, its frame is 5×7"),
         ("coco", "walk/00001.png", "walk/00009.png", "1 frame cannot be imported"),
@@ -68,11 +77,30 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
         ("coco", "walk/00001.png", "/evil.png", "evil: there is no such frame"),
         ("coco", "walk/00001.png", "walk\\\\..\\\\..\\\\evil.png", "leads out of its folder"),
         ("coco", "walk/00001.png", "walk/00002.png", "walk/00002: its label comes twice"),
-        ("coco", '"categories"', '"kinds"', "is damaged, or of another format: KeyError"),
+        (
+            "coco",
+            '"categories"',
+            '"kinds"',
+            "is damaged, or of another format: ValueError: it has no list 'categories'",
+        ),
         ("coco", '"counts": "', '"counts": "0', "has runs of"),
         ("coco", '"counts": "', '"counts": "~', "is damaged"),
         ("coco", '"category_id": 4', '"category_id": 5', "is damaged"),
-        ("coco", '{"size": [7, 5]', '[[1, 1, 1, 3, 3, 3]], "x": {"size": [7, 5]', "given as polygons"),
+        ("coco", '{"size": [7, 5]', '[[1, 1, 1, 3, 3, 3]], "x": {"size": [7, 5]', "masks of different classes overlap"),
+        ("coco", '{"size": [7, 5]', '[[1, 1, 3, 3]], "x": {"size": [7, 5]', "has a polygon of 4 numbers, expected x"),
+        ("coco", '{"size": [7, 5]', '[[1, 1, 1, 3, 3e9, 3]], "x": {"size": [7, 5]', "far outside of its frame of 5×7"),
+        ("coco", '{"size": [7, 5]', '[[1, 1, 1, 3, "a", 3]], "x": {"size": [7, 5]', "is damaged"),
+        (
+            "coco-panoptic",
+            '"file_name": "walk/00001.png", "seg',
+            '"file_name": "../evil.png", "seg',
+            "leads out of its",
+        ),
+        ("coco-panoptic", '"file_name": "walk/00001.png", "seg', '"file_name": "nothing.png", "seg', "nothing.png"),
+        ("coco-panoptic", '{"id": 4, "category_id": 4', '{"id": 9, "category_id": 4', "holds the segment 4, which the"),
+        ("coco-panoptic", '"image_id": 2', '"image_id": "2"', "is of the image '2', which it does not list"),
+        ("coco-panoptic", '"name": "road"', '"name": "raod"', "unknown class 'raod'"),
+        ("coco-panoptic", '"segments_info"', '"segments"', "is damaged"),
         (
             "coco",
             '{"size": [7, 5]',
@@ -81,9 +109,19 @@ def rewrite(folder: Path, format_name: str, change: Callable[[str], str]) -> Non
         ),
         ("coco", '"segmentation"', '"other"', "the annotation 1 has no mask (segmentation); draw one"),
         ("coco", '"counts"', '"other"', "the annotation 1 has no mask (segmentation); draw one"),
-        ("coco", '"image_id": 2', '"image_id": "2"', "is of the image '2', which it has not"),
+        ("coco", '"image_id": 2', '"image_id": "2"', "is of the image '2', which it does not list"),
         ("coco", '"id": 2, "name"', '"id": 1, "name"', "two categories have the id 1: "),
-        ("cvat", 'label="road"', 'label="raod"', "there is no class 'raod'"),
+        ("labelme", '"shape_type": "mask"', '"shape_type": "circle"', "that has no area (circle); draw a polygon or a"),
+        ("labelme", '"mask": "', '"mask": "A', "is no PNG of this size"),
+        ("labelme", '"imageHeight": 7', '"imageHeight": 9', "the label is 5×9 pixels, its frame is 5×7"),
+        ("labelme", '"label": "road"', '"label": "raod"', "unknown class 'raod'"),
+        ("labelme", '"shapes"', '"shape"', "is damaged"),
+        ("yolo-seg", "3 ", "4 ", "is of the class 4; the classes are 0 … 3"),
+        ("yolo-seg", "3 0.", "3 2.", "has corners outside of the frame"),
+        ("yolo-seg", "\n", " 0.1\n", "numbers, expected a polygon"),
+        ("yolo-seg", "\n", "\n0 0.5 0.5 0.1 0.1\n", "line 2 holds a box, expected a polygon"),
+        ("yolo-seg", "0.", "x.", "is damaged"),
+        ("cvat", 'label="road"', 'label="raod"', "unknown class 'raod'"),
         ("cvat", 'width="5" height="7"', 'width="7" height="5"', "the label is 7×5 pixels, its frame is 5×7"),
         ("cvat", "walk/00001.png", "../../evil.png", "leads out of its folder"),
         ("cvat", 'left="0"', 'left="4"', "lies outside of the frame"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import zipfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from tests.clips import LABEL_MAP, picture, save
 from tests.exports import (
@@ -26,6 +28,7 @@ from wrp.cli.main import main
 from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError
 from wrp.exchange.base import Export, RunFrame
+from wrp.exchange.brush import decode_brush, encode_brush
 from wrp.exchange.cvat import fill
 from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_image
@@ -290,7 +293,7 @@ def test_tracks_of_polygons_and_boxes(tmp_path: Path) -> None:
             track(0, masks_of(0, (0,)), 'task_id="3"') + track(1, masks_of(1, (0,)), 'task_id="4"'),
             "holds the tracks of several tasks",
         ),
-        (track(0, masks_of(0, (0,))).replace("road", "rood"), "there is no class 'rood'"),
+        (track(0, masks_of(0, (0,))).replace("road", "rood"), "unknown class 'rood'"),
     ],
 )
 def test_tracks_that_cannot_be_read(
@@ -396,6 +399,32 @@ def test_images_of_coco_that_share_an_id(tmp_path: Path, second: str, capsys: py
     assert f"a.json: two images have the id 7: walk/00001.png, {second}; give each its own" in capsys.readouterr().err
 
 
+def test_polygons_and_crowds_of_coco(tmp_path: Path) -> None:
+    """Polygons side by side, one of two parts, around a crowd; as pycocotools sees them."""
+    root = clips_to_label(tmp_path / "data", {"walk": 3})
+    path = coco_file(tmp_path / "a.json", {1: "walk/00001.png"}, {})
+    content = json.loads(path.read_text())
+    sky, parts = (
+        [[0, 0, 40, 0, 40, 7.5, 13.2, 9.7, 0, 7.5]],
+        [[0, 7.5, 13.2, 9.7, 12, 24, 0, 24], [30, 12, 38, 13, 35, 20]],
+    )
+    runs = [24 * 20 + 15, 6, 18, 6, 24 * 40 - 24 * 20 - 45]
+    shapes = [(2, 0, sky), (1, 0, parts), (3, 1, {"size": [24, 40], "counts": runs})]
+    content["annotations"] = [
+        {"id": i, "image_id": 1, "category_id": category, "iscrowd": crowd, "segmentation": shape}
+        for i, (category, crowd, shape) in enumerate(shapes, 1)
+    ]
+    content["images"][0] |= {"width": 40, "height": 24}
+    path.write_text(json.dumps(content))
+    assert bring(path, "coco", root, ["walk/00001"]) == 0
+    data, expected = COCO(str(path)), np.full((24, 40), 255, np.uint8)
+    for annotation in data.anns.values():
+        expected[data.annToMask(annotation) == 1] = annotation["category_id"] - 1
+    assert np.unique(expected).tolist() == [0, 1, 2, 255]
+    assert np.array_equal(expected[15:21, 20:22], np.full((6, 2), 2))
+    same(root, {"walk/00001.png": expected})
+
+
 # Colours.
 
 
@@ -432,7 +461,7 @@ def test_the_border_of_voc_is_unlabelled(tmp_path: Path, capsys: pytest.CaptureF
     listed = (source / "labelmap.txt").read_text()
     (source / "labelmap.txt").write_text(f"{listed}\nsky2:224,224,192::")
     assert bring(source, "voc", root, ["walk/00001"], "--force") == 2
-    assert "there is no class 'sky2'" in capsys.readouterr().err
+    assert "unknown class 'sky2'" in capsys.readouterr().err
     (source / "labelmap.txt").write_bytes(f"{listed}\nVoid:224,224,192::".encode("utf-16"))
     assert bring(source, "voc", root, ["walk/00001"], "--force") == 0
     colors[0] = (9, 8, 7)
@@ -494,9 +523,9 @@ def test_brush_labels_of_label_studio(tmp_path: Path, image: str) -> None:
         brush(folder, f"task-11-annotation-21-by-1-tag-{name}-0.png", labels == i)
     brush(folder, "task-11-annotation-21-by-1-tag-car-1.png", np.zeros((24, 40), bool))
     (folder / "result.json").write_text(json.dumps([task(11, image, ["road", "sky", "car"]), task(12, "x.png", [])]))
-    assert bring(folder, "labelstudio", root, ["walk/00001"]) == 0
+    assert bring(folder, "label-studio", root, ["walk/00001"]) == 0
     same(root, {"walk/00001.png": labels})
-    assert bring(folder / "result.json", "labelstudio", root, ["walk/00001"]) == 0
+    assert bring(folder / "result.json", "label-studio", root, ["walk/00001"]) == 0
 
 
 def test_label_studio_in_full_and_soft_edges_and_overlaps(tmp_path: Path) -> None:
@@ -515,7 +544,7 @@ def test_label_studio_in_full_and_soft_edges_and_overlaps(tmp_path: Path) -> Non
         for i, name in enumerate(("road", "police-car", "car")):
             path = save(tmp_path / "0.png", grey[i])
             archive.write(path, f"project/brush/task-1-annotation-5-by-ann@example.org-tag-{name}-0.png")
-    assert bring(tmp_path / "a.zip", "labelstudio", root, ["walk/00002"]) == 0
+    assert bring(tmp_path / "a.zip", "label-studio", root, ["walk/00002"]) == 0
     expected = np.full((24, 40), 255, np.uint8)
     expected[:, :9], expected[:, 11:20], expected[:, 20:30] = 0, 1, 2  # 9 and 10 are of both
     same(root, {"walk/00002.png": expected})
@@ -525,7 +554,7 @@ def test_label_studio_in_full_and_soft_edges_and_overlaps(tmp_path: Path) -> Non
     ("tasks", "names", "message"),
     [
         ([task(12, "00001.png", ["car"])], ["car-0"], "is of task 11, which a.json does not list"),
-        ([task(11, "00001.png", ["truck"])], ["truck-0"], "there is no class 'truck'"),
+        ([task(11, "00001.png", ["truck"])], ["truck-0"], "unknown class 'truck'"),
         ([task(11, "00001.png", ["police-car"])], ["car-0"], "names none of the classes police-car"),
         ([task(11, "00001.png", ["car"])], [], "holds no files task-<id>-annotation-<id>-by-"),
         ([task(11, "00001.png", ["car"]), task(11, "00002.png", [])], ["car-0"], "two tasks have the id 11"),
@@ -544,7 +573,117 @@ def test_label_studio_that_cannot_be_read(
         brush(tmp_path / "export", f"task-11-annotation-21-by-1-tag-{name}.png", some_labels(1) == 2)
     if tasks is not None:
         (tmp_path / "export/a.json").write_text(json.dumps(tasks))
-    assert bring(tmp_path / "export", "labelstudio", root, ["walk/00001"]) == 2
+    assert bring(tmp_path / "export", "label-studio", root, ["walk/00001"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+# A mask as label-studio-converter 0.0.59 encodes it.
+MASK = np.array([[*"0000000"], [*"0011110"], [*"0010010"], [*"0010010"], [*"0011110"], [*"1000000"]]) == "1"
+CODE = [0, 0, 0, 168, 57, 27, 254, 35, 0, 191, 255, 108, 2, 63, 249, 192, 35, 255, 182, 1, 31, 252, 224, 17, 255, 219]
+CODE += [0, 191, 255, 24, 4, 127, 248, 92, 0]
+
+
+def as_words(mask: np.ndarray) -> list[int]:
+    """A mask in brush RLE without runs, each word by itself, in parts of the four sizes."""
+    words = np.repeat(np.where(mask.ravel(), 255, 0), 4).tolist()
+    bits = f"{len(words):032b}{7:05b}{0:04b}{1:04b}{4:04b}{7:04b}"
+    for turn in range(len(words)):
+        size = (1, 2, 5, 8)[turn % 4]
+        part, words = words[: 1 << size], words[1 << size :]
+        if not part:
+            break
+        bits += f"0{turn % 4:02b}{len(part) - 1:0{size}b}" + "".join(f"{word:08b}" for word in part)
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
+
+
+def test_brush_masks_as_other_programs_encode_them() -> None:
+    assert np.array_equal(decode_brush(CODE, *MASK.shape), MASK)
+    assert encode_brush(MASK) == CODE
+    assert np.array_equal(decode_brush(as_words(MASK), *MASK.shape), MASK)
+    large = np.zeros((300, 400), bool)
+    large[100:290] = True
+    large[:, 7] = True
+    assert np.array_equal(decode_brush(encode_brush(large), 300, 400), large)
+    assert np.array_equal(decode_brush(as_words(large[90:110, :60]), 20, 60), large[90:110, :60])
+    for bad in (CODE[:9], CODE[:-4], [0, 0, 0, 168, 0, 0, 0, *CODE[7:]], [*CODE[:7], 255, *CODE[8:]]):
+        with pytest.raises((DataError, ValueError)):
+            decode_brush(bad, *MASK.shape)
+    with pytest.raises(DataError, match="holds 168 words of 8 bits; one of 6×6 pixels has 144 of 8"):
+        decode_brush(CODE, 6, 6)
+
+
+@pytest.mark.parametrize("package", ["label_studio_sdk.converter", "label_studio_converter"])
+def test_label_studio_decodes_what_is_encoded(package: str) -> None:
+    theirs = pytest.importorskip(f"{package}.brush", exc_type=ImportError)
+    random = np.random.default_rng(0)
+    for density in (0, 0.01, 0.5, 0.99, 1):
+        mask = random.random((61, 47)) < density
+        assert np.array_equal(theirs.decode_rle(encode_brush(mask)).reshape(61, 47, 4)[..., 3], mask * 255)
+        assert np.array_equal(decode_brush(theirs.mask2rle(mask.astype(np.uint8) * 255), 61, 47), mask)
+
+
+def region(labels: np.ndarray, index: int, **more: object) -> dict[str, object]:
+    """A brush region as Label Studio exports it in JSON."""
+    height, width = labels.shape
+    value = {"format": "rle", "rle": encode_brush(labels == index), "brushlabels": [LABEL_MAP.names[index]]}
+    place = {"original_width": width, "original_height": height, "image_rotation": 0}
+    return {"id": f"r{index}", "type": "brushlabels", "from_name": "tag", **place, "value": value, **more}
+
+
+def one_task(regions: list[dict[str, object]], **more: object) -> list[dict[str, object]]:
+    annotations = [{"id": 5, "was_cancelled": False, "result": regions}]
+    return [{"id": 1, "data": {"image": "/data/upload/3/a1b2c3d4-00001.png"}, "annotations": annotations, **more}]
+
+
+def test_label_studio_as_json_and_json_min(tmp_path: Path) -> None:
+    labels = some_labels(1)
+    regions = [region(labels, i) for i in range(3)]
+    other = [region(some_labels(2), 2)]
+    full = one_task([*regions, {"type": "choices", "value": {"choices": ["good"]}}, {"type": "relation"}])
+    full[0]["predictions"] = [{"result": other}]
+    full[0]["annotations"] += [{"id": 6, "was_cancelled": True, "result": other}]  # type: ignore[operator]
+    split = []
+    for one in regions:  # the tags Brush and Labels give each region twice
+        value = dict(one["value"])  # type: ignore[call-overload]
+        names = value.pop("brushlabels")
+        split += [one | {"type": "brush", "value": value}, one | {"type": "labels", "value": value | {"labels": names}}]
+    flat = [{**one["value"], "original_width": 40, "original_height": 24} for one in regions]  # type: ignore[dict-item]
+    small = [{"id": 1, "annotation_id": 5, "image": "walk/00001.png", "tag": flat}]
+    predicted = [{"id": 1, "data": {"image": "walk/00001.png"}, "predictions": [{"result": regions}]}]
+    for number, content in enumerate((full, one_task(split), small, predicted)):
+        root = clips_to_label(tmp_path / f"data{number}", {"walk": 3})
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        assert bring(tmp_path / "a.json", "label-studio", root, ["walk/00001"]) == 0
+        same(root, {"walk/00001.png": labels})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_rotation": 90}, "the image is turned by 90°"),
+        ({"original_width": 41}, "the label is 41×24 pixels, its frame is 40×24"),
+        ({"type": "brush", "value": {"rle": CODE}}, "a brush mask without a class"),
+        ({"value": {"rle": CODE, "brushlabels": ["car"]}}, "holds 168 words of 8 bits"),
+        ({"value": {"rle": 7, "brushlabels": ["car"]}}, "is damaged"),
+        ({"value": {"rle": [256], "brushlabels": ["car"]}}, "is damaged"),
+        (
+            {"value": {"rle": encode_brush(np.ones((24, 40), bool)), "brushlabels": ["truck"]}},
+            "unknown class 'truck'",
+        ),
+        ({"value": {"points": [], "polygonlabels": ["car"]}}, "shapes that are no brush masks (polygonlabels)"),
+    ],
+)
+def test_regions_of_label_studio_that_cannot_be_read(
+    tmp_path: Path, change: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = clips_to_label(tmp_path / "data", {"walk": 3})
+    labels = some_labels(1)
+    changed = region(labels, 0, id="other")
+    (tmp_path / "a.json").write_text(json.dumps(one_task([region(labels, 1), changed | change])))
+    assert bring(tmp_path / "a.json", "label-studio", root, ["walk/00001"]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
@@ -556,8 +695,55 @@ def test_two_annotators_of_one_task(tmp_path: Path, capsys: pytest.CaptureFixtur
     for annotation in (21, 22):
         brush(tmp_path / "a", f"task-11-annotation-{annotation}-by-1-tag-car-0.png", some_labels(annotation) == 2)
     (tmp_path / "a/a.json").write_text(json.dumps(tasks))
-    assert bring(tmp_path / "a", "labelstudio", root, ["walk/00001"]) == 2
+    assert bring(tmp_path / "a", "label-studio", root, ["walk/00001"]) == 2
     assert "walk/00001: its label comes twice" in capsys.readouterr().err
+
+
+# labelme and YOLO.
+
+
+def test_shapes_of_labelme(tmp_path: Path) -> None:
+    """Polygons, rectangles by any two corners, and masks, the later ones on top; and what its examples call nothing."""
+    root = clips_to_label(tmp_path / "data", {"walk": 3})
+    png = save(tmp_path / "mask.png", np.eye(3, dtype=np.uint8)).read_bytes()
+    shapes = [
+        {"label": "road", "shape_type": "polygon", "points": [[0, 0], [40, 0], [40, 24], [0, 24]]},
+        {"label": "sky", "shape_type": "rectangle", "points": [[10, 6], [2, 1]]},
+        {
+            "label": "car",
+            "shape_type": "mask",
+            "points": [[5.0, 4.0], [7.0, 6.0]],
+            "mask": base64.b64encode(png).decode(),
+        },
+        {"label": "__ignore__", "shape_type": "polygon", "points": [[30, 20], [40, 20], [40, 24], [30, 24]]},
+    ]
+    path = tmp_path / "scenes/walk/00001.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        json.dumps({"version": "5.2.1", "shapes": shapes, "imagePath": "..\\\\walk\\00001.jpg", "imageData": ""})
+    )
+    expected = np.zeros((24, 40), np.uint8)
+    expected[1:6, 2:10] = 1
+    expected[[4, 5, 6], [5, 6, 7]] = 2
+    expected[20:, 30:] = 255
+    assert bring(tmp_path / "scenes", "labelme", root, ["walk/00001"]) == 0
+    same(root, {"walk/00001.png": expected})
+    assert bring(path, "labelme", root, ["walk/00001"], "--clip", "walk") == 0
+
+
+def test_yolo_as_others_write_it(tmp_path: Path) -> None:
+    """Names in a list, in another order, in a file of another name; no clip; polygons that meet, and CRLF."""
+    root = clips_to_label(tmp_path / "data", {"walk": 3})
+    folder = tmp_path / "export"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "scenes.yml").write_text("nc: 3\nnames: [car, road, sky]\n")
+    lines = ["1 0 0 0.5 0 0.5 1 0 1", "2 0.5 0 1 0 1 1 0.5 1", ""]
+    (folder / "labels/00001.txt").write_text("\r\n".join(lines))
+    expected = np.zeros((24, 40), np.uint8)
+    expected[:, 20] = 255  # both
+    expected[:, 21:] = 1
+    assert bring(folder, "yolo-seg", root, ["walk/00001"]) == 0
+    same(root, {"walk/00001.png": expected})
 
 
 # Writing.

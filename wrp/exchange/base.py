@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from wrp.errors import DataError
+from wrp.errors import DataError, check_choice
 from wrp.io.images import read_confidence, read_image, read_label
-from wrp.io.listing import list_folders
+from wrp.io.listing import list_folders, visible
 from wrp.io.opening import ORIENTATION, opened_image
+from wrp.io.progress import progress
+from wrp.io.resuming import resumed_items
+from wrp.io.writing import replacing
 from wrp.structures import IGNORE_INDEX, LabelMap, VideoFrame
 
 SPLIT = "train"
@@ -78,18 +83,49 @@ class Export:
             labels = np.where(confidence < self.min_confidence, np.uint8(IGNORE_INDEX), labels)
         return labels
 
+    def each(self, out: Path, make: Callable[[RunFrame], Any]) -> Iterator[tuple[RunFrame, Any]]:
+        """Yield the frames with what is made of each, behind a bar; go on where an export was stopped.
+
+        Args:
+            out: The folder of the export.
+            make: Writes the files of a frame, and returns what the files of all frames hold of it, as JSON can hold it.
+        """
+        made = resumed_items(out, self.frames, make)
+        yield from progress(made, desc="Exporting", unit="frame", total=len(self.frames))
+
     def copy_image(self, frame: RunFrame, path: Path) -> None:
-        """Copy a frame to ``path``; do nothing without ``images``.
+        """Copy a frame to ``path``; do nothing without ``images``, or where an export that was stopped has done so.
 
         It is encoded anew if ``path`` is of another kind, or its file asks to be turned: not all programs do so.
         """
-        if not self.images:
+        if not self.images or path.is_file():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(frame.image, Path) and _kind(frame.image) == _kind(path) and _is_upright(frame.image):
-            shutil.copyfile(frame.image, path)
-        else:
-            Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy()).save(path, quality=95)
+        with replacing(path, many=True) as temporary:
+            if isinstance(frame.image, Path) and _can_stay(frame, _kind(path)):
+                shutil.copyfile(frame.image, temporary)
+            else:
+                temporary.write_bytes(_encode(frame, _kind(path)))
+
+    def encoded_image(self, frame: RunFrame) -> bytes | None:
+        """Return the file of a frame, of the kind of its ``file_name``; None without ``images``."""
+        if not self.images:
+            return None
+        kind = _kind(Path(frame.file_name))
+        if isinstance(frame.image, Path) and _can_stay(frame, kind):
+            return frame.image.read_bytes()
+        return _encode(frame, kind)
+
+
+def _can_stay(frame: RunFrame, kind: str) -> bool:
+    """Tell whether the file of a frame can be taken as it is."""
+    return isinstance(frame.image, Path) and _kind(frame.image) == kind and _is_upright(frame.image)
+
+
+def _encode(frame: RunFrame, kind: str) -> bytes:
+    encoded = io.BytesIO()
+    picture = Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy())
+    picture.save(encoded, "JPEG" if kind == ".jpg" else "PNG", quality=95)
+    return encoded.getvalue()
 
 
 def _kind(path: Path) -> str:
@@ -130,8 +166,7 @@ def class_index(label_map: LabelMap, name: str) -> int:
         >>> class_index(LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142))), "car")
         1
     """
-    if name not in label_map.names:
-        raise DataError(f"there is no class {name!r}; the classes of the data set are {', '.join(label_map.names)}")
+    check_choice("class", name, label_map.names, ", the classes of the data set", DataError)
     return label_map.names.index(name)
 
 
@@ -183,6 +218,18 @@ def encode_runs(mask: np.ndarray) -> np.ndarray:
     return np.diff(np.concatenate([[0], edges, [mask.size]]))
 
 
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """Return left, top, width and height in pixels of what a mask (H, W) bool, which is not empty, covers.
+
+    Example:
+        >>> bounding_box(np.array([[False, False, True], [False, False, True]]))
+        (2, 0, 1, 2)
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top = int(columns[0]), int(rows[0])
+    return left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
+
+
 def top_folder(path: Path, holds: Sequence[str]) -> Path:
     """Return the folder that holds what a format consists of: ``path``, or the only folder in it, and so on.
 
@@ -208,6 +255,24 @@ def top_folder(path: Path, holds: Sequence[str]) -> Path:
             break
         place = folders[0]
     return path
+
+
+def files_below(folder: Path, suffix: str) -> Iterator[Path]:
+    """Yield the files below a folder that have a suffix, in any case, without hidden files and folders.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "a").mkdir()
+        ...     Path(folder, "a", "0.PNG").touch()
+        ...     [path.name for path in files_below(Path(folder), ".png")]
+        ['0.PNG']
+    """
+    for path in visible(folder):
+        if path.is_dir():
+            yield from files_below(path, suffix)
+        elif path.suffix.lower() == suffix:
+            yield path
 
 
 # Errors of reading malformed content; xml.etree.ElementTree.ParseError is a SyntaxError.

@@ -1,8 +1,10 @@
 """CamVid as in SegNet and datumaro: ``train/``, ``trainannot/``, ``train.txt``, and CamVid's ``label_colors.txt``.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009; folders of
-Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017, with one below them for each clip. A line of the list of colours
-is ``red green blue name``.
+Badrinarayanan, Kendall, Cipolla, "SegNet", TPAMI 2017, with one below them for each clip. A line of the list of
+colours is ``red green blue name``; line N, counted from 0, is the class of the value N. A line of ``train.txt`` holds
+the paths of an image and of its label. Both begin with a slash, as in SegNet's lists, which means the exported folder;
+all of them are in quotes if one has a space.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wrp.errors import DataError
-from wrp.exchange.base import SPLIT, Export, Returned
+from wrp.exchange.base import SPLIT, Export, Returned, RunFrame
 from wrp.exchange.color_lists import (
     Entry,
     Listing,
@@ -22,7 +24,6 @@ from wrp.exchange.color_lists import (
     write_entries,
 )
 from wrp.io.listing import list_folders
-from wrp.io.progress import progress
 from wrp.io.writing import write_text
 from wrp.structures import LabelMap
 
@@ -32,15 +33,20 @@ HOLDS = (COLORS, "*annot")
 
 def write(export: Export, out: Path) -> None:
     """Write a run's labels; raise WrpError if the format cannot hold the classes."""
-    entries = color_entries(export.label_map)
+    entries, unlabelled = color_entries(export.label_map)
     write_entries(out / COLORS, entries, "{red} {green} {blue} {name}", _parse)
-    lines = []
-    for frame in progress(export.frames, desc="Exporting", unit="frame"):
+
+    def write_frame(frame: RunFrame) -> tuple[str, str]:
         image, label = f"{SPLIT}/{frame.file_name}", f"{SPLIT}annot/{frame.name}.png"
         export.copy_image(frame, out / image)
-        write_color_label(out / label, export.labels(frame), export.label_map, unlabelled=entries[0][1])
-        lines.append(f'"/{image}" "{label}"\n' if " " in image else f"/{image} {label}\n")
-    write_text(out / f"{SPLIT}.txt", "".join(lines))
+        write_color_label(out / label, export.labels(frame), export.label_map, unlabelled)
+        return f"/{image}", f"/{label}"
+
+    pairs = [pair for _, pair in export.each(out, write_frame)]
+    quote = '"' if any(" " in path for pair in pairs for path in pair) else ""
+    write_text(
+        out / f"{SPLIT}.txt", "".join(f"{quote}{image}{quote} {quote}{label}{quote}\n" for image, label in pairs)
+    )
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:

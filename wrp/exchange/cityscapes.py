@@ -15,11 +15,10 @@ import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError
-from wrp.exchange.base import SPLIT, Export, Returned, class_index
-from wrp.exchange.names import frame_name
+from wrp.exchange.base import SPLIT, Export, Returned, RunFrame, class_index
+from wrp.exchange.names import name_path
 from wrp.io.images import read_label
 from wrp.io.label_map import read_label_map, write_label_map
-from wrp.io.progress import progress
 from wrp.io.writing import write_image
 from wrp.structures import IGNORE_INDEX, LabelMap
 
@@ -31,13 +30,17 @@ HOLDS = ("gtFine",)
 def write(export: Export, out: Path) -> None:
     """Write a run's labels."""
     write_label_map(export.label_map, out / CLASSES)
-    for frame in progress(export.frames, desc="Exporting", unit="frame"):
+
+    def write_frame(frame: RunFrame) -> None:
         export.copy_image(frame, out / "leftImg8bit" / SPLIT / f"{frame.name}_leftImg8bit.png")
         labels = export.labels(frame)
         label = out / "gtFine" / SPLIT / f"{frame.name}{LABEL_SUFFIX}"
         write_image(label, Image.fromarray(export.label_map.decode(labels)))
         colors = Image.fromarray(export.label_map.colorize(labels))
         write_image(label.with_name(f"{frame.stem}_gtFine_color.png"), colors)
+
+    for _ in export.each(out, write_frame):
+        pass
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
@@ -47,7 +50,7 @@ def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
     if not found:
         raise DataError(f"{path} holds no labels gtFine/<split>/<clip>/<frame>{LABEL_SUFFIX}")
     for label in found:
-        name = frame_name(f"{label.parent.name}/{label.name.removesuffix(LABEL_SUFFIX)}")
+        name = str(name_path(f"{label.parent.name}/{label.name.removesuffix(LABEL_SUFFIX)}"))
         yield Returned(name, partial(_decode, label, theirs, label_map))
 
 

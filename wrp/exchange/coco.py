@@ -2,13 +2,15 @@
 
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; https://cocodataset.org/#format-data. Masks are
 encoded by pycocotools (extra ``coco``). Categories are numbered from 1 in the order of the classes, as some readers
-take 0 for no category and sort by number. Classes are matched by name. Unlabelled pixels belong to no mask.
+take 0 for no category and sort by number. ``iscrowd`` is 0, as trainers skip what has 1. Classes are matched by name.
+Unlabelled pixels belong to no mask. Read are RLE, compressed or not, of crowds and of others, and polygons, which
+pycocotools fills.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,62 +23,83 @@ from wrp.exchange.base import (
     SPLIT,
     Export,
     Returned,
+    RunFrame,
     check_size,
     class_index,
     decode_runs,
     reading,
 )
 from wrp.exchange.names import frame_name
+from wrp.io.grouping import grouping
+from wrp.io.json_list import read_json_lists
 from wrp.io.listing import list_files
-from wrp.io.opening import parse_json, read_text
 from wrp.io.progress import progress
 from wrp.structures import IGNORE_INDEX, LabelMap
 
 HOLDS = ("annotations/*.json", "*.json")
+
+LISTS = ("categories", "images", "annotations")
 
 
 def write(export: Export, out: Path) -> None:
     """Write a run's labels frame by frame, so that memory does not grow with their number."""
     _masks()
     path = out / "annotations" / f"instances_{SPLIT}.json"
-    path.parent.mkdir(parents=True)
+    write_file(path, categories(export.label_map), images(export, out), _annotations(export, out))
+
+
+def write_file(
+    path: Path, kinds: list[dict[str, Any]], frames: Iterable[dict[str, Any]], annotations: Iterable[dict[str, Any]]
+) -> None:
+    """Write a file of COCO piece by piece.
+
+    Args:
+        path: The file.
+        kinds: Its categories.
+        frames: Its images.
+        annotations: Its annotations.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
-        file.write(f'{{"info": {{"description": "labels by wrp"}}, "categories": {json.dumps(_categories(export))}')
-        _write_list(file, "images", _images(export, out))
-        _write_list(file, "annotations", _annotations(export))
+        file.write(f'{{"info": {{"description": "labels by wrp"}}, "categories": {json.dumps(kinds)}')
+        write_list(file, "images", frames)
+        write_list(file, "annotations", annotations)
         file.write("}\n")
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
-    """Read the labels of a file, or of the one in ``annotations/``; overlapping masks and polygons are refused."""
-    path = path if path.is_file() else _only_file(path)
-    text = read_text(path)
-    with reading(path):
-        content = parse_json(text)
-        names = _by_id(path, "categories", content["categories"], "name")
-        files = _by_id(path, "images", content["images"], "file_name")
-        annotations: dict[Any, list[dict[str, Any]]] = {number: [] for number in files}
-        for annotation in content["annotations"]:
-            if annotation["image_id"] not in annotations:
-                raise DataError(
-                    f"{path}: {_call(annotation)} is of the image {annotation['image_id']!r}, which it has not"
-                )
-            annotations[annotation["image_id"]].append(annotation)
-        images = [(frame_name(name), annotations[number]) for number, name in files.items()]
-    for name, masks in images:
-        yield Returned(name, partial(_decode, path, masks, names, label_map))
+    """Read the labels of a file, or of the one in ``annotations/``; masks or polygons that overlap are refused.
+
+    The masks of an image may stand anywhere in the file, so they are sorted on the disk: names alone are in memory.
+    """
+    path = path if path.is_file() else only_file(path)
+    names, files = dict[Any, str](), dict[Any, str]()
+    with grouping() as masks, reading(path):
+        for kind, item in read_json_lists(path, LISTS):
+            if kind == "annotations":
+                masks.add(item["image_id"], item)
+            else:
+                note_by_id(path, kind, item, names if kind == "categories" else files)
+        if unknown := [number for number in masks if number not in files]:
+            called = _call(masks.items(unknown[0])[0])
+            raise DataError(f"{path}: {called} is of the image {unknown[0]!r}, which it does not list")
+        for number, name in files.items():
+            yield Returned(frame_name(name), partial(_decode, path, partial(masks.items, number), names, label_map))
 
 
-def _by_id(path: Path, kind: str, items: list[dict[str, Any]], key: str) -> dict[Any, str]:
-    """Return names by id; raise DataError if two have one id, as it is not known then which masks are whose."""
-    found: dict[Any, str] = {}
-    for item in items:
-        if item["id"] in found:
-            raise DataError(
-                f"{path}: two {kind} have the id {item['id']}: {found[item['id']]}, {item[key]}; give each its own"
-            )
-        found[item["id"]] = item[key]
-    return found
+def note_by_id(path: Path, kind: str, item: dict[str, Any], found: dict[Any, str]) -> None:
+    """Add the name of a category or an image; raise DataError if two have one id: whose the masks are is not known.
+
+    Example:
+        >>> found = {}
+        >>> note_by_id(Path("a.json"), "categories", {"id": 1, "name": "road"}, found)
+        >>> found
+        {1: 'road'}
+    """
+    name = item["name" if kind == "categories" else "file_name"]
+    if item["id"] in found:
+        raise DataError(f"{path}: two {kind} have the id {item['id']}: {found[item['id']]}, {name}; give each its own")
+    found[item["id"]] = name
 
 
 def _call(annotation: dict[str, Any]) -> str:
@@ -92,15 +115,22 @@ def _masks() -> Any:
     return mask
 
 
-def _categories(export: Export) -> list[dict[str, Any]]:
-    rows = zip(export.label_map.names, export.label_map.colors, strict=True)
+def categories(label_map: LabelMap) -> list[dict[str, Any]]:
+    """Return the classes as COCO's categories.
+
+    Example:
+        >>> categories(LabelMap((0,), ("road",), ((128, 64, 128),)))
+        [{'id': 1, 'name': 'road', 'supercategory': '', 'color': [128, 64, 128]}]
+    """
+    rows = zip(label_map.names, label_map.colors, strict=True)
     return [
         {"id": number, "name": name, "supercategory": "", "color": list(color)}
         for number, (name, color) in enumerate(rows, 1)
     ]
 
 
-def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
+def images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
+    """Copy the frames to ``images/`` and yield the entries of COCO's list of images, numbered from 1."""
     for number, frame in enumerate(progress(export.frames, desc="Images", unit="frame"), 1):
         export.copy_image(frame, out / "images" / frame.file_name)
         with Image.open(frame.label) as label:
@@ -108,32 +138,49 @@ def _images(export: Export, out: Path) -> Iterator[dict[str, Any]]:
         yield {"id": number, "file_name": frame.file_name, "width": width, "height": height}
 
 
-def _annotations(export: Export) -> Iterator[dict[str, Any]]:
-    masks, written = _masks(), 0
-    for number, frame in enumerate(progress(export.frames, desc="Labels", unit="frame"), 1):
-        labels = export.labels(frame)
-        for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
+def _annotations(export: Export, out: Path) -> Iterator[dict[str, Any]]:
+    written = 0
+    for number, (_, described) in enumerate(export.each(out, partial(_describe, export)), 1):
+        for annotation in described:
             written += 1  # from 1: COCO's own evaluation takes the id 0 for none
-            mask = masks.encode(np.asfortranarray(labels == index, np.uint8))
-            yield {
-                "id": written,
-                "image_id": number,
+            yield {"id": written, "image_id": number, **annotation}
+
+
+def _describe(export: Export, frame: RunFrame) -> list[dict[str, Any]]:
+    """Return the annotations of a frame without ids."""
+    masks, labels, described = _masks(), export.labels(frame), []
+    for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
+        mask = masks.encode(np.asfortranarray(labels == index, np.uint8))
+        described.append(
+            {
                 "category_id": index + 1,
-                "iscrowd": 1,  # a crowd in COCO's sense, as others are turned from masks into polygons
+                "iscrowd": 0,
                 "area": int(masks.area(mask)),
                 "bbox": masks.toBbox(mask).tolist(),
                 "segmentation": {"size": mask["size"], "counts": mask["counts"].decode("ascii")},
             }
+        )
+    return described
 
 
-def _write_list(file: TextIO, key: str, items: Iterable[dict[str, Any]]) -> None:
+def write_list(file: TextIO, key: str, items: Iterable[dict[str, Any]]) -> None:
+    r"""Write a list into a JSON object that is open, item by item.
+
+    Example:
+        >>> import io
+        >>> file = io.StringIO()
+        >>> write_list(file, "images", [{"id": 1}])
+        >>> file.getvalue()
+        ', "images": [\n{"id": 1}]'
+    """
     file.write(f', "{key}": [')
     for number, item in enumerate(items):
         file.write((",\n" if number else "\n") + json.dumps(item))
     file.write("]")
 
 
-def _only_file(path: Path) -> Path:
+def only_file(path: Path) -> Path:
+    """Return the JSON file of a folder, or of its ``annotations/``; raise DataError if there is not exactly one."""
     folder = path if list_files(path, (".json",)) and not (path / "annotations").is_dir() else path / "annotations"
     files = list_files(folder, (".json",)) if folder.is_dir() else []
     if len(files) != 1:
@@ -142,13 +189,17 @@ def _only_file(path: Path) -> Path:
 
 
 def _decode(
-    path: Path, masks: list[dict[str, Any]], names: dict[Any, str], label_map: LabelMap, size: tuple[int, int]
+    path: Path,
+    masks: Callable[[], list[dict[str, Any]]],
+    names: dict[Any, str],
+    label_map: LabelMap,
+    size: tuple[int, int],
 ) -> np.ndarray:
     labels = np.full(size, IGNORE_INDEX, np.uint8)
     with reading(path):
-        for annotation in masks:
+        for annotation in masks():
             index = class_index(label_map, names[annotation["category_id"]])
-            mask = _decode_mask(_segmentation(annotation), size)
+            mask = _decode_mask(_segmentation(annotation), size, _call(annotation))
             if (mask & (labels != IGNORE_INDEX) & (labels != index)).any():
                 raise DataError("masks of different classes overlap, and COCO does not define which one is on top")
             labels[mask] = index
@@ -163,13 +214,30 @@ def _segmentation(annotation: dict[str, Any]) -> Any:
     return segmentation
 
 
-def _decode_mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+def _decode_mask(segmentation: Any, size: tuple[int, int], called: str = "") -> np.ndarray:
     if isinstance(segmentation, list):
-        raise DataError("a class is given as polygons, which do not label each pixel; expected masks (RLE)")
+        return _fill(segmentation, size, called)
     check_size(tuple(segmentation["size"]), size)
     counts = segmentation["counts"]
     runs = np.array(counts) if isinstance(counts, list) else _uncompress(counts)
     return decode_runs(runs, size[1], size[0]).T  # COCO's runs go column by column
+
+
+def _fill(polygons: list[Any], size: tuple[int, int], called: str) -> np.ndarray:
+    """Return the pixels (H, W) bool of polygons, each a list x, y, x, y …, as pycocotools fills them.
+
+    Neighbours along a common border do not overlap. What pycocotools would take for a box, or for damage of its memory,
+    is refused before.
+    """
+    masks, (height, width) = _masks(), size
+    corners = [np.array(polygon, np.float64) for polygon in polygons]
+    for one in corners:
+        if one.ndim != 1 or one.size < 6 or one.size % 2:
+            raise DataError(f"{called} has a polygon of {one.size} numbers, expected x and y of at least three corners")
+        if not (np.abs(one.reshape(-1, 2)) <= (2 * width, 2 * height)).all():
+            raise DataError(f"{called} has a polygon far outside of its frame of {width}×{height} pixels")
+    found: np.ndarray = masks.decode(masks.merge(masks.frPyObjects([one.tolist() for one in corners], height, width)))
+    return found.astype(bool)
 
 
 def _uncompress(text: str) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Labels as indexed PNGs whose colours are explained by a list, as in VOC and CamVid.
 
-The values are the ids of the data set, 255 is unlabelled; the palette shows the colours of the list. They are read by
-their colours, as programs that write such files number the classes in their own ways, or write RGB.
+The values are the ids of the data set, 255 is unlabelled; the palette shows the colours of the list. The class with the
+id N stands in line N of the list, counted from 0, as trainers take the number of the line for the value. Labels are
+read by their colours, as programs that write such files number the classes in their own ways, or write RGB.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError, WrpError
-from wrp.exchange.base import Returned, check_size, class_index, reading
+from wrp.exchange.base import Returned, check_size, class_index, files_below, reading
 from wrp.exchange.names import frame_name
 from wrp.io.label_map import split_alpha
 from wrp.io.listing import visible
@@ -34,12 +36,22 @@ UNLABELLED = ("background", "unlabelled", "void")
 # Further ones that other programs have, in any case.
 MEAN_UNLABELLED = frozenset((*UNLABELLED, "unlabeled", "ignore", "ignored", "border"))
 
+BORDER = (224, 224, 192)
+"""VOC draws it around objects, and for pixels that are not labelled; its list of classes does not have it."""
+
 # Black, unless a class is black; then VOC's colour for pixels without a class.
-UNLABELLED_COLORS = ((0, 0, 0), (224, 224, 192), *((grey, grey, grey) for grey in range(255, 0, -1)))
+UNLABELLED_COLORS = ((0, 0, 0), BORDER, *((grey, grey, grey) for grey in range(255, 0, -1)))
 
 
-def color_entries(label_map: LabelMap) -> list[Entry]:
-    """Return the entries of a list: unlabelled pixels first, then the classes in their order.
+# Name of an id without a class, below the largest one.
+FILLER = "unused-{}"
+
+
+def color_entries(label_map: LabelMap) -> tuple[list[Entry], Color]:
+    """Return the entries of a list, each class at the place of its id, and the colour of unlabelled pixels.
+
+    The entry for unlabelled pixels is at 0 if no class has this id, else behind all classes. Other places without a
+    class have entries of their own, whose colours no label has.
 
     Raises:
         WrpError: If two classes have one colour, or every name for unlabelled pixels is that of a class.
@@ -50,11 +62,27 @@ def color_entries(label_map: LabelMap) -> list[Entry]:
         raise WrpError(
             f"the classes {', '.join(names)} share the colour {color}, by which this format tells them apart"
         )
-    free = [name for name in UNLABELLED if name not in label_map.names]
-    if not free:
+    names = [name for name in UNLABELLED if name not in label_map.names]
+    if not names:
         raise WrpError(f"this format needs one of the names {', '.join(UNLABELLED)} for pixels without a class")
-    color = next(color for color in UNLABELLED_COLORS if color not in label_map.colors)
-    return [(free[0], color), *zip(label_map.names, label_map.colors, strict=True)]
+    unlabelled = next(color for color in UNLABELLED_COLORS if color not in label_map.colors)
+    last = max(label_map.ids)
+    placed = dict(zip(label_map.ids, zip(label_map.names, label_map.colors, strict=True), strict=True))
+    placed.setdefault(0 if 0 not in placed else last + 1, (names[0], unlabelled))
+    taken = {unlabelled, BORDER, *label_map.colors}
+    colors = product(range(255, -1, -1), repeat=3)
+    unused = ((red, green, blue) for red, green, blue in colors if (red, green, blue) not in taken)
+    for id_ in range(last):
+        if id_ not in placed:
+            placed[id_] = (_unused_name(id_, label_map), next(unused))
+    return [placed[id_] for id_ in sorted(placed)], unlabelled
+
+
+def _unused_name(id_: int, label_map: LabelMap) -> str:
+    name = FILLER.format(id_)
+    while name in label_map.names:
+        name += "-"
+    return name
 
 
 def write_entries(path: Path, entries: list[Entry], line: str, parse: Callable[[str], Entry | None]) -> None:
@@ -132,18 +160,9 @@ def write_color_label(path: Path, labels: np.ndarray, label_map: LabelMap, unlab
 def read_color_labels(folder: Path, listing: Listing, label_map: LabelMap) -> Iterator[Returned]:
     """Read the PNGs below a folder by their colours, which ``listing`` explains."""
     meanings = listing.meanings(label_map.names)
-    for path in _pngs(folder):
+    for path in files_below(folder, ".png"):
         name = frame_name(path.relative_to(folder).as_posix())
         yield Returned(name, partial(_decode, path, listing, meanings, label_map))
-
-
-def _pngs(folder: Path) -> Iterator[Path]:
-    """Yield the PNGs below a folder, without hidden files and folders."""
-    for path in visible(folder):
-        if path.is_dir():
-            yield from _pngs(path)
-        elif path.suffix.lower() == ".png":
-            yield path
 
 
 def _decode(

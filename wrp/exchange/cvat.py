@@ -1,6 +1,6 @@
 """CVAT for images 1.1: ``annotations.xml`` with a mask for each class in a frame; ``images/``; ``labels.json``.
 
-CVAT for video 1.1, which has tracks instead of images, is read, too.
+CVAT for video 1.1, which has tracks instead of images, is read, too; :mod:`wrp.exchange.cvat_video` writes it.
 
 https://docs.cvat.ai/docs/dataset_management/formats/format-cvat. A mask is its bounding box and the lengths of its
 runs, row by row in the box, so it is exact; CVAT's other formats turn masks into polygons, or lose their order.
@@ -9,10 +9,11 @@ runs, row by row in the box, so it is exact; CVAT's other formats turn masks int
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.sax.saxutils import XMLGenerator
 from xml.sax.xmlreader import AttributesImpl
@@ -24,6 +25,7 @@ from wrp.exchange.base import (
     Export,
     Returned,
     RunFrame,
+    bounding_box,
     check_size,
     class_index,
     decode_runs,
@@ -31,7 +33,7 @@ from wrp.exchange.base import (
     reading,
 )
 from wrp.exchange.names import frame_name
-from wrp.io.progress import progress
+from wrp.io.grouping import Groups, grouping
 from wrp.io.writing import write_json
 from wrp.structures import IGNORE_INDEX, LabelMap
 
@@ -46,20 +48,21 @@ FAR = 1e6
 
 def write(export: Export, out: Path) -> None:
     """Write a run's labels frame by frame, so that memory does not grow with their number."""
-    labels = [
-        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "type": "mask"}
-        for name, color in zip(export.label_map.names, export.label_map.colors, strict=True)
-    ]
+    labels = label_entries(export.label_map)
     write_json(out / "labels.json", [label | {"attributes": []} for label in labels])
+
+    def describe(frame: RunFrame) -> dict[str, Any]:
+        export.copy_image(frame, out / "images" / frame.file_name)
+        return encode_masks(export.labels(frame))
+
     with (out / "annotations.xml").open("w", encoding="utf-8") as file:
         xml = XMLGenerator(file, "utf-8")
         xml.startDocument()
-        with _element(xml, "annotations"):
-            _write_text(xml, "version", "1.1")
+        with element(xml, "annotations"):
+            write_element(xml, "version", "1.1")
             _write_meta(xml, labels, len(export.frames))
-            for number, frame in enumerate(progress(export.frames, desc="Exporting", unit="frame")):
-                export.copy_image(frame, out / "images" / frame.file_name)
-                _write_frame(xml, number, frame, export.labels(frame), export.label_map)
+            for number, (frame, found) in enumerate(export.each(out, describe)):
+                _write_frame(xml, number, frame, export.label_map, **found)
         xml.endDocument()
 
 
@@ -70,79 +73,153 @@ def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
     given for it: keyframes, and what CVAT has put between them.
     """
     path = path if path.is_file() else path / "annotations.xml"
-    tracks, sizes = list[ElementTree.Element](), list[dict[str, str]]()
-    with reading(path):
-        for _, element in ElementTree.iterparse(path):
+    sizes, tasks = list[dict[str, str]](), set[str | None]()
+    opened: list[ElementTree.Element] = []  # the elements around the one that is read
+    with grouping() as shapes, reading(path):
+        for event, element in ElementTree.iterparse(path, ("start", "end")):
+            if event == "start":
+                opened.append(element)
+                continue
+            opened.pop()
+            above = opened[-1] if opened else ElementTree.Element("")
             if element.tag == "image":
-                yield Returned(
-                    frame_name(element.attrib["name"]), partial(_decode, path, element, label_map, IN_IMAGES)
-                )
-                element.clear()
+                name = frame_name(element.attrib["name"])
+                yield Returned(name, partial(_decode, path, element, label_map, IN_IMAGES))
+                above.remove(element)
             elif element.tag == "track":
-                tracks.append(element)
+                tasks.add(element.get("task_id"))
+                above.remove(element)
+            elif above.tag == "track":
+                _note_shape(element, above, shapes)
+                above.remove(element)
             elif element.tag == "original_size":
                 sizes.append({key: str(element.findtext(key)) for key in ("width", "height")})
-        if len({track.get("task_id") for track in tracks}) > 1:
+        if len(tasks) > 1:
             raise DataError(
                 f"{path} holds the tracks of several tasks, whose frames all count from 0; export each task"
             )
-        frames = _frames_of(tracks, sizes[0] if len(sizes) == 1 else {})
-    for number, frame in frames.items():
-        yield Returned(f"frame_{number:06d}", partial(_decode, path, frame, label_map, IN_TRACKS))
+        size = sizes[0] if len(sizes) == 1 else {}
+        for number in sorted(shapes):
+            decode = partial(_decode_frame, path, partial(shapes.items, number), size, label_map)
+            yield Returned(f"frame_{number:06d}", decode)
 
 
-def _frames_of(tracks: list[ElementTree.Element], size: dict[str, str]) -> dict[int, ElementTree.Element]:
-    """Return the frames of a video by their numbers, with their shapes, as "CVAT for images" has them."""
-    frames: dict[int, ElementTree.Element] = {}
-    for track in tracks:
-        for shape in track:
-            if "frame" in shape.attrib and shape.get("outside") != "1":  # there, the track has ended
-                shape.set("label", track.attrib["label"])
-                frames.setdefault(int(shape.attrib["frame"]), ElementTree.Element("image", size)).append(shape)
-    return dict(sorted(frames.items()))
+def _note_shape(shape: ElementTree.Element, track: ElementTree.Element, shapes: Groups[int]) -> None:
+    """Keep a shape of a track by its frame; the tracks of a long video do not fit into memory."""
+    if "frame" in shape.attrib and shape.get("outside") != "1":  # there, the track has ended
+        shapes.add(int(shape.attrib["frame"]), [shape.tag, shape.attrib | {"label": track.attrib["label"]}])
+
+
+def _decode_frame(
+    path: Path,
+    shapes: Callable[[], list[tuple[str, dict[str, str]]]],
+    task_size: dict[str, str],
+    label_map: LabelMap,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Decode a frame of a video, with its shapes as "CVAT for images" has them."""
+    frame = ElementTree.Element("image", task_size)
+    with reading(path):
+        for tag, attributes in shapes():
+            ElementTree.SubElement(frame, tag, attributes)
+    return _decode(path, frame, label_map, IN_TRACKS, size)
+
+
+def label_entries(label_map: LabelMap) -> list[dict[str, str]]:
+    """Return the classes as CVAT's labels.
+
+    Example:
+        >>> label_entries(LabelMap((0,), ("road",), ((128, 64, 128),)))
+        [{'name': 'road', 'color': '#804080', 'type': 'mask'}]
+    """
+    return [
+        {"name": name, "color": "#{:02x}{:02x}{:02x}".format(*color), "type": "mask"}
+        for name, color in zip(label_map.names, label_map.colors, strict=True)
+    ]
 
 
 @contextmanager
-def _element(xml: XMLGenerator, tag: str, attributes: dict[str, str] | None = None) -> Iterator[None]:
-    """Write an element around what the block writes, on a line of its own."""
+def element(xml: XMLGenerator, tag: str, attributes: dict[str, str] | None = None) -> Iterator[None]:
+    """Write an element around what the block writes, on a line of its own.
+
+    Example:
+        >>> import io
+        >>> file = io.StringIO()
+        >>> with element(XMLGenerator(file), "image", {"id": "0"}):
+        ...     pass
+        >>> file.getvalue().strip()
+        '<image id="0"></image>'
+    """
     xml.startElement(tag, AttributesImpl(attributes or {}))
     yield
     xml.endElement(tag)
     xml.ignorableWhitespace("\n")
 
 
-def _write_text(xml: XMLGenerator, tag: str, text: str) -> None:
-    with _element(xml, tag):
+def write_element(xml: XMLGenerator, tag: str, text: str) -> None:
+    """Write an element that holds a text.
+
+    Example:
+        >>> import io
+        >>> file = io.StringIO()
+        >>> write_element(XMLGenerator(file), "size", "3")
+        >>> file.getvalue().strip()
+        '<size>3</size>'
+    """
+    with element(xml, tag):
         xml.characters(text)
 
 
 def _write_meta(xml: XMLGenerator, labels: list[dict[str, str]], frames: int) -> None:
-    with _element(xml, "meta"), _element(xml, "task"):
-        _write_text(xml, "size", str(frames))
-        _write_text(xml, "mode", "annotation")
-        with _element(xml, "labels"):
+    with element(xml, "meta"), element(xml, "task"):
+        write_element(xml, "size", str(frames))
+        write_element(xml, "mode", "annotation")
+        with element(xml, "labels"):
             for label in labels:
-                with _element(xml, "label"):
+                with element(xml, "label"):
                     for tag, text in label.items():
-                        _write_text(xml, tag, text)
+                        write_element(xml, tag, text)
 
 
-def _write_frame(xml: XMLGenerator, number: int, frame: RunFrame, labels: np.ndarray, label_map: LabelMap) -> None:
-    height, width = labels.shape
+def _write_frame(
+    xml: XMLGenerator,
+    number: int,
+    frame: RunFrame,
+    label_map: LabelMap,
+    size: tuple[int, int],
+    masks: list[tuple[int, dict[str, str]]],
+) -> None:
+    height, width = size
     image = {"id": str(number), "name": frame.file_name, "width": str(width), "height": str(height)}
-    with _element(xml, "image", image):
-        for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
+    with element(xml, "image", image):
+        for index, place in masks:
             mask = {"label": label_map.names[index], "source": "auto", "occluded": "0", "z_order": "0"}
-            with _element(xml, "mask", mask | _encode(labels == index)):
+            with element(xml, "mask", mask | place):
                 pass
 
 
-def _encode(mask: np.ndarray) -> dict[str, str]:
-    """Return the attributes of a mask (H, W) bool: its bounding box, and the runs in the box."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    numbers = {"left": columns[0], "top": rows[0], "width": box.shape[1], "height": box.shape[0]}
-    return {"rle": ", ".join(map(str, encode_runs(box).tolist()))} | {key: str(n) for key, n in numbers.items()}
+def encode_masks(labels: np.ndarray) -> dict[str, Any]:
+    """Return the size of class indices (H, W) uint8, and each index that occurs with :func:`encode_mask` of it.
+
+    Example:
+        >>> encode_masks(np.array([[255, 1]], np.uint8))
+        {'size': (1, 2), 'masks': [(1, {'rle': '0, 1', 'left': '1', 'top': '0', 'width': '1', 'height': '1'})]}
+    """
+    indices = np.unique(labels[labels != IGNORE_INDEX]).tolist()
+    return {"size": labels.shape, "masks": [(index, encode_mask(labels == index)) for index in indices]}
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, str]:
+    """Return the attributes of a mask (H, W) bool: its bounding box, and the runs in the box.
+
+    Example:
+        >>> encode_mask(np.array([[False, True], [False, True]]))
+        {'rle': '0, 2', 'left': '1', 'top': '0', 'width': '1', 'height': '2'}
+    """
+    left, top, width, height = bounding_box(mask)
+    runs = encode_runs(mask[top : top + height, left : left + width])
+    numbers = {"left": left, "top": top, "width": width, "height": height}
+    return {"rle": ", ".join(map(str, runs.tolist()))} | {key: str(n) for key, n in numbers.items()}
 
 
 def _decode(

@@ -22,8 +22,9 @@ from wrp.exchange.export import find_format
 from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.listing import list_folders, same_form
+from wrp.io.opening import check_ratio
 from wrp.io.progress import progress
-from wrp.io.writing import require_writable, write_label
+from wrp.io.writing import require_writable, sync_folder, write_label
 from wrp.structures import IGNORE_INDEX, LabelMap
 
 logger = logging.getLogger("wrp")
@@ -45,7 +46,7 @@ def import_labels(
 
     Args:
         source: Output of another program: a folder, a ZIP archive of it, or the file with the labels.
-        format_name: A name in :data:`~wrp.exchange.export.FORMATS` or :data:`~wrp.exchange.export.READ_ONLY`.
+        format_name: A name in :data:`~wrp.exchange.export.FORMATS`.
         into: Data set in the package's layout.
         frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out. None: all.
         changed_from: The run that was exported: only frames whose label differs from the run's are imported. None: all.
@@ -58,7 +59,7 @@ def import_labels(
     Raises:
         WrpError: If anything cannot be imported, or the data set cannot be written to; nothing is written then.
     """
-    chosen = find_format(format_name, reading=True)
+    chosen = find_format(format_name)
     index = open_index(into, "folder")
     require_writable(index.root / "labels")
     targets = _Targets(index, clip)
@@ -72,6 +73,8 @@ def import_labels(
         labels = (label for label in chosen.read(place, index.label_map) if label.name in wanted)
         for label in progress(labels, desc="Writing", unit="label", total=len(wanted)):
             targets.write(wanted[label.name], label)
+        for folder in {targets.path(name).parent for name in wanted.values()}:
+            sync_folder(folder)
     there = f"; {len(listed) - len(wanted)} were there already" if listed and len(listed) > len(wanted) else ""
     logger.info("Imported %d labels into %s%s", len(wanted), index.root / "labels", there)
     return list(wanted.values())
@@ -101,6 +104,7 @@ def unpacked(source: Path) -> Iterator[Path]:
             with zipfile.ZipFile(source) as archive:
                 entries = _entries(source, archive)
                 size, room = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
+                check_ratio(source, source.stat().st_size, size)
                 if size > room:
                     raise DataError(f"{source} holds {size:,} bytes, of which {room:,} fit into {folder}")
                 archive.extractall(folder, entries)
@@ -276,7 +280,7 @@ def _always(name: str, labels: np.ndarray) -> bool:
 
 def _differs_from(run: Path, label_map: LabelMap) -> Callable[[str, np.ndarray], bool]:
     """Make a function that tells whether a label differs from a run's."""
-    theirs = open_run(run).label_map.written
+    theirs = open_run(run, by_network=True).label_map.written
     if theirs.names != label_map.names:
         raise DataError(f"{run} has the classes {', '.join(theirs.names)}, expected {', '.join(label_map.names)}")
 

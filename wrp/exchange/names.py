@@ -33,10 +33,24 @@ def frame_name(file_name: str) -> str:
         >>> frame_name("a/0.jpg"), frame_name("a/0.5"), frame_name("C:\\scenes\\a\\0.PNG")
         ('a/0', 'a/0.5', 'C:/scenes/a/0')
     """
+    path = name_path(file_name)
+    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+
+
+def name_path(file_name: str) -> PurePosixPath:
+    r"""Return the path that a file says of a frame, with slashes; its own name may end as those of images do.
+
+    Raises:
+        DataError: If it leads out of the folder.
+
+    Example:
+        >>> str(name_path("a\\0.5.png"))
+        'a/0.5.png'
+    """
     path = PurePosixPath(file_name.replace("\\", "/").lstrip("/"))
     if ".." in path.parts:
         raise DataError(f"the image name {file_name!r} leads out of its folder; expected <clip>/<frame>")
-    return str(path.with_suffix("") if path.suffix.lower() in IMAGE_SUFFIXES else path)
+    return path
 
 
 class WrittenNames:
@@ -83,10 +97,10 @@ class WrittenNames:
 
     def fitting(self, written: str) -> list[str]:
         """Return the names of all frames that fit; raise DataError if the clip, or the number, is not clear."""
-        *folders, stem = same_form(frame_name(written)).split("/")
+        *folders, stem = same_form(str(name_path(written))).split("/")  # a frame's own name may end in .png
         clips = self._clips_of(folders)
         by_name = [name for clip in clips if (name := self._names.find(f"{clip.name}/{stem}")) is not None]
-        return by_name or [name for clip in clips for name in self._by_number(clip, stem)]
+        return by_name or [name for clip in clips for name in self._by_number(clip, frame_name(stem))]
 
     def listed(self, path: Path) -> set[str]:
         """Read a list of frames, each in any form that :meth:`find` knows; raise DataError if a line is no frame."""

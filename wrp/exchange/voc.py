@@ -1,7 +1,8 @@
 """Pascal VOC: ``JPEGImages``, ``SegmentationClass``, ``ImageSets/Segmentation/train.txt`` and ``labelmap.txt``.
 
 Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015; ``labelmap.txt``, lines
-``name:red,green,blue::``, is CVAT's addition ("Segmentation mask 1.1"). Frames become JPEGs, as the format requires.
+``name:red,green,blue::``, is CVAT's addition ("Segmentation mask 1.1"); line N, counted from 0, is the class of the
+value N. Frames become JPEGs, as the format requires.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wrp.exchange.base import SPLIT, Export, Returned
+from wrp.exchange.base import SPLIT, Export, Returned, RunFrame
 from wrp.exchange.color_lists import (
+    BORDER,
     Entry,
     Listing,
     color_entries,
@@ -20,7 +22,6 @@ from wrp.exchange.color_lists import (
     write_color_label,
     write_entries,
 )
-from wrp.io.progress import progress
 from wrp.io.writing import write_text
 from wrp.structures import LabelMap
 
@@ -28,21 +29,20 @@ LABEL_MAP = "labelmap.txt"
 LABELS = "SegmentationClass"
 HOLDS = (LABELS,)
 
-BORDER = (224, 224, 192)
-"""VOC draws it around objects, and for pixels that are not labelled; lists of classes do not have it."""
-
 
 def write(export: Export, out: Path) -> None:
     """Write a run's labels; raise WrpError if the format cannot hold the classes."""
-    entries = color_entries(export.label_map)
+    entries, unlabelled = color_entries(export.label_map)
     write_entries(out / LABEL_MAP, entries, "{name}:{red},{green},{blue}::", _parse)
     names = "".join(f"{frame.name}\n" for frame in export.frames)
     write_text(out / "ImageSets" / "Segmentation" / f"{SPLIT}.txt", names)
-    for frame in progress(export.frames, desc="Exporting", unit="frame"):
+
+    def write_frame(frame: RunFrame) -> None:
         export.copy_image(frame, out / "JPEGImages" / f"{frame.name}.jpg")
-        write_color_label(
-            out / LABELS / f"{frame.name}.png", export.labels(frame), export.label_map, unlabelled=entries[0][1]
-        )
+        write_color_label(out / LABELS / f"{frame.name}.png", export.labels(frame), export.label_map, unlabelled)
+
+    for _ in export.each(out, write_frame):
+        pass
 
 
 def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
