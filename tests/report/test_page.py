@@ -6,6 +6,7 @@ import base64
 import configparser
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,14 @@ def test_a_run_without_hidden_labels_has_no_scores(tmp_path: Path) -> None:
     assert main(["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "motion"]) == 0
     text = (tmp_path / "out/report.html").read_text()
     assert "no labels were held out" in text
+    said = (tmp_path / "out/report.md").read_text()
+    for report in (text, said.replace("`", "")):
+        assert "How good the labels are is not known: an estimate needs a clip with three labelled frames" in report
+        assert re.search(r"Look first at the frames of the lowest mean confidence: walk/0000\d \(0\.\d+\),", report)
+        assert re.search(r"Label next: walk/0000\d, walk/0000\d, walk/0000\d; wrp suggest", report)
+        assert "run.seed" in report
+        assert "train_teacher" not in report
+        assert "train_refiner" not in report
     assert "Scores on held-out frames" not in text
     assert data_of(tmp_path / "out")["clips"][0]["miou"] == [None] * 5
 

@@ -139,8 +139,8 @@ def test_suggestions_are_printed_listed_and_drawn(run: tuple[Path, Path], capsys
     rows_of_first = np.array(sheet)[legend + 18 : legend + 210]
     assert np.array_equal(rows_of_first[::8, 320:640:8], labels)
     confidence = np.array(Image.open(out / "confidence" / clip / f"{stem}.png"))
-    brightness = rows_of_first[4::8, 644::8].sum(-1, dtype=int)  # rises with doubt
-    assert np.corrcoef(brightness.ravel(), confidence.ravel())[0, 1] < -0.8
+    brightness = rows_of_first[4::8, 644::8].sum(-1, dtype=int)  # rises with confidence
+    assert np.corrcoef(brightness.ravel(), confidence.ravel())[0, 1] > 0.8
 
 
 def test_only_the_clips_asked_for_and_only_frames_there_are(

@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wrp.data.index import ClipIndex
-from wrp.io.images import read_image, read_label
+from wrp.io.images import read_frame_label, read_image, read_label
+from wrp.io.manifest import Entry, read_manifest
 from wrp.io.palettes import CAPTION_HEIGHT
-from wrp.io.tables import format_score, markdown_table
+from wrp.io.tables import escape_markdown, format_score, markdown_table
 from wrp.io.writing import write_image, write_text
-from wrp.options import flat
+from wrp.report.advice import next_steps
+from wrp.report.audit import AUDITED, contradiction_rows, draw_contradictions
+from wrp.report.continued import changed_rows, continued_lines
 from wrp.report.scoring import prediction_path
-from wrp.report.tables import FLOW_IS_PART, class_rows, clip_rows, overall_table, region_rows
+from wrp.report.tables import (
+    FLOW_IS_PART,
+    class_rows,
+    clip_rows,
+    coverage_rows,
+    estimate_rows,
+    estimated_class_rows,
+    overall_table,
+    region_rows,
+    reliability_rows,
+    seconds_of_stages,
+    shown_settings,
+)
 from wrp.structures import Clip
 
+ESTIMATED = (
+    "From the keyframes alone: each between two others was labelled as if it had no label, which is about twice the "
+    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames."
+)
 
-def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
+
+def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path, suggested: Sequence[str] = ()) -> None:
     """Write report.md and its pictures from the files of a run.
 
     Args:
         index: The clips of the run.
         metrics: The content of its ``metrics.json``.
         out: Folder of the run.
+        suggested: Names of the frames to label next, ``<clip>/<frame>``.
     """
     methods = tuple(metrics["settings"]["methods"])
+    manifest = read_manifest(out)
     parts = ["# Report of wrp autolabel", summary(index, metrics)]
+    if steps := next_steps(index, metrics, manifest, suggested):
+        parts += ["## What to do next", *(f"- {step}" for step in steps)]
     if any(clip.held_out for clip in index.clips):
         parts += [
             "## Scores on held-out frames",
@@ -41,15 +67,39 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
         parts += [_confidence(metrics), "### By class", markdown_table(*class_rows(metrics))]
         if len(index.clips) > 1:
             parts += ["### By clip", markdown_table(*clip_rows(metrics))]
+    if "estimate" in metrics:
+        parts += ["## Estimated quality", ESTIMATED, markdown_table(*estimate_rows(metrics))]
+        parts.append(markdown_table(*estimated_class_rows(metrics)))
+    if metrics.get("contradictions"):
+        parts += ["## Keyframes to check", AUDITED, markdown_table(*contradiction_rows(metrics))]
+        for number, (caption, cut_out) in enumerate(draw_contradictions(index, metrics)):
+            write_image(out / f"audit/{number}.png", cut_out)
+            parts.append(f"![{escape_markdown(caption)}](audit/{number}.png)")
+    if lines := continued_lines(metrics):
+        parts += ["## What has changed", *lines]
+        parts += [markdown_table(*rows)] if (rows := changed_rows(metrics)) is not None else []
+    if cuts := cut_rows(manifest):
+        parts += [
+            "## Cuts",
+            "No label is propagated across a cut.",
+            markdown_table(["clip", "first frame behind"], cuts),
+        ]
     parts.append("## Pictures")
     for clip in index.clips:
         picture = Path("report", f"{clip.name}.png")
         position = pictured_frame(clip)
         write_image(out / picture, draw_panel(index, clip, position, methods, out))
-        parts += [f"### {clip.name}, frame {clip.frames[position].stem}", f"![{clip.name}]({picture})"]
-    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in flat(metrics["settings"]))]
-    parts += ["## Seconds", FLOW_IS_PART, *(f"- {key}: {value}" for key, value in metrics["seconds"].items())]
+        name, stem = escape_markdown(clip.name), escape_markdown(clip.frames[position].stem)
+        parts += [f"### {name}, frame {stem}", f"![{name}]({quote(picture.as_posix())})"]
+    parts += ["## Settings", *(f"- {key}: `{value}`" for key, value in shown_settings(metrics).items())]
+    parts += ["## Seconds", FLOW_IS_PART, *(f"- {key}: {value}" for key, value in seconds_of_stages(metrics).items())]
     write_text(out / "report.md", "\n\n".join(parts).replace("\n\n- ", "\n- ") + "\n")
+
+
+def cut_rows(entries: Sequence[Entry]) -> list[list[str]]:
+    """Return clip and name of each frame that shows another scene than the frame before it."""
+    follows = zip(entries, entries[1:], strict=False)
+    return [[after.clip, after.frame] for before, after in follows if before.cut and before.clip == after.clip]
 
 
 def pictured_frame(clip: Clip) -> int:
@@ -61,8 +111,8 @@ def pictured_frame(clip: Clip) -> int:
         >>> pictured_frame(Clip("street", frames=(), keyframes=(0, 8), held_out=(1, 3, 7)))
         3
     """
-    candidates = clip.held_out or tuple(i for i in range(len(clip.frames)) if i not in clip.keyframes) or clip.keyframes
-    return max(candidates, key=lambda i: min(abs(i - keyframe) for keyframe in clip.keyframes))
+    unlabelled = sorted({*range(len(clip.frames))} - {*clip.keyframes})
+    return max(clip.held_out or unlabelled or clip.keyframes, key=clip.distance)
 
 
 def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, ...], out: Path) -> Image.Image:
@@ -80,7 +130,7 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
     image = read_image(frame.image).permute(1, 2, 0).numpy()
     tiles = [(f"frame {frame.stem}", image)]
     if frame.label is not None:
-        tiles.append(("ground truth", label_map.colorize(read_label(frame.label, label_map).numpy())))
+        tiles.append(("ground truth", label_map.colorize(read_frame_label(frame, label_map).numpy())))
     for method in methods:
         path = prediction_path(out, methods, method, clip.name, frame.stem)
         if path.is_file():  # keyframes are written for the last method only
@@ -114,10 +164,8 @@ def _confidence(metrics: dict[str, Any]) -> str:
     scores = metrics["overall"][metrics["settings"]["methods"][-1]]
     if scores.get("ece") is None:
         return "### Confidence\n\nNo pixels to score."
-    rows = [[f"{100 * kept:.1f} %", format_score(miou)] for kept, miou in scores["risk_coverage"]]
-    reliable = [[f"{c:.3f}", f"{right:.3f}", f"{pixels}"] for c, right, pixels in scores["reliability"]]
     return (
         f"### Confidence\n\nExpected calibration error: {scores['ece']:.1f} %. mIoU of the most confident pixels, by "
-        f"the percentage of pixels kept:\n\n{markdown_table(['kept', 'mIoU'], rows)}\n\n"
-        f"Accuracy of labels by their confidence:\n\n{markdown_table(['confidence', 'accuracy', 'pixels'], reliable)}"
+        f"the percentage of pixels kept:\n\n{markdown_table(*coverage_rows(scores))}\n\n"
+        f"Accuracy of labels by their confidence:\n\n{markdown_table(*reliability_rows(scores))}"
     )

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,32 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.index import ClipIndex
 from wrp.errors import DataError
-from wrp.io.images import read_confidence, read_image, read_label
-from wrp.io.manifest import read_manifest
-from wrp.io.palettes import DOUBT, PROVENANCE_PALETTE
+from wrp.io.images import read_confidence, read_frame_label, read_image, read_label
+from wrp.io.manifest import Entry, read_manifest
+from wrp.io.palettes import CONFIDENCE, PROVENANCE_PALETTE
+from wrp.io.progress import make_bar
 from wrp.io.stopping import check_stop
 from wrp.io.tables import Table
 from wrp.io.writing import write_text
 from wrp.metrics.segmentation import confusion, mean_iou
 from wrp.options import flat
-from wrp.report.markdown import summary
-from wrp.report.tables import FLOW_IS_PART, class_rows, clip_rows, overall_rows, region_rows
+from wrp.report.advice import next_steps
+from wrp.report.audit import AUDITED, contradiction_rows, draw_contradictions
+from wrp.report.continued import changed_rows, continued_lines
+from wrp.report.markdown import cut_rows, summary
+from wrp.report.tables import (
+    FLOW_IS_PART,
+    class_rows,
+    clip_rows,
+    format_estimate,
+    overall_rows,
+    region_rows,
+    seconds_of_stages,
+    shown_settings,
+)
 from wrp.structures import Clip, LabelMap
 
 logger = logging.getLogger("wrp")
@@ -86,7 +99,9 @@ class FrameRow:
         return (True, self.confidence) if self.miou is None else (False, self.miou)
 
 
-def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teacher: bool) -> None:
+def write_page(
+    index: ClipIndex, metrics: dict[str, Any], out: Path, with_teacher: bool, suggested: Sequence[str] = ()
+) -> None:
     """Write report.html from the files of a run.
 
     If clips are long or many, the page shows a selection of frames and clips, and says so.
@@ -96,15 +111,17 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teache
         metrics: The content of its ``metrics.json``.
         out: Folder of the run.
         with_teacher: Whether the result has used a teacher, so that the legend of provenance names it.
+        suggested: Names of the frames to label next, ``<clip>/<frame>``.
 
     Raises:
         DataError: If a file of the run is missing or damaged.
     """
-    rows = _frame_rows(index, out)
+    manifest = read_manifest(out)
+    rows = _frame_rows(index, manifest, out)
     clips = _worst(index.clips, rows)
     most = max(min(FRAMES_PER_CLIP, FRAMES // len(clips)), 1)
     chosen = {clip.name: choose_frames(clip, rows[clip.name], most) for clip in clips}
-    with tqdm(desc="Writing report.html", unit="frame", total=sum(map(len, chosen.values()))) as progress:
+    with make_bar(desc="Writing report.html", unit="frame", total=sum(map(len, chosen.values()))) as progress:
         shown = []
         for clip in clips:
             frames = []
@@ -114,8 +131,13 @@ def write_page(index: ClipIndex, metrics: dict[str, Any], out: Path, with_teache
                 progress.update()
             shown.append(_clip_data(clip, rows[clip.name]) | {"frames": frames})
     sources = _legend(SOURCES)[: 8 if with_teacher else 4]
-    data = {"classes": _legend(index.label_map), "provenance_legend": sources, "doubt": DOUBT, "clips": shown}
-    write_text(out / "report.html", _render(index, metrics, out, data))
+    data = {
+        "classes": _legend(index.label_map),
+        "provenance_legend": sources,
+        "confidence_colors": CONFIDENCE,
+        "clips": shown,
+    }
+    write_text(out / "report.html", _render(index, metrics, out, data, manifest, suggested))
     logger.info("%s: %.1f MB", out / "report.html", (out / "report.html").stat().st_size / 1e6)
 
 
@@ -150,12 +172,12 @@ def _evenly(items: Sequence[int], most: int) -> list[int]:
     return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
 
 
-def _frame_rows(index: ClipIndex, out: Path) -> dict[str, list[FrameRow]]:
+def _frame_rows(index: ClipIndex, manifest: Sequence[Entry], out: Path) -> dict[str, list[FrameRow]]:
     """Return the frames of each clip in order, with the mIoU of the held-out ones."""
-    entries = {(entry.clip, entry.frame): entry for entry in read_manifest(out)}
+    entries = {(entry.clip, entry.frame): entry for entry in manifest}
     rows: dict[str, list[FrameRow]] = {}
     hidden = sum(len(clip.held_out) for clip in index.clips)
-    with tqdm(desc="Scoring frames", unit="frame", total=hidden, disable=not hidden) as progress:
+    with make_bar(desc="Scoring frames", unit="frame", total=hidden, disable=not hidden) as progress:
         for clip in index.clips:
             rows[clip.name] = []
             scored = set(clip.held_out)
@@ -180,9 +202,7 @@ def _frame_miou(clip: Clip, position: int, label_map: LabelMap, out: Path) -> fl
 
 
 def _truth(clip: Clip, position: int, label_map: LabelMap) -> Tensor:
-    path = clip.frames[position].label
-    assert path is not None  # held-out frames have a label
-    return read_label(path, label_map)
+    return read_frame_label(clip.frames[position], label_map)
 
 
 def _worst(clips: Sequence[Clip], rows: dict[str, list[FrameRow]]) -> list[Clip]:
@@ -244,33 +264,57 @@ def _legend(label_map: LabelMap) -> list[dict[str, Any]]:
     return [{"name": name, "color": color} for name, color in zip(label_map.names, label_map.colors, strict=True)]
 
 
-def _render(index: ClipIndex, metrics: dict[str, Any], out: Path, data: dict[str, Any]) -> str:
-    environment = Environment(
+@cache
+def _environment() -> Environment:
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _render(
+    index: ClipIndex,
+    metrics: dict[str, Any],
+    out: Path,
+    data: dict[str, Any],
+    manifest: Sequence[Entry],
+    suggested: Sequence[str],
+) -> str:
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     settings = dict(flat(metrics["settings"]))
-    return environment.get_template("report.html.j2").render(
-        name=out.resolve().name,
-        summary=summary(index, metrics).replace("`", ""),
-        limits=_limits(index, data),
-        data=data,
-        tables=_tables(index, metrics),
-        result=metrics["overall"][settings["methods"][-1]],
-        method=settings["methods"][-1],
-        student=metrics.get("student"),
-        versions=metrics["settings"].get("versions", {}),
-        settings=settings,
-        seconds=metrics["seconds"],
-        flow_is_part=FLOW_IS_PART,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        # The page may run only this script, whatever the names of clips and classes contain.
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    foretold = metrics.get("estimate", {}).get(settings["methods"][-1])
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            name=out.resolve().name,
+            summary=summary(index, metrics).replace("`", ""),
+            limits=_limits(index, data),
+            cuts=", ".join(f"{clip} {frame}" for clip, frame in cut_rows(manifest)),
+            steps=[step.replace("`", "") for step in next_steps(index, metrics, manifest, suggested)],
+            data=data,
+            tables=_tables(index, metrics),
+            result=metrics["overall"][settings["methods"][-1]],
+            method=settings["methods"][-1],
+            audited=AUDITED,
+            contradictions=contradiction_rows(metrics),
+            contradicted=[(caption, _webp(picture)) for caption, picture in draw_contradictions(index, metrics)],
+            continued=continued_lines(metrics),
+            changed=changed_rows(metrics),
+            student=metrics.get("student"),
+            estimated=format_estimate(foretold) if foretold is not None else None,
+            versions=metrics["settings"].get("versions", {}),
+            settings=shown_settings(metrics),
+            seconds=seconds_of_stages(metrics),
+            flow_is_part=FLOW_IS_PART,
+            style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            # The page may run only this script, whatever the names of clips and classes contain.
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from wrp.data.index import ClipIndex
-from wrp.io.images import read_confidence, read_label
+from wrp.io.images import read_confidence, read_frame_label, read_label
 from wrp.io.outputs import method_folder
 from wrp.io.progress import progress
 from wrp.metrics.masks import boundary_accuracy, region_similarity
@@ -123,8 +123,7 @@ def _frame(
 ) -> tuple[dict[str, tuple[Tensor, Tensor | None]], Truth]:
     """Read the labels of a held-out frame and its ground truth; only the last method has its confidence on disk."""
     frame = clip.frames[index]
-    assert frame.label is not None
-    truth = read_label(frame.label, label_map)
+    truth = read_frame_label(frame, label_map)
     size = (truth.shape[0], truth.shape[1])
     labels: dict[str, tuple[Tensor, Tensor | None]] = {}
     for method in methods:
@@ -132,7 +131,7 @@ def _frame(
         labels[method] = read_label(path, label_map.written, size), None
     confidence = read_confidence(out / "confidence" / clip.name / f"{frame.stem}.png", size)
     labels[methods[-1]] = (labels[methods[-1]][0], confidence)
-    return labels, Truth(truth, min(abs(index - keyframe) for keyframe in clip.keyframes))
+    return labels, Truth(truth, clip.distance(index))
 
 
 def _named(score_: PropagationScore, label_map: LabelMap) -> dict[str, Any]:

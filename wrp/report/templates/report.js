@@ -31,13 +31,13 @@ function table(colors) {
 
 function ramp(stops) {
   return Array.from({ length: 256 }, (_, i) => {
-    const place = (1 - i / 255) * (stops.length - 1);
+    const place = i / 255 * (stops.length - 1);
     const low = Math.min(Math.floor(place), stops.length - 2);
     return stops[low].map((from, channel) => from + (place - low) * (stops[low + 1][channel] - from));
   });
 }
 
-const certaintyTable = table(ramp(page.doubt));
+const certaintyTable = table(ramp(page.confidence_colors));
 const provenanceTable = table(page.provenance_legend.map((entry) => entry.color));
 
 async function load(data) {
@@ -106,7 +106,7 @@ async function show(next) {
 }
 
 function describe(frame) {
-  const parts = [`${frame.stem}: frame ${frame.index + 1} of ${clip.miou.length}`];
+  const parts = [`${frame.stem}: index ${frame.index} of 0 … ${clip.miou.length - 1}`];
   parts.push(frame.method === "keyframe" ? "labelled by hand" : `by ${frame.method}`);
   if (frame.distance) parts.push(`${frame.distance} frame${frame.distance > 1 ? "s" : ""} from the nearest keyframe`);
   parts.push(`mean confidence ${frame.confidence.toFixed(3)}`);
@@ -233,7 +233,7 @@ function drawTimeline() {
     const x = across(keyframe);
     parts.push(svg("path", { class: "keyframe", d: `M${x} ${GAP}V${bottom}` }));
     const mark = svg("path", { class: "mark", d: `M${x} ${bottom + 3}l5 9h-10z` });
-    mark.append(svg("title", {}, `keyframe, frame ${keyframe + 1}`));
+    mark.append(svg("title", {}, `keyframe, index ${keyframe}`));
     parts.push(mark);
   }
   parts.push(svg("path", { class: "cursor", id: "cursor" }));
@@ -276,7 +276,7 @@ function makeLegends() {
     return button;
   }));
   at("provenance-legend").replaceChildren(...page.provenance_legend.map((one) => swatch("span", one)));
-  const stops = [...page.doubt].reverse().map((color) => `rgb(${color.join(" ")})`);
+  const stops = page.confidence_colors.map((color) => `rgb(${color.join(" ")})`);
   at("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
 }
 
