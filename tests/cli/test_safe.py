@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -20,6 +19,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torchvision.models import _api as torchvision_api
 
 from tests.clips import make_folder
+from tests.forked import wrp
 from wrp import CycleExamples, PropagationModule, RefinementData, RefinementModule, SegmentationModule
 from wrp.cli.main import main
 from wrp.errors import WrpError
@@ -36,10 +36,8 @@ class Module(pl.LightningModule):
 """
 
 
-def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wrp", "fit", *arguments, "--data=SegmentationData", "--data.num_classes=10"]
-    surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment}
-    return subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+def run(folder: Path, *arguments: str, **environment: str) -> CompletedProcess[str]:
+    return wrp("fit", *arguments, "--data=SegmentationData", "--data.num_classes=10", folder=folder, **environment)
 
 
 @pytest.mark.slow
@@ -100,24 +98,18 @@ class Module(SegmentationModule):
 def test_a_module_of_ones_own_comes_back_where_its_package_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     assert main(["data", "synthetic", str(tmp_path / "scene"), "--frames=5", "--size=64x48"]) == 0
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-
-    def done(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "wrp", *command]
-        return subprocess.run(line, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True)
-
     data = ["--data=SegmentationData", "--data.num_classes=10", "--data.root=scene"]
     data.append("--data.sampling.crop_size=[32,32]")
     steps = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu"]
-    fitted = done("fit", "--model=own.Module", *data, *steps)
+    fitted = wrp("fit", "--model=own.Module", *data, *steps)
     assert fitted.returncode == 0, fitted.stderr
     [checkpoint] = tmp_path.rglob("*.ckpt")
 
     label = ["autolabel", "scene", "--label-every=4", "--methods=semantic", f"--teacher={checkpoint}"]
-    trusted = done(*label, "--out=trusted", WRP_SAFE="own")
+    trusted = wrp(*label, "--out=trusted", WRP_SAFE="own")
     assert trusted.returncode == 0, trusted.stderr
     (tmp_path / "ran").unlink()
-    refused = done(*label, "--out=refused", WRP_SAFE="another")
+    refused = wrp(*label, "--out=refused", WRP_SAFE="another")
     assert refused.returncode == 2
     assert "holds a own.Module" in refused.stderr
     assert "WRP_SAFE names it" in refused.stderr

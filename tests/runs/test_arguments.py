@@ -40,6 +40,9 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("--label-every", "select.label_every", "4", 4),
     ("--label-offset", "select.label_offset", "2", 2),
     ("--keyframes", "select.keyframes", "keyframes.txt", "keyframes.txt"),
+    ("--labels", "select.labels", "drawn", "drawn"),
+    ("--frames", "select.frames", "10:40:2", "10:40:2"),
+    ("--never", "select.never", "hood.png", "hood.png"),
     ("--methods", "methods", "motion, vote:previous", ["motion", "vote:previous"]),
     ("--teacher", "teacher", "a.ckpt", "a.ckpt"),
     ("--refiner", "refiner", "b.ckpt", "b.ckpt"),
@@ -57,7 +60,9 @@ FLAGS: list[tuple[str, str, str, Any]] = [
     ("--shard", "run.shard", "1/2", "1/2"),
     ("--on-error", "run.on_error", "skip", "skip"),
     ("--limit", "run.limit", "0", 0),
-    ("--seed", "run.seed", "-5", -5),
+    ("--continue", "run.continue_from", "old", "old"),
+    ("--continue-steps", "run.continue_steps", "5", 5),
+    ("--seed", "run.seed", "5", 5),
     ("--workers", "run.workers", "2", 2),
     ("--trainer", "run.trainer", '{"devices": 2}', {"devices": 2}),
     ("--trainer.devices", "run.trainer", "2", {"devices": 2}),
@@ -66,6 +71,7 @@ FLAGS: list[tuple[str, str, str, Any]] = [
 
 DEFAULTS = {
     **dict.fromkeys(("split", "select.clips", "select.label_every", "select.keyframes", "teacher", "refiner")),
+    **dict.fromkeys(("select.labels", "select.frames", "select.never")),
     **dict.fromkeys(("student", "run.flow_cache", "run.shard", "run.limit", "train_teacher.network.encoder_weights")),
     **dict.fromkeys(("train_teacher.network.attention_scales", "train_teacher.network.test_scales")),
     **dict.fromkeys(
@@ -98,6 +104,8 @@ DEFAULTS = {
     "run.min_confidence": 0.0,
     "run.seed": 0,
     "run.workers": None,
+    "run.continue_from": None,
+    "run.continue_steps": None,
 }
 
 
@@ -230,16 +238,16 @@ def test_a_root_is_taken_as_it_is_written(root: str) -> None:
             r"--train_teacher.crop must be of type tuple\[int, int\] or None, got '\[1,2,3\]",
         ),
         ([*BARE, "--train_teacher.losses.dice=much"], "--train_teacher.losses.dice must be of type dict"),
-        ([*BARE, "--teacher-steps=0"], "--teacher-steps must be at least 1, got 0"),
+        ([*BARE, "--teacher-steps=0"], "--teacher-steps must be in 1 … 2147483647, got 0"),
         ([*BARE, "--propagated-ratio=2"], "--propagated-ratio must be in 0 … 1, got 2.0"),
         ([*BARE, "--min-confidence=-1"], "--min-confidence must be in 0 … 1, got -1.0"),
         ([*BARE, "--train_teacher.confidence=7"], "--train_teacher.confidence must be in 0 … 1, got 7.0"),
-        ([*BARE, "--train_refiner.batch=0"], "--train_refiner.batch must be at least 1, got 0"),
+        ([*BARE, "--train_refiner.batch=0"], "--train_refiner.batch must be in 1 … 2147483647, got 0"),
         ([*BARE, "--teacher-folds=1"], "--teacher-folds must be 0 or at least 2, got 1"),
-        ([*BARE, "--student=best"], r"--student must be one of plain, cisc-r, three-stage, st\+\+, got 'best'"),
-        ([*BARE, "--on-error=never"], "--on-error must be stop or skip, got 'never'"),
-        ([*BARE, "--limit=-1"], "--limit must be at least 0, got -1"),
-        ([*BARE, "--workers=-1"], "--workers must be at least 0, got -1"),
+        ([*BARE, "--student=best"], r"unknown student 'best', expected one of plain, cisc-r, three-stage, st\+\+"),
+        ([*BARE, "--on-error=never"], "unknown value of --on-error 'never', expected one of stop, skip"),
+        ([*BARE, "--limit=-1"], "--limit must be in 0 … 2147483647, got -1"),
+        ([*BARE, "--workers=-1"], "--workers must be in 0 … 256, got -1"),
         ([*BARE, "--shard=3/2"], "--shard must be i/n with i in 1 … n, such as 2/3; got '3/2'"),
         ([*BARE, "--train_teacher.network.encoder_weights=imagenet"], "use --weights instead"),
     ],
@@ -390,6 +398,9 @@ OTHERS = {
     "select.label_every": 5,
     "select.label_offset": 1,
     "select.keyframes": "keyframes.txt",
+    "select.labels": "drawn",
+    "select.frames": "10:40:2",
+    "select.never": "hood.png",
     "methods": ["refine"],
     "teacher": "a.ckpt",
     "refiner": "b.ckpt",
@@ -421,13 +432,16 @@ OTHERS = {
     "run.trainer": {"precision": "bf16-mixed"},
     "run.min_confidence": 0.5,
     "run.seed": 1,
+    "run.continue_from": "old",
+    "run.continue_steps": 5,
 }
 
 
 def claim(settings: Settings, root: Path = Path("clips")) -> None:
     """Make the folder the run's of these settings."""
     Path("out").mkdir(exist_ok=True)
-    claim_folder(replace(settings, out="out"), root, "labels", {"walk": "frames"})
+    claim_folder(replace(settings, out="out"), root, {}, {"walk": "frames"})
+    Path("out/teacher.ckpt").touch()  # without any result, it would refuse no other settings
 
 
 def test_jobs_that_start_at_once_all_add_to_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,7 +457,7 @@ def test_jobs_that_start_at_once_all_add_to_the_record(monkeypatch: pytest.Monke
 
     def job(clip: str) -> None:
         both.wait()
-        claim_folder(replace(FIRST, out="out"), Path("clips"), "labels", {clip: "frames"}, Checked([clip]))
+        claim_folder(replace(FIRST, out="out"), Path("clips"), {}, {clip: "frames"}, Checked([clip]))
 
     monkeypatch.setattr(record, "write_json", slowly)
     with ThreadPoolExecutor(2) as jobs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import WrpError
 from wrp.module import BaseModule
 from wrp.runs import training
+from wrp.runs.arguments import parse_arguments
 from wrp.runs.config import STUDENTS, Settings, TeacherArgs
 from wrp.runs.students import WAYS
 from wrp.runs.training import find_weights
@@ -221,13 +223,17 @@ def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
         (["nowhere", "--out", "out"], "there is no folder nowhere"),
         (["clips", "--out", "clips"], "which is read from; choose another"),
         (["clips", "--out", "clips/labels/x"], "which is read from; choose another"),
-        (["clips", "--out", "out", "--methods", "motoin"], "methods must be some of"),
+        (
+            ["clips", "--out", "out", "--methods", "motoin"],
+            "unknown method 'motoin'; did you mean motion?",
+        ),
         (["clips", "--out", "out", "--clips", "fly"], "has no clip 'fly'; its clips are walk"),
         (["clips", "--out", "out", "--label-every", "0"], "label-every must be at least 1"),
         (["clips", "--out", "out", "--label-every", "2", "--label-offset", "9"], "leaves none"),
         (["clips", "--out", "out", "--layout", "camvid"], "does not have the layout 'camvid'"),
         (["clips", "--out", "out", "--split", "val"], "cannot be read"),
         (["clips", "--out", "out", "--methods", "semantic", "--teacher", "t.ckpt"], "there is no checkpoint t.ckpt"),
+        (["clips", "--out", "out", "--teacher", "x/teacher-unfinished.ckpt"], "a training that has not ended"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,15 +243,36 @@ def test_bad_arguments(tmp_path: Path, arguments: list[str], message: str, capsy
 
 
 @pytest.mark.slow
-def test_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     from wrp.runs import autolabel
 
     short = {name: replace(training, steps=1) for name, training in autolabel.DEMO.items()}
     assert set(short) == {"train_teacher", "train_refiner"}
     monkeypatch.setattr(autolabel, "DEMO", short)
+    small = partial(autolabel.generate_folder, num_frames=25, height=64, width=96)
+    monkeypatch.setattr(autolabel, "generate_folder", small)
     assert main(["demo", "--seed", "1"]) == 0
-    assert "| refine " in capsys.readouterr().out
-    assert len(list(Path("wrp-demo/run/labels/street1").glob("*.png"))) == 49
+    printed = capsys.readouterr().out
+    assert "| refine " in printed
+    assert "report: wrp-demo/run/report.html, its tables as text: wrp-demo/run/report.md" in printed
+    assert "next: wrp suggest wrp-demo/run" in printed
+    # Motion comes first, with a picture.
+    told = [record.message for record in caplog.records if "Step" in record.message or "picture" in record.message]
+    assert [line.partition(":")[0][:13] for line in told] == [
+        "Step 1 of 3",
+        "Step 2 of 3",
+        "First picture",
+        "Step 3 of 3",
+    ]
+    assert Path("wrp-demo/motion/report/street1.png").is_file()
+    # What is printed as the next command belongs to the same run.
+    command = printed.splitlines()[-1].partition(": wrp ")[2].split()
+    settings, _ = parse_arguments(command[1:])
+    made = (settings.out, settings.student, settings.train_teacher.steps, settings.select.label_every)
+    assert made == ("wrp-demo/run", "plain", 1, 12)
+    assert len(list(Path("wrp-demo/run/labels/street1").glob("*.png"))) == 25
     assert Path("wrp-demo/run/report/street1.png").is_file()
 
 
@@ -369,7 +396,7 @@ def test_students_weigh_keep_apart_and_schedule_what_they_learn_from(scene: Path
 
 def test_there_are_four_kinds_of_students(tmp_path: Path) -> None:
     folders = {"root": str(tmp_path / "data"), "out": str(tmp_path / "out")}
-    with pytest.raises(WrpError, match=r"--student must be one of plain, cisc-r, three-stage, st\+\+, got 'best'"):
+    with pytest.raises(WrpError, match=r"unknown student 'best', expected one of plain, cisc-r, three-stage, st\+\+"):
         Settings(**folders, student="best")
     with pytest.raises(WrpError, match="at least 3, got 2"):
         Settings(**folders, student="st++", train_teacher=TeacherArgs(steps=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from tests.clips import make_folder, picture
 from wrp.cli.main import main
@@ -55,12 +55,15 @@ def watch(monkeypatch: pytest.MonkeyPatch, *homes: ModuleType) -> list[Path]:
     """Return a list that gets the path of each frame which these modules decode."""
     read: list[Path] = []
 
-    def reading(path: Path) -> Tensor:
-        read.append(path)
-        return read_image(path)
-
     for home in homes:
-        monkeypatch.setattr(home, "read_image", reading)
+        name = "image_array" if home is checking else "read_image"
+        work = getattr(home, name)
+
+        def reading(path: Path, work: Callable[[Path], Any] = work) -> Any:
+            read.append(path)
+            return work(path)
+
+        monkeypatch.setattr(home, name, reading)
     return read
 
 
@@ -166,7 +169,7 @@ def test_a_shard_reads_its_own_clips_alone(root: Path, monkeypatch: pytest.Monke
         {one.clip.name for one in IntervalItems(index.clips, index.label_map, shard=one).intervals} for one in shards
     ]
     read: set[str] = set()
-    for name in ("read_size", "read_image", "read_label"):
+    for name in ("read_size", "image_array", "label_array"):
         work = getattr(checking, name)
 
         def reading(path: Path, *more: Any, work: Any = work) -> Any:

@@ -75,7 +75,6 @@ def test_the_guide_can_be_followed(
 ) -> None:
     monkeypatch.setenv("WRP_DATA", "")
     make_tree(tmp_path / "cityscapes")
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     done = []
     for launcher, *words in commands(PAGE):
         if launcher == "wrp":

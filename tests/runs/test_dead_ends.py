@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from tests.clips import make_folder, make_images
+from tests.forked import Forked
 from wrp import (
     CycleExamples,
     PropagationData,
@@ -41,6 +42,32 @@ SOURCES = ["--methods=copy,motion", "--label-every=4"]
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "data", {"ride": 9, "walk": 9})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """A command without its output folder, and a run of it that is complete; to be copied before it is changed."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = ["autolabel", str(make_folder(folder / "data", {"ride": 9, "walk": 9})), *SOURCES]
+    assert main([*command, f"--out={folder / 'out'}"]) == 0
+    return command, folder / "out"
+
+
+@pytest.fixture
+def labelled(whole: tuple[list[str], Path], tmp_path: Path) -> tuple[list[str], Path]:
+    """A command, and its output folder, where it was run already."""
+    out = Path(shutil.copytree(whole[1], tmp_path / "out"))
+    return [*whole[0], f"--out={out}"], out
+
+
+@pytest.fixture(scope="module")
+def by_teacher(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """As `whole`, with a teacher that the run has trained."""
+    folder = tmp_path_factory.mktemp("teacher")
+    command = ["autolabel", str(make_folder(folder / "data", {"ride": 9, "walk": 9})), "--methods=semantic"]
+    command += ["--label-every=4", "--weights=none", "--teacher-steps=1"]
+    assert main([*command, f"--out={folder / 'out'}"]) == 0
+    return command, folder / "out"
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -125,26 +152,24 @@ def test_a_signal_that_nobody_hears_stops_the_verbs_of_lightning(
     data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3", "--data.val.overlap=true"]
     data += ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=1"]
     more = ["--trainer.accelerator=cpu", "--trainer.logger=false"]
-    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"]
     assert main([verb, *model, *data, *more]) == 143
     assert len(calls) == 1
 
 
-def test_a_signal_of_before_stops_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 0
+def test_a_signal_of_before_stops_nothing(labelled: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    command, _ = labelled
     work = check._check_clip
     with monkeypatch.context() as patch:
         patch.setattr(check, "_check_clip", lambda *args: (tell(signal.SIGTERM), work(*args))[1])
-        assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 143
-    assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", *SOURCES]) == 0
+        assert main(command) == 143
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
 @pytest.mark.parametrize("kind", ["methods/copy", "provenance", "confidence", "labels"])
-def test_a_file_that_is_lost_is_made_again(kind: str, damage: str, root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
-    assert main(command) == 0
+def test_a_file_that_is_lost_is_made_again(kind: str, damage: str, labelled: tuple[list[str], Path]) -> None:
+    command, out = labelled
     before = tree(out)
     lost = out / kind / "walk" / "00002.png"
     whole = lost.read_bytes()
@@ -156,10 +181,8 @@ def test_a_file_that_is_lost_is_made_again(kind: str, damage: str, root: Path, t
     assert main(command) == 0
 
 
-def test_what_was_corrected_is_kept_where_its_interval_is_made_again(root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
-    assert main(command) == 0
+def test_what_was_corrected_is_kept_where_its_interval_is_made_again(labelled: tuple[list[str], Path]) -> None:
+    command, out = labelled
     corrected = out / "labels" / "walk" / "00002.png"
     image = Image.open(corrected)
     pixels = np.full_like(np.array(image), 7)
@@ -177,11 +200,9 @@ def test_what_was_corrected_is_kept_where_its_interval_is_made_again(root: Path,
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
 @pytest.mark.parametrize("manifest", [True, False])
 def test_what_was_corrected_is_kept_where_its_note_is_lost(
-    damage: str, manifest: bool, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: str, manifest: bool, labelled: tuple[list[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
-    assert main(command) == 0
+    command, out = labelled
     before = tree(out)
     corrected = out / "labels" / "walk" / "00002.png"
     Image.fromarray(np.full((24, 40), 7, np.uint8)).save(corrected)
@@ -200,11 +221,9 @@ def test_what_was_corrected_is_kept_where_its_note_is_lost(
     assert set(kept) == {f"{corrected} is not what was written there; it is kept"}
 
 
-def test_what_a_killed_run_has_begun_is_written_over(root: Path, tmp_path: Path) -> None:
+def test_what_a_killed_run_has_begun_is_written_over(labelled: tuple[list[str], Path]) -> None:
     """There, a picture that differs is of the same run, begun with other files or another version."""
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", *SOURCES]
-    assert main(command) == 0
+    command, out = labelled
     before = tree(out)
     part = out / "manifest.parts" / "walk" / "000000.jsonl"
     part.rename(part.with_suffix(".begun"))
@@ -217,16 +236,15 @@ def test_what_a_killed_run_has_begun_is_written_over(root: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_run_without_its_settings_is_refused(
-    damage: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, labelled: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 0
+    command, out = labelled
     before = tree(out)
     if damage == "cut":
         (out / "settings.json").write_text("{")
     else:
         (out / "settings.json").unlink()
-    assert main(["autolabel", str(root), f"--out={out}", "--methods=motion", "--label-every=2"]) == 2
+    assert main([*command, "--methods=motion", "--label-every=2"]) == 2
     assert "restore it from a copy, or choose another --out" in capsys.readouterr().err
     assert tree(out) == before
 
@@ -244,14 +262,13 @@ def test_a_fold_without_a_class_is_refused_before_anything_is_trained(
 
 
 def test_a_folder_in_the_place_of_a_file_is_named_with_a_remedy(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 0
+    command, out = labelled
     (out / "metrics.json").unlink()
     (out / "metrics.json").mkdir()
     (out / "metrics.json" / "x").touch()
-    assert main(["autolabel", str(root), f"--out={out}", *SOURCES]) == 2
+    assert main(command) == 2
     assert "move away the file or folder that is in the way" in capsys.readouterr().err
 
 
@@ -274,11 +291,9 @@ def test_a_check_that_is_told_to_stop_reads_no_more_files(root: Path, monkeypatc
 
 
 @pytest.mark.parametrize("name", ["calibration.json", "stages.json", "weights.json"])
-def test_a_record_that_can_be_made_again_is(name: str, root: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", "--methods=semantic", "--label-every=4", "--weights=none"]
-    command.append("--teacher-steps=1")
-    assert main(command) == 0
+def test_a_record_that_can_be_made_again_is(name: str, by_teacher: tuple[list[str], Path], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(by_teacher[1], tmp_path / "out"))
+    command = [*by_teacher[0], f"--out={out}"]
     before = (out / name).read_bytes()
     (out / "labels/walk/00002.png").unlink()  # or there was nothing to do
     (out / name).write_bytes(before[: len(before) // 2])
@@ -288,11 +303,10 @@ def test_a_record_that_can_be_made_again_is(name: str, root: Path, tmp_path: Pat
 
 
 def test_a_network_that_is_damaged_is_named_with_a_remedy(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    by_teacher: tuple[list[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    command = ["autolabel", str(root), f"--out={out}", "--methods=semantic", "--weights=none", "--teacher-steps=1"]
-    assert main(command) == 0
+    out = Path(shutil.copytree(by_teacher[1], tmp_path / "out"))
+    command = [*by_teacher[0], f"--out={out}"]
     (out / "teacher.ckpt").write_bytes(b"damaged")
     assert main(command) == 2
     assert "teacher.ckpt cannot be read as a checkpoint" in capsys.readouterr().err
@@ -326,14 +340,15 @@ def test_a_calibration_that_was_stopped_goes_on(root: Path, tmp_path: Path, monk
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"checkpoint_hashes": {}, "counted": [{"motion": 3}]}', '{"counted": 3}']
 )
-def test_what_a_calibration_has_left_is_not_trusted(content: str, root: Path, tmp_path: Path) -> None:
-    command = ["autolabel", str(root), "--methods=motion", "--label-every=4"]
-    assert main([*command, f"--out={tmp_path / 'whole'}"]) == 0
+def test_what_a_calibration_has_left_is_not_trusted(
+    content: str, whole: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    command, complete = whole
     assert main([*command, f"--out={tmp_path / 'out'}", "--limit=0"]) == 0
     (tmp_path / "out/calibration.json").unlink()
     (tmp_path / "out/calibration-unfinished.json").write_text(content)
     assert main([*command, f"--out={tmp_path / 'out'}"]) == 0
-    assert (tmp_path / "out/calibration.json").read_bytes() == (tmp_path / "whole/calibration.json").read_bytes()
+    assert (tmp_path / "out/calibration.json").read_bytes() == (complete / "calibration.json").read_bytes()
 
 
 def test_a_pseudo_label_that_is_cut_short_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,16 +449,14 @@ def lives(process: int) -> bool:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it looks at processes as Linux lists them")
 def test_a_run_whose_loaders_outlive_it_goes_on_at_once(tmp_path: Path) -> None:
     root, out = make_folder(tmp_path / "data", {"walk": 60, "ride": 60}), tmp_path / "out"
-    command = [sys.executable, "-m", "wrp", "autolabel", str(root), f"--out={out}", "--methods=copy", "--workers=2"]
-    command.append("--label-every=20")
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
-        while not list(out.glob("labels/*/*.png")) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        loaders = children(process.pid)
-        process.kill()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command = ["autolabel", str(root), f"--out={out}", "--methods=copy", "--workers=2", "--label-every=20"]
+    process, deadline = Forked(command), time.monotonic() + 300
+    while not list(out.glob("labels/*/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGSTOP)
+    loaders = children(process.pid)
+    process.kill()
+    assert main(command) == 0
     assert len(list((out / "labels").rglob("*.png"))) == 120
     assert len(loaders) >= 2
     while any(map(lives, loaders)) and time.monotonic() < deadline:
@@ -478,19 +491,18 @@ def test_a_group_of_processes_that_is_told_to_stop_does(
     number: signal.Signals, code: int, root: Path, tmp_path: Path
 ) -> None:
     """As by Ctrl-C: the loaders get the signal as well."""
-    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    model = ["--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"]
     data = ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3"]
     data += ["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=2", "--data.val.overlap=true"]
     trainer = ["--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     more = ["--data.workers=2", "--trainer.max_steps=100000", f"--trainer.default_root_dir={tmp_path / 'fit'}"]
-    command = [sys.executable, "-m", "wrp", "fit", *model, *data, *trainer, *more]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        deadline = time.monotonic() + 120
-        while len(children(process.pid)) < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(3)
-        told = time.monotonic()
-        os.killpg(process.pid, number)
-        _, said = process.communicate(timeout=120)
-    assert process.returncode == code, said[-2000:]
+    process = Forked(["fit", *model, *data, *trainer, *more], before="import os; os.setsid()")
+    deadline = time.monotonic() + 300
+    while len(children(process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    told = time.monotonic()
+    os.killpg(process.pid, number)
+    done = process.wait(120)
+    assert done.returncode == code, done.stderr[-2000:]
     assert time.monotonic() - told < 15

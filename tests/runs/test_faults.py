@@ -331,7 +331,7 @@ def test_a_flow_cache_that_is_not_what_it_was(tmp_path: Path, damage: str) -> No
 def test_a_flipped_bit_in_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """PyTorch writes checksums and does not look at them."""
     root = make_folder(tmp_path / "clips", {"walk": 3}, labelled=(0, 2))
-    network = SegmentationModule(3, NetworkArgs(encoder_name="tu-regnetx_002"))
+    network = SegmentationModule(3, NetworkArgs(encoder_name="tu-test_resnet"))
     content = {"state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams)}
     network.on_save_checkpoint(content)
     torch.save(content | {"pytorch-lightning_version": "2.6.6"}, "teacher.ckpt")

@@ -69,7 +69,7 @@ def cycles(root: Path, workers: int) -> RefinementData:
 
 def segmenter(kind: type[SegmentationModule] = SegmentationModule) -> SegmentationModule:
     pl.seed_everything(3, verbose=False)
-    return kind(3, NetworkArgs(encoder_name="tu-regnetx_002"))  # FPN: it has dropout
+    return kind(3, NetworkArgs(encoder_name="tu-test_resnet"))  # FPN: it has dropout
 
 
 def refiner() -> RefinementModule:

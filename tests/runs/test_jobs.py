@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.clips import make_folder
+from tests.forked import Forked
 from wrp import PropagationModule
 from wrp.cli.main import main
 from wrp.errors import WrpError
@@ -71,19 +68,16 @@ def test_a_limited_run_is_finished_by_the_next(root: Path, tmp_path: Path, whole
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_result(root: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "wrp", *autolabel(root, out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     draw = random.Random(0)
     killed = 0
     while killed < 3:
-        # From the first label on; the time to get there is that of the imports.
-        job = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # From the first label on.
         before = len(list(out.rglob("*.png")))
-        while job.poll() is None and len(list(out.rglob("*.png"))) <= before + draw.randrange(12):
+        job = Forked(autolabel(root, out))
+        while job.runs() and len(list(out.rglob("*.png"))) <= before + draw.randrange(12):
             time.sleep(0.002)
-        assert job.poll() is None, "the run ended before it was killed"
-        job.send_signal(signal.SIGKILL)
-        job.wait()
+        assert job.runs(), "the run ended before it was killed"
+        job.kill()
         killed += 1
         if (out / "metrics.json").exists():
             break

@@ -16,7 +16,7 @@ from wrp import PropagationData, PropagationModule, SegmentationModule
 from wrp.cli.main import main
 from wrp.options import NetworkArgs, SelectArgs
 
-SMALL = NetworkArgs(encoder_name="tu-regnetx_002")
+SMALL = NetworkArgs(encoder_name="tu-test_resnet")
 QUICK = ["--weights=none", "--teacher-steps=2", "--refiner-steps=2", "--label-every=4"]
 
 

@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(root: Path, capsys: 
     assert sorted(root.parent.rglob("*")) == before
     said = capsys.readouterr().out
     assert "2 clips, 14 frames, 5 of them labelled, intervals of up to 5 frames, 3 classes" in said
-    assert "teacher: 2 steps of 8 crops of 256×448 from 5 frames · about" in said
+    assert "teacher: 2 steps of 8 crops of 64×32 pixels from 5 frames · about" in said
     assert "refiner: 2 steps on 5 labelled frames and the flow around them · up to 1 MB on disk · about" in said
     assert "propagate: 14 frames in 3 intervals, by motion, semantic, inpaint, refine · up to 1 MB on disk" in said
     assert said.splitlines()[-1].startswith("about ")

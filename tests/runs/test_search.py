@@ -120,11 +120,11 @@ def test_a_trial_that_fails_stops_the_search(
     [
         ({"command": None}, "command must begin with wrp"),
         ({"command": ["wrp", "fit"]}, "must begin with wrp and contain"),
-        ({"metric": {"name": "x"}}, "metric.goal must be one of maximize, minimize, got None"),
+        ({"metric": {"name": "x"}}, "unknown metric.goal in .*sweep.yaml: None, expected one of maximize, minimize"),
         ({"parameters": {"a": {"distribution": "normal", "mu": 0}}}, "parameter a needs value, values, or min and max"),
         ({"parameters": {"a": 3}}, "parameter a needs"),
         ({"parameters": ["a"]}, "parameters must be a mapping of names"),
-        ({"metric": "val/miou"}, "metric.goal must be one of maximize, minimize, got None"),
+        ({"metric": "val/miou"}, "sweep.yaml: None, expected one of maximize, minimize"),
     ],
 )
 def test_files_that_are_no_sweeps_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:

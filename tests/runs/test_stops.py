@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.clips import make_folder
+from tests.forked import Forked
 from wrp import CycleExamples, RefinementData, RefinementModule, SegmentationData, SegmentationModule
 from wrp.cli.main import main
 from wrp.errors import WrpError
@@ -67,20 +66,18 @@ def test_nothing_but_broken_clips_is_an_error(root: Path, tmp_path: Path, capsys
 def test_a_run_that_is_told_to_stop_says_so_and_resumes(
     number: signal.Signals, code: int, root: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "wrp", "autolabel", str(root), *MOTION]
-    subprocess.run([*command, f"--out={tmp_path / 'whole'}"], check=True, capture_output=True)
-    out = tmp_path / "out"
-    with subprocess.Popen([*command, f"--out={out}"], stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not list(out.glob("labels/*/*.png")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=120)
-    if process.returncode:  # else it was done before the signal came
-        assert process.returncode == code, said
-        assert "the same command goes on from there" in said
-        assert "Traceback" not in said
-    assert subprocess.run([*command, f"--out={out}"], check=False, capture_output=True).returncode == 0
+    command, out = ["autolabel", str(root), *MOTION], tmp_path / "out"
+    assert main([*command, f"--out={tmp_path / 'whole'}"]) == 0
+    process, deadline = Forked([*command, f"--out={out}"]), time.monotonic() + 300
+    while not list(out.glob("labels/*/*.png")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    done = process.wait(120)
+    if done.returncode:  # else it was done before the signal came
+        assert done.returncode == code, done.stderr
+        assert "the same command goes on from there" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert main([*command, f"--out={out}"]) == 0
     assert not list(out.rglob(".*.tmp"))
     for folder in ("labels", "confidence", "provenance"):
         for path in sorted((tmp_path / "whole" / folder).rglob("*.png")):

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.clips import make_folder, save
+from tests.forked import wrp
 from wrp import PropagationModule
 from wrp.callbacks.checkpoints import WholeCheckpointIO
 from wrp.cli.main import main
@@ -30,9 +31,6 @@ from wrp.structures import IGNORE_INDEX, ClipBatch, RefinerInput
 
 CLIPS = {"ride": 9, "walk": 9}
 MOTION = ["--methods=motion", "--label-every=4"]
-
-# Runs `wrp` after some code of the test's.
-RUN = "import sys; {}; from wrp.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 # The second half of what the N-th picture would hold is lost, and the process with it.
 KILLED_INSIDE = """
@@ -66,13 +64,6 @@ def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(before: str, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run `wrp` in a process of its own, after some code."""
-    code = RUN.format("exec(" + repr(before) + ")")
-    command = [*prefix, sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def same_labels(out: Path, whole: Path) -> None:
     names = sorted(path.relative_to(whole) for path in whole.rglob("*.png") if "report" not in path.parts)
     assert len(names) > 40
@@ -85,7 +76,7 @@ def same_labels(out: Path, whole: Path) -> None:
 @pytest.mark.parametrize("number", [1, 17, 30])
 def test_a_run_that_is_killed_inside_a_write_goes_on(number: int, root: Path, whole: Path, tmp_path: Path) -> None:
     command = ["autolabel", str(root), f"--out={tmp_path / 'out'}", *MOTION]
-    assert run(KILLED_INSIDE.format(number), *command).returncode == -signal.SIGKILL
+    assert wrp(*command, before=KILLED_INSIDE.format(number)).returncode == -signal.SIGKILL
     assert list((tmp_path / "out").rglob(".*.tmp"))
     assert main(command) == 0
     same_labels(tmp_path / "out", whole)
@@ -95,7 +86,7 @@ def test_a_run_that_is_killed_inside_a_write_goes_on(number: int, root: Path, wh
 @pytest.mark.parametrize("size", [700, 10_000])
 def test_a_full_disk_is_told_and_the_run_goes_on(size: int, root: Path, whole: Path, tmp_path: Path) -> None:
     command = ["autolabel", str(root), f"--out={tmp_path / 'out'}", *MOTION]
-    stopped = run(FULL.format(size), *command)
+    stopped = wrp(*command, before=FULL.format(size))
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr
     assert "Traceback" not in stopped.stderr
@@ -107,7 +98,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(size: int, root: Path, whole: P
 def test_a_full_disk_leaves_no_half_checkpoint(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     teacher = ["--methods=semantic", "--label-every=4", "--weights=none", "--teacher-steps=1"]
-    stopped = run(FULL.format(2**20), "autolabel", str(root), f"--out={out}", *teacher)
+    stopped = wrp("autolabel", str(root), f"--out={out}", *teacher, before=FULL.format(2**20))
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr
     assert not list(out.glob("*.ckpt"))
@@ -126,11 +117,11 @@ def test_a_checkpoint_is_replaced_when_the_next_is_whole(tmp_path: Path, monkeyp
 
 @pytest.mark.slow
 def test_a_training_of_lightnings_writes_its_checkpoints_whole(root: Path, tmp_path: Path) -> None:
-    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-regnetx_002"]
+    command = ["fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"]
     command += ["--data=SegmentationData", f"--data.root={root}", "--data.num_classes=3"]
     command += ["--data.sampling.crop_size=[32,32]", "--data.select.label_every=4", "--trainer.max_steps=1"]
     command += [f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
-    stopped = run(FULL.format(2**20), *command)
+    stopped = wrp(*command, before=FULL.format(2**20))
     assert stopped.returncode == 2
     assert "File too large" in stopped.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -145,7 +136,8 @@ def test_a_folder_that_may_not_be_written_to_is_told_first(out: str, root: Path,
         if shutil.which("setpriv") is None:
             pytest.skip("needs setpriv")
         prefix = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
-    done = run("pass", "autolabel", str(root), f"--out={tmp_path / out}", *MOTION, prefix=prefix)
+    command = [*prefix, sys.executable, "-m", "wrp", "autolabel", str(root), f"--out={tmp_path / out}", *MOTION]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"{tmp_path / out} cannot be written: you may not write to {tmp_path / 'closed'}" in done.stderr
     assert "Checking files" not in done.stderr

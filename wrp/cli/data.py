@@ -15,9 +15,12 @@ def add(verbs: Any) -> None:
         metavar="WHAT", required=True
     )
     check = data.add_parser("check", help="read every file of a data set and list what it contains and what is damaged")
-    check.add_argument("root", help="data set; also searched for below WRP_DATA")
+    check.add_argument("root", help="data set, video or folder of frames; also searched for below WRP_DATA")
     check.add_argument("--layout", default="auto", help="auto or the name of a layout (default: %(default)s)")
     check.add_argument("--split", help="split of the data set (default: the layout's)")
+    check.add_argument("--labels", metavar="FOLDER", help="labels of a video or of a folder of frames")
+    check.add_argument("--frames", metavar="START:STOP:STEP", help="frames of each clip, as for autolabel")
+    check.add_argument("--never", metavar="FILE", help="picture of what is never labelled, as for autolabel")
     check.add_argument("--threads", type=int, default=2, help="files to read in parallel (default: %(default)s)")
     check.set_defaults(run=_check)
     synthetic = data.add_parser("synthetic", help="generate street scenes with the labels of all frames")
@@ -32,9 +35,13 @@ def add(verbs: Any) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     from wrp.data.checking import check_data, describe, problems
+    from wrp.data.index import narrow
     from wrp.data.layouts.registry import open_index
+    from wrp.options import SelectArgs
 
-    found = check_data(open_index(options.root, options.layout, options.split, strict=False), options.threads)
+    select = SelectArgs(labels=options.labels, frames=options.frames, never=options.never)
+    index = open_index(options.root, options.layout, options.split, strict=False, labels=options.labels)
+    found = check_data(narrow(index, select), options.threads)
     print(describe(found))
     if found.broken:
         raise WrpError(f"{options.root} cannot be used as it is: {problems(found)}, listed above")

@@ -6,25 +6,33 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-FORMATS = "coco, cvat, cityscapes, voc or camvid"
-READ = "coco, cvat (for images or for video), cityscapes, voc, camvid or labelstudio (brush labels as PNGs)"
+FORMATS = "coco, coco-panoptic, cvat, cvat-video, label-studio, labelme, yolo-seg, cityscapes, voc or camvid"
+WRITTEN = FORMATS.replace("or camvid", "camvid; for training elsewhere webdataset or parquet (Hugging Face)")
+READ = FORMATS.replace("cvat,", "cvat (for images or for video),")
 
 
 def add(verbs: Any) -> None:
     """Add `wrp export` to the parser of `wrp`."""
     verb = verbs.add_parser(
         "export",
-        help="write a run's labels for annotation and training tools: COCO, CVAT, Cityscapes, VOC, CamVid",
-        description="Write the labels of a run, finished or not, in the format of another program.",
+        help="write a run's labels for annotation and training tools: COCO, CVAT, Label Studio, VOC …",
+        description="Write the labels of a run, finished or not, in the format of another program. The same command "
+        "again goes on where one was stopped.",
     )
     verb.add_argument("run_folder", metavar="DIR", help="folder of a run of autolabel")
-    verb.add_argument("--format", required=True, help=FORMATS)
+    verb.add_argument("--format", required=True, help=WRITTEN)
     verb.add_argument("--out", required=True, metavar="PATH", help="folder to write to, new or empty")
     verb.add_argument(
         "--min-confidence", type=float, default=0.0, metavar="P", help="leave pixels below this confidence unlabelled"
     )
     verb.add_argument(
         "--images", choices=("none", "copy"), default="copy", help="whether to copy the frames (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--only",
+        choices=("changed", "suggested", "keyframes"),
+        help="export only frames whose label was corrected in DIR or differs from that of the run that DIR continues; "
+        "those in suggest.txt; or keyframes (default: all)",
     )
     verb.set_defaults(run=_export)
 
@@ -62,7 +70,7 @@ def _export(options: argparse.Namespace) -> None:
     from wrp.io.writing import follow_links
 
     out, run = follow_links(Path(options.out)), Path(options.run_folder)
-    frames = export_labels(run, options.format, out, options.min_confidence, options.images == "copy")
+    frames = export_labels(run, options.format, out, options.min_confidence, options.images == "copy", options.only)
     print(f"{frames} labels: {out}")
 
 

@@ -28,7 +28,6 @@ from wrp.callbacks.panels import SegmentationPanels
 from wrp.callbacks.pictures import ConfusionPicture
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.callbacks.writer import LabelWriter
-from wrp.cli.mistakes import explain
 from wrp.data.images import ImageData
 from wrp.data.propagation import PropagationData
 from wrp.data.refinement import RefinementData
@@ -55,6 +54,7 @@ from wrp.module import BaseModule
 from wrp.propagation.module import PropagationModule
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples
+from wrp.runs.mistakes import explain
 from wrp.segmentation.module import SegmentationModule
 from wrp.selftraining.cisc_r import CiscModule
 from wrp.selftraining.student import StudentModule
@@ -108,12 +108,15 @@ class WrpCLI(LightningCLI):
         except ArgumentError as error:
             verb = next((arg for arg in args or sys.argv[1:] if arg in self._subcommand_parsers), "fit")
             actions = self._subcommand_parsers[verb]._actions  # argparse has no public list of its options
-            options = [option for action in actions for option in action.option_strings]
+            options = ["--recipe", *(option for action in actions for option in action.option_strings)]
             cause = explain(str(error), options)
             raise WrpError(f"{cause}{'' if cause.endswith('?') else ';'} `wrp {verb} --help` shows all") from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link the number of classes of the model to that of the data."""
+        """Link the number of classes of the model to that of the data; tell of what stands for ``--config``."""
+        for action in parser._actions:  # argparse has no public way to find one
+            if "--config" in action.option_strings:
+                action.help = f"{action.help} --recipe NAME takes one that comes with the package, see `wrp recipes`."
         parser.link_arguments("data", "model.init_args.num_classes", self._num_classes, apply_on="instantiate")
 
     def _num_classes(self, data: Any) -> int | None:

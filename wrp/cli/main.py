@@ -9,24 +9,42 @@ import re
 import sys
 from collections.abc import Sequence
 
-from wrp.cli import autolabel, data, export, rectify, report, search, selftrain, suggest, weights
+from wrp.cli import (
+    autolabel,
+    data,
+    export,
+    export_model,
+    init,
+    predict_images,
+    recipes,
+    rectify,
+    report,
+    search,
+    selftrain,
+    suggest,
+)
 from wrp.cli.parser import StrictParser
-from wrp.errors import WrpError
+from wrp.errors import WrpError, in_short, inert
+from wrp.io.recipes import with_recipes
 from wrp.io.stopping import Terminated, stoppable
 from wrp.io.versions import versions
 
 COMMANDS = (
     autolabel.add,
     autolabel.add_demo,
+    init.add,
     data.add,
     selftrain.add,
     rectify.add,
+    recipes.add,
     search.add,
     export.add,
     export.add_import,
     report.add,
     suggest.add,
-    weights.add,
+    predict_images.add,
+    export_model.add,
+    export_model.add_weights,
 )
 
 LIGHTNING_VERBS = {
@@ -59,12 +77,19 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     if "--safe" in given[1:2]:  # of LightningCLI's commands; their processes inherit the environment
         os.environ["WRP_SAFE"] = os.environ.get("WRP_SAFE") or "1"  # an empty one would not be safe
-        (sys.argv if args is None else given).remove("--safe")
+        given.remove("--safe")
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        if type(handler.formatter) is logging.Formatter:
+            handler.setFormatter(_Inert("%(message)s"))
     logging.getLogger("wrp").setLevel(logging.INFO)
     try:
         with stoppable():
+            if given and given[0] in (*LIGHTNING_VERBS, "autolabel"):
+                given = with_recipes(given)
             if given and given[0] in LIGHTNING_VERBS:
+                if args is None:  # LightningCLI, and the processes that it starts, read those of the process
+                    sys.argv[1:] = given
                 _lightning(given if args is not None else None)
                 return 0
             if given and given[0] == "autolabel":
@@ -78,6 +103,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except (IsADirectoryError, NotADirectoryError) as error:
         print(f"wrp: error: {error}: move away the file or folder that is in the way", file=sys.stderr)
         return EXIT_ERROR
+    except BrokenPipeError:  # whoever was reading has ended
+        raise
     except OSError as error:  # a full disk, a folder that may not be written to
         print(f"wrp: error: {error}; files written so far are complete; run it again to resume", file=sys.stderr)
         return EXIT_ERROR
@@ -95,6 +122,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return exit_.code if isinstance(exit_.code, int) else EXIT_ERROR
 
 
+class _Inert(logging.Formatter):
+    """A formatter that escapes control characters, as names may have some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return inert(super().format(record))
+
+
 def _stopped(how: str, code: int) -> int:
     print(f"wrp: {how}; the same command goes on from there", file=sys.stderr)
     return code
@@ -104,10 +138,14 @@ def _stopped(how: str, code: int) -> int:
 _SENT = re.compile(r"(?:\A|\n)wrp\.errors\.\w+: (.*)\Z", re.DOTALL)
 
 
+# Messages of torch about memory, and about a loader's process that the system has ended for want of it.
+_ABOUT_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|DataLoader worker \(pid")
+
+
 def _mistaken(text: str) -> int:
     """Tell a mistake on one line, without the traceback that another process has added, and return the exit code."""
     found = _SENT.search(text) if "Traceback" in text else None
-    print(f"wrp: error: {(found[1] if found else text).strip()}", file=sys.stderr)
+    print(f"wrp: error: {inert(found[1] if found else text).strip()}", file=sys.stderr)
     return EXIT_ERROR
 
 
@@ -122,6 +160,8 @@ def _mistake_in(error: BaseException) -> str | None:
         cause = cause.__cause__
     if isinstance(cause, WrpError):
         return str(cause)
+    if isinstance(error, MemoryError) or _ABOUT_MEMORY.search(str(error)):
+        return f"{in_short(error)}: there is too little memory for this, or a process was ended; files are complete"
     return str(error) if "Traceback" in str(error) and _SENT.search(str(error)) else None
 
 
@@ -135,7 +175,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = StrictParser(
         prog="wrp",
         description="Dense labels for every frame of a video from a few labelled ones (Warp-Refine Propagation).",
-        epilog="fit, validate, test and predict belong to LightningCLI: `wrp fit --help`, `wrp fit --config FILE`.",
+        epilog="fit, validate, test and predict belong to LightningCLI: `wrp fit --help`, `wrp fit --config FILE`, "
+        "`wrp fit --recipe NAME`.",
     )
     stack = ", ".join(f"{package} {version}" for package, version in versions().items())
     parser.add_argument("--version", action="version", version=stack)

@@ -23,10 +23,10 @@ def add(verbs: Any) -> None:
 
 def _rectify(options: argparse.Namespace) -> None:
     from wrp.data.run import open_run
-    from wrp.io.outputs import require_run
+    from wrp.io.locking import added_to
     from wrp.runs.rectify import rectify
 
-    out = require_run(Path(options.out))
-    curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
+    with added_to(Path(options.out)) as out:
+        curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
     for distance, value in curve.items():
         print(f"{distance}\t{value:.4f}")

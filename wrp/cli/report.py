@@ -28,19 +28,19 @@ def add(verbs: Any) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from wrp.data.run import open_run
-    from wrp.io.outputs import require_run
+    from wrp.io.locking import added_to
     from wrp.report.metrics import read_metrics
     from wrp.report.overlay import Encoding, write_video
     from wrp.runs.autolabel import write_reports
 
     if options.fps is not None and not options.video:
         raise WrpError(f"--fps {options.fps:g} needs --video")
-    out = require_run(Path(options.out))
-    encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
-    index = open_run(out)
-    metrics = read_metrics(index, out)
-    write_reports(index, metrics, out)
-    print(f"report: {out / 'report.html'}, its tables as text: {out / 'report.md'}")
-    if encoding is not None:
-        for clip in index.clips:
-            print(f"video: {write_video(index, clip, out, encoding)}")
+    with added_to(Path(options.out)) as out:
+        encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
+        index = open_run(out, by_network=True)
+        metrics = read_metrics(index, out)
+        write_reports(index, metrics, out)
+        print(f"report: {out / 'report.html'}, its tables as text: {out / 'report.md'}")
+        if encoding is not None:
+            for clip in index.clips:
+                print(f"video: {write_video(index, clip, out, encoding)}")

@@ -8,6 +8,7 @@ import re
 from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin
 from jsonargparse import ArgumentParser
 
 from wrp.errors import WrpError, did_you_mean, in_short, nearest
-from wrp.io.opening import parse_yaml
+from wrp.io.opening import parse_yaml, read_text
 from wrp.options import flat
 from wrp.runs.config import SHORT, Settings
 
@@ -25,11 +26,12 @@ RENAMED = {"--anchors": "--keyframes"}
 """Names that flags had in wrp 0.1, and their present names; the old ones are still accepted."""
 
 # What a run adds to its settings in settings.json.
-ADDED = ("labels", "networks", "frames")
+ADDED = ("labels", "networks", "frames", "computed_by", "threads")
 
 
+@cache
 def make_parser() -> ArgumentParser:
-    """Make the parser of `wrp autolabel`: all settings, and short flags for some of them."""
+    """Make the parser of `wrp autolabel`, once: all settings, and short flags for some of them."""
     parser = ArgumentParser(
         prog="wrp autolabel",
         usage="wrp autolabel ROOT --out DIR [options]",
@@ -42,7 +44,8 @@ def make_parser() -> ArgumentParser:
         "--config",
         action="config",
         metavar="FILE",
-        help="YAML or JSON file of settings, such as settings.json of another run; flags override it",
+        help="YAML or JSON file of settings, such as settings.json of another run; flags override it. "
+        "--recipe NAME takes one that comes with the package, see `wrp recipes`",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done and how long it would take, and stop"
@@ -181,7 +184,7 @@ def _take_apart(args: Sequence[str], known: dict[str, Any]) -> tuple[list[_Flag]
         elif name == "--dry-run":
             raise WrpError(f"--dry-run takes no value, got {value!r}")
         elif name != "--config" and setting not in known and not setting.startswith(_VALUES):
-            meant = did_you_mean(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "dry-run")])
+            meant = did_you_mean(name, [f"--{flag}" for flag in (*SHORT, *known, "config", "recipe", "dry-run")])
             raise WrpError(f"unrecognized argument {name}{_or_help(meant)}")
         elif not equals:
             if left and not _is_flag(left[0]):
@@ -218,9 +221,16 @@ def _is_flag(word: str) -> bool:
 
 def _read_config(path: str) -> dict[str, Any]:
     try:
-        read = parse_yaml(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError) as error:
+        read = parse_yaml(read_text(Path(path))) or {}
+    except (WrpError, ValueError) as error:
         raise WrpError(f"--config {path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(read, dict):
         raise WrpError(f"--config {path} must contain settings, lines `name: value`, got a {type(read).__name__}")
-    return {str(name): value for name, value in read.items() if name not in ADDED}
+    return {str(name): value for name, value in read.items() if not _is_added(name, value)}
+
+
+def _is_added(name: Any, value: Any) -> bool:
+    """Tell whether a name is one that a run adds to its record: hashes, and not the flag of the same name."""
+    if name == "labels":  # a folder, where it is the name of a flag
+        return isinstance(value, dict) or re.fullmatch(r"[0-9a-f]{16}", str(value)) is not None
+    return name in ADDED

@@ -15,17 +15,25 @@ from typing import Any
 import pytorch_lightning as pl
 
 from wrp.callbacks.writer import LabelWriter
-from wrp.data.checking import Checked, check_files, check_training_frames, file_hashes, note_on_masks, refuse_all_broken
+from wrp.data.checking import (
+    Checked,
+    check_files,
+    check_training_frames,
+    file_hashes,
+    note_on_masks,
+    notes_on_numbers,
+    refuse_all_broken,
+)
 from wrp.data.classes import nothing_to_learn
-from wrp.data.index import ClipIndex, select_clips
+from wrp.data.index import CLIP, ClipIndex, select_clips
 from wrp.data.items import HeldOutItems, IntervalItems
-from wrp.data.layouts.registry import open_index
 from wrp.data.propagation import PropagationData
-from wrp.data.run import read_run_file
+from wrp.data.run import CLASSES, read_run_file
 from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import DataError, WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.presets import make_flow
+from wrp.io.label_map import write_label_map
 from wrp.io.locking import locked
 from wrp.io.manifest import (
     broken_clips,
@@ -35,9 +43,21 @@ from wrp.io.manifest import (
     remove_temporaries,
     written_parts,
 )
-from wrp.io.outputs import FLOW, RUN, TEMPORARY, WRITTEN, check_output, claim, remove_temporary
+from wrp.io.opening import read_content
+from wrp.io.outputs import (
+    CONTINUED,
+    FLOW,
+    RUN,
+    TEMPORARY,
+    WRITTEN,
+    check_output,
+    check_place,
+    claim,
+    remove_temporary,
+)
+from wrp.io.tables import format_score
 from wrp.io.versions import versions
-from wrp.io.writing import write_json
+from wrp.io.writing import remove_leftovers, write_json
 from wrp.module import file_hash
 from wrp.options import SelectArgs, flat, read_shard
 from wrp.propagation.methods import make_methods
@@ -46,18 +66,35 @@ from wrp.report.markdown import write_report
 from wrp.report.metrics import METRICS_SCHEMA
 from wrp.report.page import write_page
 from wrp.report.scoring import join_scores, score_clips
-from wrp.runs.calibrating import CALIBRATION, calibrate
+from wrp.runs.calibrating import AUDIT, CALIBRATION, ESTIMATE, calibrate, has_told
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
+from wrp.runs.continuing import check_continued, continue_run, find_common, label_changes
+from wrp.runs.early import open_clips
 from wrp.runs.job import Job
-from wrp.runs.networks import needs, network_paths, network_stages, score_student, student_stages
+from wrp.runs.networks import (
+    check_networks_made,
+    needs,
+    network_paths,
+    network_stages,
+    score_student,
+    student_stages,
+    teacher_classes,
+    uses_keyframes,
+    warn_of_unseen,
+)
 from wrp.runs.plan import Costs, describe, plan
 from wrp.runs.processes import Processes, launched
-from wrp.runs.record import claim_folder, decoded_clips
+from wrp.runs.record import check_computing, check_unchanged, claim_folder, decoded_clips
 from wrp.runs.stage import Runner, Stage
-from wrp.runs.trainer import quiet_lightning
-from wrp.structures import ClipBatch, Prediction
+from wrp.runs.trainer import logger_folders, quiet_lightning
+from wrp.runs.training import fitted
+from wrp.structures import ClipBatch, Frame, Prediction
+from wrp.suggest.suggestions import suggest
 
 logger = logging.getLogger("wrp")
+
+# Number of frames that a report suggests to label next.
+REPORTED = 3
 
 LOGS = "logs"
 """Folder of a run in which loggers write if nothing else is given."""
@@ -114,11 +151,12 @@ class RunWriter(LabelWriter):
             self.skip(batch.clip, error)
 
 
-def autolabel(settings: Settings) -> dict[str, Any] | None:
+def autolabel(settings: Settings, opened: ClipIndex | None = None) -> dict[str, Any] | None:
     """Label every frame of every clip, as `wrp autolabel` does.
 
     Args:
         settings: The settings of the run.
+        opened: Its clips, if :func:`~wrp.runs.early.open_early` has just found them.
 
     Returns:
         The content of ``metrics.json``; None if intervals are left because of a shard or a limit.
@@ -128,40 +166,55 @@ def autolabel(settings: Settings) -> dict[str, Any] | None:
     """
     started = time.perf_counter()
     with launched(settings.run.trainer, settings.run.shard, Path(settings.out, LOGS)) as processes, ExitStack() as held:
-        settings, index, broken = processes.first(lambda: _begin(settings, processes, held))
+        estimator = make_flow(settings.run.flow, settings.run.flow_args)
+        settings, index, broken = processes.first(lambda: _begin(settings, opened, processes, held))
         temporary = Path(settings.out, TEMPORARY)
-        flow = FlowCache(
-            make_flow(settings.run.flow, settings.run.flow_args), settings.run.flow_cache or str(temporary / "flow")
-        )
+        flow = FlowCache(estimator, settings.run.flow_cache or str(temporary / "flow"))
         return _autolabel(Job(settings, index, flow, processes), broken, started)
 
 
-def _begin(settings: Settings, processes: Processes, held: ExitStack) -> tuple[Settings, ClipIndex, dict[str, str]]:
+def _begin(
+    settings: Settings, opened: ClipIndex | None, processes: Processes, held: ExitStack
+) -> tuple[Settings, ClipIndex, dict[str, str]]:
     """Check all that a run is made of, and claim its folder.
 
     Args:
         settings: The settings of the run.
+        opened: Its clips, if they have been found already.
         processes: Its processes.
         held: Gets the lock of the folder.
 
     Returns:
         The settings with folders resolved, the clips, and what is wrong with each clip that is left out.
     """
-    index = index_of(settings)
+    index = index_of(settings, opened)
     settings = check_folders(settings, index)
     out = Path(settings.out)
-    labels, frames = _labels_hash(index), file_hashes(index.clips)
+    labels, frames = _label_hashes(index), file_hashes(index.clips)
     skip, shared = settings.run.on_error == "skip", settings.run.shard is not None
     checked = check_files(read_by(settings, index), needs(settings).teacher, skip, decoded_clips(out, frames))
+    for clip, problem in index.broken.items():
+        logger.warning("Skipping clip %s: %s", clip, problem)
+    checked.broken |= index.broken
     refuse_all_broken(index, checked.broken)
     if not shared:  # jobs that share a run have to divide the same clips
         index = index.without(checked.broken)
     _check_labels(settings, index, checked)
     check_shard(settings, index, out)
+    check_continued(settings, index)
+    if settings.run.continue_from is not None and not (out / CONTINUED).is_file():
+        remedy = "leave out --continue, as labels of both would be mixed"
+        check_computing(Path(settings.run.continue_from), processes.device.type, remedy)
     _check_processes(settings, index, processes)
+    check_networks_made(settings, index.label_map.num_classes)
     held.enter_context(locked(claim(out, RUN), shared=shared))
-    claim_folder(settings, index.root, labels, frames, checked)
+    if not shared:
+        remove_leftovers(out)
+    claim_folder(settings, index.root, labels, frames, checked, processes.device.type)
+    if any(clip.by_network for clip in index.clips) and not (out / CLASSES).is_file():
+        write_label_map(index.label_map, out / CLASSES)  # the data may tell none
     claim(out / TEMPORARY, TEMPORARY)
+    continue_run(settings, index)
     logger.info("%s", describe(settings, index, plan(settings, index)))
     return settings, index, checked.broken
 
@@ -198,6 +251,7 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
         unread = processes.first(lambda: check_training_frames(job.index, out, skip))
         job = replace(job, index=job.index.without(unread))
         trainings = network_stages(job)
+    processes.first(lambda: warn_of_unseen(job))
     finished = runner.run(
         [
             *trainings,
@@ -224,6 +278,12 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
         if broken:
             metrics["skipped"] = broken
         metrics |= scores
+        if foretold := _estimates(job.index, out):
+            metrics["estimate"] = foretold
+        if contradictions := _contradictions(out):
+            metrics["contradictions"] = contradictions
+        if changes := label_changes(job.index, out):
+            metrics["continued"] = changes
         taken = {name: took for name, took in runner.seconds.items() if name != "finish"}
         metrics["seconds"] = {key: 0.0 for key in ("flow", "teacher", "refiner", "propagate", "total")} | taken
         write_json(out / "metrics.json", metrics)
@@ -232,6 +292,24 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
         return metrics
 
     return processes.first(report)
+
+
+def _estimates(index: ClipIndex, out: Path) -> dict[str, Any]:
+    """Read the scores that each method is estimated to have, with the names of the classes."""
+    if not (out / ESTIMATE).is_file():
+        return {}
+    found = read_run_file(out / ESTIMATE)
+    for scores in found.values():
+        scores["per_class"] = dict(zip(index.label_map.names, scores["per_class"], strict=True))
+    return found
+
+
+def _contradictions(out: Path) -> list[dict[str, Any]]:
+    """Read where labels of keyframes contradict those of their neighbours."""
+    if not (out / AUDIT).is_file():
+        return []
+    found: list[dict[str, Any]] = read_run_file(out / AUDIT)["contradictions"]
+    return found
 
 
 def _log_scores(job: Job, metrics: dict[str, Any]) -> None:
@@ -257,21 +335,41 @@ def write_reports(index: ClipIndex, metrics: dict[str, Any], out: Path) -> None:
         DataError: If a file of the run is missing or damaged.
     """
     *_, result = make_methods(list(metrics["settings"]["methods"])).values()
-    write_report(index, metrics, out)
-    write_page(index, metrics, out, result.needs.teacher)
+    suggested = _suggested(index, out)
+    write_report(index, metrics, out, suggested)
+    write_page(index, metrics, out, result.needs.teacher, suggested)
 
 
-def dry_run(settings: Settings) -> str:
+def _suggested(index: ClipIndex, out: Path) -> list[str]:
+    """Name the frames to label next, where no score says how good the labels are; none if there are no such frames."""
+    clips = [clip for clip in index.clips if clip.keyframes and len(clip.keyframes) < len(clip.frames)]
+    if not clips or any(clip.held_out for clip in index.clips):
+        return []
+    try:
+        found = suggest(replace(index, clips=tuple(clips)), out, REPORTED)
+    except WrpError:  # labels were added since: what they change is not known
+        return []
+    return [f"{one.clip.name}/{one.stem}" for one in found]
+
+
+def dry_run(settings: Settings, opened: ClipIndex | None = None) -> str:
     """Describe what :func:`autolabel` would do and estimate how long it would take, without writing anything."""
-    index = index_of(settings)
+    index = index_of(settings, opened)
     settings = check_folders(settings, index)
     _check_labels(settings, index, check_files(read_by(settings, index), needs(settings).teacher))
-    return describe(settings, index, plan(settings, index), Costs(settings, index))
+    check_continued(settings, index)
+    taken: frozenset[tuple[str, int, int]] = frozenset()
+    if settings.run.continue_from is not None and not (Path(settings.out) / CONTINUED).is_file():
+        taken = find_common(settings, index).done
+    return describe(settings, index, plan(settings, index, taken), Costs(settings, index))
 
 
-def index_of(settings: Settings) -> ClipIndex:
-    """Find the clips of a run, and hold labels out as its settings require."""
-    return select_clips(open_index(settings.root, settings.layout, settings.split), settings.select)
+def index_of(settings: Settings, opened: ClipIndex | None = None) -> ClipIndex:
+    """Find the clips of a run, unless they have been, and hold labels out as its settings require."""
+    by_network = not uses_keyframes(settings)
+    classes = teacher_classes(settings) if by_network else None
+    index = open_clips(settings, classes) if opened is None else opened
+    return select_clips(index, settings.select, by_network, settings.run.on_error == "skip")
 
 
 def read_by(settings: Settings, index: ClipIndex) -> ClipIndex:
@@ -289,8 +387,13 @@ def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> Non
     needed = needs(settings)
     trains_refiner = needed.refiner and settings.refiner is None
     trains_network = (needed.teacher and settings.teacher is None) or settings.student is not None
-    first = keyframes[0][0].frames[keyframes[0][1]].label
     whole = settings.run.shard is None  # with a shard, no network is trained
+    if not keyframes and whole and trains_network and not checked.images:
+        raise DataError(
+            f"no frame of {index.root} has a label to learn from: label at least one, or pass --teacher CKPT without "
+            "--student"
+        )
+    first = keyframes[0][0].frames[keyframes[0][1]].label if keyframes else None
     if whole and not checked.shown and (trains_refiner or (trains_network and not checked.images)):
         raise nothing_to_learn(len(keyframes), first)
     folds = settings.train_teacher.folds if whole and trains_refiner and not checked.images else 0
@@ -298,21 +401,39 @@ def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> Non
         kept = [keyframe for number, keyframe in enumerate(keyframes) if number % folds != fold]
         if not any((clip.name, keyframe) in checked.shown for clip, keyframe in kept):
             raise nothing_to_learn(len(kept), first, f" of fold {fold + 1} of --teacher-folds {folds}")
-    for note in [*index.notes, note_on_masks(index.label_map, checked.pixels)]:
+    # Of many clips, `wrp data check` looks at the numbers: it takes time.
+    late = notes_on_numbers(index) if index.layout == CLIP else ()
+    for note in [*index.notes, note_on_masks(index.label_map, checked.pixels), *late]:
         if note is not None:
             logger.warning("%s", note)
-    for name in checked.unlabelled:
+    theirs = teacher_classes(settings)
+    if theirs is not None and theirs.names != index.label_map.names:
+        logger.warning(
+            "The teacher has learned the classes %s, those of %s are %s: its labels fit only if they mean the same, in "
+            "this order",
+            ", ".join(theirs.names),
+            index.root,
+            ", ".join(index.label_map.names),
+        )
+    by_network = {clip.name for clip in index.clips if clip.by_network}
+    for name in sorted(set(checked.unlabelled) - by_network):
         logger.warning("No label of clip %s has a pixel with a class: only semantic can label its frames", name)
 
 
 def check_folders(settings: Settings, index: ClipIndex) -> Settings:
-    """Check the folders to write to, and return the settings with these folders resolved.
+    """Check the folders to write to, and return the settings with them, and paths of labels, resolved.
 
     Raises:
         WrpError: If a folder holds files of another program, is read from, or cannot be written to.
     """
-    reads = index.reads
+    named = settings.run.continue_from, settings.select.labels
+    reads = index.reads | {Path(folder).resolve() for folder in named if folder is not None}
     out = check_output(Path(settings.out), RUN, reads)
+    for folder in logger_folders(settings.run.trainer):
+        check_place(folder, reads, "--trainer.logger.save_dir")
+    # The record of the run is read from anywhere.
+    labels, never = (path and str(Path(path).resolve()) for path in (settings.select.labels, settings.select.never))
+    settings = replace(settings, select=replace(settings.select, labels=labels, never=never))
     if settings.run.flow_cache is None:
         return replace(settings, out=str(out))
     taken = {*reads, *((out / name).resolve() for name in (TEMPORARY, *WRITTEN))}
@@ -323,16 +444,34 @@ def check_folders(settings: Settings, index: ClipIndex) -> Settings:
 def demo(out: Path, seed: int, **changes: Any) -> dict[str, Any]:
     """Autolabel a generated street scene whose ground truth is known at every frame, as `wrp demo` does.
 
+    It is labelled by motion alone first, along a fast flow, which takes seconds, and then with networks.
+
     Args:
-        out: Folder for ``scene/`` and ``run/``.
+        out: Folder for ``scene/``, ``motion/`` and ``run/``.
         seed: Seed of the scene and of the run.
         changes: Fields of :class:`~wrp.runs.config.Settings` to change.
 
     Returns:
         The content of ``metrics.json``.
     """
+    started = time.perf_counter()
+    logger.info("Step 1 of 3: generate a street scene; its true labels are known, so that labels can be scored")
     root, run = generate_folder(out / "scene", seed=seed), out / "run"
     settings = Settings(root=str(root), out=str(run), select=SelectArgs(label_every=12), run=RunArgs(seed=seed))
+    logger.info("Step 2 of 3: carry every 12th label to the other frames along a fast optical flow; nothing is trained")
+    fast = RunArgs(seed=seed, flow="dis-fast")  # for a first look
+    first = autolabel(replace(settings, out=str(out / "motion"), methods="motion", run=fast))
+    assert first is not None
+    [clip] = first["settings"]["clips"]
+    logger.info(
+        "First picture after %.0f s: %s (mIoU %s)",
+        time.perf_counter() - started,
+        out / "motion" / "report" / f"{clip}.png",
+        format_score(first["overall"]["motion"]["miou"]),
+    )
+    logger.info(
+        "Step 3 of 3: train a teacher, which fills in where motion fails, and a refiner, which corrects; label again"
+    )
     metrics = autolabel(replace(settings, **{**DEMO, **changes}))
     assert metrics is not None
     return metrics
@@ -351,6 +490,7 @@ def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
         "teacher.ckpt": needs(settings).teacher and settings.teacher is None,
         "refiner.ckpt": needs(settings).refiner and settings.refiner is None,
         CALIBRATION: len(HeldOutItems(index.clips, index.label_map)) > 0,
+        CONTINUED: settings.run.continue_from is not None,
     }
     missing = [name for name, lacks in needed.items() if lacks and not (out / name).is_file()]
     if settings.run.shard is not None and missing:
@@ -360,13 +500,23 @@ def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
         )
 
 
-def _labels_hash(index: ClipIndex) -> str:
-    """Return the first 16 digits of the SHA-256 of the labels that a run learns from and the names of their frames."""
+def _label_hashes(index: ClipIndex) -> dict[str, str]:
+    """Hash the labels that a run learns from, the names of their frames, and the picture of what is never labelled.
+
+    Returns:
+        The first 16 hexadecimal digits of the SHA-256, by clip name; those of further images are under "".
+    """
+    frames = {clip.name: [clip.frames[keyframe] for keyframe in clip.keyframes] for clip in index.clips}
+    return {clip: _label_hash(found) for clip, found in ({"": list(index.images)} | frames).items()}
+
+
+def _label_hash(frames: Sequence[Frame]) -> str:
     digest = hashlib.sha256()
-    frames = [*index.images, *(clip.frames[keyframe] for clip in index.clips for keyframe in clip.keyframes)]
     for frame in frames:
         assert frame.label is not None
-        digest.update(f"{frame.stem}\n".encode() + hashlib.sha256(frame.label.read_bytes()).digest())
+        digest.update(f"{frame.stem}\n".encode() + hashlib.sha256(read_content(frame.label)).digest())
+    for never in sorted({frame.never for frame in frames if frame.never is not None}):
+        digest.update(read_content(never))
     return digest.hexdigest()[:16]
 
 
@@ -382,8 +532,11 @@ def _propagate(job: Job) -> bool:
     mine = len(data.intervals()) if run.limit is None else min(len(data.intervals()), run.limit)
     there = f", {units - left} are labelled already" if left < units else ""
     logger.info("Labelling %d of %d intervals%s", mine, units, there)
+    # A run that has taken over all intervals of another one still tells what its own keyframes say of them.
+    untold = processes.first(lambda: (out / CONTINUED).is_file() and not has_told(out))
     processes.barrier()  # no process writes before all have seen what is left
-    if left:
+    if left or untold:
+        processes.first(lambda: check_computing(out, processes.device.type))
         module = PropagationModule(
             data.num_classes, settings.methods, **given, flow=job.flow, min_confidence=run.min_confidence
         )
@@ -395,11 +548,13 @@ def _propagate(job: Job) -> bool:
                 limits: dict[str, Any] = {} if run.limit is None else {"limit_predict_batches": of_process}
                 needless = job.flow if run.flow_cache is None else None
                 trainer = processes.trainer(
-                    RunWriter(str(out), skip=job.skip, flow=needless, intervals=intervals), **limits
+                    RunWriter(str(out), skip=job.skip, flow=needless, intervals=intervals), shown="Labelling", **limits
                 )
                 trainer.predict(module, data, return_predictions=False)
 
     def is_finished() -> bool:
+        read = index_of(settings)
+        check_unchanged(out, read_by(settings, read), _label_hashes(read), network_paths(settings))
         join_manifest(out)
         left = len(IntervalItems(index.without(broken_clips(out)).clips, index.label_map, done=written_parts(out)))
         if left and run.shard is None and run.limit is None:
@@ -426,6 +581,6 @@ def _record(settings: Settings, index: ClipIndex, out: Path) -> dict[str, Any]:
         logger.warning("%s", error)
     record["encoder_weights"] = used.get("encoder")
     if "encoder" in used:  # a teacher was trained, and by this recipe
-        record["train_teacher"] |= asdict(settings.train_teacher.recipe(used["encoder"] is not None))
+        record["train_teacher"] |= asdict(fitted(settings.train_teacher.recipe(used["encoder"] is not None), index))
     record["versions"] = versions()
     return record

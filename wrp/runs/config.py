@@ -7,8 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from wrp.errors import WrpError
-from wrp.options import InferenceArgs, NetworkArgs, SelectArgs, read_shard
+from wrp.errors import WrpError, check_choice
+from wrp.flow.presets import check_flow
+from wrp.io.plugins import plugin_names
+from wrp.options import (
+    MAX_COUNT,
+    MAX_PROCESSES,
+    MAX_SEED,
+    OWN_METHODS,
+    InferenceArgs,
+    NetworkArgs,
+    SelectArgs,
+    check_crops,
+    check_losses,
+    check_range,
+    flat,
+    read_shard,
+)
 
 # Narrower than the defaults of segmentation-models-pytorch: on a CPU, most of a step is spent in this decoder.
 SLIM_FPN = {"decoder_pyramid_channels": 64, "decoder_segmentation_channels": 32}
@@ -46,7 +61,7 @@ def _network(encoder: str, scale: float) -> NetworkArgs:
 
 
 RECIPES = {
-    True: Recipe(_network("tu-tf_efficientnet_lite0", 0.75), (192, 320), 1e-3, 900),
+    True: Recipe(_network("tu-tf_efficientnet_lite0", 0.75), (192, 320), 1e-3, 1800),
     False: Recipe(_network("tu-regnetx_002", 0.5), (256, 448), 5e-3, 2000),
 }
 """The recipe with pretrained encoder weights, and that without; chosen by experiments/networks/recipes.py."""
@@ -68,9 +83,9 @@ class TeacherArgs:
             It makes the teacher better, but the refiner worse: the teacher then makes the same errors as motion.
         confidence: Pixels of those frames whose confidence is below this value are ignored, 0 … 1.
         lr: Learning rate at the start; None: 0.001 with pretrained weights, 0.005 from scratch.
-        steps: Training steps; None: 900 with pretrained weights, 2000 from scratch.
+        steps: Training steps; None: 1800 with pretrained weights, 2000 from scratch.
         crop: Height and width of the training crops in pixels; None: 192×320 with pretrained weights, 256×448 from
-            scratch.
+            scratch. Crops are never larger than the frames, whose sides are rounded up to a multiple of 32.
         batch: Crops per step.
         folds: Number of further teachers from whose predictions the refiner learns, each trained without one part of
             the labels; 0: none, otherwise at least 2.
@@ -147,6 +162,10 @@ class RunArgs:
         shard: Label only part I of N of the intervals, written I/N, so that N jobs can share one ``out``. Networks and
             calibration must exist already: run the same command once with a limit of 0 first.
         limit: Label at most this many intervals in this call; 0: only train and calibrate.
+        continue_from: Folder of a finished run with the same settings: what its keyframes and networks have in common
+            with this run's is taken from there, and only the rest is made, see :mod:`wrp.runs.continuing`.
+        continue_steps: Steps for which teacher and refiner of that run are trained on; 0, the default: they are used as
+            they are, and so is its calibration.
         seed: Seed of all random numbers.
         workers: Number of processes that load data for each process of the run; 0: it loads them itself. None: 0 on the
             CPU, where flow keeps all cores busy, and 4 on a GPU, which would wait for frames.
@@ -165,6 +184,8 @@ class RunArgs:
     min_confidence: float = 0.0
     shard: str | None = None
     limit: int | None = None
+    continue_from: str | None = None
+    continue_steps: int | None = None
     seed: int = 0
     workers: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
@@ -175,8 +196,9 @@ class Settings:
     """Settings of an autolabel run.
 
     Attributes:
-        root: Folder with frames/, labels/ and classes.yaml, or a data set in one of the layouts that
-            `wrp data layouts` lists; also searched for below WRP_DATA.
+        root: A video or a folder of its frames, whose labels --labels names; a folder with frames/, labels/ and
+            classes.yaml; or a data set in one of the layouts that `wrp data layouts` lists. Also searched for below
+            WRP_DATA.
         out: Folder to write to.
         layout: auto or the name of a layout, see `wrp data layouts`.
         split: Split of the data set; None: the layout's default.
@@ -220,33 +242,44 @@ class Settings:
     def __post_init__(self) -> None:
         """Split the names of the methods and refuse settings that cannot work."""
         object.__setattr__(self, "methods", split_names(self.methods))
+        for method in self.methods:
+            known = [*OWN_METHODS, *plugin_names("wrp.methods")]
+            check_choice("method", method.partition(":")[0], known, ", as is or with :keyframes")
         teacher, refiner, run = self.train_teacher, self.train_refiner, self.run
-        least = {"teacher-steps": teacher.steps, "refiner-steps": refiner.steps}
-        least |= {"train_teacher.batch": teacher.batch, "train_refiner.batch": refiner.batch}
-        for name, value in least.items():
-            if value is not None and value < 1:
-                raise WrpError(f"--{name} must be at least 1, got {value}")
+        counts = {"teacher-steps": teacher.steps, "refiner-steps": refiner.steps}
+        counts |= {"train_teacher.batch": teacher.batch, "train_refiner.batch": refiner.batch}
+        for name, count in counts.items():
+            check_range(f"--{name}", count, 1, MAX_COUNT)
         ratios = {"min-confidence": run.min_confidence, "propagated-ratio": teacher.propagated_ratio}
         for name, ratio in (ratios | {"train_teacher.confidence": teacher.confidence}).items():
-            if not 0 <= ratio <= 1:
-                raise WrpError(f"--{name} must be in 0 … 1, got {ratio}")
+            check_range(f"--{name}", ratio, 0, 1)
         if teacher.network.encoder_weights is not None:
             raise WrpError("train_teacher.network.encoder_weights has no effect: use --weights instead")
         if teacher.folds < 0 or teacher.folds == 1:
             raise WrpError(f"--teacher-folds must be 0 or at least 2, got {teacher.folds}")
-        if self.student not in (None, *STUDENTS):
-            raise WrpError(f"--student must be one of {', '.join(STUDENTS)}, got {self.student!r}")
+        if self.student is not None:
+            check_choice("student", self.student, STUDENTS)
         if self.student == "st++" and teacher.steps is not None and teacher.steps < 3:
             raise WrpError(f"--student st++ needs --teacher-steps of at least 3, got {teacher.steps}")
         if self.student == "three-stage" and teacher.batch < 2:
             raise WrpError(f"--student three-stage needs a train_teacher.batch of at least 2, got {teacher.batch}")
-        if run.on_error not in ("stop", "skip"):
-            raise WrpError(f"--on-error must be stop or skip, got {run.on_error!r}")
+        check_choice("value of --on-error", run.on_error, ("stop", "skip"))
+        check_flow(run.flow)
         if run.shard is not None:
             read_shard(run.shard, "--shard")
-        for name, number in (("limit", run.limit), ("workers", run.workers)):
-            if number is not None and number < 0:
-                raise WrpError(f"--{name} must be at least 0, got {number}")
+        check_range("--limit", run.limit, 0, MAX_COUNT)
+        check_range("--continue-steps", run.continue_steps, 0, MAX_COUNT)
+        check_range("--workers", run.workers, 0, MAX_PROCESSES)
+        check_range("--seed", run.seed, 0, MAX_SEED)
+        check_range("--teacher-folds", teacher.folds, 0, 1000)
+        check_range("--train_teacher.lr", teacher.lr, 0, 1000)
+        check_losses(teacher.losses)
+        for pretrained in (True, False):  # what is left open depends on the weights that will be found
+            check_crops("--train_teacher.crop", teacher.recipe(pretrained).crop, teacher.batch)
+        check_crops("--train_refiner.crop", refiner.crop, refiner.batch)
+        for name, text in flat(asdict(self)):
+            if isinstance(text, str) and "\0" in text:
+                raise WrpError(f"{name} must be a name without a null character, got {text!r}")
 
     def as_json(self) -> dict[str, Any]:
         """Return the settings as they are read back from JSON (tuples become lists), without ``out``."""
@@ -260,6 +293,9 @@ SHORT = {
     "label-every": "select.label_every",
     "label-offset": "select.label_offset",
     "keyframes": "select.keyframes",
+    "labels": "select.labels",
+    "frames": "select.frames",
+    "never": "select.never",
     "weights": "train_teacher.weights",
     "teacher-steps": "train_teacher.steps",
     "propagated-ratio": "train_teacher.propagated_ratio",
@@ -272,6 +308,8 @@ SHORT = {
     "min-confidence": "run.min_confidence",
     "shard": "run.shard",
     "limit": "run.limit",
+    "continue": "run.continue_from",
+    "continue-steps": "run.continue_steps",
     "seed": "run.seed",
     "workers": "run.workers",
     "trainer": "run.trainer",

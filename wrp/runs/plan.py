@@ -15,15 +15,16 @@ from wrp.data.items import STRETCH_BYTES, WindowItems
 from wrp.data.refinement import LEAST_EXAMPLES
 from wrp.flow.cache import MAX_BYTES
 from wrp.flow.presets import make_flow
-from wrp.io.images import read_image, read_size
+from wrp.io.images import read_image
 from wrp.io.manifest import written_parts
+from wrp.io.pixels import read_size
 from wrp.propagation.warping import STACK_BYTES
 from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import CUES, Refiner, refined
 from wrp.runs.config import Settings
 from wrp.runs.networks import needs
 from wrp.runs.students import student_path
-from wrp.runs.training import EXAMPLE_BYTES, foreseen, make_segmenter
+from wrp.runs.training import EXAMPLE_BYTES, fitted, foreseen, make_segmenter
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import Clip, RefinerInput
 
@@ -64,20 +65,28 @@ class Step:
     disk: int = 0
 
 
-def plan(settings: Settings, index: ClipIndex) -> list[Step]:
-    """Return the steps of a run; those that are done, or are replaced by a given network, have no work left."""
+def plan(settings: Settings, index: ClipIndex, taken: frozenset[tuple[str, int, int]] = frozenset()) -> list[Step]:
+    """Return the steps of a run; those that are done, or are replaced by a given network, have no work left.
+
+    Args:
+        settings: The settings of the run.
+        index: The clips.
+        taken: Clip, first frame and number of frames of each interval that will be taken over from another run.
+    """
     out, clips, pixels = Path(settings.out), index.clips, _pixels(index)
     pairs = sum(len(clip.frames) - 1 for clip in clips)
     labelled = len(index.training_frames)
-    refiner = settings.refiner or _done(out / "refiner.ckpt")
+    refiner = settings.refiner or _done(out / "refiner.ckpt") or _taken(settings)
+    onward = settings.run.continue_steps
     steps = []
     if needs(settings).teacher:
-        steps.append(_network("teacher", settings, labelled, settings.teacher or _done(out / "teacher.ckpt")))
+        teacher = settings.teacher or _done(out / "teacher.ckpt") or _taken(settings)
+        steps.append(_network("teacher", settings, index, labelled, teacher, onward))
     if needs(settings).refiner:
         for fold in range(settings.train_teacher.folds if refiner is None else 0):
-            steps.append(_network(f"teacher of fold {fold + 1}", settings, labelled, None))
+            steps.append(_network(f"teacher of fold {fold + 1}", settings, index, labelled, None))
         steps.append(_refiner(settings, index, refiner, pixels))
-    done = written_parts(out)
+    done = written_parts(out) | taken
     left = [i for clip in clips for i in intervals(clip) if (clip.name, i.start, i.stop - i.start) not in done]
     queries = sum(i.stop - i.start for i in left)
     # Direct flow to each keyframe, and one forward pass of each network.
@@ -91,7 +100,7 @@ def plan(settings: Settings, index: ClipIndex) -> list[Step]:
     if settings.student is not None:
         frames = labelled + sum(len(clip.frames) - len(clip.keyframes) for clip in clips)
         student = _done(student_path(settings))
-        steps.append(_network(f"student ({settings.student})", settings, frames, student))
+        steps.append(_network(f"student ({settings.student})", settings, index, frames, student))
     # Both flows of a pair in half precision, one direct flow in full.
     direct += round(sum(step.work.get("flow", 0.0) for step in steps if step.name == "refiner"))
     what = f"{settings.run.flow} between {pairs} pairs of neighbouring frames"
@@ -120,13 +129,21 @@ def _done(path: Path) -> str | None:
     return f"{path} exists already" if path.is_file() else None
 
 
-def _network(name: str, settings: Settings, frames: int, there: str | None) -> Step:
+def _taken(settings: Settings) -> str | None:
+    run = settings.run
+    return f"that of {run.continue_from}" if run.continue_from is not None and not run.continue_steps else None
+
+
+def _network(
+    name: str, settings: Settings, index: ClipIndex, frames: int, there: str | None, onward: int | None = None
+) -> Step:
     if there is not None:
         return Step(name, there, {})
-    args, recipe = settings.train_teacher, foreseen(settings.train_teacher)
-    shape = "×".join(map(str, recipe.crop))
-    what = f"{recipe.steps} steps of {args.batch} crops of {shape} from {frames} frames"
-    return Step(name, what, {"teacher_step": float(recipe.steps)})
+    args, recipe = settings.train_teacher, fitted(foreseen(settings.train_teacher), index)
+    (height, width), count = recipe.crop, onward or recipe.steps
+    steps = f"{count} {'further ' if onward else ''}steps"
+    what = f"{steps} of {args.batch} crops of {width}×{height} pixels from {frames} frames"
+    return Step(name, what, {"teacher_step": float(count)})
 
 
 def _refiner(settings: Settings, index: ClipIndex, there: str | None, pixels: int) -> Step:
@@ -134,15 +151,17 @@ def _refiner(settings: Settings, index: ClipIndex, there: str | None, pixels: in
         return Step("refiner", there, {})
     windows = WindowItems(index.clips, index.label_map)
     spans = [windows.span(clip, target) for clip, target in windows.windows]
-    args = settings.train_refiner
-    drawn = min(1.0, max(1, args.steps * args.batch // LEAST_EXAMPLES) / max(1, len(spans)))
+    args, onward = settings.train_refiner, settings.run.continue_steps
+    count = onward or args.steps
+    drawn = min(1.0, max(1, count * args.batch // LEAST_EXAMPLES) / max(1, len(spans)))
     # Direct flow from a labelled frame to each frame of its window, and back.
     flows = 2 * drawn * sum(last - first for first, last in spans)
-    what = f"{args.steps} steps on {len(windows)} labelled frames and the flow around them"
+    further = "further " if onward else ""
+    what = f"{count} {further}steps on {len(windows)} labelled frames and the flow around them"
     # Image, truth and the teacher's probabilities; a cycle is two sources of a label, a mask and an error.
     maps = drawn * sum(4 + 2 * index.label_map.num_classes + 8 * (last - first) for first, last in spans)
     examples = min(EXAMPLE_BYTES, round(maps * pixels))
-    return Step("refiner", what, {"refiner_step": float(args.steps), "flow": flows}, examples)
+    return Step("refiner", what, {"refiner_step": float(count), "flow": flows}, examples)
 
 
 class Costs:
@@ -155,7 +174,7 @@ class Costs:
 
     def __init__(self, settings: Settings, index: ClipIndex) -> None:
         self.settings = settings
-        self.recipe = foreseen(settings.train_teacher)
+        self.recipe = fitted(foreseen(settings.train_teacher), index)
         self.num_classes = index.label_map.num_classes
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         clip: Clip = index.clips[0]

@@ -19,10 +19,12 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import distributed
 
+from wrp.callbacks.bars import StageBar
 from wrp.callbacks.checkpoints import WholeCheckpointIO
 from wrp.callbacks.stopping import StopWhenTold
 from wrp.errors import WrpError, in_short
@@ -98,17 +100,23 @@ class Processes:
             return given
         return 0 if self.device.type == "cpu" else GPU_LOADERS
 
-    def trainer(self, *callbacks: pl.Callback, stage: str | None = None, **limits: Any) -> pl.Trainer:
+    def trainer(
+        self, *callbacks: pl.Callback, stage: str | None = None, shown: str | None = None, **limits: Any
+    ) -> pl.Trainer:
         """Make a Trainer for one stage, on the devices of the run.
 
         Args:
             callbacks: Callbacks in addition to the user's.
             stage: Name under which its losses and scores are logged; None: nothing is logged.
+            shown: What its progress bar says; None: the name of the stage.
             limits: Further arguments of the Trainer.
         """
         given = trainer_arguments(self.arguments)
         # Statistics of the whole batch, whatever the number of devices; the CPU has no such layer.
         synchronised = self.size > 1 and self.device.type != "cpu"
+        own = [one for one in given.get("callbacks", []) if isinstance(one, ProgressBar)]
+        hidden = own or (given | limits).get("enable_progress_bar") is False
+        bars = [] if hidden else [StageBar(shown or stage or "Scoring")]
         return pl.Trainer(
             **{"sync_batchnorm": synchronised}
             | given
@@ -117,7 +125,7 @@ class Processes:
                 "enable_checkpointing": False,
                 "enable_model_summary": False,
                 "plugins": [WholeCheckpointIO()],
-                "callbacks": [StopWhenTold(), *callbacks, *given.get("callbacks", [])],
+                "callbacks": [StopWhenTold(), *callbacks, *given.get("callbacks", []), *bars],
             }
             | limits
         )
@@ -193,9 +201,7 @@ def launched(arguments: dict[str, Any], shard: str | None = None, logs: Path = P
     """
     arguments = check_trainer(arguments, shard)
     before = {name: os.environ.get(name) for name in _LAUNCHED}
-    fabric, children = _launch(
-        {name: arguments[name] for name in ("accelerator", "devices", "num_nodes") if name in arguments}
-    )
+    fabric, children = _launch(arguments)
     processes = Processes(arguments, fabric, logs)
     if fabric is None:
         yield processes
@@ -222,14 +228,19 @@ def launched(arguments: dict[str, Any], shard: str | None = None, logs: Path = P
                 os.environ[name] = value
 
 
-def _launch(machines: dict[str, Any]) -> tuple[Fabric | None, list[Child]]:
+def _launch(arguments: dict[str, Any]) -> tuple[Fabric | None, list[Child]]:
     """Start the processes, or join them; no Fabric if there is only one. Return those started here, too."""
+    machines = {name: arguments[name] for name in ("accelerator", "devices", "num_nodes") if name in arguments}
+    # With the names of a strategy, of a precision …: a mistake in them is told before anything is done.
+    made = ("logger", "callbacks")
+    named = {name: value for name, value in arguments.items() if isinstance(value, str) and name not in made}
+    trial: dict[str, Any] = named | machines
     if (starter := os.environ.pop(_STARTER, None)) is not None:
         threading.Thread(target=_end_with_starter, args=(int(starter),), daemon=True).start()
     children: list[Child] = []
     try:
         with quiet_lightning():
-            if pl.Trainer(**machines, logger=False, enable_checkpointing=False).world_size == 1:
+            if pl.Trainer(**trial, logger=False, enable_checkpointing=False).world_size == 1:
                 return None, children
             fabric = Fabric(**machines, strategy=DDPStrategy(timeout=TIMEOUT))
             os.environ[_STARTER] = str(os.getpid())

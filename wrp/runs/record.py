@@ -2,37 +2,53 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wrp.data.checking import Checked
+import torch
+
+from wrp.data.checking import Checked, check_files, file_hashes
+from wrp.data.index import ClipIndex
+from wrp.data.run import CLASSES
 from wrp.errors import WrpError
 from wrp.io.locking import in_turn
-from wrp.io.manifest import broken_clips, forget_broken, labelled_frames, note_broken
+from wrp.io.manifest import BROKEN, broken_clips, count_parts, forget_broken, has_parts, labelled_frames, note_broken
 from wrp.io.opening import read_json
+from wrp.io.outputs import TEMPORARY, owner_of, remove_temporary
+from wrp.io.versions import computing
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
+from wrp.module import file_hash
 from wrp.options import flat
 from wrp.runs.config import Settings
 from wrp.runs.trainer import decisive
 
 
 def claim_folder(
-    settings: Settings, root: Path, labels: str, frames: Mapping[str, str], checked: Checked | None = None
+    settings: Settings,
+    root: Path,
+    labels: Mapping[str, str],
+    frames: Mapping[str, str],
+    checked: Checked | None = None,
+    device: str = "cpu",
 ) -> None:
     """Record the settings in the output folder, and refuse a folder with results of other settings or labels.
 
     Results of different settings, labels or frames are never mixed in one folder. Frames have changed if their files
     have other names or sizes than the record says, or if one that is labelled has another content. A clip that is noted
-    as broken is meant to get other files.
+    as broken is meant to get other files, and other labels as long as nothing is labelled by them.
 
     Args:
         settings: The settings.
         root: Resolved folder of the data set.
-        labels: Hash of the labels that the run learns from.
+        labels: Hashes of the labels that the run learns from, by clip name.
         frames: Hashes of the files of each clip, see :func:`~wrp.data.checking.file_hashes`.
         checked: What was found in the clips that this job reads, those of :func:`decoded_clips` among them; None: it
             reads none.
+        device: Type of the device that computes; with the versions of the packages, it is what the labels that are
+            written from now on are computed by, see :func:`check_computing`.
 
     Raises:
         WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
@@ -40,12 +56,80 @@ def claim_folder(
     """
     out = Path(settings.out)
     with in_turn(out):  # jobs that share the run start at once, and each adds to the record
-        _claim_folder(settings, root, labels, frames, checked or Checked([]), out)
+        claimed = settings, root, labels, frames, checked or Checked([]), out
+        try:
+            found = _claimed(*claimed)
+        except WrpError:
+            if settings.run.shard is not None or not forget_fruitless(out):  # other jobs may be about to have results
+                raise
+            found = _claimed(*claimed)
+        # Labels that are there, or that another job is writing, stay those of what has computed them.
+        theirs = found.get("computed_by") if settings.run.shard is not None or has_parts(out) else None
+        found["computed_by"] = theirs if isinstance(theirs, dict) else computing(device)
+        found.setdefault("threads", torch.get_num_threads())
+        write_json(out / "settings.json", found)
+        for clip in set(broken_clips(out)).intersection(checked.clips if checked is not None else ()):
+            forget_broken(out, clip)
+        for clip, problem in (checked.broken if checked is not None else {}).items():
+            note_broken(out, clip, problem)
 
 
-def _claim_folder(
-    settings: Settings, root: Path, labels: str, frames: Mapping[str, str], checked: Checked, out: Path
+def check_computing(
+    out: Path, device: str, remedy: str = "go on with that one, or choose another --out, or delete it to start again"
 ) -> None:
+    """Refuse to go on with labels that another version of a package, or another kind of device, has computed.
+
+    Args:
+        out: Folder of the run.
+        device: Type of the device that is to compute the labels that are left.
+        remedy: What to do, for the message.
+
+    Raises:
+        WrpError: If some of the labels that are there were computed by something else.
+    """
+    theirs = recorded(out / "settings.json").get("computed_by")
+    for name, mine in computing(device).items():
+        if isinstance(theirs, dict) and theirs.get(name, mine) != mine:
+            raise WrpError(
+                f"{out} holds labels that were computed by {name} {theirs[name]}, this is {name} {mine}; {remedy}"
+            )
+
+
+def check_unchanged(out: Path, index: ClipIndex, labels: Mapping[str, str], networks: Mapping[str, Path]) -> None:
+    """Refuse to finish a run whose inputs have changed while it was reading them.
+
+    Args:
+        out: Folder of the run.
+        index: The clips that this job has read, as they are now.
+        labels: Hashes of the labels that the run learns from, by clip name, as they are now.
+        networks: The checkpoints that the run uses, by name.
+
+    Raises:
+        WrpError: If labels, frames or a network that was given are not those that were checked at the start.
+    """
+    theirs = recorded(out / "settings.json")
+    what = ["the labels"] if _other_labels(theirs, labels, out) else []
+    given = _hashes(theirs.get("networks"))
+    what += [str(path) for name, path in networks.items() if given.get(name, "") not in ("", file_hash(str(path)))]
+    index = index.without(broken_clips(out))
+    frames = file_hashes(index.clips)
+    if not what and (touched := decoded_clips(out, frames)):
+        known = _hashes(theirs.get("frames"))
+        clips = tuple(clip for clip in index.clips if clip.name in touched)
+        checked = check_files(replace(index, clips=clips), teacher=False, decoded=touched)
+        other = (clip for clip, found in frames.items() if _sizes(known.get(clip, found)) != _sizes(found))
+        what += [f"frames of clip {clip}" for clip in (*other, *checked.changed)][:1]
+    if what:
+        raise WrpError(
+            f"{what[0]} changed while the run was at work, so that what it has written may be of both states; choose "
+            f"another --out, or delete {out} to start again"
+        )
+
+
+def _claimed(
+    settings: Settings, root: Path, labels: Mapping[str, str], frames: Mapping[str, str], checked: Checked, out: Path
+) -> dict[str, Any]:
+    """Compare what a folder holds with what is to be done, and return the record to write."""
     for folder in out.iterdir():
         if folder.is_dir():
             make_folder(folder)
@@ -54,17 +138,17 @@ def _claim_folder(
     networks = {
         name: checksum(Path(f).read_bytes()) for name, f in given.items() if f is not None and Path(f).is_file()
     }
-    mine = settings.as_json() | {"root": str(root.resolve()), "labels": labels}
+    mine = settings.as_json() | {"root": str(root.resolve())}
     mine["run"]["trainer"] = decisive(settings.run.trainer)
     theirs = recorded(path)
     if path.is_file():
         before = dict(flat(theirs))
         for key, value in flat(mine):
-            if key in _FREE or before.get(key) == value:
+            if key in FREE or before.get(key) == value:
                 continue
-            if key == "labels":
-                raise _taken(out, "a run whose labels have changed since: they were added, removed or edited")
             raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
+        if _other_labels(theirs, labels, out):  # behind the settings, which choose them
+            raise _taken(out, "a run whose labels have changed since: they were added, removed or edited")
     known, broken = _hashes(theirs.get("frames")), broken_clips(out)
     sizes = {clip: _sizes(found) for clip, found in known.items() if clip not in broken}
     _, other = _join(sizes, {clip: _sizes(found) for clip, found in frames.items()})
@@ -74,11 +158,15 @@ def _claim_folder(
     if network is not None:
         raise _taken(out, f"a run with a {network} that differs from {given[network]}")
     known = {**frames, **known, **{clip: frames[clip] for clip in checked.clips}}
-    write_json(path, mine | {"frames": known, "networks": used})
-    for clip in set(broken).intersection(checked.clips):
-        forget_broken(out, clip)
-    for clip, problem in checked.broken.items():
-        note_broken(out, clip, problem)
+    made = {name: theirs[name] for name in ("computed_by", "threads") if name in theirs}
+    return mine | {"labels": labels, "frames": known, "networks": used} | made
+
+
+def _other_labels(theirs: Mapping[str, Any], labels: Mapping[str, str], out: Path) -> bool:
+    """Tell whether labels have changed, other than in broken clips of which no frame is labelled yet."""
+    known = _hashes(theirs.get("labels"))
+    differing = {clip for clip in {*known, *labels} if known.get(clip) != labels.get(clip)}
+    return any(count_parts(out, clip) > 0 for clip in differing) or bool(differing - set(broken_clips(out)))
 
 
 def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, str]]:
@@ -98,6 +186,33 @@ def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, s
     touched = {clip for clip, found in frames.items() if clip in broken or known.get(clip) != found}
     labelled = labelled_frames(out) if touched else {}
     return {clip: labelled.get(clip, {}) for clip in touched if clip in broken or clip in labelled}
+
+
+# What a run writes before it has any result.
+_BEFORE_RESULTS = ("settings.json", "stages.json", "weights.json", CLASSES, BROKEN, "logs", TEMPORARY)
+
+
+def forget_fruitless(out: Path) -> bool:
+    """Delete the record of a run that has ended before it had any result, so that it refuses no corrected command.
+
+    Args:
+        out: Folder of the run, which is locked.
+
+    Returns:
+        Whether there was such a record, and nothing else.
+    """
+    names = set(names_in(out)) - {MARKER}
+    if not names <= set(_BEFORE_RESULTS) or any((out / name).is_symlink() for name in names):
+        return False
+    if owner_of(out / TEMPORARY) == TEMPORARY:
+        remove_temporary(out / TEMPORARY)
+    for name in names - {"logs", TEMPORARY}:
+        place = out / name
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
+    return True
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -141,5 +256,5 @@ def _sizes(hashes: str) -> str:
     return hashes.partition(" ")[0]
 
 
-# Settings that may change between runs in one folder, because results do not depend on them.
-_FREE = ("student", "run.on_error", "run.workers", "run.flow_cache", "run.shard", "run.limit")
+FREE = ("student", "run.on_error", "run.workers", "run.flow_cache", "run.shard", "run.limit")
+"""Settings that may change between runs in one folder, because results do not depend on them."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from wrp.data.index import ClipIndex
 from wrp.errors import DataError, WrpError
 from wrp.geometry.consistency import to_unit
-from wrp.io.images import read_image, read_label
+from wrp.io.images import read_frame_label, read_image, read_label
 from wrp.io.manifest import read_manifest
 from wrp.io.progress import progress
 from wrp.io.writing import write_image, write_json
@@ -97,7 +97,7 @@ def _prototypes(module: SegmentationModule, clip: Clip, anchor: int, index: Clip
     frame, classes = clip.frames[anchor], index.label_map.num_classes
     if frame.label is None:
         raise WrpError(f"frame {frame.stem} of clip {clip.name} was a keyframe of the run, but has no label now")
-    truth, features = read_label(frame.label, index.label_map), _features(module, clip, anchor)
+    truth, features = read_frame_label(frame, index.label_map), _features(module, clip, anchor)
     return {c: masked_pool(features[None], (truth == c)[None])[0] for c in classes_shown(truth, classes)}
 
 

@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wrp.errors import WrpError
+from wrp.errors import WrpError, check_choice, in_short
+from wrp.io.opening import parse_yaml, read_text
 from wrp.io.outputs import SEARCH, claim
 from wrp.io.tables import markdown_table
 from wrp.io.writing import make_folder, refuse_link
+from wrp.options import MAX_COUNT, MAX_SEED, check_range
 
 logger = logging.getLogger("wrp")
 
@@ -30,31 +30,46 @@ def read_sweep(path: Path) -> dict[str, Any]:
         WrpError: If the file cannot be read, or a part of it is missing or of a kind that is not supported here.
     """
     try:
-        sweep = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise WrpError(f"{path} cannot be read as a sweep: {str(error).splitlines()[0]}") from error
+        sweep = parse_yaml(read_text(path))
+    except ValueError as error:
+        raise WrpError(f"{path} cannot be read as a sweep: {in_short(error)}") from error
     if not isinstance(sweep, dict) or (missing := [k for k in ("command", "parameters", "metric") if k not in sweep]):
         lacking = ", ".join(missing) if isinstance(sweep, dict) else "everything"
         raise WrpError(f"{path} is not a sweep with a command: it lacks {lacking}")
     goal = sweep["metric"].get("goal") if isinstance(sweep["metric"], dict) else None
-    if goal not in DIRECTIONS:
-        raise WrpError(f"{path}: metric.goal must be one of {', '.join(DIRECTIONS)}, got {goal!r}")
+    check_choice(f"metric.goal in {path}:", goal, DIRECTIONS)
     command = sweep["command"]
     if not isinstance(command, list) or command[:1] != ["wrp"] or "${args}" not in command:
         raise WrpError(f"{path}: command must begin with wrp and contain ${{args}}, got {command}")
     if not isinstance(sweep["parameters"], dict):
         raise WrpError(f"{path}: parameters must be a mapping of names, got {sweep['parameters']}")
     for name, parameter in sweep["parameters"].items():
-        if not _is_known(parameter):
+        if not isinstance(name, str) or not _is_known(parameter):
             raise WrpError(f"{path}: parameter {name} needs value, values, or min and max, got {parameter}")
+        _check_span(f"{path}: parameter {name}", parameter)
     return sweep
 
 
 def _is_known(parameter: Any) -> bool:
     if not isinstance(parameter, dict):
         return False
-    spans = {"min", "max"} <= set(parameter) and parameter.get("distribution", "uniform") in SPANS
-    return "value" in parameter or bool(parameter.get("values")) or spans
+    spans = {"min", "max"} <= set(parameter) and parameter.get("distribution", "uniform") in list(SPANS)
+    values = parameter.get("values")
+    return "value" in parameter or (isinstance(values, list) and bool(values)) or spans
+
+
+def _check_span(what: str, parameter: dict[str, Any]) -> None:
+    """Raise WrpError if no number can be drawn from min … max."""
+    if "value" in parameter or "values" in parameter:
+        return
+    least, most, kind = parameter["min"], parameter["max"], parameter.get("distribution", "uniform")
+    wanted = (int,) if kind == "int_uniform" else (int, float)
+    for number in (least, most):
+        if isinstance(number, bool) or not isinstance(number, wanted):
+            raise WrpError(f"{what}: min and max must be of type {wanted[-1].__name__}, got {number!r}")
+        check_range(f"{what}: min and max", number, -1e300, 1e300)
+    if least > most or (kind == "log_uniform_values" and least <= 0):
+        raise WrpError(f"{what}: expected min ≤ max, above 0 for log_uniform_values; got {least} and {most}")
 
 
 def command_line(sweep: dict[str, Any], values: dict[str, Any]) -> list[str]:
@@ -113,6 +128,8 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
     Raises:
         WrpError: If the file is not a sweep, optuna is missing, or a trial fails.
     """
+    check_range("--trials", trials, 0, MAX_COUNT)
+    check_range("--seed", seed, 0, MAX_SEED)
     sweep = read_sweep(path)
     try:
         import optuna

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wrp.data.index import ClipIndex, intervals
 from wrp.data.items import IntervalItems
 from wrp.errors import WrpError
-from wrp.io.images import read_label
+from wrp.io.images import read_frame_label
+from wrp.io.progress import make_bar
 from wrp.io.stopping import check_stop
 from wrp.io.tables import markdown_table
 from wrp.metrics.segmentation import confusion, mean_iou
@@ -91,9 +91,10 @@ class Replay:
         items = IntervalItems([clip], label_map)
         found: Frames = {}
         for result in self.module.session(items[items.intervals.index(interval)]):
-            matrix, label = None, clip.frames[result.index].label
-            if result.index in clip.held_out and label is not None:
-                matrix = confusion(result.labels, read_label(label, label_map), label_map.num_classes)
+            matrix = None
+            if result.index in clip.held_out:
+                truth = read_frame_label(clip.frames[result.index], label_map)
+                matrix = confusion(result.labels, truth, label_map.num_classes)
             found[result.index] = (doubt(result.confidence), matrix)
         return found
 
@@ -198,7 +199,7 @@ def curves(replay: Replay, count: int, seeds: Sequence[int] = SEEDS) -> dict[str
     ways: dict[str, list[Labels]] = {way: [] for way in ("suggested", "one by one", "uniform")}
     ways |= {f"random {seed}": [replay.at_random(seed)[:n] for n in range(1, count + 1)] for seed in seeds}
     miou: dict[str, list[float]] = {way: [] for way in ways}
-    with tqdm(total=count * len(ways), desc="Labelling", unit="run") as progress:
+    with make_bar(total=count * len(ways), desc="Labelling", unit="run") as progress:
         start = replay.score([])
         one_by_one: Labels = []
         for n in range(1, count + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,9 +141,17 @@ class Runner:
             return
         try:
             found = read_json(self.path, "the recorded times of the stages are lost")
-            self.record = {str(name): noted for name, noted in found.items() if isinstance(noted, dict)}
+            self.record = {str(name): noted for name, noted in found.items() if _is_record(noted)}
         except DataError as error:
             logger.warning("%s", error)
+
+
+def _is_record(noted: Any) -> bool:
+    """Tell whether this is what was noted of a stage, with the time that it took, if any."""
+    if not isinstance(noted, dict):
+        return False
+    seconds = noted.get("seconds", 0.0)
+    return isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < math.inf
 
 
 def _hashes(stage: Stage) -> dict[str, str]:

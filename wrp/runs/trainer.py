@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
-from wrp.errors import WrpError, did_you_mean, in_short
-from wrp.options import read_shard
+from wrp.errors import WrpError, did_you_mean
+from wrp.options import MAX_PROCESSES, read_shard
+from wrp.runs.mistakes import explain
 
 RESERVED = {
     **dict.fromkeys(("max_steps", "max_epochs", "min_steps", "min_epochs", "max_time"), "--teacher-steps and others"),
@@ -69,16 +71,24 @@ def check_trainer(given: Mapping[str, Any], shard: str | None = None) -> dict[st
             meant = meant or f", expected one of {', '.join(known)}"
             raise WrpError(f"the Trainer has no argument trainer.{name}{meant}")
     arguments = {"accelerator": "auto", "devices": _one_device(shard)} | arguments
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(pl.Trainer, "trainer")
     try:
-        parser.parse_object({"trainer": {name: value for name, value in arguments.items() if name not in _OBJECTS}})
+        _parser().parse_object({"trainer": {name: value for name, value in arguments.items() if name not in _OBJECTS}})
     except Exception as error:  # jsonargparse raises errors of several types
-        raise WrpError(f"trainer: {in_short(error)}") from error
+        raise WrpError(explain(str(error), [])) from error
+    devices = arguments["devices"]
+    if isinstance(devices, int | str) and str(devices).strip().isdecimal() and int(devices) > MAX_PROCESSES:
+        raise WrpError(f"trainer.devices must be at most {MAX_PROCESSES}, got {devices}")
     loggers = list(_loggers(arguments, {"save_dir": "logs"}, {"prefix": "stage"}))
     for name in _OBJECTS:
         _made(name, loggers if name == "logger" else arguments.get(name), check_only=True)
     return arguments
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(pl.Trainer, "trainer")
+    return parser
 
 
 # Arguments on which results depend, with their neutral values.
@@ -121,6 +131,17 @@ def make_loggers(arguments: Mapping[str, Any], stage: str, folder: Path) -> list
     return [_made("logger", spec) for spec in _loggers(arguments, {"save_dir": str(folder)}, {"prefix": stage})]
 
 
+def logger_folders(arguments: Mapping[str, Any]) -> list[Path]:
+    """Return the folders that loggers are told to write to.
+
+    Example:
+        >>> logger_folders({"logger": "CSVLogger", "logger.save_dir": "mine"})
+        [PosixPath('mine')]
+    """
+    given = (spec["init_args"].get("save_dir") for spec in _loggers(_nested(arguments), {}, {}))
+    return [Path(str(folder)) for folder in given if folder is not None]
+
+
 def _loggers(arguments: Mapping[str, Any], default: dict[str, Any], added: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the class path and the arguments of each logger."""
     given = arguments.get("logger") or []
@@ -137,12 +158,13 @@ def _made(name: str, value: Any, check_only: bool = False) -> Any:
     if name not in _OBJECTS or not (named or isinstance(value, dict)):
         return value
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(_OBJECTS[name], name)
+    parser.add_subclass_arguments(_OBJECTS[name], f"trainer.{name}")
     try:
-        parsed = parser.parse_object({name: value})
-        return None if check_only else parser.instantiate(parsed)[name]
+        parsed = parser.parse_object({"trainer": {name: value}})
+        return None if check_only else parser.instantiate(parsed)[f"trainer.{name}"]
     except Exception as error:  # jsonargparse raises errors of several types, and the class its own
-        raise WrpError(f"trainer.{name}: {in_short(error)}") from error
+        said = explain(str(error), [])
+        raise WrpError(said if said.startswith("--trainer.") else f"--trainer.{name}: {said}") from error
 
 
 def _nested(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from wrp.data.index import ClipIndex
 from wrp.data.propagated import PropagatedLabels
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
 from wrp.errors import WrpError
-from wrp.io.checkpoints import read_checkpoint
+from wrp.io.checkpoints import UNFINISHED, load_module, read_checkpoint
 from wrp.io.outputs import TEMPORARY
+from wrp.io.pixels import read_size
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs
 from wrp.refinement.module import RefinementModule
 from wrp.refinement.sampler import CycleExamples
@@ -38,8 +40,14 @@ WEIGHTS_TIMEOUT = 10.0  # seconds
 # Disk space that the examples of the refiner may take, in bytes: the cycles over 50 frames of 480×360 take 76 MB.
 EXAMPLE_BYTES = 2**35
 
+# Sides of what a network is given are multiples of this one, in pixels.
+STRIDE = 32
+
 # Seconds between the checkpoints of an unfinished training; writing one takes well under a second.
 SAVE_EVERY = 60.0
+
+# Ratio of its learning rate at which a network that has learned already is trained on: it shall not forget.
+ON_RATE = 0.1
 
 # Steps after which several processes agree on whether to write one: agreeing makes them wait for each other.
 AGREE_EVERY = 10
@@ -65,7 +73,18 @@ def train_teacher(
     labels = None
     if propagated is not None:
         labels = PropagatedLabels(str(propagated), args.propagated_ratio, args.confidence, weighted=False)
-    train_segmenter(job, weights, labels, path, leave_out=leave_out)
+    start = None if leave_out is not None else earlier(job.settings, path)
+    train_segmenter(job, weights, labels, path, leave_out=leave_out, start=start)
+
+
+def earlier(settings: Settings, network: Path) -> Path | None:
+    """Return the checkpoint that a network is trained on from: that of the run which is continued; None: there is none.
+
+    Example:
+        >>> earlier(Settings("clips", "out"), Path("out/teacher.ckpt")) is None
+        True
+    """
+    return Path(settings.run.continue_from, network.name) if settings.run.continue_from is not None else None
 
 
 def train_segmenter(
@@ -77,6 +96,7 @@ def train_segmenter(
     epochs: int = 1,
     thirds: bool = False,
     leave_out: str | None = None,
+    start: Path | None = None,
 ) -> None:
     """Train a network like the teacher on labelled frames, and on propagated labels if given, and save it.
 
@@ -89,13 +109,15 @@ def train_segmenter(
         epochs: Epochs into which the steps are divided.
         thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
         leave_out: Part of the labels to leave out, ``i/n``; None: no part.
+        start: Checkpoint of such a network to train on, for ``continue_steps`` steps; None: a new one is trained.
     """
     settings, run = job.settings, job.settings.run
     args = settings.train_teacher
-    recipe = args.recipe(weights is not None)
+    recipe = fitted(args.recipe(weights is not None), job.index)
     pl.seed_everything(run.seed, verbose=False)
     batch = job.processes.divide(args.batch, "train_teacher.batch")
-    sampling = SamplingArgs(recipe.crop, batch, recipe.steps * args.batch // epochs, seed=run.seed)
+    steps = recipe.steps if start is None else run.continue_steps or 0
+    sampling = SamplingArgs(recipe.crop, batch, steps * args.batch // epochs, seed=run.seed)
     data = SegmentationData.over(
         job.index,
         sampling=sampling,
@@ -103,8 +125,12 @@ def train_segmenter(
         leave_out=leave_out,
         workers=job.processes.loaders(run.workers),
     )
-    module = make_segmenter(args, recipe, data.num_classes, weights, kind)
-    fit(module, data, recipe.steps, path, thirds, job.processes)
+    if start is None:
+        module = make_segmenter(args, recipe, data.num_classes, weights, kind)
+    else:
+        rate, loss = OptimizerArgs(lr=ON_RATE * recipe.lr), SegmentationLoss(args.losses)
+        module = load_module(kind, start, optimizer=rate, loss=loss).train()
+    fit(module, data, steps, path, thirds, job.processes)
 
 
 def make_segmenter(
@@ -146,10 +172,16 @@ def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> Non
         keep=KeepArgs(str(job.out / TEMPORARY / "examples"), room),
     )
     examples.broken = job.skip
+    start = earlier(job.settings, path)
+    steps = args.steps if start is None else run.continue_steps or 0
     data = RefinementData.over(
-        job.index, examples=examples, epoch_length=args.steps, seed=run.seed, workers=job.processes.loaders(run.workers)
+        job.index, examples=examples, epoch_length=steps, seed=run.seed, workers=job.processes.loaders(run.workers)
     )
-    fit(RefinementModule(data.num_classes), data, args.steps, path, processes=job.processes)
+    module = RefinementModule(data.num_classes)
+    if start is not None:
+        rate = replace(module.optimizer, lr=ON_RATE * module.lr)
+        module = load_module(RefinementModule, start, optimizer=rate).train()
+    fit(module, data, steps, path, processes=job.processes)
 
 
 def fit(
@@ -173,14 +205,13 @@ def fit(
         processes: The processes of the run; None: this one alone.
     """
     processes = processes if processes is not None else Processes()
-    unfinished = path.with_name(f"{path.stem}-unfinished{path.suffix}")
+    unfinished = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
     resumes = processes.first(lambda: _readable(unfinished))
     # Thirds first: a training that is resumed after a step then has the third saved at that step.
     callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
     with quiet_lightning():
-        trainer = processes.trainer(
-            *callbacks, stage=path.stem, max_steps=steps, num_sanity_val_steps=0, limit_val_batches=0
-        )
+        limits = {"max_steps": steps, "num_sanity_val_steps": 0, "limit_val_batches": 0}
+        trainer = processes.trainer(*callbacks, stage=path.stem, shown=f"Training {path.stem}", **limits)
         trainer.fit(module, data, ckpt_path=unfinished if resumes else None, weights_only=True)
         trainer.save_checkpoint(path)
     if processes.is_first:
@@ -239,6 +270,23 @@ class _Thirds(pl.Callback):
         """Save if a third of the steps ends here."""
         if path := self.paths.get(trainer.global_step):
             trainer.save_checkpoint(path)
+
+
+def fitted(recipe: Recipe, index: ClipIndex) -> Recipe:
+    """Return a recipe whose crops are no larger than the frames need: there, they would be filled up with nothing.
+
+    Args:
+        recipe: The recipe.
+        index: The clips. The sides of their largest frame are rounded up to a multiple of 32 pixels, as networks do.
+
+    Raises:
+        DataError: If the first frame of a clip cannot be read.
+    """
+    sizes = [read_size(clip.frames[0].image) for clip in index.clips]
+    sizes += [read_size(frame.image) for frame in index.images[:1]]
+    sides = (max(size[axis] for size in sizes) for axis in (0, 1))
+    height, width = (min(crop, -(-side // STRIDE) * STRIDE) for crop, side in zip(recipe.crop, sides, strict=True))
+    return replace(recipe, crop=(height, width))
 
 
 def foreseen(args: TeacherArgs) -> Recipe:

@@ -9,7 +9,7 @@ from typing import Any
 
 from wrp.io.locking import locked
 from wrp.io.outputs import SELFTRAIN, claim
-from wrp.io.writing import write_json
+from wrp.io.writing import remove_leftovers, write_json
 from wrp.runs.processes import launched
 from wrp.runs.selftrain.stages import Run, SelfTraining
 from wrp.runs.selftrain.systems import SYSTEMS
@@ -33,11 +33,13 @@ def selftrain(settings: SelfTraining) -> dict[str, Any]:
 
         def begin() -> None:
             held.enter_context(locked(claim(run.out, SELFTRAIN)))
+            remove_leftovers(run.out)
             run.claim()
 
         processes.first(begin)
         stages = SYSTEMS[settings.system](run)
         Runner(run.out, processes).run(stages)
+        processes.first(run.check_unchanged)
         network = stages[-1].outputs[0] if stages else run.first
         metrics = {"schema": 2, "settings": asdict(settings), "network": network.name, "scores": run.test(network)}
         processes.first(lambda: write_json(run.out / "metrics.json", metrics))

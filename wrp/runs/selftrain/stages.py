@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -12,28 +13,44 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from wrp.data.checking import THREADS, cancelling
 from wrp.data.classes import require_classes
+from wrp.data.index import files_of
 from wrp.data.layouts.registry import find_folder
 from wrp.data.semisupervised import SemiSupervisedData, label_map_of
-from wrp.errors import DataError, WrpError
-from wrp.io.images import read_label
-from wrp.io.opening import read_json
-from wrp.io.outputs import SELFTRAIN, check_output
+from wrp.errors import DataError, WrpError, check_choice
+from wrp.io.opening import read_content, read_json
+from wrp.io.outputs import SELFTRAIN, check_output, check_place
 from wrp.io.progress import progress
-from wrp.io.writing import make_folder, write_json, write_label
-from wrp.options import InferenceArgs, NetworkArgs, OptimizerArgs, SamplingArgs
+from wrp.io.writing import checksum, encode_label, make_folder, sync_folder, write_content, write_json
+from wrp.module import file_hash
+from wrp.options import (
+    MAX_COUNT,
+    MAX_PROCESSES,
+    MAX_SEED,
+    SCALES,
+    InferenceArgs,
+    NetworkArgs,
+    OptimizerArgs,
+    SamplingArgs,
+    check_range,
+)
 from wrp.runs.config import SLIM_FPN
 from wrp.runs.processes import Processes
-from wrp.runs.record import recorded
+from wrp.runs.record import forget_fruitless, recorded
 from wrp.runs.reliability import predict
 from wrp.runs.stage import Stage
-from wrp.runs.trainer import decisive, quiet_lightning
+from wrp.runs.trainer import decisive, logger_folders, quiet_lightning
 from wrp.runs.training import fit, thirds_of
 from wrp.segmentation.module import SegmentationModule, load_segmenter
+from wrp.segmentation.network import create_segmenter
 from wrp.structures import Frame
 
 logger = logging.getLogger("wrp")
 
+
+# Pseudo-labels after which their checksums are written.
+NOTE_EVERY = 256
 
 SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch", "unimatch-v2")
 
@@ -105,16 +122,13 @@ class SelfTraining:
 
     def __post_init__(self) -> None:
         """Refuse an unknown system and numbers that are out of range."""
-        if self.system not in SYSTEM_NAMES:
-            raise WrpError(f"unknown system {self.system!r}, expected one of {', '.join(SYSTEM_NAMES)}")
-        if self.steps < 3:
-            raise WrpError(f"--steps must be at least 3, got {self.steps}")
-        if self.workers is not None and self.workers < 0:
-            raise WrpError(f"--workers must be at least 0, got {self.workers}")
-        if self.lr <= 0 or self.network.scale <= 0:
-            raise WrpError(f"--lr and --scale must be above 0, got {self.lr} and {self.network.scale}")
-        if self.encoder_lr < 0:
-            raise WrpError(f"--encoder-lr must be at least 0, got {self.encoder_lr}")
+        check_choice("system", self.system, SYSTEM_NAMES)
+        check_range("--steps", self.steps, 3, MAX_COUNT)
+        check_range("--workers", self.workers, 0, MAX_PROCESSES)
+        check_range("--seed", self.seed, 0, MAX_SEED)
+        check_range("--scale", self.network.scale, *SCALES)  # 0 is none here, where nothing is left open
+        check_range("--lr", self.lr, 1e-9, 1000)
+        check_range("--encoder-lr", self.encoder_lr, 0, 1000)
 
 
 class Run:
@@ -138,6 +152,8 @@ class Run:
         self.other_ids = base.label_map != self.label_map
         self.label_map = base.label_map
         self.out = check_output(Path(settings.out), SELFTRAIN, base.reads)
+        for folder in logger_folders(settings.trainer):
+            check_place(folder, base.reads, "--trainer.logger.save_dir")
         if len(base.images("val")) < self.processes.size:
             raise WrpError(f"{settings.lists.val} lists fewer images than the {self.processes.size} processes")
         self.labelled = base.images("labelled")
@@ -145,6 +161,7 @@ class Run:
         require_classes(self.labelled, self.label_map)
         if settings.supervised is not None:
             self._check_first(Path(settings.supervised))
+        create_segmenter(self.label_map.num_classes, settings.network)  # a mistake in it costs no work
 
     def _check_lists(self, data: SemiSupervisedData) -> None:
         """Refuse lists that are empty or overlap."""
@@ -177,17 +194,37 @@ class Run:
         mine = {key: value for key, value in given.items() if key not in ("out", "workers")}
         mine["trainer"] = decisive(self.settings.trainer)
         # Pseudo-labels and scores belong to the images that the lists named, whatever the lists are called.
-        names = [frame.stem for frame in (*self.labelled, *self.unlabelled)] + ["train ids"] * self.other_ids
-        mine["images"] = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+        mine["images"] = self._images_hash()
         path = self.out / "settings.json"
         theirs = recorded(path) or mine
-        if changed := [key for key in mine if theirs.get(key) != mine[key]]:
+        changed = [key for key in mine if theirs.get(key) != mine[key]]
+        if changed and not forget_fruitless(self.out):
             key = changed[0]
-            raise WrpError(
-                f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}; choose another --out, or "
-                "delete it to start again"
-            )
+            what = f"with {key}={theirs.get(key)!r}, got {mine[key]!r}"
+            if key == "images":
+                what = "whose images or labels have changed since: they were added, removed or edited"
+            raise WrpError(f"{self.out} holds a run {what}; choose another --out, or delete it to start again")
         write_json(path, mine)
+
+    def check_unchanged(self) -> None:
+        """Raise WrpError if images or labels have changed while the run was reading them."""
+        if recorded(self.out / "settings.json").get("images") != self._images_hash():
+            raise WrpError(
+                f"images or labels of {self.settings.root} changed while the run was at work, so that its networks may "
+                f"be of both states; choose another --out, or delete {self.out} to start again"
+            )
+
+    def _images_hash(self) -> str:
+        """Hash the names and the contents of the images and labels to learn from; 16 hexadecimal digits."""
+        digest = hashlib.sha256(b"train ids" if self.other_ids else b"")
+        files = [(frame.stem, path) for frame in self.labelled for path in files_of([frame])]
+        files += [(frame.stem, next(files_of([frame]))) for frame in self.unlabelled]
+        with cancelling(THREADS) as pool:
+            contents = pool.map(lambda file: hashlib.sha256(read_content(file[1])).digest(), files)
+            named = progress(files, desc="Reading images", unit="file")  # all of them, which may take minutes
+            for (stem, _), content in zip(named, contents, strict=True):
+                digest.update(f"{stem}\n".encode() + content)
+        return digest.hexdigest()[:16]
 
     def data(self, pseudo: Path | None = None, alone: bool = False, names: Path | None = None) -> SemiSupervisedData:
         """Make the data of a stage.
@@ -269,7 +306,10 @@ class Run:
         frames: Callable[[], list[Frame]],
         inference: InferenceArgs | None = None,
     ) -> Stage:
-        """Make the stage that writes the predictions of a network as pseudo-labels; existing ones are kept.
+        """Make the stage that writes the predictions of a network as pseudo-labels; its existing ones are kept.
+
+        The checksums of the pseudo-labels and of their networks are in ``pseudo/<stage>.<process>.json``: what another
+        network has predicted, or somebody has changed, is made again.
 
         Args:
             stage: Stage that will learn from the pseudo-labels.
@@ -281,28 +321,45 @@ class Run:
         def run() -> None:
             folder = self.folder(stage)
             self.processes.first(lambda: make_folder(folder))
+            made_by = file_hash(str(network))
+            noted = self.processes.first(lambda: self._noted(stage))
             mine = self.processes.part(frames())
-            left = [frame for frame in mine if not self._is_labelled(folder / f"{frame.stem}.png")]
+            left = [
+                frame for frame in mine if not _is_written(folder / f"{frame.stem}.png", made_by, noted.get(frame.stem))
+            ]
             if left:
                 module = self.load(network)
                 module.inference = inference or InferenceArgs()
                 predicted = predict([module], left, self.processes.loaders(self.settings.workers))
                 named = progress(left, desc=f"Labelling for {stage}", unit="image")
-                for frame, [labels] in zip(named, predicted, strict=True):
-                    write_label(folder / f"{frame.stem}.png", labels.numpy(), self.label_map)
+                note = folder.with_name(f"{stage}.{self.processes.rank}.json")
+                told = noted if self.processes.is_first else {}  # what others have made anew, they tell
+                for number, (frame, [labels]) in enumerate(zip(named, predicted, strict=True), 1):
+                    content = encode_label(labels.numpy(), self.label_map)
+                    write_content(folder / f"{frame.stem}.png", content)
+                    told[frame.stem] = f"{made_by} {checksum(content)}"
+                    if number % NOTE_EVERY == 0 or number == len(left):
+                        sync_folder(folder)
+                        write_json(note, told)
 
         return Stage(f"labels for {stage} by {network.stem}", (), (), run)
 
-    def _is_labelled(self, path: Path) -> bool:
-        """Tell whether a pseudo-label exists and can be read."""
-        if not path.is_file():
-            return False
-        try:
-            read_label(path, self.label_map)
-        except DataError as error:
-            logger.warning("%s; it is made again", error)
-            return False
-        return True
+    def _noted(self, stage: str) -> dict[str, str]:
+        """Return the checksums of pseudo-labels that were written before, behind those of their networks, by name."""
+        noted: dict[str, str] = {}
+        paths = sorted((self.out / "pseudo").glob(f"{glob.escape(stage)}.*.json"))
+        for path in paths:
+            try:
+                noted |= {str(stem): str(found) for stem, found in read_json(path, "it is made again").items()}
+            except DataError as error:
+                logger.warning("%s", error)
+        joined = self.folder(stage).with_name(f"{stage}.0.json")
+        if paths:
+            write_json(joined, noted)
+        for path in paths:  # the processes may be others from now on
+            if path != joined:
+                path.unlink()
+        return noted
 
     def load(self, network: Path) -> SegmentationModule:
         """Load the network of an earlier stage."""
@@ -348,3 +405,14 @@ class Run:
         with quiet_lightning():
             [scores] = self.processes.trainer().test(self.load(network), self.data(alone=True), verbose=False)
         return {key.removeprefix("test/"): value for key, value in scores.items()}
+
+
+def _is_written(path: Path, network: str, noted: str | None) -> bool:
+    """Tell whether a pseudo-label is there as this network has predicted it."""
+    if not path.is_file():
+        return False
+    if noted == f"{network} {checksum(path.read_bytes())}":
+        return True
+    if noted is not None and noted.startswith(network):
+        logger.warning("%s is not what was written there; it is made again", path)
+    return False

@@ -1,0 +1,238 @@
+"""All files of a run are of one state of what it reads and of what computes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import get_worker_info
+
+from tests.clips import id_picture, make_folder, make_images, picture, save
+from wrp.callbacks.writer import LabelWriter
+from wrp.cli.main import main
+from wrp.data.items import ClipItems
+from wrp.errors import WrpError
+from wrp.io.locking import locked
+from wrp.io.writing import checksum, write_text
+from wrp.runs import record
+from wrp.runs.selftrain.stages import Run
+
+COMMAND = ["autolabel", "data", "--out=out", "--methods=copy"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "data", {"ride": 9, "walk": 9}, labelled=(0, 4, 8))
+
+
+def labels() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path("out/labels").rglob("*.png"))}
+
+
+@pytest.mark.parametrize("name", ["wrp", "torch", "opencv-python-headless", "device"])
+def test_what_is_left_is_not_computed_by_another_version(
+    name: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*COMMAND, "--limit=1"]) == 0
+    before, computing = labels(), record.computing
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "computing", lambda device: computing(device) | {name: "9.9"})
+        assert main(COMMAND) == 2
+        assert f"holds labels that were computed by {name} " in capsys.readouterr().err
+        assert labels() == before
+        assert main([*COMMAND[:2], "--out=other", "--methods=copy"]) == 0
+    assert main(COMMAND) == 0
+    assert json.loads(Path("out/settings.json").read_text())["threads"] == 1
+    with monkeypatch.context() as patch:  # nothing is left to be computed
+        patch.setattr(record, "computing", lambda device: computing(device) | {name: "9.9"})
+        assert main(COMMAND) == 0
+
+
+def test_what_has_no_label_yet_is_computed_by_any_version(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computing = record.computing
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "computing", lambda device: computing(device) | {"torch": "1.0"})
+        assert main([*COMMAND, "--limit=0"]) == 0
+    assert main(COMMAND) == 0
+    assert json.loads(Path("out/settings.json").read_text())["computed_by"] == computing("cpu")
+
+
+def during(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+    """Make a change once, after the first interval has been written."""
+    work, calls = LabelWriter.write_on_batch_end, []
+
+    def writing(*args: Any, **kwargs: Any) -> None:
+        work(*args, **kwargs)
+        if not calls:
+            change()
+        calls.append(None)
+
+    monkeypatch.setattr(LabelWriter, "write_on_batch_end", writing)
+
+
+def other_label() -> None:
+    Image.fromarray(np.full((24, 40), 7, np.uint8)).save("data/labels/walk/00008.png")
+
+
+def other_frame() -> None:
+    save(Path("data/frames/ride/00002.png"), picture(7))
+
+
+@pytest.mark.parametrize(("change", "what"), [(other_label, "the labels"), (other_frame, "frames of clip ride")])
+def test_what_changes_during_a_run_is_refused_at_its_end(
+    change: Any, what: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        during(patch, change)
+        assert main(COMMAND) == 2
+    assert f"wrp: error: {what} changed while the run was at work" in capsys.readouterr().err
+    assert not Path("out/metrics.json").exists()
+    assert main(COMMAND) == 2  # and ever after
+
+
+def test_frames_that_are_touched_during_a_run_are_compared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    during(monkeypatch, Path("data/frames/ride/00002.png").touch)
+    assert main(COMMAND) == 0
+
+
+def test_nothing_is_written_where_a_folder_was_deleted(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    during(monkeypatch, lambda: shutil.rmtree("out"))
+    assert main(COMMAND) == 2
+    assert "out was deleted or moved while this command was writing to it" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_nothing_is_written_where_another_folder_has_the_name(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked(out):
+        write_text(out / "a" / "mine", "")
+        out.rename(tmp_path / "moved")
+        out.mkdir()
+        (out / ".lock").touch()
+        with pytest.raises(WrpError, match="was deleted or moved"):
+            write_text(out / "a" / "mine", "")
+        assert not (out / "a").exists()
+    write_text(out / "a" / "mine", "")
+
+
+@pytest.mark.parametrize("kind", ["frames", "labels"])
+def test_a_network_that_has_not_learned_from_a_clip_that_is_whole_again_is_named(
+    kind: str, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = [
+        *COMMAND[:3],
+        "--methods=semantic",
+        "--weights=none",
+        "--teacher-steps=1",
+        "--train_teacher.crop=[32,32]",
+        "--train_teacher.batch=2",
+    ]
+    command += ["--train_teacher.network.encoder_name=tu-test_resnet", "--train_teacher.batch=2"]
+    save(root / "labels/walk/00000.png", id_picture(5))  # labels of equal frames are equal
+    broken = root / kind / "walk/00004.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-30])
+    assert main([*command, "--on-error=skip"]) == 3
+    broken.write_bytes(whole)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert main([*command, "--on-error=skip"]) == 0
+    assert "out/teacher.ckpt was trained without clip walk, which was left out then" in caplog.text
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[list[str], Path]:
+    """A command of selftrain that has run, and its pseudo-label."""
+    make_images(tmp_path / "images", {"train": 2, "val": 1})
+    for name, stem in (("labelled", "train/view0"), ("unlabelled", "train/view1"), ("val", "val/view0")):
+        Path(name).write_text(f"{stem}\n")
+    lists = ["--labelled=labelled", "--unlabelled=unlabelled", "--val=val", "--out=out"]
+    small = ["--steps=3", "--crop-size", "32", "32", "--encoder=tu-test_resnet", "--batch-size=1"]
+    command = ["selftrain", "st", "images", *lists, *small]
+    assert main(command) == 0
+    [pseudo] = Path("out/pseudo").rglob("*.png")
+    return command, pseudo
+
+
+def test_pseudo_labels_of_another_state_are_made_again(trained: tuple[list[str], Path]) -> None:
+    command, pseudo = trained
+    whole, note = pseudo.read_bytes(), Path("out/pseudo/student.0.json")
+    noted = note.read_text()
+    for state in ("another", "another network", "note lost", "note damaged"):
+        save(pseudo, id_picture(3))
+        if state == "another network":
+            note.write_text(json.dumps({pseudo.stem: "0123456789abcdef " + checksum(pseudo.read_bytes())}))
+        elif state == "note lost":
+            note.unlink()
+        elif state == "note damaged":
+            note.write_text(noted[:-5])
+        assert main(command) == 0
+        assert pseudo.read_bytes() == whole
+        assert note.read_text() == noted
+
+
+@pytest.mark.parametrize("name", ["labels/train/view0.png", "images/train/view0.png", "images/train/view1.png"])
+def test_images_that_have_changed_between_stages_are_refused(
+    name: str,
+    trained: tuple[list[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, _ = trained
+    image = Path("images", name)
+    whole = image.read_bytes()
+    save(image, id_picture(3) if "labels" in name else picture(11))
+    assert main(command) == 2
+    assert "out holds a run whose images or labels have changed since" in capsys.readouterr().err
+    image.write_bytes(whole)
+    work = Run.load
+
+    def loading(*args: Any) -> Any:
+        save(image, id_picture(3) if "labels" in name else picture(11))
+        return work(*args)
+
+    monkeypatch.setattr(Run, "load", loading)
+    Path("out/student.ckpt").unlink()
+    Path("out/pseudo/student.0.json").unlink()
+    assert main(command) == 2
+    assert "changed while the run was at work" in capsys.readouterr().err
+
+
+def test_a_loader_that_is_killed_is_told_on_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = ClipItems._read
+
+    def reading(*args: Any) -> Any:
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the system does for want of memory
+        return work(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClipItems, "_read", reading)
+        assert main([*COMMAND, "--workers=1"]) == 2
+    error = capsys.readouterr().err
+    assert "DataLoader worker (pid" in error
+    assert "there is too little memory for this, or a process was ended" in error
+    assert main(COMMAND) == 0
+
+
+def test_too_little_memory_is_told_on_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 5 TiB")
+
+    monkeypatch.setattr(ClipItems, "_read", failing)
+    assert main(COMMAND) == 2
+    assert "wrp: error: Unable to allocate 5 TiB: there is too little memory" in capsys.readouterr().err

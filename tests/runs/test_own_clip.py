@@ -1,0 +1,124 @@
+"""A video and labels that lie anywhere, in one command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.clips import CLASSES_YAML, HEIGHT, WIDTH, id_picture, make_video, picture, save
+from wrp.cli.main import main
+from wrp.data.checking import file_hashes
+from wrp.data.run import open_run
+
+HOOD = 6  # rows at the bottom that are never labelled
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> list[str]:
+    """The arguments that name a video, its labels, some of its frames and what is never labelled."""
+    make_video(tmp_path / "walk.mp4", [picture(i) for i in range(14)])
+    for number in (0, 2, 6, 10):
+        save(tmp_path / "drawn" / f"{number}.png", id_picture(number))
+    (tmp_path / "drawn" / "classes.yaml").write_text(CLASSES_YAML)
+    paint_hood(HOOD)
+    return ["walk.mp4", "--labels", "drawn", "--frames", "2:13:2", "--never", "hood.png"]
+
+
+def paint_hood(rows: int) -> None:
+    hood = np.zeros((HEIGHT, WIDTH), np.uint8)
+    hood[HEIGHT - rows :] = 200
+    save(Path("hood.png"), hood)
+
+
+def written(kind: str, stem: str) -> np.ndarray:
+    return np.array(Image.open(Path("out", kind, "walk", f"{stem}.png")))
+
+
+def test_a_video_is_labelled_in_one_command(
+    clip: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    command = ["autolabel", *clip, "--out", "out", "--methods", "motion"]
+    assert main([*command, "--label-every", "2"]) == 0
+    stems = [f"{number:06d}" for number in range(2, 13, 2)]
+    assert sorted(path.stem for path in Path("out", "labels", "walk").iterdir()) == stems
+    for stem in stems:
+        labels, confidence = written("labels", stem), written("confidence", stem)
+        assert (labels[-HOOD:] == 255).all()
+        assert (confidence[-HOOD:] == 0).all()
+        assert (labels[:-HOOD] != 255).mean() > 0.9
+    assert not (written("provenance", "000006")[-HOOD:]).any()
+    keyframe, *_ = map(json.loads, Path("out", "manifest.jsonl").read_text().splitlines())
+    assert keyframe["mean_confidence"] == 1  # the mean of what can be labelled
+    metrics = json.loads(Path("out", "metrics.json").read_text())
+    pixels = sum(pixels for *_, pixels in metrics["overall"]["motion"]["reliability"])
+    assert pixels == (HEIGHT - HOOD) * WIDTH  # of the one held-out label
+    chosen = metrics["settings"]["select"]
+    assert (chosen["labels"], chosen["never"]) == (str(tmp_path / "drawn"), str(tmp_path / "hood.png"))
+    assert chosen["frames"] == "2:13:2"
+    assert "the label of frame 000000 is not used, as it is not in --frames 2:13:2" in caplog.text
+    # The record is read from anywhere, and holds on to what the labels were made with.
+    monkeypatch.chdir(tmp_path / "drawn")
+    assert [frame.stem for frame in open_run(tmp_path / "out").clips[0].frames] == stems
+    monkeypatch.chdir(tmp_path)
+    clips = open_run(tmp_path / "out").clips
+    before = file_hashes(clips)["walk"]
+    capsys.readouterr()
+    assert main(["suggest", "out", "-n", "1"]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(rf"next: label these frames in {tmp_path / 'drawn'}, as 0000\d\d\.png and so on, then run", told)
+    paint_hood(HOOD - 2)
+    assert file_hashes(clips)["walk"].split()[0] != before.split()[0]  # clips without a label have no other hash
+    assert main([*command, "--label-every", "2"]) == 2
+    assert "whose labels have changed" in capsys.readouterr().err
+    assert main([*command, "--label-every", "2", "--frames", "2:13:1"]) == 2
+    assert "holds a run with select.frames='2:13:2', got '2:13:1'" in capsys.readouterr().err
+
+
+def test_the_same_is_checked(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", *clip]) == 0
+    printed = capsys.readouterr().out
+    assert "| walk |      6 |        3 |" in printed
+    assert f"| (none) | {100 * HOOD / HEIGHT:32.2f} |" in printed
+    assert "the label of frame 000000 is not used" in printed
+    save(Path("hood.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert main(["data", "check", *clip]) == 2
+    assert "hood.png: all of it is black; expected black, and white where nothing is ever labelled" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("frames", ["7", "1:9:0", "a:b", "1:2:3:4"])
+def test_frames_of_another_form_are_refused(clip: list[str], frames: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["autolabel", *clip[:3], "--frames", frames, "--out", "out"]) == 2
+    assert f"--frames must be START:STOP or START:STOP:STEP, such as 100:400:2, got {frames!r}" in (
+        capsys.readouterr().err
+    )
+    assert not Path("out").exists()
+
+
+def test_a_hood_of_another_size_is_refused(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    save(Path("hood.png"), np.full((8, 8), 255, np.uint8))
+    assert main(["autolabel", *clip, "--out", "out", "--methods", "motion"]) == 2
+    assert "hood.png: the picture of what is never labelled is 8×8 pixels, the frames are 40×24" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_hood_that_is_missing_and_a_run_among_the_labels_are_refused(
+    clip: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["autolabel", *clip, "--out", "drawn/out", "--methods", "motion"]) == 2
+    assert "drawn" in capsys.readouterr().err
+    assert not Path("drawn/out").exists()
+    Path("hood.png").unlink()
+    assert main(["data", "check", *clip]) == 2
+    assert "there is no picture hood.png, which --never names" in capsys.readouterr().err
