@@ -1,6 +1,6 @@
 """Print the validation curves of runs of `wrp fit` that logged to a CSVLogger, one column per run.
 
-wrp fit --config experiments/camvid/segmentation.yaml --trainer.logger CSVLogger --trainer.logger.save_dir runs \
+wrp fit --recipe camvid/teacher --trainer.logger CSVLogger --trainer.logger.save_dir runs \
         --trainer.logger.name plain
 python experiments/curve.py runs/plain
 """

@@ -36,7 +36,7 @@ from wrp.structures import FramePair
 STAGES = {
     "index_of": "list files",
     "check_folders": "check folders",
-    "_labels_hash": "hash labels",
+    "_label_hashes": "hash labels",
     "file_hashes": "sizes and times of files",
     "check_files": "check labels and headers",
     "plan": "plan",

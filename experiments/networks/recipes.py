@@ -43,6 +43,7 @@ HELD_OUT_DRIVE = "0006R0"
 
 LITE = "tu-tf_efficientnet_lite0"
 SLIM_UNET = {"decoder_channels": [128, 64, 48, 32, 16]}
+SLIMMER_UNET = {"decoder_channels": [96, 48, 32, 16, 8]}
 BALANCED = {"balance": 0.5}
 
 
@@ -75,6 +76,10 @@ RECIPES: dict[str, Recipe] = {
     "FPN at 0.5": PLAIN,
     "FPN at 0.75": AT_075,
     "FPN at 0.75, balanced": replace(AT_075, cross_entropy=BALANCED),
+    "FPN at 0.75, rare classes": replace(AT_075, sampling=SamplingArgs((192, 320), 8, class_uniform=0.5)),
+    "FPN at 0.75, lr 0.002": replace(AT_075, optimizer=OptimizerArgs(lr=2e-3)),
+    "FPN at 0.75, lr 0.004": replace(AT_075, optimizer=OptimizerArgs(lr=4e-3)),
+    "FPN at 0.75, batch 4": replace(AT_075, sampling=SamplingArgs((192, 320), 4), steps=1860),
     "FPN at 0.75, twice the steps": replace(AT_075, steps=1860),
     "FPN at 1": AT_1,
     "FPN at 1, lr 0.002": replace(AT_1, optimizer=OptimizerArgs(lr=2e-3)),
@@ -86,6 +91,7 @@ RECIPES: dict[str, Recipe] = {
     "Unet at 0.5, balanced": replace(
         PLAIN, network=NetworkArgs("Unet", LITE, "imagenet", dict(SLIM_UNET), 0.5), steps=830, cross_entropy=BALANCED
     ),
+    "Unet at 0.75": replace(AT_075, network=NetworkArgs("Unet", LITE, "imagenet", dict(SLIMMER_UNET), 0.75), steps=750),
     "Unet at 1": replace(AT_1, network=NetworkArgs("Unet", LITE, "imagenet", dict(SLIM_UNET)), steps=500),
 }
 
@@ -107,7 +113,7 @@ def run(row: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     data = data_of(options, replace(recipe.sampling, epoch_length=steps * batch, seed=seed))
     pl.seed_everything(seed, verbose=False)
     loss = SegmentationLoss({"cross_entropy": 1.0, "dice": 1.0}, cross_entropy=recipe.cross_entropy)
-    module = SegmentationModule(data.label_map.num_classes, recipe.network, recipe.optimizer, loss)
+    module = SegmentationModule(data.label_map.num_classes, recipe.network, recipe.optimizer, loss=loss)
     place = f"{options.root}-{options.every}-{options.time}-{row}-{seed}"
     path = options.networks / f"{place.replace('/', '-').replace(' ', '-').replace(',', '')}.ckpt"
     path.parent.mkdir(parents=True, exist_ok=True)

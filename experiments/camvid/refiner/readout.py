@@ -40,7 +40,10 @@ READOUTS: dict[str, Readout] = {
     "product with motion": lambda answer, _, given: answer * (given.motion + 0.03).sqrt(),
     "answers to both images": lambda answer, mirrored, _: answer + mirrored,
     "the same with both": lambda answer, mirrored, given: answer + mirrored + given.prior + given.motion,
-    "the same with motion (default)": lambda answer, mirrored, given: answer + mirrored + given.motion,
+    "the same with motion": lambda answer, mirrored, given: answer + mirrored + given.motion,
+    "the same with half of both (default)": lambda answer, mirrored, given: (
+        answer + mirrored + (given.prior + given.motion) / 2
+    ),
 }
 
 
