@@ -10,9 +10,10 @@ project = "wrp"
 author = "the authors of wrp"
 release = version = version_of("wrp")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-source_suffix = {".md": "markdown"}
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
+nb_execution_mode = "off"  # notebooks hold their outputs, see tests/test_notebooks.py
 
 html_theme = "furo"
 html_title = f"wrp {release}"
