@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +26,18 @@ settings.register_profile("long", _COMMON, max_examples=500)
 settings.load_profile("short")
 
 
+def pytest_collection_finish() -> None:
+    """Let the tests not do again and again what takes long and is the same each time.
+
+    Every search for garbage would go through what is imported by now, half a million objects. Every Trainer asks for
+    the callbacks of other packages, and would read the metadata of all that are installed to find none.
+    """
+    if registry := sys.modules.get("lightning_fabric.utilities.registry"):
+        registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder for the generated clips, made once."""
@@ -33,6 +49,8 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> No
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.chdir(tmp_path)
+    # No power fails between a test's writing and its reading; that files are synced at all is tested in tests/runs.
+    monkeypatch.setattr(os, "fsync", os.fstat)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tests.pages import ROOT, blocks
 from wrp.cli.main import COMMANDS, LIGHTNING_VERBS, _parser, main
 from wrp.data import clipdata
 from wrp.data.synthetic import folder as generated
+from wrp.io.recipes import with_recipes
 from wrp.runs.arguments import parse_arguments
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,17 +43,19 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.mark.slow
 def test_the_documentation_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("sphinx")
+    pytest.importorskip("myst_nb")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", str(ROOT / "docs"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "extending.html").is_file()
+    assert "<img" in (tmp_path / "notebooks" / "first-look.html").read_text(encoding="utf-8").partition("mIoU")[2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    small = {"num_frames": 25, "height": 128, "width": 224}
+    small = {"num_frames": 25, "height": 64, "width": 112}
     scene = partial(generated.generate_folder, tmp_path / "scene", **small)
     monkeypatch.setattr(clipdata, "cached_folder", lambda num_classes, seed: scene(num_classes, seed))
     names: dict[str, Any] = {}
@@ -76,7 +79,7 @@ def test_commands_are_understood(
     monkeypatch.chdir(ROOT)
     for words in commands(page):
         if words[0] == "autolabel":
-            assert parse_arguments(words[1:])[0].out, words
+            assert parse_arguments(with_recipes(words)[1:])[0].out, words
         elif words[0] not in LIGHTNING_VERBS:
             _parser().parse_args([word for word in words if word not in ("…", "...")])
         elif words[0].isidentifier():
@@ -91,16 +94,19 @@ def test_the_pages_by_task_can_be_followed(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     scene = generated.generate_folder(tmp_path / "scene", num_frames=9, height=64, width=96)
     frames = [np.array(Image.open(path)) for path in sorted((scene / "frames" / "street0").iterdir())]
-    make_video(tmp_path / "mine" / "frames" / "street.mp4", frames)
+    make_video(tmp_path / "street.mp4", frames)
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
     for number in (0, 4, 8):
-        label = tmp_path / "mine" / "labels" / "street" / f"{number}.png"
-        label.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(scene / "labels" / "street0" / f"{number:05d}.png", label)
-    shutil.copy(scene / "classes.yaml", tmp_path / "mine")
+        shutil.copy(scene / "labels" / "street0" / f"{number:05d}.png", drawn / f"{number}.png")
+    shutil.copy(scene / "classes.yaml", drawn)
     quick = ["--teacher-steps=3", "--refiner-steps=2", "--weights=none"]
     by_task = [commands(ROOT / "docs" / f"{page}.md") for page in ("own-video", "correct", "train")]
     for words in [*by_task[0], *by_task[1], *(words for words in by_task[2] if words[0] == "autolabel")]:
         assert main([*words, *(quick if words[0] == "autolabel" else [])]) == 0, words
+        if words[0] == "init":  # the labels are put where they are expected
+            shutil.move(drawn / "classes.yaml", "mine/classes.yaml")
+            shutil.copytree(drawn, "mine/labels/street", dirs_exist_ok=True)
     assert (tmp_path / "labelled" / "report.html").is_file()
     manifest = (tmp_path / "labelled-again" / "manifest.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["method"] == "keyframe" for line in manifest) == 5

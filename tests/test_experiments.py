@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,14 +19,15 @@ import yaml
 from jsonargparse import ArgumentParser
 from torch.utils.data import Subset
 
-from tests.clips import make_camvid, make_davis, make_images, picture, save
+from tests.clips import make_camvid, make_davis, make_folder, make_images, picture, save
 from tests.layouts import ids, make_cityscapes, make_kitti, make_nyuv2
 from wrp import SegmentationModule
 from wrp.cli.lightning import DATA_MODULES, EXAMPLES
 from wrp.cli.main import main
-from wrp.data import tiles
+from wrp.data import clipdata, tiles
 from wrp.data.items import FrameItems, IntervalItems
 from wrp.data.layouts.registry import open_index
+from wrp.data.synthetic.folder import generate_folder
 from wrp.io.checkpoints import ENCODER_KEY
 from wrp.io.images import read_label
 from wrp.io.versions import versions
@@ -39,8 +41,8 @@ FOR_GPUS = ("cityscapes", "kitti", "nyuv2")
 TRANSFORMERS = ("dinov2", "dinov3")
 DEV_RUN = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
 ON_CPU = ["--trainer.precision=32", "--data.init_args.workers=0"]
-SMALL = ["--model.init_args.network={encoder_weights: null}", "--data.init_args.sampling.crop_size=[64,64]"]
-SMALL += ["--data.init_args.sampling.batch_size=2"]
+CROPS = ["--data.init_args.sampling.crop_size=[64,64]", "--data.init_args.sampling.batch_size=2"]
+SMALL = ["--model.init_args.network={encoder_weights: null}", *CROPS]
 ONE_EPOCH = ["--data.init_args.propagated.truth_last=0"]  # a run for development has one
 # The other ones are read by `wrp search` and `wrp autolabel`.
 CONFIGS = sorted(p for p in EXPERIMENTS.rglob("*.yaml") if p.parent.name != "sweeps" and p.stem != "autolabel")
@@ -58,22 +60,30 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(base / "nyuv2" / "labels40" / "bathroom_0001" / "r-100.5-0.png", ids(1, 2, 3))
     with (base / "nyuv2" / "train.txt").open("a") as listed:  # two labels to divide
         listed.write("bathroom_0001/r-100.5-0\n")
+    generate_folder(base / "generated", height=64, width=112)
     return base
+
+
+@pytest.fixture
+def data_sets(trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All data sets where the configurations look for them; what is kept of them goes into the test's folder."""
+    monkeypatch.setenv("WRP_DATA", str(trees))
+    monkeypatch.setattr(clipdata, "cached_folder", lambda *_: trees / "generated")
+    monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WRP_DATA", str(trees))
-    monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("data_sets")
+def test_config_runs(config: Path) -> None:
     if config.parent.name not in FOR_GPUS:
         verbs = ("test", "predict") if config.stem == "propagation" else ("fit",)
         more = ["--data.init_args.num_classes=3"] if config.parent.name == "images" else []
         more += [*SMALL, "--trainer.precision=32"] if config.stem in TRANSFORMERS else []
+        more += CROPS if config.stem in ("segmentation", "teacher") else []
         assert all(main([verb, f"--config={config}", *DEV_RUN, *more]) == 0 for verb in verbs)
         return
-    if config.stem == "refinement":
+    if config.stem == "refiner":
         assert main(["fit", f"--config={config}", *DEV_RUN, *ON_CPU]) == 0
         return
     propagation = config.with_name("propagation.yaml")
@@ -84,7 +94,14 @@ def test_config_runs(config: Path, trees: Path, tmp_path: Path, monkeypatch: pyt
 
 
 def test_there_are_configs() -> None:
-    assert {path.stem for path in CONFIGS} == {"segmentation", "refinement", "propagation", "student", *TRANSFORMERS}
+    assert {path.stem for path in CONFIGS} == {
+        "segmentation",
+        "teacher",
+        "refiner",
+        "propagation",
+        "student",
+        *TRANSFORMERS,
+    }
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -137,13 +154,10 @@ def labels_of(loader: Any) -> set[Path]:
     [path for path in CONFIGS if path.stem != "propagation"],
     ids=lambda path: f"{path.parent.name}-{path.stem}",
 )
-def test_nothing_is_validated_on_what_was_learned_from(
-    config: Path, trees: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WRP_DATA", str(trees))
-    monkeypatch.setattr(tiles, "CACHE", tmp_path / "tiles")
+@pytest.mark.usefixtures("data_sets")
+def test_nothing_is_validated_on_what_was_learned_from(config: Path) -> None:
     data = data_of(config)
-    if config.stem == "refinement":  # the windows themselves, as making examples of all takes long
+    if config.stem == "refiner":  # the windows themselves, as making examples of all takes long
         kept = data.examples
         data.examples = SimpleNamespace(crops=kept.crops, labels_seen=kept.labels_seen)
         data.examples.training = data.examples.validation = lambda windows, *_: windows
@@ -179,7 +193,7 @@ def test_no_overlap_of_training_and_validation_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [path for path in CONFIGS if path.stem == "refinement"], ids=lambda path: path.parent.name
+    "config", [path for path in CONFIGS if path.stem == "refiner"], ids=lambda path: path.parent.name
 )
 def test_a_refiners_teacher_is_named_on_the_command_line(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--data.init_args.examples.init_args.teacher=T.ckpt", "--data.init_args.examples.init_args.crops=3"]
@@ -256,7 +270,7 @@ def test_the_default_read_out_and_votes_are_those_of_refine(
         return {row[1].strip(): float(row[2]) for row in rows}
 
     by_votes = measured("rounds")
-    assert measured("readout")["the same with motion (default)"] == by_votes["none"]
+    assert measured("readout")["the same with half of both (default)"] == by_votes["none"]
     scores = json.loads((out / "metrics.json").read_text())["overall"]["refine"]
     voters = ", ".join(map(str, Refine.voters))
     assert by_votes[f"±{voters} by {Refine.vote}"] == pytest.approx(scores["miou"], abs=0.006)
@@ -543,6 +557,7 @@ def test_students_with_and_without_propagated_labels_are_compared(
     compare = script("student/compare.py")
     monkeypatch.setattr(compare.RESULTS, "path", tmp_path / "results.jsonl")
     monkeypatch.setattr(compare, "GENERATED", (2, 3))
+    monkeypatch.setattr(compare, "generate_folder", partial(generate_folder, height=64, width=96))
     monkeypatch.setattr(compare, "HELD_OUT", 1)
     assert main(["autolabel", "camvid", "--label-every=3", "--methods=motion", f"--out={tmp_path / 'run'}"]) == 0
     for arguments in (["camvid", f"--propagated={tmp_path / 'run'}", "--every=3"], ["generated", "--every=2"]):
@@ -608,6 +623,22 @@ def test_benchmarks_run(
     assert wanted in capsys.readouterr().out
 
 
+def test_export_and_import_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange = script("benchmarks/exchange.py")
+    monkeypatch.setattr(exchange, "CLIP", 2)
+    monkeypatch.setattr(exchange, "run", lambda *command: exchange.timed([str(part) for part in command]))
+    command = ["exchange", str(tmp_path), "--size", "32", "64", "--frames", "2", "4"]
+    monkeypatch.setattr("sys.argv", [*command, "--formats", "coco", "webdataset"])
+    exchange.main()
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in cells] == ["coco", "webdataset"]
+    assert all(cell not in ("–", "0.00") for cell in cells[0][1:4])
+    assert cells[1][-4:] == ["–"] * 4  # it is not read
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["camvid", "generated"])
 def test_systems_are_compared_and_share_their_first_stage(
@@ -618,6 +649,8 @@ def test_systems_are_compared_and_share_their_first_stage(
     compare = script("selftraining/compare.py")
     monkeypatch.setattr(compare.RESULTS, "path", tmp_path / "results.jsonl")
     monkeypatch.setattr(compare, "GENERATED", (3, 9))
+    monkeypatch.setattr(compare, "generate_folder", partial(generate_folder, height=64, width=96))
+    monkeypatch.setitem(compare.CROP, data, (64, 96))
     monkeypatch.setitem(compare.HELD_OUT, "generated", {"street101"})
     arguments = [data, f"--runs={tmp_path / 'runs'}", "--steps=3", "--seeds=0", "--systems", "st++", "supervised"]
     arguments += [f"--results={tmp_path / 'results.jsonl'}"]
@@ -644,6 +677,7 @@ def test_systems_with_other_weights_or_labels_are_compared_apart(
     make_camvid(tmp_path / "camvid", train=30)
     monkeypatch.setenv("WRP_DATA", str(tmp_path))
     compare = script("selftraining/compare.py")
+    monkeypatch.setitem(compare.CROP, "camvid", (64, 96))
     found = tmp_path / "results.jsonl"
     old = {"data": "camvid", "system": "supervised", "seed": 0, "steps": 3, "miou": 12.0, "seconds": 1}
     found.write_text(json.dumps(old) + "\n")
@@ -673,7 +707,7 @@ def test_curves_are_read_from_what_a_fit_logged(
     monkeypatch.setenv("WRP_DATA", str(trees))
     log = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.logger.name=plain"]
     steps = ["--trainer.max_steps=2", "--trainer.val_check_interval=1", "--data.init_args.sampling.crop_size=[32,32]"]
-    config = EXPERIMENTS / "camvid" / "segmentation.yaml"
+    config = EXPERIMENTS / "camvid" / "teacher.yaml"
     assert main(["fit", f"--config={config}", *log, *steps, "--trainer.accelerator=cpu"]) == 0
     capsys.readouterr()
     monkeypatch.setattr("sys.argv", ["curve", str(tmp_path / "plain")])
@@ -704,3 +738,55 @@ def test_a_data_set_backward_in_time(trees: Path, tmp_path: Path, monkeypatch: p
             if frame.label is not None and opposite.label is not None:
                 labels = read_label(opposite.label, back.label_map)
                 assert torch.equal(labels, read_label(frame.label, there.label_map))
+
+
+def test_a_corrected_keyframe_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--intervals", "4", "--size", "32", "48", "--options", "--methods", "motion"]
+    script("propagation/continuing.py").main(["--out", str(tmp_path / "out"), *small])
+    table = capsys.readouterr().out.splitlines()[-2:]
+    assert [[cell.strip() for cell in row.split("|")][-2] for row in table] == ["4", "2"]
+
+
+def test_kinds_of_video_are_compared_cell_by_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = str(make_folder(tmp_path / "clips", {"walk": 9}))
+    domains = script("domains/run.py")
+    monkeypatch.setattr(domains, "SPACINGS", {root: (4, 2)})
+    monkeypatch.setattr(domains, "RESULTS", type(domains.RESULTS)(tmp_path / "results.jsonl"))
+    monkeypatch.setattr("sys.argv", ["run.py", root, "--quick", f"--folder={tmp_path / 'runs'}"])
+    domains.main()
+    [cell] = domains.RESULTS
+    assert cell["every"] == 4
+    assert cell["motion"].keys() == {"miou", "biou"}, "no pixel keeps its class for eight frames"
+    assert cell["vote"].keys() == {"miou", "biou", "ece", "auroc"}
+    scored = json.loads(next((tmp_path / "runs").rglob("metrics.json")).read_text())
+    assert cell["vote"]["miou"] == scored["overall"]["vote"]["miou"]
+    assert not list((tmp_path / "runs").rglob("labels"))
+    domains.main()
+    assert len(list(domains.RESULTS)) == 1, "what is there is not made again"
+    assert f"{root}, K=4" in capsys.readouterr().out
+
+
+def test_planted_mistakes_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder(tmp_path / "clips", {"walk": 7})
+    monkeypatch.setattr("sys.argv", ["audit.py", f"{root}:2", "--mistakes=1", "--flow=dis-fast"])
+    script("suggest/audit.py").main()
+    out = capsys.readouterr().out
+    assert out.count(f"{root}, K=2") == 8, "a row for each of the settings, and one as they come"
+    assert "confidence 0.9, band 0.01, pixels 0.001" in out
+
+
+@pytest.mark.parametrize(("scene", "package"), [("arm", "pybullet"), ("doom", "vizdoom")])
+def test_simulated_clips_have_exact_labels(scene: str, package: str, tmp_path: Path) -> None:
+    generate = script("domains/generate.py")
+    if importlib.util.find_spec(package) is None:
+        with pytest.raises(SystemExit, match=r"pip install '\.\[simulators\]'"):
+            generate.write_scene(scene, tmp_path / scene, 3)
+        return
+    [clip] = open_index(generate.write_scene(scene, tmp_path / scene, 3)).clips
+    assert len(clip.frames) == len(clip.keyframes) == 3
+    label = read_label(clip.frames[0].label, open_index(tmp_path / scene).label_map)
+    assert len(label.unique()) > 1

@@ -1,9 +1,8 @@
-"""The files that the page on extending shows: the strictest check passes, and they do what the page says."""
+"""The files that the page on extending shows do what the page says; tests/test_typing.py checks their types."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -19,8 +18,7 @@ from torch import nn
 
 from tests.clips import make_folder
 from tests.modules.small import FIT, checkpoints
-from tests.pages import ROOT, blocks
-from tests.strict import check
+from tests.pages import named_files
 from wrp import PropagationModule, SegmentationData, SegmentationModule
 from wrp.cli.main import main
 from wrp.data.layouts.registry import open_index
@@ -28,8 +26,7 @@ from wrp.io import plugins
 from wrp.io.checkpoints import load_module
 from wrp.options import SamplingArgs, SelectArgs
 
-NAMED = re.compile(r"# (my_\w+)\.py\n")
-FILES = {found[1]: block for block in blocks(ROOT / "docs" / "extending.md", "python") if (found := NAMED.match(block))}
+FILES = named_files("extending")
 QUIET: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
 
 
@@ -58,17 +55,6 @@ def test_there_is_a_short_file_for_each_thing() -> None:
     assert {"my_network", "my_module", "my_data", "my_metric", "my_schedule", "my_flow", "my_layout"} == FILES.keys()
     for name, text in FILES.items():
         assert len([line for line in text.splitlines() if line.strip()]) <= 40, name
-
-
-@pytest.mark.slow
-def test_the_files_pass_the_strictest_check(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    for name, text in FILES.items():
-        (tmp_path / f"{name}.py").write_text(text)
-    done = check(
-        tmp_path, "\n".join(f"import {name}" for name in FILES), tmp_path / "cache", *(f"{name}.py" for name in FILES)
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_network_of_ones_own_labels_a_clip(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.clips import make_folder
+from tests.pages import named_files
 from tests.strict import check
 
 pytest.importorskip("mypy", reason="mypy is part of the extra lint")
+
+SHOWN = named_files("extending")
 
 SCRIPT = '''\
 """A network, a refiner, a propagation method and a flow estimator of one's own, and what they work on."""
@@ -215,7 +218,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_what_is_built_on_the_package_passes_the_strictest_check(tmp_path: Path, cache: Path) -> None:
-    done = check(tmp_path, SCRIPT, cache)
+    """The script above, and the files that the page on extending shows."""
+    for name, text in SHOWN.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    done = check(tmp_path, SCRIPT, cache, *(f"{name}.py" for name in SHOWN))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -281,11 +287,20 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(scope="module")
+def complaints(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> str:
+    """What mypy says of the script with all mistakes; each of its messages comes from one of them alone."""
+    script = SCRIPT
+    for right, wrong, _ in MISTAKES.values():
+        assert script.count(right) >= 1, right
+        script = script.replace(right, wrong, 1)
+    done = check(tmp_path_factory.mktemp("wrong"), script, cache)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_found(mistake: str, tmp_path: Path, cache: Path) -> None:
-    right, wrong, message = MISTAKES[mistake]
-    assert right in SCRIPT
-    done = check(tmp_path, SCRIPT.replace(right, wrong, 1), cache)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert message in done.stdout
+def test_mistakes_are_found(mistake: str, complaints: str) -> None:
+    *_, message = MISTAKES[mistake]
+    assert complaints.count(message) == 1, complaints

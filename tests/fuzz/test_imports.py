@@ -23,7 +23,12 @@ from wrp.exchange.importing import unpacked
 
 FILES = {
     "cvat": "annotations.xml",
+    "cvat-video": "walk/annotations.xml",
     "coco": "annotations/instances_train.json",
+    "coco-panoptic": "annotations/panoptic_train.json",
+    "label-studio": "tasks.json",
+    "labelme": "walk/00000.json",
+    "yolo-seg": "labels/train/walk/00000.txt",
     "voc": "labelmap.txt",
     "camvid": "label_colors.txt",
     "cityscapes": "classes.yaml",
@@ -43,7 +48,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def check_labels(folder: Path, format_name: str) -> None:
     """Read all labels as `wrp import` does."""
-    labels = iter(find_format(format_name, reading=True).read(folder, CLASSES))
+    labels = iter(find_format(format_name).read(folder, CLASSES))
     while True:
         try:
             label = next(labels, None)
@@ -73,15 +78,31 @@ def test_damaged_files(exported: dict[str, Path], format_name: str, data: st.Dat
         path.write_bytes(whole)
 
 
+@pytest.mark.parametrize("format_name", ["coco", "coco-panoptic", "label-studio", "labelme"])
 @given(data=st.data())
-def test_other_coco(exported: dict[str, Path], data: st.DataObject) -> None:
-    path = exported["coco"] / FILES["coco"]
+def test_other_json(exported: dict[str, Path], format_name: str, data: st.DataObject) -> None:
+    path = exported[format_name] / FILES[format_name]
     whole = path.read_text()
     try:
         path.write_text(json.dumps(data.draw(altered(json.loads(whole)))))
-        check_labels(exported["coco"], "coco")
+        check_labels(exported[format_name], format_name)
     finally:
         path.write_text(whole)
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-9, 16) | st.floats() | st.integers(-9, 16), max_size=9) | st.text(max_size=2), max_size=3
+    )
+)
+@example([[1, 1, 3, 3]])  # pycocotools takes four numbers for a box
+def test_polygons_of_coco(polygons: list[object]) -> None:
+    try:
+        found = coco._decode_mask(polygons, (5, 4))
+    except (WrpError, ValueError, TypeError, LookupError):
+        return
+    assert found.shape == (5, 4)
+    assert found.dtype == bool
 
 
 @given(
@@ -134,7 +155,7 @@ def test_other_label_studio(brushed: Path, data: st.DataObject) -> None:
     whole = path.read_text()
     try:
         path.write_text(json.dumps(data.draw(altered(json.loads(whole)))))
-        check_labels(brushed, "labelstudio")
+        check_labels(brushed, "label-studio")
     finally:
         path.write_text(whole)
 
@@ -145,7 +166,7 @@ def test_damaged_masks_of_label_studio(brushed: Path, data: st.DataObject) -> No
     whole = path.read_bytes()
     try:
         path.write_bytes(data.draw(damaged(whole)))
-        check_labels(brushed, "labelstudio")
+        check_labels(brushed, "label-studio")
     finally:
         path.write_bytes(whole)
 

@@ -28,5 +28,5 @@ def batch(count: int = 2, labelled: bool = True, seed: int = 0) -> FrameBatch:
 
 def command(system: str, lists: dict[str, str], out: Path, *more: str) -> list[str]:
     chosen = [f"--{which}={lists[which]}" for which in ("labelled", "unlabelled", "val")]
-    sized = ["--steps=3", "--crop-size", "32", "32", "--batch-size=2"]
+    sized = ["--encoder=tu-test_resnet", "--steps=3", "--crop-size", "32", "32", "--batch-size=2"]
     return ["selftrain", system, lists["root"], *chosen, f"--out={out}", *sized, *more]

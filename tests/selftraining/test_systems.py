@@ -272,7 +272,7 @@ def test_other_lists_are_another_run(lists: dict[str, str], tmp_path: Path, caps
     assert main(command("supervised", lists, tmp_path / "out")) == 0
     Path(lists["unlabelled"]).write_text("train/view3\n")
     assert main(command("supervised", lists, tmp_path / "out")) == 2
-    assert "holds a run with images=" in capsys.readouterr().err
+    assert "holds a run whose images or labels have changed since" in capsys.readouterr().err
 
 
 def test_names_that_would_share_a_pseudo_label_are_refused(tmp_path: Path) -> None:

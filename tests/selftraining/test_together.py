@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing, nn
 
+from tests.forked import START
 from wrp.selftraining.average import update_average
 
 
@@ -25,7 +26,7 @@ def average(rank: int, folder: str, buffers: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("buffers", [False, True])
 def test_all_processes_have_the_average_with_the_statistics_of_all(buffers: bool, tmp_path: Path) -> None:
-    multiprocessing.spawn(average, (str(tmp_path), buffers), nprocs=2)
+    multiprocessing.start_processes(average, (str(tmp_path), buffers), nprocs=2, start_method=START)
     (one, kept, fresh), (other, also, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert not torch.equal(one["running_mean"], other["running_mean"])
     for name in ("running_mean", "running_var"):

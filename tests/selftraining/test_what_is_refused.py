@@ -100,9 +100,9 @@ def test_every_labelled_image_comes_in_an_epoch(lists: dict[str, str], size: int
     [
         (["--batch-size", "0"], "must be at least 1"),
         (["--crop-size", "0", "32"], "must be at least 1"),
-        (["--lr", "-1"], "must be above 0"),
-        (["--scale", "0"], "must be above 0"),
-        (["--encoder-lr", "-1"], "must be at least 0"),
+        (["--lr", "-1"], "--lr must be in 1e-09 … 1000, got -1.0"),
+        (["--scale", "0"], "--scale must be in 0.01 … 16, got 0.0"),
+        (["--encoder-lr", "-1"], "must be in 0 … 1000"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused_before_the_folder_is_claimed(
