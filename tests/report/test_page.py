@@ -160,15 +160,16 @@ def test_what_is_left_out_is_said(
 
 
 def test_a_run_without_hidden_labels_has_no_scores(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "clips", {"walk": 5}, labelled=(2,))
+    root = make_folder(tmp_path / "clips", {"<i>walk": 5}, labelled=(2,))
     assert main(["autolabel", str(root), "--out", str(tmp_path / "out"), "--methods", "motion"]) == 0
     text = (tmp_path / "out/report.html").read_text()
     assert "no labels were held out" in text
     said = (tmp_path / "out/report.md").read_text()
-    for report in (text, said.replace("`", "")):
+    for report, clip in ((text, "&lt;i&gt;walk"), (said.replace("`", ""), r"\<i\>walk")):
         assert "How good the labels are is not known: an estimate needs a clip with three labelled frames" in report
-        assert re.search(r"Look first at the frames of the lowest mean confidence: walk/0000\d \(0\.\d+\),", report)
-        assert re.search(r"Label next: walk/0000\d, walk/0000\d, walk/0000\d; wrp suggest", report)
+        frame = re.escape(clip) + r"/0000\d"
+        assert re.search(rf"Look first at the frames of the lowest mean confidence: {frame} \(0\.\d+\),", report)
+        assert re.search(rf"Label next: {frame}, {frame}, {frame}; wrp suggest", report)
         assert "run.seed" in report
         assert "train_teacher" not in report
         assert "train_refiner" not in report

@@ -36,6 +36,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 # Characters with which code, links, HTML, emphasis and cells begin or end.
 _MARKUP = re.compile(r"[\\`*\[\]<>|]")
+_CODE = re.compile(r"(`[^`\n]+`)")
 
 
 def escape_markdown(text: str) -> str:
@@ -46,6 +47,16 @@ def escape_markdown(text: str) -> str:
         a_b\|\<img\>
     """
     return _MARKUP.sub(r"\\\g<0>", text)
+
+
+def escape_prose(text: str) -> str:
+    r"""Escape what Markdown would not show as it is, outside of code between backticks.
+
+    Example:
+        >>> print(escape_prose("Label next: a<b>/3; `wrp suggest -n 1 <run>`"))
+        Label next: a\<b\>/3; `wrp suggest -n 1 <run>`
+    """
+    return "".join(part if number % 2 else escape_markdown(part) for number, part in enumerate(_CODE.split(text)))
 
 
 def format_score(value: float | None) -> str:

@@ -14,7 +14,7 @@ from wrp.data.index import ClipIndex
 from wrp.io.images import read_frame_label, read_image, read_label
 from wrp.io.manifest import Entry, read_manifest
 from wrp.io.palettes import CAPTION_HEIGHT
-from wrp.io.tables import escape_markdown, format_score, markdown_table
+from wrp.io.tables import escape_markdown, escape_prose, format_score, markdown_table
 from wrp.io.writing import write_image, write_text
 from wrp.report.advice import next_steps
 from wrp.report.audit import AUDITED, contradiction_rows, draw_contradictions
@@ -54,7 +54,7 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path, suggested
     manifest = read_manifest(out)
     parts = ["# Report of wrp autolabel", summary(index, metrics)]
     if steps := next_steps(index, metrics, manifest, suggested):
-        parts += ["## What to do next", *(f"- {step}" for step in steps)]
+        parts += ["## What to do next", *(f"- {escape_prose(step)}" for step in steps)]
     if any(clip.held_out for clip in index.clips):
         parts += [
             "## Scores on held-out frames",
@@ -76,7 +76,7 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path, suggested
             write_image(out / f"audit/{number}.png", cut_out)
             parts.append(f"![{escape_markdown(caption)}](audit/{number}.png)")
     if lines := continued_lines(metrics):
-        parts += ["## What has changed", *lines]
+        parts += ["## What has changed", *map(escape_prose, lines)]
         parts += [markdown_table(*rows)] if (rows := changed_rows(metrics)) is not None else []
     if cuts := cut_rows(manifest):
         parts += [
