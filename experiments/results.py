@@ -32,11 +32,6 @@ class Results:
 
 
 def mean_and_spread(values: Sequence[float], sign: str = "") -> str:
-    """Format mean and standard deviation with two digits; ``sign="+"`` shows the sign of the mean."""
-    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):{sign}.2f} ± {spread:.2f}"
-
-
-def mean_with_spread(values: Sequence[float]) -> str:
-    """Format the mean, and the standard deviation if there are several values."""
-    return mean_and_spread(values) if len(values) > 1 else f"{values[0]:.2f}"
+    """Format the mean, and the standard deviation if there are several values; ``sign="+"`` shows the mean's sign."""
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.2f}{spread}"

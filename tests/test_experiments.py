@@ -758,8 +758,10 @@ def test_kinds_of_video_are_compared_cell_by_cell(
     domains.main()
     [cell] = domains.RESULTS
     assert cell["every"] == 4
-    assert cell["motion"].keys() == {"miou", "biou"}, "no pixel keeps its class for eight frames"
-    assert cell["vote"].keys() == {"miou", "biou", "ece", "auroc"}
+    of_each = {"miou", "biou", "estimated", "keyframes"}
+    assert cell["motion"].keys() == of_each, "no pixel keeps its class for eight frames"
+    assert cell["vote"].keys() == of_each | {"ece", "auroc"}
+    assert cell["accepted"]["0.95"]["held_out"] == 1
     scored = json.loads(next((tmp_path / "runs").rglob("metrics.json")).read_text())
     assert cell["vote"]["miou"] == scored["overall"]["vote"]["miou"]
     assert not list((tmp_path / "runs").rglob("labels"))

@@ -7,12 +7,16 @@ trained at the widest spacing and serve the others.
     python experiments/domains/run.py                              all cells: days
     python experiments/domains/run.py camvid davis2016 --seeds 0   some of them
     python experiments/domains/run.py --quick                      without networks, a fast flow, the widest spacings
-    python experiments/domains/run.py --table                      the table of what is there
+    python experiments/domains/run.py --table                      the tables of what is there
 
-Columns: mean IoU (Boundary IoU: Cheng et al., CVPR 2021); VC8 and VC16, the consistency of VSPW, over all frames,
-keyframes included; J of DAVIS for masks of one object; for the last method the calibration error (ECE) and the area
-under the ROC curve (AUROC) of its confidence, right against wrong pixels. All in percent. "best of both" is the
-per-pixel best of motion and teacher; "closed" is the ratio of the gap between motion and it that refine closes.
+Columns of the first table: mean IoU (Boundary IoU: Cheng et al., CVPR 2021); VC8 and VC16, the consistency of VSPW,
+over all frames, keyframes included; J of DAVIS for masks of one object; of the last method the calibration error (ECE)
+and the area under the ROC curve (AUROC) of its confidence, right against wrong pixels. In percent. "best of both" is
+the per-pixel best of motion and teacher; "closed" is the ratio of the gap between motion and it that refine closes.
+
+The second one compares what a run says of itself with the hidden truth: estimated and true mIoU, of motion and of the
+last method, and how much of the last method's labels is accepted at 0.95, 0.98 and 0.99 (`wrp suggest --accept`) and
+how much of that is right, of frames and of pixels, with a star where the run's own keyframes guarantee it.
 """
 
 from __future__ import annotations
@@ -45,7 +49,8 @@ from wrp.runs.config import RunArgs, Settings, TeacherArgs
 from wrp.structures import IGNORE_INDEX, Clip
 
 sys.path.append(str(Path(__file__).parents[1]))
-from results import Results, mean_with_spread
+from results import Results, mean_and_spread
+from suggest.accept import ASKED, accepted, shown
 
 sys.path.append(str(Path(__file__).parent))
 from generate import SCENES, write_scene
@@ -101,9 +106,12 @@ def run(domain: str, every: int, seed: int, options: argparse.Namespace) -> dict
         cell[method] = _scores(index, out, methods, method) | {
             key: metrics["overall"][method][key] for key in ("miou", "j") if key in metrics["overall"][method]
         }
+        if foretold := metrics.get("estimate", {}).get(method):
+            cell[method] |= {"estimated": foretold["miou"], "keyframes": foretold["held_out_miou"]}
     if "semantic" in methods:
         cell[BOTH] = {"miou": _best(index, out, methods)}
     cell[methods[-1]] |= {"ece": metrics["overall"][methods[-1]]["ece"], "auroc": _auroc(index, out)}
+    cell["accepted"] = {str(asked): accepted(index, out, asked) for asked in ASKED}
     for name in () if options.keep else ("labels", "methods", "confidence", "provenance"):
         shutil.rmtree(out / name, ignore_errors=True)  # the networks are kept, for other spacings
     return cell
@@ -165,18 +173,30 @@ def _commit() -> str:
     return told.stdout.strip() or "unknown"
 
 
-def table(quick: bool) -> str:
-    """Format the cells that are there: means over the seeds, and their deviation where there are several."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+def groups(quick: bool) -> list[tuple[list[str], str, list[dict[str, Any]]]]:
+    """Return the cells that are there, seeds together: the first columns of their row, the last method, the cells."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for cell in RESULTS:
         if cell["quick"] == quick:
-            groups[cell["domain"], cell["every"], cell["weights"], cell["flow"]].append(cell)
+            found[cell["domain"], cell["every"], cell["weights"], cell["flow"]].append(cell)
+    return [
+        (
+            [f"{domain}, K={every}", weights, str(len(cells)), ", ".join(sorted({cell["commit"] for cell in cells}))],
+            next(method for method in reversed(METHODS) if method in cells[0]),
+            cells,
+        )
+        for (domain, every, weights, _), cells in found.items()
+    ]
+
+
+FIRST = ["data", "weights", "seeds", "commit"]
+
+
+def quality_table(quick: bool) -> str:
+    """Format scores and times: means over the seeds, and their deviation where there are several."""
     rows = []
-    for (domain, every, weights, _), cells in groups.items():
-        shown = [method for method in SHOWN if method in cells[0]]
-        last = next(method for method in reversed(METHODS) if method in cells[0])
-        row = [f"{domain}, K={every}", weights, str(len(cells)), ", ".join(sorted({cell["commit"] for cell in cells}))]
-        row += [_spread(cells, method, "miou") if method in shown else "–" for method in SHOWN]
+    for row, last, cells in groups(quick):
+        row += [_spread(cells, method, "miou") if method in cells[0] else "–" for method in SHOWN]
         closed = [
             100 * (cell["refine"]["miou"] - cell["motion"]["miou"]) / (cell[BOTH]["miou"] - cell["motion"]["miou"])
             for cell in cells
@@ -188,26 +208,25 @@ def table(quick: bool) -> str:
         ]
         row += [_spread(cells, last, key) for key in ("ece", "auroc")]
         rows.append([*row, f"{np.mean([cell['per_frame'] for cell in cells]):.2f}"])
-    header = [
-        "data",
-        "weights",
-        "seeds",
-        "commit",
-        *SHOWN,
-        "closed, %",
-        "Boundary IoU",
-        "VC8",
-        "VC16",
-        "J",
-        "ECE",
-        "AUROC",
-    ]
-    return markdown_table([*header, "seconds per frame"], rows)
+    of_scores = ["closed, %", "Boundary IoU", "VC8", "VC16", "J", "ECE", "AUROC"]
+    return markdown_table([*FIRST, *SHOWN, *of_scores, "seconds per frame"], rows)
+
+
+def trust_table(quick: bool) -> str:
+    """Format what the runs say of themselves beside the hidden truth; what is accepted is that of the first seed."""
+    rows = []
+    for row, last, cells in groups(quick):
+        row += [_spread(cells, method, key) for method in ("motion", last) for key in ("estimated", "miou")]
+        rows.append(row + [column for asked in ASKED for column in shown(cells[0]["accepted"][str(asked)])])
+    header = [f"{method}, {what}" for method in ("motion", "last") for what in ("estimated", "true")]
+    return markdown_table(
+        [*FIRST, *header, *(f"{kind}, {asked}" for asked in ASKED for kind in ("frames", "pixels"))], rows
+    )
 
 
 def _spread(cells: list[dict[str, Any]], method: str, key: str) -> str:
     values = [cell[method][key] for cell in cells if cell[method].get(key) is not None]
-    return mean_with_spread(values) if values else "–"
+    return mean_and_spread(values) if values else "–"
 
 
 def main() -> None:
@@ -220,7 +239,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="motion and vote along dis-fast at the widest spacing")
     parser.add_argument("--folder", type=Path, default=Path("runs/domains"), help="for generated clips and runs")
     parser.add_argument("--keep", action="store_true", help="keep the labels of the runs")
-    parser.add_argument("--table", action="store_true", help="print the table of the cells so far and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables of the cells so far and stop")
     options = parser.parse_args()
     if unknown := [domain for domain in options.domains if domain not in SPACINGS]:
         parser.error(f"there is no domain {unknown[0]}; the domains are {', '.join(SPACINGS)}")
@@ -232,7 +251,7 @@ def main() -> None:
                 key = {"domain": domain, "every": every, "seed": seed, "weights": options.weights}
                 key |= {"flow": options.flow, "quick": options.quick}
                 RESULTS.once(key, partial(run, domain, every, seed, options))
-    print(table(options.quick))
+    print(quality_table(options.quick), trust_table(options.quick), sep="\n\n")
 
 
 if __name__ == "__main__":

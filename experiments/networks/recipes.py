@@ -36,7 +36,7 @@ from wrp.segmentation.losses import SegmentationLoss
 from wrp.segmentation.module import SegmentationModule
 
 sys.path.append(str(Path(__file__).parents[1]))
-from results import Results, mean_with_spread
+from results import Results, mean_and_spread
 
 RESULTS = Results(Path(__file__).with_name("recipes.jsonl"))
 HELD_OUT_DRIVE = "0006R0"
@@ -146,7 +146,7 @@ def table() -> str:
     for (root, every, times, row), found in sorted(groups.items(), key=lambda item: str(item[0][:3])):
         worst = sorted(found[0]["classes"], key=lambda name: found[0]["classes"][name])[:4]
         thin = ", ".join(f"{name} {sum(r['classes'][name] for r in found) / len(found):.0f}" for name in worst)
-        spreads = [mean_with_spread([result[name] for result in found]) for name in ("miou", "flipped")]
+        spreads = [mean_and_spread([result[name] for result in found]) for name in ("miou", "flipped")]
         seconds = sum(result["seconds"] for result in found) / len(found)
         rows.append([row, root, str(every), str(times), str(len(found)), f"{seconds:.0f}", *spreads, thin])
     header = ["", "data", "K", "time", "seeds", "CPU seconds", "mIoU", "with mirror image", "lowest IoU"]

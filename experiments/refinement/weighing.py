@@ -50,7 +50,7 @@ from wrp.segmentation.module import SegmentationModule
 from wrp.structures import IGNORE_INDEX, RefinerInput
 
 sys.path.append(str(Path(__file__).parents[1]))
-from results import Results, mean_with_spread
+from results import Results, mean_and_spread
 
 RESULTS = Results(Path(__file__).with_name("weighing.jsonl"))
 BINS = (1, 3, 6, 12, 25, 50)  # distances to a keyframe in frames, and to a border in pixels, from which on they count
@@ -301,7 +301,7 @@ def table() -> str:
         ].append(result)
     rows = []
     for (root, every, teacher, scales, steps, pairs, row), found in groups.items():
-        spread = [mean_with_spread([one[name] for one in found]) for name in ("answer", "refine")]
+        spread = [mean_and_spread([one[name] for one in found]) for name in ("answer", "refine")]
         given = [f"{found[0][name]:.2f}" for name in ("motion", "semantic", "inpaint")]
         rows.append(
             [row, root, str(every), teacher[:4], scales, str(steps), str(pairs), str(len(found)), *given, *spread]
