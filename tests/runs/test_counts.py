@@ -10,7 +10,7 @@ import pytest
 
 from tests.clips import make_folder
 from wrp.flow.cache import FlowCache
-from wrp.io import images
+from wrp.io import pixels
 from wrp.refinement.sampler import CycleExamples
 from wrp.runs import autolabel as run
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
@@ -73,9 +73,9 @@ def test_records_are_made_once_and_frames_decoded_once_a_stage(tmp_path: Path, m
     record = CycleExamples.record
     monkeypatch.setattr(CycleExamples, "record", lambda *given: made.append(1) or record(*given))
     decoded: Counter[str] = Counter()
-    read = images._decode
+    read = pixels.decode
     monkeypatch.setattr(
-        images, "_decode", lambda path, mode: decoded.update([path.name] * (mode == "RGB")) or read(path, mode)
+        pixels, "decode", lambda path, mode: decoded.update([path.name] * (mode == "RGB")) or read(path, mode)
     )
     run.autolabel(settings(root, "out"))
     assert len(made) == 3

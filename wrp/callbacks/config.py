@@ -48,11 +48,11 @@ class SaveConfig(SaveConfigCallback):
             WrpError: If the copy would replace another file, or a project is called as the data set is.
         """
         self._folder = Path(trainer.log_dir or ".")
-        reads = {*self.read, *getattr(trainer.datamodule, "reads", ())}  # type: ignore[attr-defined]
+        data = {*getattr(trainer.datamodule, "reads", ())}  # type: ignore[attr-defined]
         # Without a logger it is the user's folder. All processes check: if one alone stopped, the others would wait.
-        check_file(self._folder / self.config_filename, _is_ours, reads, "the copy of the configuration")
+        check_file(self._folder / self.config_filename, _is_ours, {*self.read, *data}, "the copy of the configuration")
         for logger in trainer.loggers[:1]:
-            _check_name(logger, Path(trainer.default_root_dir), reads)
+            _check_name(logger, Path(trainer.default_root_dir), data)
         super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
