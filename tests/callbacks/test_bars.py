@@ -51,6 +51,7 @@ def test_a_terminal_gets_a_bar_with_stage_and_time_left(
 
 def test_a_bar_of_the_users_takes_its_place() -> None:
     given = {"accelerator": "cpu", "callbacks": [{"class_path": "TQDMProgressBar"}]}
-    for arguments, kind in (({"accelerator": "cpu"}, StageBar), (given, TQDMProgressBar)):
+    alone = given | {"callbacks": "TQDMProgressBar"}
+    for arguments, kind in (({"accelerator": "cpu"}, StageBar), (given, TQDMProgressBar), (alone, TQDMProgressBar)):
         assert type(Processes(arguments).trainer().progress_bar_callback) is kind
     assert Processes({"accelerator": "cpu", "enable_progress_bar": False}).trainer().progress_bar_callback is None

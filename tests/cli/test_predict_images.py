@@ -75,6 +75,31 @@ def test_a_folder_of_images_and_videos_is_labelled_and_resumed(
     assert "out holds labels by other classes; choose another --out" in capsys.readouterr().err
 
 
+def test_a_label_is_that_of_the_image_of_its_name(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for day in ("monday", "tuesday"):
+        save(tmp_path / day / "0.png", picture(0, 32, 48 if day == "monday" else 64))
+        save(tmp_path / day / f"{day}.png", picture(1))
+    command = ["predict-images", str(checkpoint), "monday", "--out", "out"]
+    labels = tmp_path / "out" / "labels"
+    assert main(command) == 0
+    other = labels / "monday.png"
+    kept = other.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main([*command[:2], "tuesday", "--out", "out"]) == 2
+    assert "tuesday/0.png is another image of that name; choose another --out" in capsys.readouterr().err
+    assert not (labels / "tuesday.png").exists()
+    (tmp_path / "monday").rename(tmp_path / "moved")
+    save(tmp_path / "moved" / "1.png", picture(2))
+    assert main([*command[:2], "moved", "--out", "out"]) == 0, "the same images at another place, and one more"
+    assert sorted(path.name for path in labels.iterdir()) == ["0.png", "1.png", "monday.png"]
+    save(tmp_path / "moved" / "0.png", picture(0, 32, 80))
+    assert main([*command[:2], "moved", "--out", "out"]) == 0
+    assert read_label(labels / "0.png", LABEL_MAP.written).shape == (32, 80), "the image has changed"
+    assert other.stat().st_mtime_ns == kept
+
+
 def test_an_image_that_cannot_be_read_stops_or_is_skipped(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

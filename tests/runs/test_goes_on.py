@@ -21,6 +21,7 @@ from wrp.options import CycleArgs, NetworkArgs, RefinerArgs, SamplingArgs, Selec
 from wrp.runs import training
 from wrp.runs.autolabel import autolabel
 from wrp.runs.config import Settings
+from wrp.runs.processes import Processes
 from wrp.selftraining.three_stage import ThreeStageModule
 from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 
@@ -113,6 +114,33 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_weights(
     whole, resumed = weights(tmp_path / "whole.ckpt"), weights(tmp_path / "resumed.ckpt")
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["resumed.ckpt", "whole.ckpt"]
+
+
+def test_a_training_that_adds_up_gradients_goes_on_to_the_same_weights(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    processes = Processes({"accelerator": "cpu", "accumulate_grad_batches": 4})
+
+    def fit(name: str) -> None:  # six batches an epoch: a step of four and one of two
+        training.fit(segmenter(), frames(root, 0), STEPS, tmp_path / name, processes=processes)
+
+    fit("whole.ckpt")
+    train: Any = SegmentationModule.training_step
+    for place in ((0, 2), (1, 1), (2, 5)):
+
+        def training_step(module: pl.LightningModule, batch: Any, batch_idx: int, place: Any = place) -> Tensor:
+            if (module.current_epoch, batch_idx) == place:
+                raise Stopped
+            return train(module, batch, batch_idx)
+
+        monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+        with pytest.raises(Stopped):
+            fit("resumed.ckpt")
+    monkeypatch.setattr(SegmentationModule, "training_step", train)
+    fit("resumed.ckpt")
+    whole, resumed = weights(tmp_path / "whole.ckpt"), weights(tmp_path / "resumed.ckpt")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_a_training_that_goes_on_behind_a_third_has_kept_it(

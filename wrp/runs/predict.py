@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -38,7 +39,7 @@ from wrp.structures import LabelMap, VideoFrame
 logger = logging.getLogger("wrp")
 
 RECORD = "predictions.json"
-"""File of an output folder that records the network and the classes; those of two networks are never mixed."""
+"""File of an output folder that records network, classes and images; labels of two networks are never mixed."""
 
 # Threads that write, and images whose files wait for them at most.
 THREADS = 2
@@ -65,7 +66,8 @@ def predict_images(
     Args:
         checkpoint: Checkpoint of a segmentation network, or the folder of a run, see :func:`wrp.load`.
         source: Folder of images and videos, also in folders below it; or a single image or video.
-        out: Folder to write to: empty, or of an earlier call with the same network.
+        out: Folder to write to: empty, or of an earlier call with the same network. Images that have a label there are
+            not labelled again, unless they have changed since.
         classes: A classes.yaml, for a checkpoint that does not hold the classes.
         device: Where images are labelled; None: on an accelerator if there is one.
         skip: Whether to leave out images that cannot be read, with a warning, instead of raising.
@@ -75,7 +77,7 @@ def predict_images(
 
     Raises:
         WrpError: If the network cannot be used, there is no image, two have one name, an image cannot be read, or the
-            folder holds labels by another network.
+            folder holds labels by another network, or of other images of these names.
     """
     images = find_images(source)
     network = network_in(checkpoint)
@@ -83,7 +85,7 @@ def predict_images(
     out = claim(follow_links(out), PREDICTIONS, {source.resolve()})
     with locked(out):
         remove_leftovers(out)
-        _record(out, network, labeler.label_map)
+        _record(out, network, labeler.label_map, images)
         # Labels are written last: where they are, the other file is, too.
         left = [(name, image) for name, image in images if not _path(out, "labels", name).is_file()]
         if len(left) < len(images):
@@ -150,18 +152,53 @@ def _path(out: Path, kind: str, name: str) -> Path:
     return out / kind / f"{name}.png"
 
 
-def _record(out: Path, network: Path, label_map: LabelMap) -> None:
-    """Record what labels are made with, and refuse a folder whose labels were made with something else."""
+def _record(out: Path, network: Path, label_map: LabelMap, images: Sequence[Named]) -> None:
+    """Record what labels are made with and of, and delete those of images that have changed since.
+
+    Raises:
+        WrpError: If the folder holds labels by something else, or of other images of the same names.
+    """
     mine = {"network": file_hash(str(network)), "classes": classes_as_plain(label_map)}
-    path = out / RECORD
+    path, found = out / RECORD, dict[str, Any]()
     if path.is_file():
-        before = read_json(path, "it records the network of the labels beside it: choose another --out")
+        found = read_json(path, "it records the network of the labels beside it: choose another --out")
         for key, what in (("network", "another network"), ("classes", "other classes")):
-            if before.get(key) != mine[key]:
+            if found.get(key) != mine[key]:
                 raise WrpError(f"{out} holds labels by {what}; choose another --out, or delete it to start again")
-    else:
-        write_json(path, {**mine, "checkpoint": str(network), "versions": versions()})
+    kept: Any = found.get("images")
+    files: dict[str, Any] = kept if isinstance(kept, dict) else {}
+    now = {_file_of(name, image): image for name, image in images}
+    states = {file: _state(image) for file, image in now.items()}
+    same = {file for file, state in states.items() if _is_list(files.get(file)) and files[file][1:] == state[1:]}
+    for file, [place, *_] in states.items():
+        if file not in same and _is_list(files.get(file)) and files[file][0] != place:
+            raise WrpError(
+                f"{out} holds the label of {files[file][0]}, and {place} is another image of that name; choose another "
+                "--out for it"
+            )
+    for name, image in images:
+        if _file_of(name, image) not in same:
+            _path(out, "labels", name).unlink(missing_ok=True)
+    # Who made the first labels is kept.
+    made = {"checkpoint": str(network), "versions": versions()} | found
+    write_json(path, made | mine | {"images": files | states})
     write_label_map(label_map, out / "classes.yaml")
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
+
+
+def _file_of(name: str, image: Path | VideoFrame) -> str:
+    """Return the name under which the file of an image is recorded; all frames of a video have one."""
+    return f"{name.rpartition('/')[0]}/" if isinstance(image, VideoFrame) else name
+
+
+def _state(image: Path | VideoFrame) -> list[Any]:
+    """Return path, size and time of change of the file of an image."""
+    path = (image.path if isinstance(image, VideoFrame) else image).resolve()
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
 
 
 def _label(labeler: Labeler, images: Sequence[Named], out: Path, skip: bool) -> dict[str, str]:

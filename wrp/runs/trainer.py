@@ -112,8 +112,18 @@ def decisive(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trainer_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments with callbacks, profiler and strategy made, without the logger."""
-    return {name: _made(name, value) for name, value in arguments.items() if name != "logger"}
+    """Return the arguments with callbacks, as a list, profiler and strategy made, without the logger.
+
+    Example:
+        >>> made = trainer_arguments({"devices": 2, "callbacks": "DeviceStatsMonitor", "logger": "CSVLogger"})
+        >>> made["devices"], [type(callback).__name__ for callback in made["callbacks"]]
+        (2, ['DeviceStatsMonitor'])
+    """
+    made = {name: _made(name, value) for name, value in arguments.items() if name != "logger"}
+    if "callbacks" in made:
+        given = made["callbacks"]
+        made["callbacks"] = given if isinstance(given, list) else [] if given is None else [given]
+    return made
 
 
 def make_loggers(arguments: Mapping[str, Any], stage: str, folder: Path) -> list[Logger]:

@@ -239,8 +239,12 @@ class _Unfinished(pl.Callback):
         self.path = path
         self.saved = time.monotonic()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save if a minute has passed since the last time."""
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if a minute has passed since the last time, and this batch was the last one of a step."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return  # a checkpoint does not hold the gradients that have been added up
         if trainer.world_size > 1 and trainer.global_step % AGREE_EVERY:
             return
         # All processes save, or none: the clock of the first one decides.

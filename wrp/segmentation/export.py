@@ -73,7 +73,7 @@ def export_onnx(labeler: Labeler, path: Path) -> None:
         import onnxruntime
     except ImportError as error:
         raise WrpError(f"export to ONNX needs {error.name}: pip install 'wrp[onnx]'") from error
-    net = Probabilities(labeler.to("cpu").module.net).eval()
+    net = Probabilities(labeler.to("cpu").module.inference_model).eval()
     written = io.BytesIO()
     names: dict[str, Any] = {"input_names": [IMAGES], "output_names": [PROBABILITIES]}
     any_size = {0: "batch", 2: "height", 3: "width"}
