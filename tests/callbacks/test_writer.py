@@ -8,8 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
+import wrp
+from tests.segmentation.small import QUIET, Linear
 from wrp.callbacks import writer
 from wrp.callbacks.writer import LabelWriter
 from wrp.data.synthetic.folder import label_map
@@ -110,3 +114,21 @@ def test_cuts_are_recorded_and_named(tmp_path: Path, caplog: pytest.LogCaptureFi
         "Clip clip: a cut between 003 and 004; no label is propagated across it",
         "Clip clip: no label is propagated to frames 002 … 005, as none of their scene is labelled",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_images_of_any_data_module_are_in_the_manifest(tmp_path: Path) -> None:
+    class Images(pl.LightningDataModule):
+        label_map = label_map(3)
+
+        def predict_dataloader(self) -> Any:
+            return DataLoader([{"image": torch.rand(3, *SIZE), "stem": stem} for stem in "xyz"], batch_size=2)
+
+    module = wrp.SegmentationModule(3, net=Linear())
+    trainer = pl.Trainer(**{**QUIET, "callbacks": [LabelWriter(str(tmp_path / "out"))]})
+    trainer.predict(module, Images())
+    entries = read_manifest(tmp_path / "out")
+    assert [(entry.clip, entry.frame, entry.label) for entry in entries] == [
+        ("images", stem, f"labels/images/{stem}.png") for stem in "xyz"
+    ]
+    assert all((tmp_path / "out" / entry.label).is_file() for entry in entries)

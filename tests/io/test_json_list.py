@@ -16,10 +16,10 @@ from wrp.io import json_list
 from wrp.io.grouping import Groups, grouping
 from wrp.io.json_list import read_json_list, read_json_lists
 
-ITEMS = [{"a": [1, 2.5, {"b": "]},["}]}, [], 12345, -1.5e3, "ä\n", None, True, {}]
+ITEMS = [{"a": [1, 2.5, {"b": "]},["}]}, [], 12345, -1.5e3, 1.5, 2.25e-7, "ä\n", None, True, {}]
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 16])
+@pytest.mark.parametrize("chunk", [*range(1, 9), 1 << 16])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("indent", [None, 2])
 def test_items_come_as_json_has_them(

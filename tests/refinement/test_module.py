@@ -47,6 +47,14 @@ def test_a_cycle_out_and_back_along_different_flows_shows_the_error() -> None:
         assert torch.equal(labels, label.roll(-shift, 1)[:, 4:-4])
 
 
+def test_a_frame_is_validated_with_its_longest_cycle_on_each_side() -> None:
+    made = record(direct=False)
+    both = {offset: replace(made.cycles[1], distance=torch.tensor([float(abs(offset))])) for offset in (-3, -1, 1, 2)}
+    for offsets, longest in (((-3, -1, 1, 2), [3.0, 2.0]), ((1, 2), [2.0]), ((-1, -3), [3.0])):
+        cycles = {offset: both[offset] for offset in offsets}
+        assert replace(made, cycles=cycles).longest().warped.distance.tolist() == longest
+
+
 def test_two_cycles_of_two_sources_each_are_two_keyframes() -> None:
     torch.manual_seed(0)
     met = set()

@@ -121,6 +121,8 @@ def test_values_near_the_ends_are_rounding() -> None:
 def test_names_of_images_and_a_lack_of_masks() -> None:
     batch = as_frames({"image": IMAGE, "stem": ["x", "y"]}, 3)
     assert batch.stems == ["x", "y"]
+    assert batch.clips == ["images"] * 2
+    assert as_frames({"image": IMAGE, "stem": ["x", "y"], "clip": ["a", "b"]}, 3).clips == ["a", "b"]
     assert (batch.labels == 255).all()
 
 

@@ -25,6 +25,7 @@ from wrp.io.checkpoints import classes_in, read_checkpoint, save_weights
 from wrp.io.outputs import RUN, claim
 from wrp.options import InferenceArgs, NetworkArgs
 from wrp.segmentation.inference import labels_by_tiles
+from wrp.selftraining.unimatch_v2 import UniMatchV2Module
 from wrp.structures import LabelMap
 
 
@@ -200,6 +201,22 @@ def test_onnx_gives_the_probabilities_of_the_network_at_any_size(checkpoint: Pat
         assert (expected - torch.from_numpy(found)).abs().max() < 1e-3
     classes = json.loads(runner.get_modelmeta().custom_metadata_map["wrp_classes"])
     assert (classes["names"], classes["ids"]) == (list(LABEL_MAP.names), list(LABEL_MAP.ids))
+
+
+def test_onnx_holds_the_network_that_predicts(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from wrp.segmentation.export import export_onnx
+
+    module = UniMatchV2Module(3, NetworkArgs("FPN", "tu-regnetx_002"))
+    with torch.no_grad():
+        list(module.net.parameters())[-1][0] += 5  # the head's bias: the average is another network now
+    export_onnx(wrp.Labeler(module, LABEL_MAP), tmp_path / "student.onnx")
+    runner = onnxruntime.InferenceSession(str(tmp_path / "student.onnx"), providers=["CPUExecutionProvider"])
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    [found] = runner.run(["probabilities"], {"images": images.numpy()})
+    with torch.no_grad():
+        assert (module.average(images).softmax(1) - torch.from_numpy(found)).abs().max() < 1e-3
+        assert (module.net(images).softmax(1) - torch.from_numpy(found)).abs().max() > 0.1
 
 
 class OneSize(nn.Module):

@@ -160,7 +160,8 @@ class _Text:
                 if self.ended:
                     raise
             else:
-                if self.ended or end < len(self.buffer):  # else it may be the beginning of a longer number
+                # What ends here, or before one of these, may be the beginning of a longer number.
+                if self.ended or self.buffer[end : end + 1] not in ("", ".", "e", "E"):
                     self.used = end
                     return value
             self.more()

@@ -96,12 +96,15 @@ def _line(sums: torch.Tensor, distances: Sequence[float]) -> Calibration | None:
     return fit_calibration(mean, right, pixels, sum(distances) / len(distances))
 
 
-def levels_as_written(counts: Mapping[str, list[int]], line: Calibration | None) -> tuple[list[int], list[int]]:
+def levels_as_written(
+    counts: Mapping[str, list[int]], line: Calibration | None, near: bool = True
+) -> tuple[list[int], list[int]]:
     """Return the number of pixels and of right ones by level of the confidence as a run writes it: calibrated.
 
     Args:
         counts: The counts of one method at one label.
         line: Its calibration; None: it has none.
+        near: Whether the method works from keyframes: the nearer they are, the less its confidence is changed.
 
     Example:
         >>> levels = [0] * 2 * LEVELS
@@ -109,10 +112,13 @@ def levels_as_written(counts: Mapping[str, list[int]], line: Calibration | None)
         >>> pixels, right = levels_as_written({"levels": levels, "distances": [5]}, Calibration(-1.0, 1.0, 5))
         >>> pixels.index(10), right.index(3)
         (69, 69)
+        >>> near = {"levels": levels, "distances": [2]}
+        >>> [levels_as_written(near, Calibration(-1.0, 1.0, 5), of)[0].index(10) for of in (True, False)]
+        [90, 69]
     """
     levels = torch.tensor(counts["levels"], dtype=torch.long).view(2, LEVELS)
     if line is not None:
-        confidence = line(torch.arange(LEVELS) / (LEVELS - 1), counts["distances"][0])
+        confidence = line(torch.arange(LEVELS) / (LEVELS - 1), counts["distances"][0] if near else line.distance)
         place = (confidence * (LEVELS - 1)).round().long()
         levels = torch.zeros_like(levels).scatter_add_(1, place.expand(2, -1), levels)
     pixels, right = levels.tolist()

@@ -361,7 +361,7 @@ class _Longest(_Examples):
         super().__init__(source, windows, num_classes, VALIDATION_RATIO)
 
     def _name(self, key: str) -> str:
-        return f"{key}-longest"
+        return f"{key}-ends"
 
     def _crops(self, record: CycleRecord, key: str) -> Iterator[Crop]:
         yield record.longest()

@@ -114,7 +114,8 @@ class CycleRecord:
 
     def longest(self) -> Crop:
         """Return the whole frame with its longest cycle on each side."""
-        ends = sorted({min(self.cycles), max(self.cycles)})
+        before, after = [offset for offset in self.cycles if offset < 0], [offset for offset in self.cycles if offset > 0]
+        ends = [*sorted(before)[:1], *sorted(after)[-1:]]
         return self.crop([self.cycles[offset] for offset in ends], (slice(None), slice(None)))
 
     def save(self, path: Path) -> None:

@@ -172,7 +172,8 @@ def _tell(
     result, frames = module.methods[-1], {clip.name: clip.frames for clip in index.clips}
     held_out = []
     for (name, keyframe), counts in found.items():
-        pixels, right = levels_as_written(counts[result], lines.get(result))
+        near = bool(module.chosen[result].works_from)
+        pixels, right = levels_as_written(counts[result], lines.get(result), near)
         label = {"clip": name, "frame": frames[name][keyframe].stem}
         held_out.append({**label, "pixels": pixels, "right": right})
     write_json(path.with_name(HELD_OUT), {"method": result, "labels": held_out})
@@ -194,7 +195,8 @@ def _contradictions(
     for number, line in zip(doubtful, lines, strict=True):
         (clip, keyframe), [distance] = places[number], counted[number]["distances"]
         name = {"clip": clip, "frame": clips[clip].frames[keyframe].stem}
-        for one in surest(from_numbers(counted[number]["contradictions"]), line, distance):
+        away = distance if line is None or module.chosen[audits].works_from else line.distance
+        for one in surest(from_numbers(counted[number]["contradictions"]), line, away):
             listed.append(name | asdict(one) | {"own": names[one.own], "other": names[one.other]})
     return {"method": audits, "contradictions": sorted(listed, key=lambda one: -one["pixels"])}
 

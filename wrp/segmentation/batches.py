@@ -29,6 +29,7 @@ def as_frames(batch: Any, num_classes: int, number: int = 0) -> FrameBatch:
         batch: A FrameBatch, or a dictionary with ``image``, (B, 3, H, W) uint8 or floating point in [0, 1], and
             ``mask``, class indices and 255 where there is none, (B, H, W) or (B, 1, H, W), any integer type; no masks
             are needed to predict. Names of the images may be given as ``stem``, B texts; without, they are numbers.
+            Those of their clips may be given as ``clip``, B texts; without, all are ``images``.
         num_classes: Number of classes C.
         number: Number of the batch in this process, by which images without names get different ones.
 
@@ -54,7 +55,8 @@ def as_frames(batch: Any, num_classes: int, number: int = 0) -> FrameBatch:
         count, rank = processes()
         indices = [(number * count + rank) * LARGEST + i for i in range(len(images))]
         stems = list(map(str, batch.get("stem", [f"{index:06d}" for index in indices])))
-        return FrameBatch(images, labels, [""] * len(images), stems, indices)
+        clips = list(map(str, batch.get("clip", ["images"] * len(images))))
+        return FrameBatch(images, labels, clips, stems, indices)
     if isinstance(batch, Mapping):
         raise WrpError(
             "SegmentationModule learns from all labels alike, got batches that keep two kinds apart: set "
