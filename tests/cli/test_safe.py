@@ -25,6 +25,7 @@ from wrp.cli.main import main
 from wrp.errors import WrpError
 from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, load_module
 from wrp.options import NetworkArgs, RefinerArgs
+from wrp.runs.trainer import check_trainer
 from wrp.segmentation.module import load_segmenter
 
 EVIL = """
@@ -59,6 +60,21 @@ def test_a_configuration_imports_what_is_allowed(
     assert (tmp_path / "ran").exists() == ran
     assert done.returncode == (0 if ran else 2)
     assert ("Importing 'evil.Module' is not allowed" in done.stderr) != ran
+
+
+@pytest.mark.parametrize("safe", ["1", "evil"])
+def test_a_run_imports_for_its_trainer_what_is_allowed(
+    safe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text(EVIL.replace("LightningModule", "Callback"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("WRP_SAFE", safe)
+    arguments = {"accelerator": "cpu", "callbacks": [{"class_path": "evil.Module"}, "DeviceStatsMonitor"]}
+    with contextlib.nullcontext() if safe == "evil" else pytest.raises(WrpError, match="Importing 'evil.Module'"):
+        check_trainer(arguments)
+    assert Path("ran").exists() == (safe == "evil")
+    check_trainer({"accelerator": "cpu", "callbacks": "DeviceStatsMonitor"})
 
 
 @pytest.mark.parametrize("value", ["0", "evil,no name", "evil..x"])

@@ -1,4 +1,4 @@
-"""Which labels need no look: limits by hand-made counts, what is written, and whether the accepted pixels are right."""
+"""Which labels need no review: limits by hand-made counts, what is written, and whether the accepted pixels are right."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_is_accepted_is_written_and_right(tmp_path: Path, capsys: pytest.Ca
         assert main(["suggest", str(out), f"--accept={accept}"]) == 0
         said = capsys.readouterr().out
         assert re.match(
-            rf"Without a guarantee, \d+ of \d+ frames \(\d+\.\d %\) and \d+\.\d % of all pixels need no look: "
+            rf"Without a guarantee, \d+ of \d+ frames \(\d+\.\d %\) and \d+\.\d % of all pixels need no review: "
             rf"at least {100 * accept:g} % of them should be right, but \d+ keyframes could be held out in turn to "
             rf"check it, and a guarantee needs {least_labels(accept)}\n",
             said,

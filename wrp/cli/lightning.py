@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentError, Namespace, set_parsing_settings
+from jsonargparse import ArgumentError, Namespace
 from lightning_utilities.core.imports import RequirementCache
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, ReduceLROnPlateau, instantiate_class
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -38,16 +38,14 @@ from wrp.flow import DIS, RAFT, Stored
 from wrp.io.checkpoints import (
     CLASS_KEY,
     NETWORK_KEY,
-    SAFE,
     SETTINGS_KEY,
     WEIGHTS,
     check_class,
     check_network,
     class_name,
-    imports_kept,
     imports_limited,
+    imports_safe,
     read_checkpoint,
-    trusted_packages,
 )
 from wrp.io.hubs import hubs_limited, texts_in
 from wrp.module import BaseModule
@@ -255,14 +253,12 @@ def run(args: list[str] | None) -> WrpCLI:
     """Run one of LightningCLI's verbs; ``args`` None: those of the process.
 
     With the environment variable ``WRP_SAFE`` set to 1, or to names of further packages with commas, a configuration
-    can have nothing imported but those in :data:`SAFE` and these.
+    can have nothing imported but those in :data:`~wrp.io.checkpoints.SAFE` and these.
 
     Raises:
         WrpError: If the arguments, or the Trainer's configuration, cannot be used.
     """
-    with imports_kept():
-        if os.environ.get("WRP_SAFE"):
-            set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
+    with imports_safe():
         return _run(args)
 
 

@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
         help="suggest which frames of a run to label next",
         description="Rank the unlabelled frames of a run by how much a label there would reduce the expected error. "
         "Write DIR/suggest.txt, one CLIP/FRAME per line, and DIR/suggest.png: frame, labels and confidence of each. "
-        "With --accept, say instead which frames and pixels need no look.",
+        "With --accept, say instead which frames and pixels need no review.",
     )
     verb.add_argument("out", metavar="DIR", help="folder of a finished run of autolabel")
     verb.add_argument("-n", type=int, default=5, help="number of frames to suggest (default: %(default)s)")
@@ -97,7 +97,7 @@ def _accept(index: ClipIndex, out: Path, accept: float) -> None:
     write_text(out / "accepted.txt", "".join(f"{name}\n" for name in found.frames))
     write_text(out / "look-at.txt", "".join(f"{name}\n" for name in found.others))
     count = f"{len(found.frames)} of {len(names)} frames ({100 * len(found.frames) / len(names):.1f} %)"
-    print(_in_words(f"{count} and {100 * found.pixels:.1f} % of all pixels need no look", limits, accept))
+    print(_in_words(f"{count} and {100 * found.pixels:.1f} % of all pixels need no review", limits, accept))
     print(f"frames: {out / 'accepted.txt'}\nothers, worst first: {out / 'look-at.txt'}\npixels: {out / 'accepted'}")
 
 

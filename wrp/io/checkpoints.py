@@ -361,6 +361,15 @@ def imports_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def imports_safe() -> Iterator[None]:
+    """Where ``WRP_SAFE`` is set, let jsonargparse import only :data:`SAFE` and the packages that it names."""
+    with imports_kept():
+        if os.environ.get("WRP_SAFE"):
+            set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*SAFE, *trusted_packages()])
+        yield
+
+
+@contextlib.contextmanager
 def imports_limited(*further: str) -> Iterator[None]:
     """Let jsonargparse import only :data:`MAY_BE_NAMED`, ``WRP_SAFE``, and ``further`` within the block.
 

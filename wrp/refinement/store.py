@@ -114,7 +114,10 @@ class CycleRecord:
 
     def longest(self) -> Crop:
         """Return the whole frame with its longest cycle on each side."""
-        before, after = [offset for offset in self.cycles if offset < 0], [offset for offset in self.cycles if offset > 0]
+        before, after = (
+            [offset for offset in self.cycles if offset < 0],
+            [offset for offset in self.cycles if offset > 0],
+        )
         ends = [*sorted(before)[:1], *sorted(after)[-1:]]
         return self.crop([self.cycles[offset] for offset in ends], (slice(None), slice(None)))
 

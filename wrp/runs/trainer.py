@@ -20,6 +20,7 @@ from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.strategies import Strategy
 
 from wrp.errors import WrpError, did_you_mean
+from wrp.io.checkpoints import imports_safe
 from wrp.options import MAX_PROCESSES, read_shard
 from wrp.runs.mistakes import explain
 
@@ -170,8 +171,9 @@ def _made(name: str, value: Any, check_only: bool = False) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(_OBJECTS[name], f"trainer.{name}")
     try:
-        parsed = parser.parse_object({"trainer": {name: value}})
-        return None if check_only else parser.instantiate(parsed)[f"trainer.{name}"]
+        with imports_safe():
+            parsed = parser.parse_object({"trainer": {name: value}})
+            return None if check_only else parser.instantiate(parsed)[f"trainer.{name}"]
     except Exception as error:  # jsonargparse raises errors of several types, and the class its own
         said = explain(str(error), [])
         raise WrpError(said if said.startswith("--trainer.") else f"--trainer.{name}: {said}") from error

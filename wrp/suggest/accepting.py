@@ -1,4 +1,4 @@
-"""Accept labels that need no look (ours): pixels and frames of a run of which at least a given ratio should be right.
+"""Accept labels that need no review (ours): pixels and frames of a run of which at least a given ratio should be right.
 
 Two limits hold at once. By the confidence alone, the expected ratio of wrong pixels among those accepted is at most
 half of what is allowed, as the confidence may be too high for a new kind of video. By the keyframes that the run has
@@ -144,7 +144,7 @@ def find_limits(
 
 
 def accept_labels(index: ClipIndex, out: Path, accept: float) -> Accepted:
-    """Decide which labels of a run need no look.
+    """Decide which labels of a run need no review.
 
     Args:
         index: The clips, with the keyframes of the run.
