@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,25 @@ def test_a_run_says_what_its_labels_are_worth(tmp_path: Path, capsys: pytest.Cap
     assert "estimated from 3 keyframes held out in turn: mIoU" in said
     assert "## Estimated quality" in (out / "report.md").read_text()
     assert "mIoU, estimated from keyframes" in (out / "report.html").read_text()
+
+
+def test_labels_that_networks_have_learned_from_tell_no_more_than_a_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = generate_folder(tmp_path / "scene", num_frames=9, height=48, width=64)
+    command = ["autolabel", str(root), "--methods", "motion,semantic", "--flow", "dis-fast", "--teacher-steps", "1"]
+    # The teacher of every fourth label, 0, 4 and 8, has seen one of the three that every second one holds out in turn.
+    assert main([*command, "--weights", "none", "--label-every", "4", "--out", "learned"]) == 0
+    given = ["--teacher", "learned/teacher.ckpt", "--label-every", "2"]
+    assert main([*command[:6], *given, "--out", "given"]) == 0
+    for run, labels, every, seen in (("learned", 1, 1, True), ("given", 2, 3, False)):
+        found = json.loads(Path(run, "metrics.json").read_text())["estimate"]
+        assert (found["semantic"]["labels"], found["semantic"]["seen"]) == (labels, seen)
+        assert (found["motion"]["labels"], found["motion"]["seen"]) == (every, False)
+        held_out = json.loads(Path(run, "held_out.json").read_text())["labels"]
+        assert [label["seen"] for label in held_out].count(True) == 1
+        bound = rf"\| semantic +\| +at most {found['semantic']['miou']:.1f} \|"
+        assert bool(re.search(bound, Path(run, "report.md").read_text())) == seen
+    capsys.readouterr()
+    assert main(["suggest", "given", "--accept", "0.9"]) == 0
+    assert "but the networks have learned from 1 of the 3 keyframes that were held out" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Which labels need no review: limits by hand-made counts, what is written, and whether the accepted pixels are right."""
+"""Which labels need no review: limits by hand-made counts, what is written, and whether what is accepted is right."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def test_what_is_accepted_is_written_and_right(tmp_path: Path, capsys: pytest.Ca
     root, out = generate_folder(tmp_path / "scene", seed=3), tmp_path / "run"
     assert main(["autolabel", str(root), f"--out={out}", "--label-every=6", "--methods=motion", "--flow=dis-fast"]) == 0
     held_out = json.loads((out / "held_out.json").read_text())
-    pixels, right = read_held_out(out)
+    pixels, right, seen = read_held_out(out)
+    assert seen == 0
     assert held_out["method"] == "motion"
     assert len(pixels) == len(held_out["labels"]) >= 3
     assert (right.sum(1) / pixels.sum(1) > 0.5).all()
@@ -127,6 +128,6 @@ def test_a_ratio_that_cannot_be_asked_for_is_refused(
     assert main(["suggest", str(out), "--accept=0.9", "--simulate"]) == 2
     assert main(["suggest", str(out), "--accept=0.9"]) == 0, "no keyframe was held out, so the confidence decides"
     assert "but no keyframes could be held out in turn to check it" in capsys.readouterr().out
-    (out / "held_out.json").write_text('{"labels": [{"pixels": [1], "right": [2]}]}')
+    (out / "held_out.json").write_text('{"labels": [{"seen": false, "pixels": [1], "right": [2]}]}')
     assert main(["suggest", str(out), "--accept=0.9"]) == 2
     assert "held_out.json" in capsys.readouterr().err

@@ -22,11 +22,13 @@ def add(verbs: Any) -> None:
 
 
 def _rectify(options: argparse.Namespace) -> None:
-    from wrp.data.run import open_run
     from wrp.io.locking import added_to
-    from wrp.runs.rectify import rectify
 
     with added_to(Path(options.out)) as out:
+        # Only here: a folder that is no run is told before anything is loaded.
+        from wrp.data.run import open_run
+        from wrp.runs.rectify import rectify
+
         curve = rectify(open_run(out), out, options.teacher or str(out / "teacher.ckpt"))
     for distance, value in curve.items():
         print(f"{distance}\t{value:.4f}")

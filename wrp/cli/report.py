@@ -27,15 +27,17 @@ def add(verbs: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from wrp.data.run import open_run
     from wrp.io.locking import added_to
-    from wrp.report.metrics import read_metrics
-    from wrp.report.overlay import Encoding, write_video
-    from wrp.runs.autolabel import write_reports
 
     if options.fps is not None and not options.video:
         raise WrpError(f"--fps {options.fps:g} needs --video")
     with added_to(Path(options.out)) as out:
+        # Only here: a folder that is no run is told before anything is loaded.
+        from wrp.data.run import open_run
+        from wrp.report.metrics import read_metrics
+        from wrp.report.overlay import Encoding, write_video
+        from wrp.runs.autolabel import write_reports
+
         encoding = Encoding.choose(15 if options.fps is None else options.fps) if options.video else None
         index = open_run(out, by_network=True)
         metrics = read_metrics(index, out)

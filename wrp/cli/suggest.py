@@ -11,7 +11,7 @@ from wrp.errors import WrpError
 
 if TYPE_CHECKING:
     from wrp.data.index import ClipIndex
-    from wrp.suggest.accepting import Limits
+    from wrp.suggest.accepting import Accepted
 
 
 def add(verbs: Any) -> None:
@@ -97,22 +97,28 @@ def _accept(index: ClipIndex, out: Path, accept: float) -> None:
     write_text(out / "accepted.txt", "".join(f"{name}\n" for name in found.frames))
     write_text(out / "look-at.txt", "".join(f"{name}\n" for name in found.others))
     count = f"{len(found.frames)} of {len(names)} frames ({100 * len(found.frames) / len(names):.1f} %)"
-    print(_in_words(f"{count} and {100 * found.pixels:.1f} % of all pixels need no review", limits, accept))
+    print(_in_words(f"{count} and {100 * found.pixels:.1f} % of all pixels need no review", found, accept))
     print(f"frames: {out / 'accepted.txt'}\nothers, worst first: {out / 'look-at.txt'}\npixels: {out / 'accepted'}")
 
 
-def _in_words(accepted: str, limits: Limits, accept: float) -> str:
+def _in_words(accepted: str, found: Accepted, accept: float) -> str:
     """Say in a sentence what is accepted, and whether that is guaranteed."""
     from wrp.suggest.accepting import least_labels
 
-    right, least = f"at least {100 * accept:g} % of them should be right", least_labels(accept)
+    limits, right, least = found.limits, f"at least {100 * accept:g} % of them should be right", least_labels(accept)
     held_out = f"{limits.held_out or 'no'} keyframe{'' if limits.held_out == 1 else 's'}"
     if limits.guaranteed:
         return (
             f"{accepted}: {right}, which is guaranteed for the pixels in the mean over frames like the {held_out} held "
             "out in turn"
         )
-    if limits.held_out < least:
+    if found.seen:
+        every = found.seen + limits.held_out
+        reason = (
+            f"the networks have learned from {found.seen} of the {every} keyframes that were held out in turn to check "
+            "it; a run by `--methods motion` has none"
+        )
+    elif limits.held_out < least:
         reason = f"{held_out} could be held out in turn to check it, and a guarantee needs {least}"
     else:
         reason = f"too many pixels of the {held_out} held out in turn to check it were wrong"

@@ -71,8 +71,12 @@ def _quality(metrics: dict[str, Any]) -> str:
         f"The labels, by `{result}`, are estimated to have an mIoU of {format_estimate(estimate[result])}, from the "
         "keyframes alone; `--label-every 2` holds labels out and scores the others on them."
     )
+    if estimate[result]["seen"]:
+        text += " The true one is lower, as its networks have learned from these keyframes."
     if result == "motion" or "motion" not in estimate:
         return text
+    if estimate[result]["seen"]:
+        return f"{text} `motion`, which needs no training, is estimated to have {format_estimate(estimate['motion'])}."
     gain = estimate[result]["miou"] - estimate["motion"]["miou"]
     if gain > 0:
         return f"{text} `motion`, which needs no training, is estimated to have {format_score(gain)} less."

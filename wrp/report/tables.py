@@ -108,7 +108,7 @@ def estimate_rows(metrics: dict[str, Any]) -> Table:
     """Return a row for each method: the mIoU in percent that it is estimated to have, and what it is estimated from.
 
     Example:
-        >>> found = {"miou": 83.2, "spread": 1.14, "held_out_miou": 78.0, "labels": 7, "distance": 24.0}
+        >>> found = {"miou": 83.2, "spread": 1.14, "held_out_miou": 78.0, "labels": 7, "distance": 24.0, "seen": False}
         >>> estimate_rows({"estimate": {"motion": found}})[1]
         [['motion', '83.2 ± 1.1', '78.0', '7', '24.0']]
     """
@@ -122,12 +122,16 @@ def estimate_rows(metrics: dict[str, Any]) -> Table:
 
 
 def format_estimate(found: dict[str, Any]) -> str:
-    """Format an estimated mIoU in percent, with its standard error if it is known.
+    """Format an estimated mIoU in percent, with its standard error if it is known, or as a bound if it is too high.
 
     Example:
-        >>> format_estimate({"miou": 83.2, "spread": None})
+        >>> format_estimate({"miou": 83.2, "spread": None, "seen": False})
         '83.2'
+        >>> format_estimate({"miou": 91.4, "spread": 0.6, "seen": True})
+        'at most 91.4'
     """
+    if found["seen"]:
+        return f"at most {format_score(found['miou'])}"
     spread = "" if found["spread"] is None else f" ± {format_score(found['spread'])}"
     return f"{format_score(found['miou'])}{spread}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from urllib.parse import quote
 from wrp.data.index import ClipIndex
 from wrp.data.items import HeldOutItems
 from wrp.errors import DataError, WrpError
+from wrp.io.manifest import label_hash
 from wrp.io.opening import read_json
 from wrp.io.outputs import TEMPORARY
 from wrp.io.progress import progress
@@ -27,6 +28,7 @@ from wrp.propagation.confidence import (
     read_calibration,
 )
 from wrp.propagation.estimate import estimate, unlabelled_distances
+from wrp.propagation.methods.base import PropagationMethod
 from wrp.propagation.module import PropagationModule
 from wrp.runs.job import Job
 from wrp.suggest.accepting import HELD_OUT
@@ -162,24 +164,32 @@ def _tell(
     content = {"checkpoint_hashes": module.checkpoint_hashes, "labels": kept}
     write_text(path.with_name(COUNTS), json.dumps(content, separators=(",", ":")) + "\n")
     distances = [distance for clip in index.clips for distance in unlabelled_distances(clip)]
-    foretold = {
-        name: of_method
-        for name, method in module.chosen.items()
-        if (of_method := estimate(counted, name, distances, module.num_classes, bool(method.works_from))) is not None
-    }
-    write_json(path.with_name(ESTIMATE), {name: asdict(of_method) for name, of_method in foretold.items()})
+    frames = {clip.name: clip.frames for clip in index.clips}
+    # Of what a network has learned from, it knows more than of any other frame.
+    seen = {(clip, at) for clip, at in found if label_hash(frames[clip][at]) in module.labels_seen}
+    foretold = {}
+    for name, method in module.chosen.items():
+        fair = [counts for place, counts in found.items() if not (_has_network(method) and place in seen)]
+        grows = bool(method.works_from)
+        if (of_method := estimate(fair or counted, name, distances, module.num_classes, grows)) is not None:
+            foretold[name] = asdict(replace(of_method, seen=not fair))
+    write_json(path.with_name(ESTIMATE), foretold)
     lines = fit_confidence(counted, module.methods) if fits else read_calibration(str(path))
-    result, frames = module.methods[-1], {clip.name: clip.frames for clip in index.clips}
-    held_out = []
+    result = module.methods[-1]
+    last, held_out = module.chosen[result], []
     for (name, keyframe), counts in found.items():
-        near = bool(module.chosen[result].works_from)
-        pixels, right = levels_as_written(counts[result], lines.get(result), near)
+        pixels, right = levels_as_written(counts[result], lines.get(result), bool(last.works_from))
         label = {"clip": name, "frame": frames[name][keyframe].stem}
+        label["seen"] = _has_network(last) and (name, keyframe) in seen
         held_out.append({**label, "pixels": pixels, "right": right})
     write_json(path.with_name(HELD_OUT), {"method": result, "labels": held_out})
     write_json(path.with_name(AUDIT), _contradictions(module, index, found))
     if fits:
         write_json(path, {method: asdict(line) for method, line in lines.items()})
+
+
+def _has_network(method: PropagationMethod) -> bool:
+    return method.needs.teacher or method.needs.refiner
 
 
 def _contradictions(

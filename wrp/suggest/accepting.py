@@ -2,7 +2,8 @@
 
 Two limits hold at once. By the confidence alone, the expected ratio of wrong pixels among those accepted is at most
 half of what is allowed, as the confidence may be too high for a new kind of video. By the keyframes that the run has
-held out in turn, the ratio that was wrong there is at most what is allowed.
+held out in turn, the ratio that was wrong there is at most what is allowed; those that its networks have learned from
+tell nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Limits:
     Attributes:
         pixel: Level of the least confidence of an accepted pixel, 1 … 255; 256: none is accepted.
         frame: Greatest expected ratio of wrong pixels of an accepted frame.
-        held_out: Number of keyframes that were held out in turn.
+        held_out: Number of keyframes that were held out in turn and from which no network has learned.
         guaranteed: Whether these keyframes guarantee the ratio of the pixels, in the mean over frames like them
             (conformal risk control, Angelopoulos et al., ICLR 2024).
 
@@ -61,9 +62,10 @@ class Accepted:
         frames: The accepted frames without a label of their own, as ``<clip>/<frame>``.
         others: The other ones, those first in which most is expected to be wrong.
         pixels: Ratio of the pixels of all these frames that are accepted.
+        seen: Number of keyframes that were held out in turn, but from which networks have learned.
 
     Example:
-        >>> Accepted(Limits(230, 0.02, 4, False), ("street/00001",), (), 0.9).pixels
+        >>> Accepted(Limits(230, 0.02, 4, False), ("street/00001",), (), 0.9, seen=0).pixels
         0.9
     """
 
@@ -71,6 +73,7 @@ class Accepted:
     frames: tuple[str, ...]
     others: tuple[str, ...]
     pixels: float
+    seen: int
 
 
 def least_labels(accept: float) -> int:
@@ -161,14 +164,14 @@ def accept_labels(index: ClipIndex, out: Path, accept: float) -> Accepted:
     if not entries:
         raise WrpError(f"every frame of the clips of {out} has a label of its own: there is nothing to accept")
     histograms = [_histogram(out, entry) for entry in progress(entries, desc="Reading confidence", unit="frame")]
-    pixels, right = read_held_out(out)
+    pixels, right, seen = read_held_out(out)
     total = np.sum(histograms, 0)
     told = [(expected_error(of), 1 - ok.sum() / max(1, of.sum())) for of, ok in zip(pixels, right, strict=True)]
     limits = find_limits(total, pixels, right, told, accept)
     errors = {f"{entry.clip}/{entry.frame}": expected_error(of) for entry, of in zip(entries, histograms, strict=True)}
     frames = tuple(name for name, error in errors.items() if error <= limits.frame)
     others = tuple(sorted(errors.keys() - set(frames), key=lambda name: -errors[name]))
-    return Accepted(limits, frames, others, float(total[limits.pixel :].sum() / max(1, total.sum())))
+    return Accepted(limits, frames, others, float(total[limits.pixel :].sum() / max(1, total.sum())), seen)
 
 
 def accepted_pixels(out: Path, name: str, limits: Limits) -> np.ndarray:
@@ -199,18 +202,23 @@ def expected_error(histogram: np.ndarray) -> float:
     return float((labelled * doubt).sum() / labelled.sum()) if labelled.sum() else 1.0
 
 
-def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the number of pixels and of right ones of each label that a run has held out in turn, (N, 256) each.
+def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, int]:
+    """Read the number of pixels and of right ones of each label that a run has held out in turn.
+
+    Returns:
+        Both numbers by level of the confidence, (N, 256) each, of the labels that no network has learned from; and the
+        number of the others.
 
     Raises:
         DataError: If the file is damaged.
     """
     path = out / HELD_OUT
     if not path.is_file():  # a run without three keyframes in a clip, or one by networks alone
-        return np.zeros((0, LEVELS)), np.zeros((0, LEVELS))
+        return np.zeros((0, LEVELS)), np.zeros((0, LEVELS)), 0
     content: Any = read_json(path, "delete it to do without; then no limit is checked against held-out keyframes")
     try:
-        counts = [[label[key] for label in content["labels"]] for key in ("pixels", "right")]
+        unseen = [label for label in content["labels"] if not label["seen"]]
+        counts = [[label[key] for label in unseen] for key in ("pixels", "right")]
         pixels, right = (np.array(of, np.float64).reshape(-1, LEVELS) for of in counts)
         if not (np.isfinite(pixels).all() and (pixels >= right).all() and (right >= 0).all()):
             raise ValueError("counts are out of range")
@@ -218,7 +226,7 @@ def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(
             f"{path} is not a file of held-out labels: {error}; restore it, or make the run again"
         ) from error
-    return pixels, right
+    return pixels, right, len(content["labels"]) - len(unseen)
 
 
 def _histogram(out: Path, entry: Entry) -> np.ndarray:
