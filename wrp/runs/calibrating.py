@@ -179,9 +179,8 @@ def _tell(
     last, held_out = module.chosen[result], []
     for (name, keyframe), counts in found.items():
         pixels, right = levels_as_written(counts[result], lines.get(result), bool(last.works_from))
-        label = {"clip": name, "frame": frames[name][keyframe].stem}
-        label["seen"] = _has_network(last) and (name, keyframe) in seen
-        held_out.append({**label, "pixels": pixels, "right": right})
+        label = {"clip": name, "frame": frames[name][keyframe].stem, "pixels": pixels, "right": right}
+        held_out.append({**label, "seen": _has_network(last) and (name, keyframe) in seen})
     write_json(path.with_name(HELD_OUT), {"method": result, "labels": held_out})
     write_json(path.with_name(AUDIT), _contradictions(module, index, found))
     if fits:
