@@ -83,7 +83,7 @@ def test_a_run_says_what_its_labels_are_worth(tmp_path: Path, capsys: pytest.Cap
     assert "mIoU, estimated from keyframes" in (out / "report.html").read_text()
 
 
-def test_labels_that_networks_have_learned_from_tell_no_more_than_a_bound(
+def test_labels_that_networks_have_learned_from_are_told_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = generate_folder(tmp_path / "scene", num_frames=9, height=48, width=64)
@@ -98,8 +98,8 @@ def test_labels_that_networks_have_learned_from_tell_no_more_than_a_bound(
         assert (found["motion"]["labels"], found["motion"]["seen"]) == (every, False)
         held_out = json.loads(Path(run, "held_out.json").read_text())["labels"]
         assert [label["seen"] for label in held_out].count(True) == 1
-        bound = rf"\| semantic +\| +at most {found['semantic']['miou']:.1f} \|"
-        assert bool(re.search(bound, Path(run, "report.md").read_text())) == seen
+        row = rf"\| semantic +\| +{found['semantic']['miou']:.1f}.*\(optimistic\) \|"
+        assert bool(re.search(row, Path(run, "report.md").read_text())) == seen
     capsys.readouterr()
     assert main(["suggest", "given", "--accept", "0.9"]) == 0
     assert "but the networks have learned from 1 of the 3 keyframes that were held out" in capsys.readouterr().out

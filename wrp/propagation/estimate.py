@@ -34,7 +34,7 @@ class Estimate:
         held_out_miou: Mean IoU in percent at the held-out keyframes themselves.
         labels: Number of these keyframes.
         distance: Their mean distance to the keyframes that they were labelled from, in frames.
-        seen: Whether networks of the method have learned from these labels, so that the estimate is too high.
+        seen: Whether networks of the method have learned from these labels, which makes the estimate optimistic.
 
     Example:
         >>> Estimate(83.2, 1.1, (90.0, 76.4), held_out_miou=78.0, labels=7, distance=24.0).miou

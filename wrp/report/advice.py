@@ -72,7 +72,7 @@ def _quality(metrics: dict[str, Any]) -> str:
         "keyframes alone; `--label-every 2` holds labels out and scores the others on them."
     )
     if estimate[result]["seen"]:
-        text += " The true one is lower, as its networks have learned from these keyframes."
+        text += " Its networks have learned from these keyframes, and know more there than elsewhere."
     if result == "motion" or "motion" not in estimate:
         return text
     if estimate[result]["seen"]:

@@ -122,18 +122,16 @@ def estimate_rows(metrics: dict[str, Any]) -> Table:
 
 
 def format_estimate(found: dict[str, Any]) -> str:
-    """Format an estimated mIoU in percent, with its standard error if it is known, or as a bound if it is too high.
+    """Format an estimated mIoU in percent, with its standard error if it is known.
 
     Example:
         >>> format_estimate({"miou": 83.2, "spread": None, "seen": False})
         '83.2'
         >>> format_estimate({"miou": 91.4, "spread": 0.6, "seen": True})
-        'at most 91.4'
+        '91.4 ± 0.6 (optimistic)'
     """
-    if found["seen"]:
-        return f"at most {format_score(found['miou'])}"
     spread = "" if found["spread"] is None else f" ± {format_score(found['spread'])}"
-    return f"{format_score(found['miou'])}{spread}"
+    return f"{format_score(found['miou'])}{spread}{' (optimistic)' if found['seen'] else ''}"
 
 
 def estimated_class_rows(metrics: dict[str, Any]) -> Table:
