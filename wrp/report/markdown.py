@@ -37,8 +37,8 @@ from wrp.structures import Clip
 
 ESTIMATED = (
     "From the keyframes alone: each between two others was labelled as if it had no label, which is about twice the "
-    'spacing of the run; errors are taken to grow with the logarithm of the distance in frames. "At most" stands where '
-    "networks of the method have learned from these labels, so that the truth is lower."
+    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames. *Optimistic* is an "
+    "estimate by labels that networks of the method have learned from: they know more there than elsewhere."
 )
 
 
