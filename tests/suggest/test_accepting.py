@@ -69,7 +69,11 @@ def test_a_guarantee_needs_labels_enough_and_holds() -> None:
     few = drawn(least_labels(0.9) - 1, generator)
     assert not find_limits(few[0].sum(0), few[0], few[0], [], 0.9).guaranteed, "all are right, but they are too few"
     enough = drawn(least_labels(0.9), generator)[0]
-    assert find_limits(enough.sum(0), enough, enough, [], 0.9).guaranteed
+    sure = find_limits(enough.sum(0), enough, enough, [], 0.9)
+    assert sure.guaranteed
+    learned = find_limits(enough.sum(0), enough, enough, [], 0.9, seen=True)
+    assert (learned.pixel, learned.held_out, learned.guaranteed) == (sure.pixel, 0, False)
+    assert learned.frame < sure.frame
 
 
 def test_risks_do_not_grow_with_the_level() -> None:
@@ -84,7 +88,7 @@ def test_what_is_accepted_is_written_and_right(tmp_path: Path, capsys: pytest.Ca
     assert main(["autolabel", str(root), f"--out={out}", "--label-every=6", "--methods=motion", "--flow=dis-fast"]) == 0
     held_out = json.loads((out / "held_out.json").read_text())
     pixels, right, seen = read_held_out(out)
-    assert seen == 0
+    assert not seen.any()
     assert held_out["method"] == "motion"
     assert len(pixels) == len(held_out["labels"]) >= 3
     assert (right.sum(1) / pixels.sum(1) > 0.5).all()

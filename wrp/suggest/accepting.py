@@ -2,8 +2,8 @@
 
 Two limits hold at once. By the confidence alone, the expected ratio of wrong pixels among those accepted is at most
 half of what is allowed, as the confidence may be too high for a new kind of video. By the keyframes that the run has
-held out in turn, the ratio that was wrong there is at most what is allowed; those that its networks have learned from
-tell nothing.
+held out in turn, the ratio that was wrong there is at most what is allowed. Keyframes that its networks have learned
+from are taken only where there are no others, and guarantee nothing.
 """
 
 from __future__ import annotations
@@ -107,7 +107,12 @@ def risks(pixels: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def find_limits(
-    histogram: np.ndarray, pixels: np.ndarray, right: np.ndarray, frames: Sequence[tuple[float, float]], accept: float
+    histogram: np.ndarray,
+    pixels: np.ndarray,
+    right: np.ndarray,
+    frames: Sequence[tuple[float, float]],
+    accept: float,
+    seen: bool = False,
 ) -> Limits:
     """Find from which confidence on at least a ratio of the labels should be right.
 
@@ -117,6 +122,7 @@ def find_limits(
         right: Number of those that are right, (N, 256).
         frames: Expected and true ratio of wrong pixels of each held-out label.
         accept: The ratio, in [0.5, 1).
+        seen: Whether networks have learned from these labels.
 
     Example:
         >>> histogram, pixels, right = np.zeros(256), np.zeros((1, 256)), np.zeros((1, 256))
@@ -136,14 +142,16 @@ def find_limits(
         risk = risks(pixels, right)
         fits &= risk.mean(0) <= wrong
     at = int(fits.argmax()) if fits.any() and above[fits.argmax()] else LEVELS
-    if count and at < LEVELS:
+    if count and at < LEVELS and not seen:
         guaranteed = count >= least_labels(accept) and bool((risk[:, at].sum() + 1) / (count + 1) <= wrong)
-    most = wrong if count else CAUTION * wrong  # whole frames are not chosen for their confidence pixel by pixel
+    most = (
+        wrong if count and not seen else CAUTION * wrong
+    )  # whole frames are not chosen for their confidence pixel by pixel
     for limit in sorted({told for told, _ in frames if told <= most}, reverse=True):
         if np.mean([true for told, true in frames if told <= limit]) <= wrong:
             break
         most = np.nextafter(limit, 0)
-    return Limits(at, float(most), count, guaranteed)
+    return Limits(at, float(most), 0 if seen else count, guaranteed)
 
 
 def accept_labels(index: ClipIndex, out: Path, accept: float) -> Accepted:
@@ -165,13 +173,15 @@ def accept_labels(index: ClipIndex, out: Path, accept: float) -> Accepted:
         raise WrpError(f"every frame of the clips of {out} has a label of its own: there is nothing to accept")
     histograms = [_histogram(out, entry) for entry in progress(entries, desc="Reading confidence", unit="frame")]
     pixels, right, seen = read_held_out(out)
+    if not seen.all():
+        pixels, right = pixels[~seen], right[~seen]
     total = np.sum(histograms, 0)
     told = [(expected_error(of), 1 - ok.sum() / max(1, of.sum())) for of, ok in zip(pixels, right, strict=True)]
-    limits = find_limits(total, pixels, right, told, accept)
+    limits = find_limits(total, pixels, right, told, accept, seen=bool(seen.all()))
     errors = {f"{entry.clip}/{entry.frame}": expected_error(of) for entry, of in zip(entries, histograms, strict=True)}
     frames = tuple(name for name, error in errors.items() if error <= limits.frame)
     others = tuple(sorted(errors.keys() - set(frames), key=lambda name: -errors[name]))
-    return Accepted(limits, frames, others, float(total[limits.pixel :].sum() / max(1, total.sum())), seen)
+    return Accepted(limits, frames, others, float(total[limits.pixel :].sum() / max(1, total.sum())), int(seen.sum()))
 
 
 def accepted_pixels(out: Path, name: str, limits: Limits) -> np.ndarray:
@@ -202,23 +212,23 @@ def expected_error(histogram: np.ndarray) -> float:
     return float((labelled * doubt).sum() / labelled.sum()) if labelled.sum() else 1.0
 
 
-def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, int]:
+def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read the number of pixels and of right ones of each label that a run has held out in turn.
 
     Returns:
-        Both numbers by level of the confidence, (N, 256) each, of the labels that no network has learned from; and the
-        number of the others.
+        Both numbers by level of the confidence, (N, 256) each; and whether networks have learned from the label, (N,)
+        bool.
 
     Raises:
         DataError: If the file is damaged.
     """
     path = out / HELD_OUT
     if not path.is_file():  # a run without three keyframes in a clip, or one by networks alone
-        return np.zeros((0, LEVELS)), np.zeros((0, LEVELS)), 0
+        return np.zeros((0, LEVELS)), np.zeros((0, LEVELS)), np.zeros(0, bool)
     content: Any = read_json(path, "delete it to do without; then no limit is checked against held-out keyframes")
     try:
-        unseen = [label for label in content["labels"] if not label["seen"]]
-        counts = [[label[key] for label in unseen] for key in ("pixels", "right")]
+        counts = [[label[key] for label in content["labels"]] for key in ("pixels", "right")]
+        seen = np.array([label["seen"] for label in content["labels"]], bool)
         pixels, right = (np.array(of, np.float64).reshape(-1, LEVELS) for of in counts)
         if not (np.isfinite(pixels).all() and (pixels >= right).all() and (right >= 0).all()):
             raise ValueError("counts are out of range")
@@ -226,7 +236,7 @@ def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, int]:
         raise DataError(
             f"{path} is not a file of held-out labels: {error}; restore it, or make the run again"
         ) from error
-    return pixels, right, len(content["labels"]) - len(unseen)
+    return pixels, right, seen
 
 
 def _histogram(out: Path, entry: Entry) -> np.ndarray:
