@@ -176,7 +176,7 @@ def _commit() -> str:
 def groups(quick: bool) -> list[tuple[list[str], str, list[dict[str, Any]]]]:
     """Return the cells that are there, seeds together: the first columns of their row, the last method, the cells."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for cell in RESULTS:
+    for cell in sorted(RESULTS, key=lambda cell: (list(SPACINGS).index(cell["domain"]), -cell["every"], cell["seed"])):
         if cell["quick"] == quick:
             found[cell["domain"], cell["every"], cell["weights"], cell["flow"]].append(cell)
     return [
