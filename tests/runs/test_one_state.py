@@ -24,8 +24,11 @@ from wrp.io.locking import locked
 from wrp.io.writing import checksum, write_text
 from wrp.runs import record
 from wrp.runs.selftrain.stages import Run
+from wrp.segmentation.module import SegmentationModule
 
 COMMAND = ["autolabel", "data", "--out=out", "--methods=copy"]
+SMALL = ["--weights=none", "--teacher-steps=1", "--train_teacher.crop=[32,32]", "--train_teacher.batch=2"]
+SMALL += ["--train_teacher.network.encoder_name=tu-test_resnet"]
 
 
 @pytest.fixture
@@ -33,8 +36,8 @@ def root(tmp_path: Path) -> Path:
     return make_folder(tmp_path / "data", {"ride": 9, "walk": 9}, labelled=(0, 4, 8))
 
 
-def labels() -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in sorted(Path("out/labels").rglob("*.png"))}
+def labels(out: str = "out") -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(Path(out, "labels").rglob("*.png"))}
 
 
 @pytest.mark.parametrize("name", ["wrp", "torch", "opencv-python-headless", "device"])
@@ -86,16 +89,101 @@ def other_frame() -> None:
     save(Path("data/frames/ride/00002.png"), picture(7))
 
 
-@pytest.mark.parametrize(("change", "what"), [(other_label, "the labels"), (other_frame, "frames of clip ride")])
-def test_what_changes_during_a_run_is_refused_at_its_end(
-    change: Any, what: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def no_label() -> None:
+    Path("data/labels/walk/00008.png").unlink(missing_ok=True)
+
+
+def label_of(stem: str) -> None:
+    shutil.copy("data/labels/walk/00008.png", f"data/labels/walk/{stem}.png")
+
+
+def test_frames_that_change_during_a_run_are_refused_at_its_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        during(patch, change)
+        during(patch, other_frame)
         assert main(COMMAND) == 2
-    assert f"wrp: error: {what} changed while the run was at work" in capsys.readouterr().err
+    assert "wrp: error: frames of clip ride changed while the run was at work" in capsys.readouterr().err
     assert not Path("out/metrics.json").exists()
     assert main(COMMAND) == 2  # and ever after
+
+
+@pytest.mark.parametrize("change", [other_label, no_label])
+@pytest.mark.parametrize("methods", ["copy", "semantic"])
+def test_nothing_is_kept_of_a_label_that_changes_during_a_run(
+    methods: str,
+    change: Any,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = [*COMMAND[:3], f"--methods={methods}", *(SMALL if methods == "semantic" else [])]
+    assert main([*command[:2], "--out=undisturbed", *command[3:]]) == 0
+    changed = root / "labels/walk/00008.png"
+    whole, step = changed.read_bytes(), SegmentationModule.training_step
+    with monkeypatch.context() as patch:
+        if methods == "semantic":
+            patch.setattr(SegmentationModule, "training_step", lambda *args: (change(), step(*args))[1])
+        else:
+            during(patch, change)
+        capsys.readouterr()
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "data/labels/walk/00008.png" in told
+    assert (
+        f"{changed} was changed" in told and "restore it, and the same command goes on" in told
+    ) or change is no_label
+    assert not Path("out/teacher.ckpt").exists()
+    assert not Path("out/manifest.parts/walk/000004.jsonl").exists()
+    if methods == "copy":  # else there is no result yet
+        assert main(command) == 2
+        assert f"out holds a run of before {changed} was changed or removed" in capsys.readouterr().err
+    changed.write_bytes(whole)
+    assert main(command) == 0
+    assert labels() == {path.replace("undisturbed", "out"): found for path, found in labels("undisturbed").items()}
+
+
+@pytest.mark.parametrize("stem", ["00002", "no-frame"])
+def test_a_run_does_not_use_labels_that_are_drawn_meanwhile(
+    stem: str,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*COMMAND[:2], "--out=undisturbed", *COMMAND[3:]]) == 0
+    with monkeypatch.context() as patch:
+        during(patch, lambda: label_of(stem))
+        assert main([*COMMAND, "--limit=2"]) == 0
+    added = f"{Path('data/labels/walk', stem)}.png"
+    note = f"{added} came while the run was at work, which does not use it: go on afterwards with --out NEW --continue"
+    assert (note in caplog.text) == (stem == "00002")
+    assert f"{added} is the label of no frame" in caplog.text or stem == "00002"
+    capsys.readouterr()
+    assert main(COMMAND) == 2
+    if stem == "00002":
+        told = capsys.readouterr().err
+        assert f"out holds a run that was begun without {root / 'labels/walk/00002.png'}: take it out to finish" in told
+        assert "and use it then with another --out and --continue" in told
+    Path(added).unlink()
+    with monkeypatch.context() as patch:
+        during(patch, lambda: label_of(stem))
+        assert main(COMMAND) == 0
+    assert labels() == {path.replace("undisturbed", "out"): found for path, found in labels("undisturbed").items()}
+    capsys.readouterr()
+    if stem == "00002":
+        assert main(COMMAND) == 2
+        assert "use it with another --out and --continue" in capsys.readouterr().err
+        assert main([*COMMAND[:2], "--out=further", *COMMAND[3:], "--continue=out"]) == 0
+
+
+def test_a_choice_of_keyframes_that_a_new_label_changes_is_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*COMMAND, "--label-every=2", "--limit=1"]
+    assert main(command) == 0
+    label_of("00002")
+    assert main(command) == 2
+    kept = root / "labels/walk/00008.png"
+    assert f"out holds a run with the keyframe {kept}, which is none of those that are" in capsys.readouterr().err
 
 
 def test_frames_that_are_touched_during_a_run_are_compared(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,15 +217,7 @@ def test_nothing_is_written_where_another_folder_has_the_name(tmp_path: Path) ->
 def test_a_network_that_has_not_learned_from_a_clip_that_is_whole_again_is_named(
     kind: str, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    command = [
-        *COMMAND[:3],
-        "--methods=semantic",
-        "--weights=none",
-        "--teacher-steps=1",
-        "--train_teacher.crop=[32,32]",
-        "--train_teacher.batch=2",
-    ]
-    command += ["--train_teacher.network.encoder_name=tu-test_resnet", "--train_teacher.batch=2"]
+    command = [*COMMAND[:3], "--methods=semantic", *SMALL]
     save(root / "labels/walk/00000.png", id_picture(5))  # labels of equal frames are equal
     broken = root / kind / "walk/00004.png"
     whole = broken.read_bytes()

@@ -78,7 +78,7 @@ def test_a_video_is_labelled_in_one_command(
     paint_hood(HOOD - 2)
     assert file_hashes(clips)["walk"].split()[0] != before.split()[0]  # clips without a label have no other hash
     assert main([*command, "--label-every", "2"]) == 2
-    assert "whose labels have changed" in capsys.readouterr().err
+    assert f"holds a run of before {tmp_path / 'hood.png'} was changed" in capsys.readouterr().err
     assert main([*command, "--label-every", "2", "--frames", "2:13:1"]) == 2
     assert "holds a run with select.frames='2:13:2', got '2:13:1'" in capsys.readouterr().err
 

@@ -181,7 +181,9 @@ def test_labels_that_came_later_are_for_another_folder(root: Path, capsys: pytes
     third = sorted((root / "frames" / "walk").iterdir())[2]
     first.with_name(f"{third.stem}.png").write_bytes(first.read_bytes())
     assert main(command) == 2
-    assert "whose labels have changed since: they were added, removed or edited; choose" in capsys.readouterr().err
+    assert (
+        f"{third.stem}.png: use it with another --out and --continue {root.parent / 'out'}" in capsys.readouterr().err
+    )
 
 
 def test_a_dry_run_reads_the_files(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

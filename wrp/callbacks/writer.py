@@ -158,8 +158,12 @@ class LabelWriter(BasePredictionWriter):
             sync_folder(folder)
         # The batch is recorded as complete last, when all its files are on the disk.
         if part is not None:
+            self.before_recording(batch)
             noted = zip(entries, files, strict=True)
             write_part(part, (replace(entry, checksums=checksums) for (entry, _), checksums in noted))
+
+    def before_recording(self, batch: Any) -> None:
+        """Do nothing; a subclass raises an error here if what it has written of a batch is not to be kept."""
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Join the parts of the manifest once every process has written its own.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from wrp.callbacks.writer import LabelWriter
 from wrp.data.checking import (
     Checked,
     check_files,
@@ -30,7 +28,7 @@ from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.data.propagation import PropagationData
 from wrp.data.run import CLASSES, read_run_file
 from wrp.data.synthetic.folder import generate_folder
-from wrp.errors import DataError, WrpError
+from wrp.errors import DataError, WrpError, listed
 from wrp.flow.cache import FlowCache
 from wrp.flow.presets import make_flow
 from wrp.io.label_map import write_label_map
@@ -43,7 +41,6 @@ from wrp.io.manifest import (
     remove_temporaries,
     written_parts,
 )
-from wrp.io.opening import read_content
 from wrp.io.outputs import (
     CONTINUED,
     FLOW,
@@ -70,7 +67,7 @@ from wrp.runs.calibrating import AUDIT, CALIBRATION, ESTIMATE, calibrate, has_to
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
 from wrp.runs.continuing import check_continued, continue_run, find_common, label_changes
 from wrp.runs.early import open_clips
-from wrp.runs.job import Job
+from wrp.runs.job import Job, JobWriter
 from wrp.runs.networks import (
     check_networks_made,
     needs,
@@ -84,11 +81,11 @@ from wrp.runs.networks import (
 )
 from wrp.runs.plan import Costs, describe, plan
 from wrp.runs.processes import Processes, launched
-from wrp.runs.record import check_computing, check_unchanged, claim_folder, decoded_clips
+from wrp.runs.record import check_computing, check_unchanged, claim_folder, decoded_clips, hash_labels
 from wrp.runs.stage import Runner, Stage
 from wrp.runs.trainer import logger_folders, quiet_lightning
 from wrp.runs.training import fitted
-from wrp.structures import ClipBatch, Frame, Prediction
+from wrp.structures import ClipBatch, Prediction
 from wrp.suggest.suggestions import suggest
 
 logger = logging.getLogger("wrp")
@@ -100,7 +97,7 @@ LOGS = "logs"
 """Folder of a run in which loggers write if nothing else is given."""
 
 
-class RunWriter(LabelWriter):
+class RunWriter(JobWriter):
     """Write the labels of a run into its folder, and note the clips of which it meets a broken file.
 
     Args:
@@ -109,6 +106,7 @@ class RunWriter(LabelWriter):
         skip: Notes such a clip, see :meth:`~wrp.runs.job.Job.skip`; None: the error is raised.
         flow: Flow that is not needed any more for clips that are labelled; None: it is kept.
         intervals: Number of intervals of each clip.
+        check: See :class:`~wrp.runs.job.JobWriter`.
 
     Example:
         >>> RunWriter("runs/street").kind
@@ -124,8 +122,9 @@ class RunWriter(LabelWriter):
         skip: Callable[[str, DataError], None] | None = None,
         flow: FlowCache | None = None,
         intervals: Mapping[str, int] | None = None,
+        check: Callable[[ClipBatch], None] | None = None,
     ) -> None:
-        super().__init__(out, threads)
+        super().__init__(out, check, threads)
         self.skip = skip
         self.flow = flow
         self.intervals = intervals or {}
@@ -500,24 +499,40 @@ def check_shard(settings: Settings, index: ClipIndex, out: Path) -> None:
         )
 
 
-def _label_hashes(index: ClipIndex) -> dict[str, str]:
-    """Hash the labels that a run learns from, the names of their frames, and the picture of what is never labelled.
-
-    Returns:
-        The first 16 hexadecimal digits of the SHA-256, by clip name; those of further images are under "".
-    """
+def _label_hashes(index: ClipIndex) -> dict[str, dict[str, str]]:
+    """Hash the labels that a run learns from, by clip name; those of further images are under ""."""
     frames = {clip.name: [clip.frames[keyframe] for keyframe in clip.keyframes] for clip in index.clips}
-    return {clip: _label_hash(found) for clip, found in ({"": list(index.images)} | frames).items()}
+    return {clip: hash_labels(found) for clip, found in ({"": list(index.images)} | frames).items()}
 
 
-def _label_hash(frames: Sequence[Frame]) -> str:
-    digest = hashlib.sha256()
-    for frame in frames:
-        assert frame.label is not None
-        digest.update(f"{frame.stem}\n".encode() + hashlib.sha256(read_content(frame.label)).digest())
-    for never in sorted({frame.never for frame in frames if frame.never is not None}):
-        digest.update(read_content(never))
-    return digest.hexdigest()[:16]
+def _read_again(job: Job) -> ClipIndex:
+    """Find the clips that a job has read as they are at its end, and warn of labels that have come since.
+
+    The run goes by what it was begun with. Labels that are drawn meanwhile may not even be readable yet.
+    """
+    mine = read_by(job.settings, job.index)
+    try:
+        now = index_of(job.settings)
+    except DataError as error:
+        logger.warning("%s; this run goes by the labels that it was begun with", error)
+        return mine
+    known = _labels_of(job.index)
+    if added := [str(label) for frame, label in _labels_of(now).items() if frame not in known]:
+        logger.warning(
+            "%s came while the run was at work, which does not use %s: go on afterwards with --out NEW --continue %s",
+            listed(added, 3),
+            "them" if len(added) > 1 else "it",
+            job.out,
+        )
+    names = {clip.name for clip in mine.clips}
+    return replace(now, clips=tuple(clip for clip in now.clips if clip.name in names))
+
+
+def _labels_of(index: ClipIndex) -> dict[tuple[str, str], Path]:
+    """Return all labels, whether they are learned from or held out, by clip and frame."""
+    frames = [("", frame) for frame in index.images]
+    frames += [(clip.name, frame) for clip in index.clips for frame in clip.frames]
+    return {(clip, frame.stem): frame.label for clip, frame in frames if frame.label is not None}
 
 
 def _propagate(job: Job) -> bool:
@@ -547,14 +562,14 @@ def _propagate(job: Job) -> bool:
             with quiet_lightning():
                 limits: dict[str, Any] = {} if run.limit is None else {"limit_predict_batches": of_process}
                 needless = job.flow if run.flow_cache is None else None
-                trainer = processes.trainer(
-                    RunWriter(str(out), skip=job.skip, flow=needless, intervals=intervals), shown="Labelling", **limits
-                )
+                kept: dict[str, Any] = {"flow": needless, "intervals": intervals}
+                writer = RunWriter(str(out), skip=job.skip, check=job.check_labels, **kept)
+                trainer = processes.trainer(writer, shown="Labelling", **limits)
                 trainer.predict(module, data, return_predictions=False)
 
     def is_finished() -> bool:
-        read = index_of(settings)
-        check_unchanged(out, read_by(settings, read), _label_hashes(read), network_paths(settings))
+        job.check_labels()
+        check_unchanged(out, _read_again(job), network_paths(settings))
         join_manifest(out)
         left = len(IntervalItems(index.without(broken_clips(out)).clips, index.label_map, done=written_parts(out)))
         if left and run.shard is None and run.limit is None:

@@ -74,6 +74,7 @@ def calibrate(module: PropagationModule, job: Job, path: Path) -> None:
             except DataError as error:
                 job.skip(batch.clip, error)
                 continue
+            job.check_labels(batch)
             write_json(files[number], {"checkpoint_hashes": module.checkpoint_hashes, "counts": counts})
         processes.barrier()
         by_name = dict(zip(names, files, strict=True))

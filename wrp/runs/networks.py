@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wrp.callbacks.writer import LabelWriter
 from wrp.data.items import WindowItems
 from wrp.data.propagation import PropagationData
 from wrp.data.run import read_run_file
@@ -23,7 +22,7 @@ from wrp.propagation.methods import make_methods
 from wrp.propagation.methods.base import Needs
 from wrp.propagation.module import PropagationModule, load_refiner
 from wrp.runs.config import AUTO, Settings
-from wrp.runs.job import Job
+from wrp.runs.job import Job, JobWriter
 from wrp.runs.stage import Stage
 from wrp.runs.students import student_path, train_student
 from wrp.runs.trainer import quiet_lightning
@@ -222,7 +221,7 @@ def label_by_motion(job: Job) -> Path | None:
     if job.processes.first(lambda: len(data.intervals((0, 1)))):
         logger.info("Labelling frames by motion, as training data for the teacher")
         with quiet_lightning():
-            trainer = job.processes.trainer(LabelWriter(str(out)), shown="Labelling by motion")
+            trainer = job.processes.trainer(JobWriter(str(out), job.check_labels), shown="Labelling by motion")
             trainer.predict(PropagationModule(data.num_classes, flow=job.flow), data, return_predictions=False)
     job.processes.first(lambda: join_manifest(out))
     return out

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import torch
 from wrp.data.checking import Checked, check_files, file_hashes
 from wrp.data.index import ClipIndex
 from wrp.data.run import CLASSES
-from wrp.errors import WrpError
+from wrp.errors import DataError, WrpError, listed
 from wrp.io.locking import in_turn
 from wrp.io.manifest import BROKEN, broken_clips, count_parts, forget_broken, has_parts, labelled_frames, note_broken
-from wrp.io.opening import read_json
+from wrp.io.opening import read_content, read_json
 from wrp.io.outputs import TEMPORARY, owner_of, remove_temporary
 from wrp.io.versions import computing
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
@@ -24,12 +25,13 @@ from wrp.module import file_hash
 from wrp.options import flat
 from wrp.runs.config import Settings
 from wrp.runs.trainer import decisive
+from wrp.structures import Frame
 
 
 def claim_folder(
     settings: Settings,
     root: Path,
-    labels: Mapping[str, str],
+    labels: Mapping[str, Mapping[str, str]],
     frames: Mapping[str, str],
     checked: Checked | None = None,
     device: str = "cpu",
@@ -43,7 +45,7 @@ def claim_folder(
     Args:
         settings: The settings.
         root: Resolved folder of the data set.
-        labels: Hashes of the labels that the run learns from, by clip name.
+        labels: The labels that the run learns from, see :func:`hash_labels`, by clip name.
         frames: Hashes of the files of each clip, see :func:`~wrp.data.checking.file_hashes`.
         checked: What was found in the clips that this job reads, those of :func:`decoded_clips` among them; None: it
             reads none.
@@ -95,22 +97,84 @@ def check_computing(
             )
 
 
-def check_unchanged(out: Path, index: ClipIndex, labels: Mapping[str, str], networks: Mapping[str, Path]) -> None:
-    """Refuse to finish a run whose inputs have changed while it was reading them.
+def hash_labels(frames: Iterable[Frame]) -> dict[str, str]:
+    """Hash the labels of frames together with the frames' names, and the pictures of what is never labelled in them.
+
+    Returns:
+        By path, the first 16 hexadecimal digits of the SHA-256; nothing of a file that cannot be read.
+
+    Example:
+        >>> hash_labels([Frame("0", Path("0.jpg")), Frame("1", Path("1.jpg"), label=Path("/no-such-folder/1.png"))])
+        {'/no-such-folder/1.png': ''}
+    """
+    folders: dict[Path, Path] = {}
+    found: dict[str, str] = {}
+    for frame in frames:
+        for path, name in ((frame.label, frame.stem), (frame.never, "")):
+            if path is None:
+                continue
+            if path.parent not in folders:  # links on the way to a file may lead elsewhere from another folder
+                folders[path.parent] = path.parent.resolve()
+            place = folders[path.parent] / path.name
+            if str(place) not in found:
+                found[str(place)] = _hash_label(place, name)
+    return found
+
+
+def _hash_label(path: Path, name: str) -> str:
+    try:
+        content = read_content(path)
+    except DataError:  # who uses it says what is wrong with it
+        return ""
+    return hashlib.sha256(f"{name}\n".encode() + content).hexdigest()[:16]
+
+
+def known_labels(out: Path) -> dict[str, str]:
+    """Return the labels that a run was begun with, as :func:`hash_labels` does."""
+    return {
+        path: found for labels in _labels(recorded(out / "settings.json")).values() for path, found in labels.items()
+    }
+
+
+def check_labels(known: Mapping[str, str], labels: Mapping[str, str]) -> None:
+    """Refuse labels that have changed while the run was at work.
+
+    Args:
+        known: The labels that the run was begun with.
+        labels: Some of them, as they are now.
+
+    Raises:
+        WrpError: If one is not what it was.
+
+    Example:
+        >>> check_labels({"a.png": "1"}, {"a.png": ""})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: a.png was removed or cannot be read while the run is at work: restore it, ...
+    """
+    for path, found in labels.items():
+        if known.get(path, "") not in ("", found):
+            what = "was changed" if found else "was removed or cannot be read"
+            raise WrpError(
+                f"{path} {what} while the run is at work: restore it, and the same command goes on with all "
+                "that is done; or choose another --out for labels as they are now"
+            )
+
+
+def check_unchanged(out: Path, index: ClipIndex, networks: Mapping[str, Path]) -> None:
+    """Refuse to finish a run whose frames or networks have changed while it was reading them.
 
     Args:
         out: Folder of the run.
         index: The clips that this job has read, as they are now.
-        labels: Hashes of the labels that the run learns from, by clip name, as they are now.
         networks: The checkpoints that the run uses, by name.
 
     Raises:
-        WrpError: If labels, frames or a network that was given are not those that were checked at the start.
+        WrpError: If frames or a network that was given are not those that were checked at the start.
     """
     theirs = recorded(out / "settings.json")
-    what = ["the labels"] if _other_labels(theirs, labels, out) else []
     given = _hashes(theirs.get("networks"))
-    what += [str(path) for name, path in networks.items() if given.get(name, "") not in ("", file_hash(str(path)))]
+    what = [str(path) for name, path in networks.items() if given.get(name, "") not in ("", file_hash(str(path)))]
     index = index.without(broken_clips(out))
     frames = file_hashes(index.clips)
     if not what and (touched := decoded_clips(out, frames)):
@@ -127,7 +191,12 @@ def check_unchanged(out: Path, index: ClipIndex, labels: Mapping[str, str], netw
 
 
 def _claimed(
-    settings: Settings, root: Path, labels: Mapping[str, str], frames: Mapping[str, str], checked: Checked, out: Path
+    settings: Settings,
+    root: Path,
+    labels: Mapping[str, Mapping[str, str]],
+    frames: Mapping[str, str],
+    checked: Checked,
+    out: Path,
 ) -> dict[str, Any]:
     """Compare what a folder holds with what is to be done, and return the record to write."""
     for folder in out.iterdir():
@@ -147,8 +216,7 @@ def _claimed(
             if key in FREE or before.get(key) == value:
                 continue
             raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
-        if _other_labels(theirs, labels, out):  # behind the settings, which choose them
-            raise _taken(out, "a run whose labels have changed since: they were added, removed or edited")
+        _refuse_other_labels(_labels(theirs), labels, out)  # behind the settings, which choose them
     known, broken = _hashes(theirs.get("frames")), broken_clips(out)
     sizes = {clip: _sizes(found) for clip, found in known.items() if clip not in broken}
     _, other = _join(sizes, {clip: _sizes(found) for clip, found in frames.items()})
@@ -162,11 +230,41 @@ def _claimed(
     return mine | {"labels": labels, "frames": known, "networks": used} | made
 
 
-def _other_labels(theirs: Mapping[str, Any], labels: Mapping[str, str], out: Path) -> bool:
-    """Tell whether labels have changed, other than in broken clips of which no frame is labelled yet."""
-    known = _hashes(theirs.get("labels"))
-    differing = {clip for clip in {*known, *labels} if known.get(clip) != labels.get(clip)}
-    return any(count_parts(out, clip) > 0 for clip in differing) or bool(differing - set(broken_clips(out)))
+def _refuse_other_labels(
+    known: Mapping[str, Mapping[str, str]], labels: Mapping[str, Mapping[str, str]], out: Path
+) -> None:
+    """Raise WrpError if labels have changed, other than in broken clips of which no frame is labelled yet.
+
+    Args:
+        known: The labels that the run was begun with, see :func:`hash_labels`, by clip name.
+        labels: Those that it would learn from now.
+        out: Folder of the run.
+    """
+    lost, added, broken = list[str](), list[str](), broken_clips(out)
+    for clip in {**known, **labels}:
+        before, now = known.get(clip, {}), labels.get(clip, {})
+        if before != now and (clip not in broken or count_parts(out, clip) > 0):
+            lost += [path for path, found in before.items() if found and now.get(path) != found]
+            added += [path for path in now if path not in before]
+    used = {path for of_clip in labels.values() for path in of_clip}
+    if edited := [path for path in lost if path in used or not Path(path).is_file()]:
+        raise WrpError(
+            f"{out} holds a run of before {edited[0]} was changed or removed: restore it to go on with that run, or "
+            "choose another --out"
+        )
+    again = f"with another --out and --continue {out}"
+    if lost:  # a label more or less may make another choice of --label-every, say
+        raise WrpError(
+            f"{out} holds a run with the keyframe {lost[0]}, which is none of those that are chosen now: labels were "
+            f"added or removed, or the list of keyframes is another one; undo that to go on with that run, or go on "
+            f"{again} once it is finished"
+        )
+    if added:
+        there, them = (out / "metrics.json").is_file(), "them" if len(added) > 1 else "it"
+        raise WrpError(
+            f"{out} holds a run that was begun without {listed(added, 3)}: "
+            + (f"use {them} {again}" if there else f"take {them} out to finish that run, and use {them} then {again}")
+        )
 
 
 def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, str]]:
@@ -244,6 +342,12 @@ def _join(known: dict[str, str], hashes: dict[str, str]) -> tuple[dict[str, str]
     """Merge recorded and new hashes by name, and return the first name at which they differ, if any."""
     differing = (name for name, found in hashes.items() if known.get(name, found) != found)
     return known | hashes, next(differing, None)
+
+
+def _labels(recorded: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the labels of each clip that a run was begun with."""
+    clips = recorded.get("labels")
+    return {clip: _hashes(labels) for clip, labels in clips.items()} if isinstance(clips, dict) else {}
 
 
 def _hashes(recorded: Any) -> dict[str, str]:

@@ -6,7 +6,9 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def train_segmenter(
     else:
         rate, loss = OptimizerArgs(lr=ON_RATE * recipe.lr), SegmentationLoss(args.losses)
         module = load_module(kind, start, optimizer=rate, loss=loss).train()
-    fit(module, data, steps, path, thirds, job.processes)
+    fit(module, data, steps, path, thirds, job.processes, job.check_labels)
 
 
 def make_segmenter(
@@ -181,7 +183,7 @@ def train_refiner(job: Job, teacher: Path, folds: list[Path], path: Path) -> Non
     if start is not None:
         rate = replace(module.optimizer, lr=ON_RATE * module.lr)
         module = load_module(RefinementModule, start, optimizer=rate).train()
-    fit(module, data, steps, path, processes=job.processes)
+    fit(module, data, steps, path, processes=job.processes, check=job.check_labels)
 
 
 def fit(
@@ -191,6 +193,7 @@ def fit(
     path: Path,
     thirds: bool = False,
     processes: Processes | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Train for a number of steps and save a checkpoint, which is written completely or not at all.
 
@@ -203,16 +206,18 @@ def fit(
         path: The checkpoint; its name is that of the stage in the logs.
         thirds: Whether to keep checkpoints after one and two thirds of the steps as well, see :func:`thirds_of`.
         processes: The processes of the run; None: this one alone.
+        check: Raises an error if what the network has learned from has changed; called before anything is saved.
     """
     processes = processes if processes is not None else Processes()
     unfinished = path.with_name(f"{path.stem}{UNFINISHED}{path.suffix}")
     resumes = processes.first(lambda: _readable(unfinished))
     # Thirds first: a training that is resumed after a step then has the third saved at that step.
-    callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished)]
+    callbacks = [*([_Thirds(path, steps)] if thirds else []), _Unfinished(unfinished, partial(processes.first, check))]
     with quiet_lightning():
         limits = {"max_steps": steps, "num_sanity_val_steps": 0, "limit_val_batches": 0}
         trainer = processes.trainer(*callbacks, stage=path.stem, shown=f"Training {path.stem}", **limits)
         trainer.fit(module, data, ckpt_path=unfinished if resumes else None, weights_only=True)
+        processes.first(check)
         trainer.save_checkpoint(path)
     if processes.is_first:
         unfinished.unlink(missing_ok=True)
@@ -233,10 +238,11 @@ def _readable(unfinished: Path) -> bool:
 
 
 class _Unfinished(pl.Callback):
-    """Save the state of a training about once a minute."""
+    """Save the state of a training about once a minute, if nothing has changed that it learns from."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
         self.path = path
+        self.check = check
         self.saved = time.monotonic()
 
     def on_train_batch_end(
@@ -249,6 +255,7 @@ class _Unfinished(pl.Callback):
             return
         # All processes save, or none: the clock of the first one decides.
         if trainer.strategy.broadcast(time.monotonic() - self.saved >= SAVE_EVERY):
+            self.check()
             trainer.save_checkpoint(self.path)
             self.saved = time.monotonic()
 
