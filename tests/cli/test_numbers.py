@@ -213,7 +213,7 @@ def test_a_mistake_of_selftrain_is_told_before_anything_is_written(wrong: list[s
 
 
 def test_a_command_that_failed_before_it_had_a_result_refuses_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from wrp.segmentation.module import SegmentationModule
 
@@ -226,7 +226,9 @@ def test_a_command_that_failed_before_it_had_a_result_refuses_no_other(
         patch.setattr(SegmentationModule, "training_step", failing)
         assert main(TEACHER) == 2
     assert Path("out/settings.json").is_file()
+    assert "replaces it" not in caplog.text
     assert main(["autolabel", "data", "--out=out", "--methods=copy"]) == 0
+    assert "; nothing was labelled or trained there yet, so this command replaces it" in caplog.text
     assert main(["autolabel", "data", "--out=out", "--methods=motion"]) == 2  # now there are labels
 
 

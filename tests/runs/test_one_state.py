@@ -163,7 +163,7 @@ def test_a_run_does_not_use_labels_that_are_drawn_meanwhile(
     assert main(COMMAND) == 2
     if stem == "00002":
         told = capsys.readouterr().err
-        assert f"out holds a run that was begun without {root / 'labels/walk/00002.png'}: take it out to finish" in told
+        assert f"out holds a run that was begun without {root / 'labels/walk/00002.png'}; take it out to finish" in told
         assert "and use it then with another --out and --continue" in told
     Path(added).unlink()
     with monkeypatch.context() as patch:

@@ -182,7 +182,7 @@ def test_labels_that_came_later_are_for_another_folder(root: Path, capsys: pytes
     first.with_name(f"{third.stem}.png").write_bytes(first.read_bytes())
     assert main(command) == 2
     assert (
-        f"{third.stem}.png: use it with another --out and --continue {root.parent / 'out'}" in capsys.readouterr().err
+        f"{third.stem}.png; use it with another --out and --continue {root.parent / 'out'}" in capsys.readouterr().err
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -26,6 +27,8 @@ from wrp.options import flat
 from wrp.runs.config import Settings
 from wrp.runs.trainer import decisive
 from wrp.structures import Frame
+
+logger = logging.getLogger("wrp")
 
 
 def claim_folder(
@@ -61,8 +64,9 @@ def claim_folder(
         claimed = settings, root, labels, frames, checked or Checked([]), out
         try:
             found = _claimed(*claimed)
-        except WrpError:
-            if settings.run.shard is not None or not forget_fruitless(out):  # other jobs may be about to have results
+        except WrpError as error:
+            # Other jobs may be about to have results.
+            if settings.run.shard is not None or not forget_fruitless(out, str(error.args[0])):
                 raise
             found = _claimed(*claimed)
         # Labels that are there, or that another job is writing, stay those of what has computed them.
@@ -248,22 +252,22 @@ def _refuse_other_labels(
             added += [path for path in now if path not in before]
     used = {path for of_clip in labels.values() for path in of_clip}
     if edited := [path for path in lost if path in used or not Path(path).is_file()]:
-        raise WrpError(
-            f"{out} holds a run of before {edited[0]} was changed or removed: restore it to go on with that run, or "
-            "choose another --out"
+        raise _Taken(
+            f"{out} holds a run of before {edited[0]} was changed or removed",
+            "restore it to go on with that run, or choose another --out",
         )
     again = f"with another --out and --continue {out}"
     if lost:  # a label more or less may make another choice of --label-every, say
-        raise WrpError(
-            f"{out} holds a run with the keyframe {lost[0]}, which is none of those that are chosen now: labels were "
-            f"added or removed, or the list of keyframes is another one; undo that to go on with that run, or go on "
-            f"{again} once it is finished"
+        raise _Taken(
+            f"{out} holds a run with the keyframe {lost[0]}, which is none of those that are chosen now",
+            "labels were added or removed, or the list of keyframes is another one: undo that to go on with that run, "
+            f"or go on {again} once it is finished",
         )
     if added:
         there, them = (out / "metrics.json").is_file(), "them" if len(added) > 1 else "it"
-        raise WrpError(
-            f"{out} holds a run that was begun without {listed(added, 3)}: "
-            + (f"use {them} {again}" if there else f"take {them} out to finish that run, and use {them} then {again}")
+        raise _Taken(
+            f"{out} holds a run that was begun without {listed(added, 3)}",
+            f"use {them} {again}" if there else f"take {them} out to finish that run, and use {them} then {again}",
         )
 
 
@@ -290,11 +294,12 @@ def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, s
 _BEFORE_RESULTS = ("settings.json", "stages.json", "weights.json", CLASSES, BROKEN, "logs", TEMPORARY)
 
 
-def forget_fruitless(out: Path) -> bool:
+def forget_fruitless(out: Path, what: str) -> bool:
     """Delete the record of a run that has ended before it had any result, so that it refuses no corrected command.
 
     Args:
         out: Folder of the run, which is locked.
+        what: What it holds that does not fit, for the log.
 
     Returns:
         Whether there was such a record, and nothing else.
@@ -304,6 +309,7 @@ def forget_fruitless(out: Path) -> bool:
         return False
     if owner_of(out / TEMPORARY) == TEMPORARY:
         remove_temporary(out / TEMPORARY)
+    logger.warning("%s; nothing was labelled or trained there yet, so this command replaces it", what)
     for name in names - {"logs", TEMPORARY}:
         place = out / name
         if place.is_dir():
@@ -334,8 +340,15 @@ def recorded(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _taken(out: Path, what: str) -> WrpError:
-    return WrpError(f"{out} holds {what}; choose another --out, or delete it to start again")
+class _Taken(WrpError):
+    """A folder holds a run of something else: what it holds, and what to do, which the message joins."""
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.args))
+
+
+def _taken(out: Path, what: str) -> _Taken:
+    return _Taken(f"{out} holds {what}", "choose another --out, or delete it to start again")
 
 
 def _join(known: dict[str, str], hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:

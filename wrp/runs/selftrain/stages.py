@@ -198,12 +198,13 @@ class Run:
         path = self.out / "settings.json"
         theirs = recorded(path) or mine
         changed = [key for key in mine if theirs.get(key) != mine[key]]
-        if changed and not forget_fruitless(self.out):
+        if changed:
             key = changed[0]
-            what = f"with {key}={theirs.get(key)!r}, got {mine[key]!r}"
+            what = f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}"
             if key == "images":
-                what = "whose images or labels have changed since: they were added, removed or edited"
-            raise WrpError(f"{self.out} holds a run {what}; choose another --out, or delete it to start again")
+                what = f"{self.out} holds a run whose images or labels have changed since, or were added or removed"
+            if not forget_fruitless(self.out, what):
+                raise WrpError(f"{what}; choose another --out, or delete it to start again")
         write_json(path, mine)
 
     def check_unchanged(self) -> None:
