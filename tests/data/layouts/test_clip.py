@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.clips import CLASSES_YAML, LABEL_MAP, id_picture, make_folder, make_video, picture, save
 from wrp.data.index import narrow
@@ -68,6 +70,26 @@ def test_labels_whose_frame_is_not_clear_are_refused(tmp_path: Path, name: str, 
     save(labels / name, id_picture(0))
     with pytest.raises(DataError, match=message):
         open_index(video, labels=str(labels))
+
+
+@pytest.mark.parametrize("layout", ["clip", "folder"])
+@pytest.mark.parametrize("name", ["7.png", "04.png"])
+def test_what_is_wrong_with_indexed_labels_asks_for_no_classes(tmp_path: Path, name: str, layout: str) -> None:
+    video, labels = make_clip(tmp_path)
+    (labels / "classes.yaml").unlink()
+    indexed = Image.fromarray(np.zeros((24, 40), np.uint8))
+    indexed.putpalette([128, 64, 128])
+    for path in (*labels.glob("*.png"), labels / name):
+        indexed.save(path)
+    if layout == "folder":
+        (tmp_path / "frames").mkdir()
+        (tmp_path / "labels").mkdir()
+        video.rename(tmp_path / "frames" / video.name)
+        labels.rename(tmp_path / "labels" / video.stem)
+    with pytest.raises(DataError, match=r"is the label of no frame|are labels of one frame") as refused:
+        open_index(*((video, "auto", None, True, None, str(labels)) if layout == "clip" else (tmp_path,)))
+    assert "classes" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,9 @@ def read_index(
     except DataError as error:
         problems.append(str(error))
     try:
-        label_map = _classes([place / CLASSES for place in (labels, beside) if place is not None], clips, classes)
+        # From all labels, whether their frames were found or not: what is wrong there says nothing of the classes.
+        files = [] if labels is None else list(list_labels(labels).values())
+        label_map = _classes([place / CLASSES for place in (labels, beside) if place is not None], files, classes)
     except DataError as error:
         raise DataError("\n".join([*problems, str(error)])) from error
     return ClipIndex(root, CLIP, label_map, clips, notes=tuple(notes), problems=tuple(problems))
@@ -85,17 +87,14 @@ def _require_labels(folder: Path, classes: LabelMap | None) -> None:
     raise DataError(f"{folder} holds no label ({', '.join(LABEL_SUFFIXES)}){hint}")
 
 
-def _classes(places: list[Path], clips: tuple[Clip, ...], given: LabelMap | None) -> LabelMap:
+def _classes(places: list[Path], labels: list[Path], given: LabelMap | None) -> LabelMap:
     """Read what the values of labels mean, from the first of these files that is there, or from the labels."""
     path = next((path for path in places if path.is_file()), None)
-    labelled = [clip.frames[i].label for clip in clips for i in clip.keyframes]
     if path is not None:
         return read_label_map(path)
-    if given is not None and not labelled:
+    if given is not None and not labels:
         return given
-    if not labelled:  # there are problems, which are named with this one
-        return read_label_map(places[0])
     try:
-        return map_from_palettes(label for label in labelled if label is not None)
+        return map_from_palettes(labels)
     except DataError as error:
         raise DataError(f"there is no {places[0]}: {error}") from error

@@ -26,7 +26,7 @@ from wrp.io.listing import (
     visible,
 )
 from wrp.io.video import is_video, open_video
-from wrp.structures import Clip, Frame, LabelMap, VideoFrame
+from wrp.structures import Frame, LabelMap, VideoFrame
 
 # Names that are often given to the folder of the labels.
 MISNAMED = ("label", "masks", "mask", "annotations", "ground_truth", "gt")
@@ -62,37 +62,44 @@ def read_index(root: Path, split: str | None = None, classes: LabelMap | None = 
             f"{root / 'splits' / f'{split}.txt'} names {unknown[0]!r}, which is no clip in {root / 'frames'}"
         )
     wanted = {names[same_form(name)] for name in listed}
-    clips = []
+    clips, unused = [], list[Path]()
     for name, source in sources.items():
         if name not in wanted:
             continue
+        files: list[Path] = []
         try:
-            frames = frames_of(name, source, labels.get(same_form(name), root / "labels" / name), notes)
+            place = labels.get(same_form(name), root / "labels" / name)
+            files = list(list_labels(place).values())
+            frames = frames_of(name, source, place, notes)
         except DataError as error:
             broken[name] = str(error)
+            unused += files
             continue
         if frames:
             clips.append(make_clip(name, frames))
     if not clips and not problems and not broken:
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
-    label_map = _classes(root, clips, [*problems, *broken.values()], classes)
+    used = [frame.label for clip in clips for frame in clip.frames if frame.label is not None]
+    # What is wrong with a clip says nothing of the classes of its labels.
+    label_map = _classes(root, used or unused, [*problems, *broken.values()], classes)
     return ClipIndex(
         root, "folder", label_map, tuple(clips), notes=tuple(notes), problems=tuple(problems), broken=broken
     )
 
 
-def _classes(root: Path, clips: list[Clip], problems: list[str], given: LabelMap | None) -> LabelMap:
+def _classes(root: Path, labels: list[Path], problems: list[str], given: LabelMap | None) -> LabelMap:
     """Read what the values of labels mean; where that fails beside other problems, they are all named."""
     path = root / "classes.yaml"
-    labelled = [clip.frames[i].label for clip in clips for i in clip.keyframes]
     try:
-        if given is not None and not labelled and not path.is_file():
+        if given is not None and not labels and not path.is_file():
             return given
-        if path.is_file() or not labelled:
+        if path.is_file() or not (labels or problems):
             return read_label_map(path)
-        return map_from_palettes(label for label in labelled if label is not None)
+        if labels:
+            return map_from_palettes(labels)
     except DataError as error:
         raise DataError("\n".join([*problems, str(error)])) from error
+    raise DataError("\n".join(problems))  # once they are mended, there may be labels that need no classes.yaml
 
 
 def _sources(root: Path, problems: list[str], notes: list[str]) -> dict[str, Path]:
