@@ -106,7 +106,10 @@ def test_a_mistake_in_a_file_is_one_line(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["repot"], "invalid choice: 'repot'"),
+        (["repot"], "invalid choice: 'repot'; did you mean report? `wrp --help` shows all"),
+        (["autolabel", "scnee", "--out=out"], "no file or folder scnee; did you mean scene?"),
+        (["data", "check", "chiar.mp4"], "there is no file or folder chiar.mp4; did you mean chair.mp4?"),
+        (["data", "check", "in/none.mp4"], "there is no file or folder in/none.mp4"),
         (["report", "--fsp", "3", "out"], "unrecognized argument --fsp; did you mean --fps? `wrp report --help`"),
         (["report", "--fp", "3", "out"], "unrecognized argument --fp; did you mean --fps?"),  # an abbreviation
         (["export", "out"], "the following arguments are required"),
@@ -117,8 +120,12 @@ def test_a_mistake_in_a_file_is_one_line(
 def test_other_commands_name_the_nearest_option(
     given: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("scene").mkdir()
+    Path("chair.mp4").touch()
     assert main(given) == 2
-    assert said in last_line(capsys)
+    told = last_line(capsys)
+    assert said in told
+    assert "WRP_DATA" not in told
 
 
 class Broken(nn.Module):

@@ -316,7 +316,7 @@ def test_processes_train_on_different_items(root: str) -> None:
 
 def test_nothing_is_read_before_it_is_needed_and_mistakes_are_told_early(tmp_path: Path) -> None:
     module = single(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=f"there is no folder {tmp_path / 'nowhere'}"):
+    with pytest.raises(DataError, match=f"there is no file or folder {tmp_path / 'nowhere'}"):
         module.prepare_data()
 
 

@@ -423,7 +423,7 @@ def test_classes_that_a_format_cannot_hold_are_refused(
         (["export", "root", "--format", "voc", "--out", "out"], "expected the output of `wrp autolabel`"),
         (["import", "run", "--format", "yolo", "--into", "root", "--frames", "all.txt"], "voc, camvid"),
         (["import", "run", "--format", "yolo-seg", "--into", "root", "--changed-from", "run"], "holds 0 YAML files"),
-        (["export", "run", "--format", "voc", "--out", "root"], "root is above"),
+        (["export", "run", "--format", "voc", "--out", "root"], "root holds"),
         (["export", "run", "--format", "voc", "--out", "out", "--min-confidence", "2"], "must be in 0 … 1, got 2.0"),
         (["import", "nothing", "--format", "voc", "--into", "root", "--changed-from", "run"], "there is no nothing"),
         (

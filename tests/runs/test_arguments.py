@@ -26,7 +26,7 @@ from wrp.io.manifest import NETWORKS, Entry
 from wrp.options import SelectArgs, flat
 from wrp.runs import record
 from wrp.runs.arguments import make_parser, parse_arguments
-from wrp.runs.config import SHORT, RunArgs, Settings, TeacherArgs
+from wrp.runs.config import SHORT, RunArgs, Settings, TeacherArgs, in_flags
 from wrp.runs.record import claim_folder
 
 BARE = ["clips", "--out=out"]
@@ -490,7 +490,7 @@ def test_settings_of_another_run_are_refused_by_name(name: str) -> None:
     assert named(other)[name] == OTHERS[name]
     with pytest.raises(WrpError) as refused:
         claim(other)
-    said = f"out holds a run with {name}={was!r}, got {OTHERS[name]!r}; choose another --out, or delete it"
+    said = f"out was begun {in_flags(name, was, OTHERS[name])}; choose another --out, or delete it"
     assert str(refused.value).startswith(said)
     assert Path("out/settings.json").read_bytes() == before
 
@@ -509,7 +509,7 @@ def test_a_run_goes_on_with_other_devices() -> None:
     precise = with_setting("run.trainer", {"precision": "bf16-mixed"})
     claim(precise)
     claim(with_setting("run.trainer", {"precision": "bf16-mixed", "devices": 2, "logger": "CSVLogger"}))
-    with pytest.raises(WrpError, match=r"run\.trainer=\{'precision': 'bf16-mixed'\}, got \{\}"):
+    with pytest.raises(WrpError, match='with --trainer \'{"precision": "bf16-mixed"}\', this command has none'):
         claim(FIRST)
 
 
@@ -521,7 +521,7 @@ def test_arguments_of_a_class_follow_its_name() -> None:
 
 def test_another_data_set_is_another_run() -> None:
     claim(FIRST)
-    with pytest.raises(WrpError, match=r"out holds a run with root='.*clips', got '.*elsewhere'"):
+    with pytest.raises(WrpError, match="out was begun with ROOT .*clips, this command has ROOT .*elsewhere; "):
         claim(FIRST, Path("elsewhere"))
 
 
@@ -534,7 +534,8 @@ def test_a_run_says_which_setting_differs(tmp_path: Path, capsys: pytest.Capture
     )
     capsys.readouterr()
     assert main(["autolabel", *command[:-1], "--label-every=4"]) == 2
-    assert f"{out} holds a run with select.label_every=2, got 4; choose another --out" in capsys.readouterr().err
+    told = f"{out} was begun with --label-every 2, this command has --label-every 4; choose another --out"
+    assert told in capsys.readouterr().err
 
 
 ENTRY = Entry(

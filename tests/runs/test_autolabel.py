@@ -88,7 +88,7 @@ def test_all_methods(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (out / "labels/street0/00001.png").stat().st_mtime_ns == kept
     # Other settings do not mix with what is there.
     assert main([*command, "--seed", "5"]) == 2
-    assert "holds a run with run.seed=0, got 5" in capsys.readouterr().err
+    assert "was begun with --seed 0, this command has --seed 5" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -220,7 +220,7 @@ def test_bad_input(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--out", "out"], "there is no folder nowhere"),
+        (["nowhere", "--out", "out"], "there is no file or folder nowhere"),
         (["clips", "--out", "clips"], "which is read from; choose another"),
         (["clips", "--out", "clips/labels/x"], "which is read from; choose another"),
         (

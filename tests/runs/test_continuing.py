@@ -170,10 +170,10 @@ def test_what_is_never_labelled_and_which_clips_there_are_counts_as_well(before:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--seed", "1"], "was made with run.seed=0, got 1"),
-        (["--min-confidence", "0.5"], "run.min_confidence=0.0, got 0.5"),
-        (["--methods", "motion"], "was made with methods=['copy', 'motion'], got ['motion']"),
-        (["--flow", "dis"], "was made with run.flow='dis-best', got 'dis'"),
+        (["--seed", "1"], "was made with --seed 0, this command has --seed 1: give the same"),
+        (["--min-confidence", "0.5"], "with --min-confidence 0.0, this command has --min-confidence 0.5"),
+        (["--methods", "motion"], "was made with --methods copy,motion, this command has --methods motion: give"),
+        (["--flow", "dis"], "was made with --flow dis-best, this command has --flow dis"),
         (["--continue", "data"], "is no finished run"),
         (["--out", "old/new"], "is in"),
         (["--continue-steps", "-1"], "--continue-steps must be in 0 … 2147483647, got -1"),

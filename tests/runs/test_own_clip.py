@@ -79,8 +79,11 @@ def test_a_video_is_labelled_in_one_command(
     assert file_hashes(clips)["walk"].split()[0] != before.split()[0]  # clips without a label have no other hash
     assert main([*command, "--label-every", "2"]) == 2
     assert f"holds a run of before {tmp_path / 'hood.png'} was changed" in capsys.readouterr().err
+    assert main([*command[:2], "--labels", "drawn", "--out", "drawn"]) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"--out drawn holds .*/drawn/\w+\.png, a frame or a label that is read; choose another", told)
     assert main([*command, "--label-every", "2", "--frames", "2:13:1"]) == 2
-    assert "holds a run with select.frames='2:13:2', got '2:13:1'" in capsys.readouterr().err
+    assert "was begun with --frames 2:13:2, this command has --frames 2:13:1" in capsys.readouterr().err
 
 
 def test_the_same_is_checked(clip: list[str], capsys: pytest.CaptureFixture[str]) -> None:

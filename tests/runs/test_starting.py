@@ -100,7 +100,7 @@ def test_a_clip_that_cannot_be_linked_to_or_copied_is_not_there(
         (["mine", "in/walk.mp4", "-n", "0"], "-n, must be at least 1, got 0"),
         (["in", "in/walk.mp4"], "in holds other files: choose a new folder"),
         (["mine", "in"], "in holds no images; expected a video, or the folder of the frames of one clip"),
-        (["mine", "in/none.mp4"], ", and no such video"),
+        (["mine", "in/none.mp4"], "there is no file or folder in/none.mp4"),
         (["mine", "in/walk.mp4", "--frames", "9:"], "--frames 9: leaves none of the 9 frames of clip walk"),
     ],
 )

@@ -41,8 +41,11 @@ class StrictParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a WrpError instead of printing the usage and leaving the program."""
-        choice = _CHOICE.search(message)
-        self._refuse(message, did_you_mean(choice[1], re.findall(r"[\w.+-]+", choice[2])) if choice else "")
+        meant = ""
+        if choice := _CHOICE.search(message):
+            meant = did_you_mean(choice[1], re.findall(r"[\w.+-]+", choice[2]))
+            message = message.partition(" (choose from")[0] if meant else message  # not behind a long list
+        self._refuse(message, meant)
 
     def _refuse(self, message: str, meant: str) -> NoReturn:
         raise WrpError(f"{message}{meant or ';'} `{self.prog} --help` shows all")

@@ -139,5 +139,6 @@ def remove_temporary(folder: Path) -> None:
 def _refuse_reads(path: Path, reads: Iterable[Path], named: str) -> None:
     for read in reads:
         if read in (path, *path.parents) or path in read.parents:
-            where = "is" if path == read else "is in" if read in path.parents else "is above"
-            raise WrpError(f"{named} {where} {read}, which is read from; choose another")
+            where = "is" if path == read else "is in" if read in path.parents else "holds"
+            what = "a frame or a label that is read" if where == "holds" and read.is_file() else "which is read from"
+            raise WrpError(f"{named} {where} {read}, {what}; choose another")

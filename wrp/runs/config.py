@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -315,6 +316,35 @@ SHORT = {
     "trainer": "run.trainer",
 }
 """Short flags of the command line and the settings that they set."""
+
+
+def in_flags(setting: str, before: Any, now: Any) -> str:
+    r"""Say how a setting of a run differs from that of a command, in the words of the command line.
+
+    Args:
+        setting: Its dotted name.
+        before: Its value in the run; None: it was not given.
+        now: Its value in the command.
+
+    Example:
+        >>> in_flags("select.label_every", 2, None)
+        'with --label-every 2, this command has none'
+        >>> in_flags("methods", ["motion"], ["motion", "inpaint"])
+        'with --methods motion, this command has --methods motion,inpaint'
+        >>> in_flags("run.trainer", {}, {"precision": 16})
+        'without --trainer, this command has --trainer \'{"precision": 16}\''
+    """
+    short = next((flag for flag, known in SHORT.items() if known == setting), setting)
+    flag = setting.upper() if setting == "root" else f"--{short}"
+    first, second = (f"{flag} {_as_given(value)}" if value not in (None, {}) else None for value in (before, now))
+    return f"{f'with {first}' if first else f'without {flag}'}, this command has {second or 'none'}"
+
+
+def _as_given(value: Any) -> str:
+    """Write a value as on the command line."""
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value):
+        value = ",".join(value)
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:

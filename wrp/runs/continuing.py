@@ -35,7 +35,7 @@ from wrp.options import flat
 from wrp.propagation.confidence import read_calibration
 from wrp.propagation.session import GIVEN
 from wrp.runs.calibrating import CALIBRATION, count_file, read_counts
-from wrp.runs.config import Settings
+from wrp.runs.config import Settings, in_flags
 from wrp.runs.networks import fold_paths, network_paths
 from wrp.runs.record import FREE, decoded_clips, recorded
 from wrp.runs.trainer import decisive
@@ -112,7 +112,7 @@ def check_continued(settings: Settings, index: ClipIndex) -> None:
     for key in sorted({*mine, *theirs}):
         if mine.get(key) != theirs.get(key):
             raise WrpError(
-                f"{named} was made with {key}={theirs.get(key)!r}, got {mine.get(key)!r}: give the same, or leave out "
+                f"{named} was made {in_flags(key, theirs.get(key), mine.get(key))}: give the same, or leave out "
                 "--continue"
             )
     _check_classes(old, index.label_map, named)
@@ -142,7 +142,7 @@ def _check_given(settings: Settings, old: Path, named: str) -> None:
         before = known.get(name) if isinstance(known, dict) else None
         if before != (None if given is None else file_hash(given)):
             raise WrpError(
-                f"{named} was made with {name}={theirs.get(name)!r}, got {given!r}"
+                f"{named} was made {in_flags(name, theirs.get(name), given)}"
                 + (", another file" if before is not None and given is not None else "")
                 + ": give the same, or leave out --continue"
             )

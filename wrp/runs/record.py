@@ -24,7 +24,7 @@ from wrp.io.versions import computing
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
 from wrp.module import file_hash
 from wrp.options import flat
-from wrp.runs.config import Settings
+from wrp.runs.config import Settings, in_flags
 from wrp.runs.trainer import decisive
 from wrp.structures import Frame
 
@@ -219,7 +219,7 @@ def _claimed(
         for key, value in flat(mine):
             if key in FREE or before.get(key) == value:
                 continue
-            raise _taken(out, f"a run with {key}={before.get(key)!r}, got {value!r}")
+            raise _Taken(f"{out} was begun {in_flags(key, before.get(key), value)}", _START_AGAIN)
         _refuse_other_labels(_labels(theirs), labels, out)  # behind the settings, which choose them
     known, broken = _hashes(theirs.get("frames")), broken_clips(out)
     sizes = {clip: _sizes(found) for clip, found in known.items() if clip not in broken}
@@ -347,8 +347,11 @@ class _Taken(WrpError):
         return "; ".join(map(str, self.args))
 
 
+_START_AGAIN = "choose another --out, or delete it to start again"
+
+
 def _taken(out: Path, what: str) -> _Taken:
-    return _Taken(f"{out} holds {what}", "choose another --out, or delete it to start again")
+    return _Taken(f"{out} holds {what}", _START_AGAIN)
 
 
 def _join(known: dict[str, str], hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:

@@ -127,6 +127,11 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         open_index(video, labels=str(tmp_path))
     with pytest.raises(DataError, match="there is no folder .*none, which --labels names"):
         open_index(video, labels=str(tmp_path / "none"))
+    swapped = (
+        rf"--labels {video} is a file, expected the folder of the labels: are the two swapped\? {labels} is a fold"
+    )
+    with pytest.raises(DataError, match=swapped):
+        open_index(labels, labels=str(video))
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=r"notes\.txt is no video that can be read"):
         open_index(tmp_path / "notes.txt")

@@ -93,5 +93,5 @@ def test_an_unknown_layout_or_folder_is_refused(tmp_path: Path) -> None:
         open_index(tmp_path)
     with pytest.raises(DataError, match="unknown layout 'coco', expected one of auto, folder, camvid, camvid32"):
         open_index(tmp_path, "coco")
-    with pytest.raises(DataError, match=f"there is no folder {tmp_path / 'nowhere'}"):
+    with pytest.raises(DataError, match=f"there is no file or folder {tmp_path / 'nowhere'}"):
         open_index(tmp_path / "nowhere")

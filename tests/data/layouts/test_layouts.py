@@ -137,7 +137,7 @@ def test_a_folder_of_another_layout_is_told_how_it_must_look_and_where_data_are_
     with pytest.raises(DataError, match=rf"does not have the layout '{layout}'\. ") as error:
         open_index(tmp_path, layout)
     assert layout in ("folder", "clip") or "http" in str(error.value)
-    with pytest.raises(DataError, match=r"there is no folder .*/nowhere") as error:
+    with pytest.raises(DataError, match=r"there is no file or folder .*/nowhere") as error:
         open_index(tmp_path / "nowhere", layout)
     assert layout in ("folder", "clip") or "http" in str(error.value)
 

@@ -61,7 +61,7 @@ def read_index(
     clips: tuple[Clip, ...] = ()
     passed = {root, beside / CLASSES, *(list_folders(root) if root.is_dir() else ())}
     if labels is not None:
-        _require_labels(labels, classes)
+        _require_labels(labels, root, classes)
         passed |= {labels / CLASSES, *list_folders(labels)}
     try:
         clips = (make_clip(name, frames_of(name, root, labels, notes, passed)),)
@@ -76,10 +76,13 @@ def read_index(
     return ClipIndex(root, CLIP, label_map, clips, notes=tuple(notes), problems=tuple(problems))
 
 
-def _require_labels(folder: Path, classes: LabelMap | None) -> None:
+def _require_labels(folder: Path, root: Path, classes: LabelMap | None) -> None:
     """Raise DataError if a folder holds no label, although classes have to be learned from one."""
     if list_labels(folder) or (folder.is_dir() and classes is not None):
         return
+    if folder.is_file():
+        swapped = f": are the two swapped? {root} is a folder" if root.is_dir() else ""
+        raise DataError(f"--labels {folder} is a file, expected the folder of the labels{swapped}")
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}, which --labels names")
     below = next((inner for inner in list_folders(folder) if list_labels(inner)), None)

@@ -22,7 +22,8 @@ from wrp.data.layouts import (
     youtubevos,
 )
 from wrp.data.layouts.base import Layout
-from wrp.errors import DataError, WrpError, check_choice, is_plain
+from wrp.errors import DataError, WrpError, check_choice, is_plain, nearest
+from wrp.io.listing import visible
 from wrp.io.plugins import plugins
 from wrp.structures import LabelMap
 
@@ -68,15 +69,20 @@ def find_folder(root: str | Path, or_file: bool = False) -> Path:
     Raises:
         DataError: If there is neither.
     """
-    places = [Path(root)]
-    if base := os.environ.get("WRP_DATA"):
+    given = Path(root)
+    places = [given]
+    if (base := os.environ.get("WRP_DATA")) and not given.is_absolute():
         places.append(Path(base) / root)
     for place in places:
         if place.is_dir() or (or_file and place.is_file()):
             return place
-    hint = "" if base else "; WRP_DATA, the folder of data sets, is not set"
-    video = ", and no such video" if or_file else ""
-    raise DataError(f"there is no folder {' nor '.join(map(str, places))}{video}{hint}")
+    beside = [path.name for path in visible(given.parent) if or_file or path.is_dir()] if given.parent.is_dir() else []
+    near = nearest(given.name, beside)
+    hint = "" if near is None else f"; did you mean {given.with_name(near)}?"
+    if not (hint or base or given.suffix or given.is_absolute()):
+        hint = "; WRP_DATA, the folder of data sets, is not set"
+    kind = "file or folder" if or_file else "folder"
+    raise DataError(f"there is no {kind} {' nor '.join(map(str, places))}{hint}")
 
 
 def summary(layout: Layout) -> str:
