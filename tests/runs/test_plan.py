@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -68,19 +69,32 @@ def test_what_is_there_or_given_costs_nothing(root: Path) -> None:
     out.mkdir()
     (out / "teacher.ckpt").touch()
     steps = {step.name: step for step in plan(chosen, index_of(chosen))}
-    assert list(steps) == ["flow", "teacher", "refiner", "propagate", "student (plain)"]
+    assert list(steps) == ["flow", "teacher", "refiner", "calibrate", "propagate", "student (plain)", "report"]
     assert steps["teacher"].what == f"{out / 'teacher.ckpt'} exists already"
     assert steps["refiner"].what == "some.ckpt"
     assert not steps["teacher"].work
     assert not steps["refiner"].work
     # Five, five and four frames between two keyframes each; the last interval of each clip holds its last frame.
-    assert steps["propagate"].work == {"flow": 28.0, "teacher": 14.0, "refine": 14.0}
+    # The keyframe 4 of "walk" is labelled once more, with its neighbours, along all of its frames from both sides; six
+    # of these flows are found again.
+    assert steps["calibrate"].work == {"flow": 14.0, "teacher": 7.0, "refine": 7.0}
+    assert steps["propagate"].work == {"flow": 22.0, "teacher": 14.0, "refine": 14.0}
+    assert steps["report"].work == {"picture": 14.0}
     assert steps["student (plain)"].work == {"teacher_step": 2.0}
 
 
 def test_a_refiner_with_folds_needs_their_teachers(root: Path) -> None:
     steps = [step.name for step in plan(settings(root, folds=2), index_of(settings(root)))]
-    assert steps == ["flow", "teacher", "teacher of fold 1", "teacher of fold 2", "refiner", "propagate"]
+    assert steps == [
+        "flow",
+        "teacher",
+        "teacher of fold 1",
+        "teacher of fold 2",
+        "refiner",
+        "calibrate",
+        "propagate",
+        "report",
+    ]
 
 
 def test_costs_are_measured_once_and_add_up(root: Path) -> None:
@@ -90,8 +104,25 @@ def test_costs_are_measured_once_and_add_up(root: Path) -> None:
         seconds = costs.seconds(step)
         assert seconds > 0
         assert costs.seconds(step) == seconds
-    assert set(costs._known) == {"flow", "teacher_step", "teacher", "refiner_step", "refine"}
-    assert dry_run(chosen).count(" · about ") == 4
+    assert set(costs._known) == {"flow", "teacher_step", "teacher", "refiner_step", "refine", "picture"}
+    assert dry_run(chosen).count(" · about ") == 6
+
+
+def test_a_dry_run_says_that_it_measures(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        said = dry_run(settings(root, methods="motion"))
+    assert "Measuring how long each step takes on this computer" in caplog.text
+    assert "calibrate: 1 keyframe between two others, labelled once more from these · about " in said
+    assert "report: pictures of 14 frames · about " in said
+
+
+def test_a_calibration_that_is_done_is_not_planned(root: Path) -> None:
+    chosen = settings(root, methods="motion")
+    index = index_of(chosen)
+    assert "calibrate" in [step.name for step in plan(chosen, index)]
+    assert "calibrate" not in [step.name for step in plan(chosen, index, counted=frozenset({("walk", 4)}))]
+    assert main(["autolabel", str(root), f"--out={chosen.out}", "--methods=motion", "--limit=0"]) == 0
+    assert "calibrate" not in [step.name for step in plan(chosen, index)]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (95, "2 min"), (6000, "1 h 40 min")])

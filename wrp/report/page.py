@@ -99,6 +99,16 @@ class FrameRow:
         return (True, self.confidence) if self.miou is None else (False, self.miou)
 
 
+def most_shown(clips: int) -> int:
+    """Return how many frames of each clip the page shows at most.
+
+    Example:
+        >>> most_shown(1), most_shown(60)
+        (100, 5)
+    """
+    return max(min(FRAMES_PER_CLIP, FRAMES // min(clips, CLIPS)), 1)
+
+
 def write_page(
     index: ClipIndex, metrics: dict[str, Any], out: Path, with_teacher: bool, suggested: Sequence[str] = ()
 ) -> None:
@@ -119,7 +129,7 @@ def write_page(
     manifest = read_manifest(out)
     rows = _frame_rows(index, manifest, out)
     clips = _worst(index.clips, rows)
-    most = max(min(FRAMES_PER_CLIP, FRAMES // len(clips)), 1)
+    most = most_shown(len(clips))
     chosen = {clip.name: choose_frames(clip, rows[clip.name], most) for clip in clips}
     with make_bar(desc="Writing report.html", unit="frame", total=sum(map(len, chosen.values()))) as progress:
         shown = []
@@ -233,12 +243,36 @@ def _pictures(clip: Clip, position: int, index: ClipIndex, out: Path) -> dict[st
     labels = read_label(_written(out, "labels", clip, position), index.label_map.written, shape)
     confidence = read_confidence(_written(out, "confidence", clip, position), shape)
     source = _written(out, "provenance", clip, position)
+    provenance = read_label(source, SOURCES, shape) if source.is_file() else None
+    truth = _truth(clip, position, index.label_map) if position in clip.held_out else None
+    return encode_pictures(image, labels, confidence, provenance, truth)
+
+
+def encode_pictures(
+    image: Image.Image, labels: Tensor, confidence: Tensor, provenance: Tensor | None, truth: Tensor | None
+) -> dict[str, str | None]:
+    """Encode the pictures of a frame for the page.
+
+    Args:
+        image: The frame, of H×W pixels.
+        labels: (H, W) uint8.
+        confidence: (H, W) float32 in [0, 1].
+        provenance: (H, W) uint8; None: it is not shown.
+        truth: (H, W) uint8; None: it is not known.
+
+    Example:
+        >>> import torch
+        >>> label = torch.zeros(4, 6, dtype=torch.uint8)
+        >>> found = encode_pictures(Image.new("RGB", (6, 4)), label, label.float(), None, label)
+        >>> found["labels"] == found["truth"], found["provenance"]
+        (True, None)
+    """
     return {
         "image": _webp(image),
         "labels": _webp_of_numbers(labels),
         "certainty": _webp(Image.fromarray((255 * confidence).round().byte().numpy())),
-        "provenance": _webp_of_numbers(read_label(source, SOURCES, shape)) if source.is_file() else None,
-        "truth": _webp_of_numbers(_truth(clip, position, index.label_map)) if position in clip.held_out else None,
+        "provenance": None if provenance is None else _webp_of_numbers(provenance),
+        "truth": None if truth is None else _webp_of_numbers(truth),
     }
 
 

@@ -358,9 +358,11 @@ def dry_run(settings: Settings, opened: ClipIndex | None = None) -> str:
     _check_labels(settings, index, check_files(read_by(settings, index), needs(settings).teacher))
     check_continued(settings, index)
     taken: frozenset[tuple[str, int, int]] = frozenset()
+    counted: frozenset[tuple[str, int]] = frozenset()
     if settings.run.continue_from is not None and not (Path(settings.out) / CONTINUED).is_file():
-        taken = find_common(settings, index).done
-    return describe(settings, index, plan(settings, index, taken), Costs(settings, index))
+        common = find_common(settings, index)
+        taken, counted = common.done, frozenset(common.counted)
+    return describe(settings, index, plan(settings, index, taken, counted), Costs(settings, index))
 
 
 def index_of(settings: Settings, opened: ClipIndex | None = None) -> ClipIndex:

@@ -36,7 +36,7 @@ logger = logging.getLogger("wrp")
 
 
 def needs(settings: Settings) -> Needs:
-    """Tell which networks the methods of a run and its student need.
+    """Tell which networks the methods of a run and its student need, and how many neighbours of a frame.
 
     Raises:
         WrpError: If there is no such method.
@@ -48,7 +48,8 @@ def needs(settings: Settings) -> Needs:
     """
     methods = [method.needs for method in make_methods(settings.methods).values()]
     teacher = settings.student == "cisc-r" or any(method.teacher for method in methods)
-    return Needs(teacher=teacher, refiner=any(method.refiner for method in methods))
+    neighbours = max((method.neighbours for method in methods), default=0)
+    return Needs(teacher=teacher, refiner=any(method.refiner for method in methods), neighbours=neighbours)
 
 
 def uses_keyframes(settings: Settings) -> bool:

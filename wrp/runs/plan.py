@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -9,24 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from wrp.data.index import ClipIndex, intervals
-from wrp.data.items import STRETCH_BYTES, WindowItems
+from wrp.data.items import STRETCH_BYTES, HeldOutItems, WindowItems
 from wrp.data.refinement import LEAST_EXAMPLES
 from wrp.flow.cache import MAX_BYTES
 from wrp.flow.presets import make_flow
-from wrp.io.images import read_image
+from wrp.io.images import read_frame_label, read_image
 from wrp.io.manifest import written_parts
 from wrp.io.pixels import read_size
 from wrp.propagation.warping import STACK_BYTES
 from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import CUES, Refiner, refined
+from wrp.report.page import CLIPS, encode_pictures, most_shown
+from wrp.runs.calibrating import CALIBRATION, count_file, has_told
 from wrp.runs.config import Settings
 from wrp.runs.networks import needs
 from wrp.runs.students import student_path
 from wrp.runs.training import EXAMPLE_BYTES, fitted, foreseen, make_segmenter
 from wrp.segmentation.module import load_segmenter
 from wrp.structures import Clip, RefinerInput
+
+logger = logging.getLogger("wrp")
 
 # Compressed label, confidence and provenance of a frame, and its label by another method, in bytes per pixel: measured
 # on CamVid (480×360, 11 classes).
@@ -65,13 +71,19 @@ class Step:
     disk: int = 0
 
 
-def plan(settings: Settings, index: ClipIndex, taken: frozenset[tuple[str, int, int]] = frozenset()) -> list[Step]:
+def plan(
+    settings: Settings,
+    index: ClipIndex,
+    taken: frozenset[tuple[str, int, int]] = frozenset(),
+    counted: frozenset[tuple[str, int]] = frozenset(),
+) -> list[Step]:
     """Return the steps of a run; those that are done, or are replaced by a given network, have no work left.
 
     Args:
         settings: The settings of the run.
         index: The clips.
         taken: Clip, first frame and number of frames of each interval that will be taken over from another run.
+        counted: Clip and index of each keyframe whose counts for the calibration will be.
     """
     out, clips, pixels = Path(settings.out), index.clips, _pixels(index)
     pairs = sum(len(clip.frames) - 1 for clip in clips)
@@ -91,7 +103,9 @@ def plan(settings: Settings, index: ClipIndex, taken: frozenset[tuple[str, int, 
     queries = sum(i.stop - i.start for i in left)
     # Direct flow to each keyframe, and one forward pass of each network.
     direct = sum(len(i.keyframes) * (i.stop - i.start) for i in left)
-    work = {"flow": float(direct)}
+    held_out, found = _calibration(settings, index, counted)
+    steps += [held_out] if held_out is not None else []
+    work = {"flow": float(max(0, direct - found))}
     work |= {"teacher": float(queries)} if needs(settings).teacher else {}
     work |= {"refine": float(queries)} if needs(settings).refiner else {}
     methods = ", ".join(settings.methods)
@@ -101,10 +115,42 @@ def plan(settings: Settings, index: ClipIndex, taken: frozenset[tuple[str, int, 
         frames = labelled + sum(len(clip.frames) - len(clip.keyframes) for clip in clips)
         student = _done(student_path(settings))
         steps.append(_network(f"student ({settings.student})", settings, index, frames, student))
+    shown = most_shown(len(clips))
+    pictures = sum(sorted((min(len(clip.frames), shown) for clip in clips), reverse=True)[:CLIPS])
+    steps.append(Step("report", f"pictures of {pictures} frames", {"picture": float(pictures)}))
     # Both flows of a pair in half precision, one direct flow in full.
     direct += round(sum(step.work.get("flow", 0.0) for step in steps if step.name == "refiner"))
     what = f"{settings.run.flow} between {pairs} pairs of neighbouring frames"
     return [Step("flow", what, {"flow": 2.0 * pairs}, min(MAX_BYTES, 8 * pixels * (pairs + direct))), *steps]
+
+
+def _calibration(settings: Settings, index: ClipIndex, counted: frozenset[tuple[str, int]]) -> tuple[Step | None, int]:
+    """Return the step that labels each keyframe between two others once more, if any are left.
+
+    Returns:
+        The step, and how many of its flows labelling will find in the cache.
+    """
+    out, needed = Path(settings.out), needs(settings)
+    if (out / CALIBRATION).is_file() and has_told(out):
+        return None, 0
+    flows, found, labelled, keyframes = 0, 0, 0, 0
+    for clip, at in HeldOutItems(index.clips, index.label_map).held_out:
+        before, target, after = clip.keyframes[at - 1 : at + 2]
+        if (clip.name, target) in counted or count_file(out, clip.name, target).is_file():
+            continue
+        first = max(before + 1, target - needed.neighbours)
+        last = min(after - 1, target + needed.neighbours)
+        keyframes += 1
+        flows += last - before + after - first  # from both sides, as far as its neighbours
+        found += after - before - 2  # those up to itself
+        labelled += last + 1 - first
+    if not keyframes:
+        return None, 0
+    work = {"flow": float(flows)}
+    work |= {"teacher": float(labelled)} if needed.teacher else {}
+    work |= {"refine": float(labelled)} if needed.refiner else {}
+    what = f"{keyframes} keyframe{'s' if keyframes > 1 else ''} between two others, labelled once more from these"
+    return Step("calibrate", what, work), found
 
 
 def memory(settings: Settings, index: ClipIndex) -> int:
@@ -181,6 +227,10 @@ class Costs:
         self.estimator = make_flow(settings.run.flow, settings.run.flow_args).to(self.device)
         frames = [read_image(frame.image) for frame in clip.frames[: self.estimator.pairs_per_call + 1]]
         self.frames = torch.stack(frames).to(self.device)
+        labelled = [clip.frames[keyframe] for keyframe in clip.keyframes[:1]]
+        size = (self.frames.shape[2], self.frames.shape[3])
+        labels = [read_frame_label(frame, index.label_map, size) for frame in labelled]
+        self.label = labels[0] if labels else torch.zeros(size, dtype=torch.uint8)
         self._known: dict[str, float] = {}
 
     def seconds(self, step: Step) -> float:
@@ -222,6 +272,11 @@ class Costs:
         with torch.inference_mode():
             return _time(lambda: refined(refiner, inputs))
 
+    def _picture(self) -> float:
+        image, label = self.frames[0].cpu(), self.label
+        photo, sure = Image.fromarray(image.permute(1, 2, 0).numpy()), image[0] / 255
+        return _time(lambda: encode_pictures(photo, label, sure, label, None))
+
     def _refiner_input(self, batch: int, size: tuple[int, int]) -> RefinerInput:
         height, width = (min(a, b) for a, b in zip(size, self.frames.shape[2:], strict=True))
         shape = [3, self.num_classes, self.num_classes, CUES, self.num_classes]
@@ -257,6 +312,8 @@ def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Cos
         f"intervals of up to {longest} frames, {index.label_map.num_classes} classes",
         f"device: {device}; seed {settings.run.seed}",
     ]
+    if costs is not None:
+        logger.info("Measuring how long each step takes on this computer …")
     seconds = [costs.seconds(step) if costs is not None else None for step in steps]
     lines += [
         f"{step.name}: {step.what}"
