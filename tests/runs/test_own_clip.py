@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +127,61 @@ def test_a_hood_that_is_missing_and_a_run_among_the_labels_are_refused(
     Path("hood.png").unlink()
     assert main(["data", "check", *clip]) == 2
     assert "there is no picture hood.png, which --never names" in capsys.readouterr().err
+
+
+def test_corrected_labels_go_back_to_the_folder_of_the_labels(
+    clip: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named as ``--labels`` reads them, also where the run has chosen frames, whose numbers count from the first."""
+    os.rename("drawn/0.png", "drawn/frame_000000.png")
+    autolabel = ["autolabel", *clip, "--methods", "motion", "--out"]
+    assert main([*autolabel, "out"]) == 0
+    assert main(["export", "out", "--format", "cvat", "--out", "for-cvat"]) == 0
+    path = Path("for-cvat", "annotations.xml")
+    head, name, tail = path.read_text().partition('name="walk/000008.png" width="40" height="24">')
+    mask = f'<mask label="car" rle="0, {HEIGHT * WIDTH}" left="0" top="0" width="40" height="24" z_order="1"/>'
+    path.write_text(head + name.replace("walk/000008", "frame_000008") + mask + tail)
+    back = ["import", "for-cvat", "--format", "cvat", "--changed-from", "out", "--into"]
+    assert main([*back, "drawn"]) == 0
+    assert (np.array(Image.open("drawn/000008.png")) == 7).all()
+    assert sorted(path.name for path in Path("drawn").iterdir()) == [
+        *("000008.png", "10.png", "2.png", "6.png", "classes.yaml", "frame_000000.png")
+    ]
+    assert main([*autolabel, "again", "--continue", "out"]) == 0
+    entries = map(json.loads, Path("again", "manifest.jsonl").read_text().splitlines())
+    assert [entry["frame"] for entry in entries if entry["method"] == "keyframe"] == [
+        *("000002", "000006", "000008", "000010")
+    ]
+    # The list of a run says which run it is; another list does not.
+    Path("out", "suggest.txt").write_text("walk/000004")
+    Path("list.txt").write_text("walk/000004")
+    listed = ["import", "for-cvat", "--format", "cvat", "--into", "drawn", "--frames"]
+    capsys.readouterr()
+    assert main([*listed, "list.txt"]) == 2
+    told = capsys.readouterr().err
+    assert "drawn does not have the layout 'folder': expected a data set with frames/ and labels/" in told
+    assert "or the list of one as --frames DIR/suggest.txt" in told
+    assert main([*listed, "out/suggest.txt"]) == 0
+    assert capsys.readouterr().out == "walk/000004\n"
+    assert Path("drawn/000004.png").is_file()
+    # A folder without a label is no folder of labels: a mistyped name fills no other folder.
+    assert main([*back, "for-cvat"]) == 2
+    assert "for-cvat holds no label" in capsys.readouterr().err
+
+
+def test_labels_never_replace_the_frames_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        save(tmp_path / "walk" / f"{number}.png", id_picture(number))
+    save(tmp_path / "walk" / "labels" / "0.png", id_picture(0))
+    (tmp_path / "walk" / "classes.yaml").write_text(CLASSES_YAML)
+    assert main(["autolabel", "walk", "--methods", "motion", "--out", "out"]) == 0
+    assert main(["export", "out", "--format", "voc", "--out", "for-voc"]) == 0
+    before = Path("walk/0.png").read_bytes()
+    back = ["import", "for-voc", "--format", "voc", "--changed-from", "out", "--force", "--into"]
+    shutil.rmtree("for-voc/SegmentationClass/walk")
+    save(Path("for-voc/SegmentationClass/walk/0.png"), np.full((HEIGHT, WIDTH, 3), (70, 80, 90), np.uint8))
+    assert main([*back, "walk"]) == 2
+    assert "walk does not have the layout 'folder'" in capsys.readouterr().err
+    assert Path("walk/0.png").read_bytes() == before
+    assert main([*back, "walk/labels"]) == 0
+    assert (np.array(Image.open("walk/labels/0.png")) == 7).all()

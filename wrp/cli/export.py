@@ -41,9 +41,10 @@ def add_import(verbs: Any) -> None:
     """Add `wrp import` to the parser of `wrp`."""
     verb = verbs.add_parser(
         "import",
-        help="import corrected labels into a data set",
+        help="import corrected labels into a data set, or into the labels of a video",
         description="Import labels that were exported and corrected into ROOT/labels, where the next run uses them as "
-        "keyframes. Everything is checked first: either all labels are written or none.",
+        "keyframes; or into the folder of labels that a run of a video was given by --labels. Everything is checked "
+        "first: either all labels are written or none.",
     )
     verb.add_argument("source", metavar="EXPORTED", help="folder, ZIP archive or file of labels")
     verb.add_argument("--format", required=True, help=READ)
@@ -51,7 +52,8 @@ def add_import(verbs: Any) -> None:
         "--into",
         required=True,
         metavar="ROOT",
-        help="data set with frames/, and with classes.yaml unless its labels hold class indices",
+        help="data set with frames/, and with classes.yaml unless its labels hold class indices; or the folder of "
+        "labels of a video or of a folder of frames, of which --changed-from, or the list of --frames, names a run",
     )
     which = verb.add_mutually_exclusive_group(required=True)
     which.add_argument("--frames", metavar="FILE", help="import the frames listed in FILE, one CLIP/FRAME per line")

@@ -1,4 +1,4 @@
-"""Import of labels that annotators have corrected, into a data set in the package's own layout."""
+"""Import of labels that annotators have corrected: into a data set in the package's own layout, or a clip's labels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wrp.data.index import ClipIndex
-from wrp.data.layouts.registry import open_index
+from wrp.data.index import CLIP, ClipIndex
+from wrp.data.layouts.registry import LAYOUTS, open_index
 from wrp.data.run import open_run
 from wrp.errors import DataError
 from wrp.exchange.base import Returned, top_folder
@@ -23,6 +23,7 @@ from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.listing import list_folders, same_form
 from wrp.io.opening import check_ratio
+from wrp.io.outputs import RUN, owner_of
 from wrp.io.progress import progress
 from wrp.io.writing import require_writable, sync_folder, write_label
 from wrp.structures import IGNORE_INDEX, LabelMap
@@ -47,8 +48,10 @@ def import_labels(
     Args:
         source: Output of another program: a folder, a ZIP archive of it, or the file with the labels.
         format_name: A name in :data:`~wrp.exchange.export.FORMATS`.
-        into: Data set in the package's layout.
-        frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out. None: all.
+        into: Data set in the package's layout; or, where the run below has labelled a single clip, the folder of its
+            labels.
+        frames: List of the frames to import, lines ``<clip>/<frame>``; the others are left out. None: all. The folder
+            of the list, if it is that of a run, says which run it is.
         changed_from: The run that was exported: only frames whose label differs from the run's are imported. None: all.
         force: Replace labels that are there already.
         clip: The clip of the names that name none; None: there must be only one that fits.
@@ -60,9 +63,10 @@ def import_labels(
         WrpError: If anything cannot be imported, or the data set cannot be written to; nothing is written then.
     """
     chosen = find_format(format_name)
-    index = open_index(into, "folder")
-    require_writable(index.root / "labels")
-    targets = _Targets(index, clip)
+    run = frames.parent if frames is not None and owner_of(frames.parent) == RUN else changed_from
+    index = _open_data(into, run)
+    targets = _Targets(index, into if index.layout == CLIP else index.root / "labels", clip)
+    require_writable(targets.labels)
     listed = None if frames is None else targets.names.listed(frames)
     is_wanted = _differs_from(changed_from, index.label_map) if changed_from is not None else _always
     with unpacked(source) as place:
@@ -76,8 +80,26 @@ def import_labels(
         for folder in {targets.path(name).parent for name in wanted.values()}:
             sync_folder(folder)
     there = f"; {len(listed) - len(wanted)} were there already" if listed and len(listed) > len(wanted) else ""
-    logger.info("Imported %d labels into %s%s", len(wanted), index.root / "labels", there)
+    logger.info("Imported %d labels into %s%s", len(wanted), targets.labels, there)
     return list(wanted.values())
+
+
+def _open_data(into: Path, run: Path | None) -> ClipIndex:
+    """Index the data set that labels go into or, if that is a folder of labels, the single clip of a run.
+
+    Frames that the run has left out count, too: the numbers in names are those of the whole clip.
+    """
+    if not into.is_dir() or LAYOUTS["folder"].matches(into):
+        return open_index(into, "folder")
+    of_run = None if run is None else open_run(run, by_network=True)
+    if of_run is None or of_run.layout != CLIP or of_run.root.resolve() == into.resolve():
+        raise DataError(
+            f"{into} does not have the layout 'folder': expected a data set with frames/ and labels/, which `wrp init` "
+            "makes; or the folder of labels that belongs to a video or a folder of frames, together with a run of it "
+            "as --changed-from DIR, or the list of one as --frames DIR/suggest.txt"
+        )
+    labelled = any(frame.label is not None for clip in of_run.clips for frame in clip.frames)
+    return open_index(of_run.root, CLIP, labels=str(into), classes=None if labelled else of_run.label_map)
 
 
 @contextmanager
@@ -146,10 +168,17 @@ def _entries(source: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 class _Targets:
-    """The frames of a data set by their names, and where their labels are or will be."""
+    """The frames of a data set by their names, and where their labels are or will be.
 
-    def __init__(self, index: ClipIndex, clip: str | None = None) -> None:
-        self.root = index.root
+    Args:
+        index: The data set.
+        labels: Folder of a single clip's labels, or of those of all clips, each in a folder of its own.
+        clip: The clip of names that name none.
+    """
+
+    def __init__(self, index: ClipIndex, labels: Path, clip: str | None = None) -> None:
+        self.labels = labels
+        self.single = index.layout == CLIP
         self.label_map = index.label_map
         self.names = WrittenNames(index, clip)
         self.clips = {clip.name: clip for clip in index.clips}
@@ -177,9 +206,10 @@ class _Targets:
 
     def _find_folder(self, clip: str) -> Path:
         """Return the folder of a clip's labels, which may be there in another Unicode form."""
-        labels = self.root / "labels"
-        there = list_folders(labels) if labels.is_dir() else []
-        return next((folder for folder in there if same_form(folder.name) == same_form(clip)), labels / clip)
+        if self.single:
+            return self.labels
+        there = list_folders(self.labels) if self.labels.is_dir() else []
+        return next((folder for folder in there if same_form(folder.name) == same_form(clip)), self.labels / clip)
 
     def _read_size(self, clip: str) -> tuple[int, int]:
         height, width = read_image(self.clips[clip].frames[0].image).shape[1:]

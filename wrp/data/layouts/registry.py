@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,8 +87,19 @@ def find_folder(root: str | Path, or_file: bool = False) -> Path:
 
 
 def summary(layout: Layout) -> str:
-    """Return the first line of a layout's docstring, without its full stop."""
-    return (layout.__doc__ or "").split("\n")[0].rstrip(".")
+    """Return the first line of a layout's docstring as plain text: without its full stop, roles and backticks.
+
+    Example:
+        >>> summary(folder)
+        "The package's own layout: frames/<clip>/<stem>.{png,jpg}, labels/<clip>/<stem>.png, classes.yaml"
+    """
+    return re.sub(r":[\w:]+:(?=`)|`", "", (layout.__doc__ or "").split("\n")[0].rstrip("."))
+
+
+def _expected(layout: Layout) -> str:
+    """Say in a line what a layout is and, if its docstring has the address, where the data are to be had."""
+    address = re.search(r"https?://[^\s`>]+", layout.__doc__ or "")
+    return f"Expected: {summary(layout)}" + (f" ({address[0].rstrip('.,;)')})" if address else "")
 
 
 def open_index(
@@ -123,7 +135,7 @@ def open_index(
     except DataError as error:
         if layout not in known:
             raise
-        raise DataError(f"{error}. Expected is {known[layout].__doc__ or ''}".rstrip()) from error
+        raise DataError(f"{error}. {_expected(known[layout])}") from error
     if layout == "auto":
         tried = {CLIP: clip} if root.is_file() else known
         found = [name for name, candidate in tried.items() if candidate.matches(root)]
@@ -135,7 +147,7 @@ def open_index(
         layout = found[0]
     check_choice("layout", layout, ["auto", *known], "; is the package that registers it installed?", DataError)
     if (root.is_file() and layout != CLIP) or not known[layout].matches(root):
-        raise DataError(f"{root} does not have the layout {layout!r}. {known[layout].__doc__ or ''}".rstrip())
+        raise DataError(f"{root} does not have the layout {layout!r}. {_expected(known[layout])}")
     if labels is not None and layout != CLIP:
         raise DataError(
             f"--labels goes with a video or a folder of frames, but {root} has the layout {layout!r}, which says where "
