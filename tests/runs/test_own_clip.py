@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.clips import CLASSES_YAML, HEIGHT, WIDTH, id_picture, make_video, picture, save
+from tests.clips import CLASSES_YAML, HEIGHT, LABEL_MAP, WIDTH, id_picture, make_video, picture, save
 from wrp.cli.main import main
 from wrp.data.checking import file_hashes
 from wrp.data.run import open_run
+from wrp.io.writing import write_label
 
 HOOD = 6  # rows at the bottom that are never labelled
 
@@ -185,3 +186,56 @@ def test_labels_never_replace_the_frames_of_a_folder(tmp_path: Path, capsys: pyt
     assert Path("walk/0.png").read_bytes() == before
     assert main([*back, "walk/labels"]) == 0
     assert (np.array(Image.open("walk/labels/0.png")) == 7).all()
+
+
+def test_a_run_keeps_its_classes_when_they_are_named_later(
+    clip: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Names that nobody gave are no other classes: they are told, not refused."""
+    Path("drawn/classes.yaml").unlink()
+    for number in (2, 6, 10):
+        write_label(Path("drawn", f"{number}.png"), id_picture(number, range(3)), LABEL_MAP)
+    Path("drawn/0.png").unlink()
+    autolabel = ["autolabel", *clip[:5], "--methods", "motion", "--out"]
+    assert main([*autolabel, "out"]) == 0
+    unnamed = (
+        "the classes have no names: list them in drawn/classes.yaml, in the form classes: {0: NAME, 3: NAME, 7: NAM"
+    )
+    assert caplog.text.count(unnamed) == 1
+    capsys.readouterr()
+    assert main(["data", "check", *clip[:5]]) == 0
+    assert capsys.readouterr().out.count(unnamed) == 1
+
+    Path("drawn/classes.yaml").write_text(CLASSES_YAML)
+    assert open_run(Path("out")).label_map.names == ("class 0", "class 3", "class 7")
+    assert main(["export", "out", "--format", "cvat", "--out", "for-cvat"]) == 0
+    assert 'label="class 7"' in Path("for-cvat/annotations.xml").read_text()
+    other = "has the classes class 0, class 3, class 7, not road, sky, car: taken for the same, as the ids are"
+    back = ["import", "for-cvat", "--format", "cvat", "--into", "drawn"]
+    assert main([*back, "--changed-from", "out"]) == 0
+    assert f"out {other}" in caplog.text
+    Path("list.txt").write_text("walk/000004")
+    Path("list.txt").rename("out/suggest.txt")
+    assert main([*back, "--frames", "out/suggest.txt"]) == 0
+    caplog.clear()
+    assert main([*autolabel, "again", "--continue", "out"]) == 0
+    assert f"--continue out {other}" in caplog.text
+    assert open_run(Path("again")).label_map.names == ("road", "sky", "car")
+
+    Path("drawn/000004.png").rename("000004.png")
+    caplog.clear()
+    assert main([*autolabel, "out"]) == 0
+    assert f"out {other}" in caplog.text
+    assert "class 0" in json.loads(Path("out/metrics.json").read_text())["overall"]["motion"]["per_class"]
+
+    Path("000004.png").rename("drawn/000004.png")
+    Path("drawn/classes.yaml").write_text(CLASSES_YAML.replace("sky", "tree"))
+    for command in (
+        [*autolabel, "again", "--continue", "out"],
+        [*autolabel, "third", "--continue", "again"],
+        [*back, "--changed-from", "again"],
+    ):
+        capsys.readouterr()
+        assert main(command) == 2, command
+        assert "again" in (told := capsys.readouterr().err)
+        assert "road, tree, car" in told

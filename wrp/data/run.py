@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from wrp.options import SelectArgs
 from wrp.structures import LabelMap
 
 CLASSES = "classes.yaml"
-"""File of a run that holds the classes of its teacher, where the data tell none."""
+"""File of a run that holds its classes, whatever the data say of theirs later."""
 
 
 def open_run(out: Path, by_network: bool = False) -> ClipIndex:
@@ -46,12 +47,38 @@ def open_run(out: Path, by_network: bool = False) -> ClipIndex:
         what = f"its {named[1]} is {kept[named[1]]!r:.200}" if named else in_short(error)
         raise WrpError(f"{record} is damaged ({what}); make the run again") from error
     classes = read_label_map(out / CLASSES) if (out / CLASSES).is_file() else None
-    index = _index(**vars(parser.instantiate(read)), classes=classes, by_network=by_network)
+    index = keep_classes(_index(**vars(parser.instantiate(read)), classes=classes, by_network=by_network), out)
     index = index.without(skipped if isinstance(skipped, dict) else ())
     for clip, problem in index.broken.items():
         if not isinstance(skipped, dict) or clip not in skipped:
             raise DataError(problem)
     return index
+
+
+def keep_classes(index: ClipIndex, out: Path) -> ClipIndex:
+    """Return clips with the classes that a run has recorded, if it has; labels of theirs are still read as they were.
+
+    Args:
+        index: The clips, with the classes that the data have now.
+        out: Folder of the run.
+
+    Raises:
+        DataError: If the record is damaged.
+    """
+    if not (out / CLASSES).is_file():
+        return index
+    own, data = read_label_map(out / CLASSES), index.label_map
+    taken = {*own.ids}
+    label_map = replace(
+        data,
+        ids=own.ids,
+        names=own.names,
+        colors=own.colors,
+        ignore=tuple(value for value in data.ignore if value not in taken),
+        aliases=tuple(pair for pair in data.aliases if pair[1] in taken and pair[0] not in taken),
+        more_colors=tuple(pair for pair in data.more_colors if pair[1] in taken),
+    )
+    return replace(index, label_map=label_map)
 
 
 def _index(

@@ -15,6 +15,7 @@ from PIL import Image
 
 from wrp.errors import DataError, check_choice
 from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.label_map import class_of_number
 from wrp.io.listing import list_folders, visible
 from wrp.io.opening import ORIENTATION, opened_image
 from wrp.io.progress import progress
@@ -162,10 +163,15 @@ class Returned:
 def class_index(label_map: LabelMap, name: str) -> int:
     """Return the index of a class; raise DataError if the data set has none of this name.
 
+    What was exported before the classes had names, such as ``class 1``, is known by the id.
+
     Example:
         >>> class_index(LabelMap((0, 1), ("road", "car"), ((128, 64, 128), (0, 0, 142))), "car")
         1
     """
+    numbered = class_of_number(label_map, name)
+    if name not in label_map.names and numbered is not None:
+        return numbered
     check_choice("class", name, label_map.names, ", the classes of the data set", DataError)
     return label_map.names.index(name)
 

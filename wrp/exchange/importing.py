@@ -21,6 +21,7 @@ from wrp.exchange.base import Returned, top_folder
 from wrp.exchange.export import find_format
 from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
+from wrp.io.label_map import require_same_classes
 from wrp.io.listing import list_folders, same_form
 from wrp.io.opening import check_ratio
 from wrp.io.outputs import RUN, owner_of
@@ -311,8 +312,7 @@ def _always(name: str, labels: np.ndarray) -> bool:
 def _differs_from(run: Path, label_map: LabelMap) -> Callable[[str, np.ndarray], bool]:
     """Make a function that tells whether a label differs from a run's."""
     theirs = open_run(run, by_network=True).label_map.written
-    if theirs.names != label_map.names:
-        raise DataError(f"{run} has the classes {', '.join(theirs.names)}, expected {', '.join(label_map.names)}")
+    require_same_classes(label_map, theirs, str(run))
 
     def differs(name: str, labels: np.ndarray) -> bool:
         size = (labels.shape[0], labels.shape[1])

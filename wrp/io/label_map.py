@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ from wrp.errors import DataError, is_plain
 from wrp.io.opening import opened_image, parse_yaml, read_text, upright
 from wrp.io.writing import write_text
 from wrp.structures import IGNORE_INDEX, LabelMap
+
+logger = logging.getLogger("wrp")
 
 EXAMPLE = """\
 ignore: 255          # a value or a list of values without a class
@@ -32,6 +35,9 @@ STORED = {
     "RGBA": ("RGBA", "BGRA"),
 }
 KINDS = ("PNG", "TIFF", "BMP")
+
+# Ids that a message lists, for a form to fill in.
+NAMED = 4
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -144,7 +150,7 @@ def numbered_classes(count: int) -> LabelMap:
         (('class 0', 'class 1'), ((0, 0, 0), (128, 0, 0)))
     """
     colors = tuple((red, green, blue) for red, green, blue in map(_voc_color, range(count)))
-    return LabelMap(tuple(range(count)), tuple(f"class {number}" for number in range(count)), colors)
+    return LabelMap(tuple(range(count)), tuple(map(_numbered, range(count))), colors)
 
 
 def encode_colors(label_map: LabelMap, values: np.ndarray, path: Path | str = "") -> np.ndarray:
@@ -328,7 +334,79 @@ def map_from_palettes(labels: Iterable[Path]) -> LabelMap:
     if not colors:
         raise DataError(f"there is no label that holds a class; expected indexed PNGs, or a classes.yaml:\n{EXAMPLE}")
     ids = sorted(colors)
-    return LabelMap(tuple(ids), tuple(f"class {id_}" for id_ in ids), tuple(colors[id_] for id_ in ids))
+    return LabelMap(tuple(ids), tuple(map(_numbered, ids)), tuple(colors[id_] for id_ in ids))
+
+
+def is_unnamed(label_map: LabelMap) -> bool:
+    """Tell whether classes have only the names that they get from their ids where nobody has named them.
+
+    Example:
+        >>> is_unnamed(numbered_classes(2)), is_unnamed(LabelMap((0,), ("road",), ((128, 64, 128),)))
+        (True, False)
+    """
+    return label_map.names == tuple(map(_numbered, label_map.ids))
+
+
+def note_on_names(label_map: LabelMap, path: Path) -> str:
+    """Say how classes that have no names get them.
+
+    Args:
+        label_map: The classes.
+        path: The classes.yaml in which they are to be named.
+
+    Example:
+        >>> note_on_names(numbered_classes(2), Path("drawn/classes.yaml"))
+        'the classes have no names: list them in drawn/classes.yaml, in the form classes: {0: NAME, 1: NAME}'
+    """
+    listed = ", ".join(f"{id_}: NAME" for id_ in label_map.ids[:NAMED])
+    more = ", …" if label_map.num_classes > NAMED else ""
+    return f"the classes have no names: list them in {path}, in the form classes: {{{listed}{more}}}"
+
+
+def require_same_classes(mine: LabelMap, theirs: LabelMap, named: str, remedy: str = "") -> None:
+    """Refuse classes of other ids or names; warn where the names differ only because one side has none.
+
+    Args:
+        mine: The classes that are expected.
+        theirs: The classes that are there.
+        named: What has them, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        DataError: If they are not the same.
+
+    Example:
+        >>> road = LabelMap((0,), ("road",), ((128, 64, 128),))
+        >>> require_same_classes(road, numbered_classes(1), "the run")
+        >>> require_same_classes(road, LabelMap((0,), ("car",), ((0, 0, 142),)), "the run")
+        Traceback (most recent call last):
+            ...
+        wrp.errors.DataError: the run has the classes car, expected road
+    """
+    found, expected = (", ".join(one.names) for one in (theirs, mine))
+    if mine.ids != theirs.ids:
+        found, expected = (f"{names} with the ids {one.ids}" for names, one in ((found, theirs), (expected, mine)))
+    elif mine.names == theirs.names:
+        return
+    elif is_unnamed(mine) or is_unnamed(theirs):
+        logger.warning("%s has the classes %s, not %s: taken for the same, as the ids are", named, found, expected)
+        return
+    raise DataError(f"{named} has the classes {found}, expected {expected}{remedy}")
+
+
+def class_of_number(label_map: LabelMap, name: str) -> int | None:
+    """Return the index of the class whose id makes this name, if nobody has named it; None if there is none.
+
+    Example:
+        >>> class_of_number(LabelMap((7,), ("road",), ((128, 64, 128),)), "class 7")
+        0
+    """
+    return next((index for index, id_ in enumerate(label_map.ids) if _numbered(id_) == name), None)
+
+
+def _numbered(id_: int) -> str:
+    """Return the name of a class that nobody has named."""
+    return f"class {id_}"
 
 
 def _name(value: Any) -> str:

@@ -26,12 +26,11 @@ from wrp.data.classes import nothing_to_learn
 from wrp.data.index import CLIP, ClipIndex, select_clips
 from wrp.data.items import HeldOutItems, IntervalItems
 from wrp.data.propagation import PropagationData
-from wrp.data.run import CLASSES, read_run_file
+from wrp.data.run import keep_classes, read_run_file
 from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import DataError, WrpError, listed
 from wrp.flow.cache import FlowCache
 from wrp.flow.presets import make_flow
-from wrp.io.label_map import write_label_map
 from wrp.io.locking import locked
 from wrp.io.manifest import (
     broken_clips,
@@ -209,9 +208,8 @@ def _begin(
     held.enter_context(locked(claim(out, RUN), shared=shared))
     if not shared:
         remove_leftovers(out)
-    claim_folder(settings, index.root, labels, frames, checked, processes.device.type)
-    if any(clip.by_network for clip in index.clips) and not (out / CLASSES).is_file():
-        write_label_map(index.label_map, out / CLASSES)  # the data may tell none
+    claim_folder(settings, index.root, labels, frames, checked, processes.device.type, index.label_map)
+    index = keep_classes(index, out)
     claim(out / TEMPORARY, TEMPORARY)
     continue_run(settings, index)
     logger.info("%s", describe(settings, index, plan(settings, index)))

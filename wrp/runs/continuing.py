@@ -20,11 +20,12 @@ from wrp.data.checking import file_hashes
 from wrp.data.classes import has_class
 from wrp.data.index import ClipIndex, intervals
 from wrp.data.items import HeldOutItems
-from wrp.data.run import read_run_file
+from wrp.data.run import CLASSES, read_run_file
 from wrp.errors import DataError, WrpError
 from wrp.flow.hashing import content_hash
 from wrp.io.checkpoints import labels_seen_by
 from wrp.io.images import read_frame_label, read_image, read_label
+from wrp.io.label_map import read_label_map, require_same_classes
 from wrp.io.linking import link_file, link_interval
 from wrp.io.manifest import Entry, is_there, label_hash, note_seen, read_manifest, recorded_intervals
 from wrp.io.outputs import CONTINUED, RUN, owner_of
@@ -149,13 +150,9 @@ def _check_given(settings: Settings, old: Path, named: str) -> None:
 
 
 def _check_classes(old: Path, label_map: LabelMap, named: str) -> None:
-    overall = read_run_file(old / "metrics.json").get("overall")
-    scores: Any = next(iter(overall.values()), {}) if isinstance(overall, dict) else {}
-    names = list(scores.get("per_class", {}))
-    if names != list(label_map.names):
-        raise WrpError(
-            f"{named} has the classes {', '.join(names)}, expected {', '.join(label_map.names)}: leave out --continue"
-        )
+    if not (old / CLASSES).is_file():
+        raise WrpError(f"{named} lacks {CLASSES}, its classes: restore it, or leave out --continue")
+    require_same_classes(label_map, read_label_map(old / CLASSES), named, ": leave out --continue")
 
 
 def _needed(settings: Settings) -> Iterator[Path]:

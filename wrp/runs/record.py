@@ -16,6 +16,7 @@ from wrp.data.checking import Checked, check_files, file_hashes
 from wrp.data.index import ClipIndex
 from wrp.data.run import CLASSES
 from wrp.errors import DataError, WrpError, listed
+from wrp.io.label_map import read_label_map, require_same_classes, write_label_map
 from wrp.io.locking import in_turn
 from wrp.io.manifest import BROKEN, broken_clips, count_parts, forget_broken, has_parts, labelled_frames, note_broken
 from wrp.io.opening import read_content, read_json
@@ -26,7 +27,7 @@ from wrp.module import file_hash
 from wrp.options import flat
 from wrp.runs.config import Settings, in_flags
 from wrp.runs.trainer import decisive
-from wrp.structures import Frame
+from wrp.structures import Frame, LabelMap
 
 logger = logging.getLogger("wrp")
 
@@ -38,6 +39,7 @@ def claim_folder(
     frames: Mapping[str, str],
     checked: Checked | None = None,
     device: str = "cpu",
+    classes: LabelMap | None = None,
 ) -> None:
     """Record the settings in the output folder, and refuse a folder with results of other settings or labels.
 
@@ -54,14 +56,15 @@ def claim_folder(
             reads none.
         device: Type of the device that computes; with the versions of the packages, it is what the labels that are
             written from now on are computed by, see :func:`check_computing`.
+        classes: The classes, which are recorded, too; None: they are not.
 
     Raises:
-        WrpError: If a run with other settings, labels or frames was written there, or a folder there is a symbolic
-            link.
+        WrpError: If a run with other settings, labels, classes or frames was written there, or a folder there is a
+            symbolic link.
     """
     out = Path(settings.out)
     with in_turn(out):  # jobs that share the run start at once, and each adds to the record
-        claimed = settings, root, labels, frames, checked or Checked([]), out
+        claimed = settings, root, labels, frames, checked or Checked([]), out, classes
         try:
             found = _claimed(*claimed)
         except WrpError as error:
@@ -74,6 +77,8 @@ def claim_folder(
         found["computed_by"] = theirs if isinstance(theirs, dict) else computing(device)
         found.setdefault("threads", torch.get_num_threads())
         write_json(out / "settings.json", found)
+        if classes is not None and not (out / CLASSES).is_file():
+            write_label_map(classes, out / CLASSES)
         for clip in set(broken_clips(out)).intersection(checked.clips if checked is not None else ()):
             forget_broken(out, clip)
         for clip, problem in (checked.broken if checked is not None else {}).items():
@@ -201,6 +206,7 @@ def _claimed(
     frames: Mapping[str, str],
     checked: Checked,
     out: Path,
+    classes: LabelMap | None,
 ) -> dict[str, Any]:
     """Compare what a folder holds with what is to be done, and return the record to write."""
     for folder in out.iterdir():
@@ -219,8 +225,10 @@ def _claimed(
         for key, value in flat(mine):
             if key in FREE or before.get(key) == value:
                 continue
-            raise _Taken(f"{out} was begun {in_flags(key, before.get(key), value)}", _START_AGAIN)
+            raise _Taken(f"{out} was begun {in_flags(key, before.get(key), value)}", OTHERWISE)
         _refuse_other_labels(_labels(theirs), labels, out)  # behind the settings, which choose them
+        if classes is not None and (out / CLASSES).is_file():
+            require_same_classes(classes, read_label_map(out / CLASSES), str(out), f"; {OTHERWISE}")
     known, broken = _hashes(theirs.get("frames")), broken_clips(out)
     sizes = {clip: _sizes(found) for clip, found in known.items() if clip not in broken}
     _, other = _join(sizes, {clip: _sizes(found) for clip, found in frames.items()})
@@ -290,6 +298,8 @@ def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, s
     return {clip: labelled.get(clip, {}) for clip in touched if clip in broken or clip in labelled}
 
 
+OTHERWISE = "choose another --out, or delete it to start again"
+
 # What a run writes before it has any result.
 _BEFORE_RESULTS = ("settings.json", "stages.json", "weights.json", CLASSES, BROKEN, "logs", TEMPORARY)
 
@@ -347,11 +357,8 @@ class _Taken(WrpError):
         return "; ".join(map(str, self.args))
 
 
-_START_AGAIN = "choose another --out, or delete it to start again"
-
-
 def _taken(out: Path, what: str) -> _Taken:
-    return _Taken(f"{out} holds {what}", _START_AGAIN)
+    return _Taken(f"{out} holds {what}", OTHERWISE)
 
 
 def _join(known: dict[str, str], hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:

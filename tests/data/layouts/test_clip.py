@@ -13,6 +13,7 @@ from wrp.data.index import narrow
 from wrp.data.layouts.registry import open_index
 from wrp.errors import DataError
 from wrp.io.listing import frame_numbers
+from wrp.io.writing import write_label
 from wrp.options import SelectArgs
 from wrp.structures import VideoFrame
 
@@ -39,19 +40,33 @@ def test_a_video_and_labels_anywhere_are_a_clip(tmp_path: Path) -> None:
 
 def test_a_folder_of_frames_and_labels_anywhere_are_a_clip(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set", {"walk": 4}, labelled=(0, 3))
-    (root / "classes.yaml").rename(root / "frames" / "walk" / "classes.yaml")
+    (root / "classes.yaml").rename(root / "labels" / "walk" / "classes.yaml")
     index = open_index(root / "frames" / "walk", labels=str(root / "labels" / "walk"))
     assert index.notes == index.problems == ()
     assert [(clip.name, clip.keyframes) for clip in index.clips] == [("walk", (0, 3))]
 
 
-def test_classes_are_found_beside_the_frames_as_well(tmp_path: Path) -> None:
+def test_classes_are_those_of_the_folder_of_the_labels(tmp_path: Path) -> None:
     video, labels = make_clip(tmp_path)
     (labels / "classes.yaml").rename(tmp_path / "classes.yaml")
-    assert open_index(video, labels=str(labels)).label_map == LABEL_MAP
-    (tmp_path / "classes.yaml").unlink()
-    with pytest.raises(DataError, match=r"there is no .*drawn/classes\.yaml: .*0\.png is no indexed PNG"):
+    with pytest.raises(DataError, match=r"there is no .*drawn/classes\.yaml: .*0\.png is no indexed PNG") as error:
         open_index(video, labels=str(labels))
+    assert f"{tmp_path / 'classes.yaml'} is not read: the classes of the labels in {labels} belong" in str(error.value)
+    labels.rename(tmp_path / "labels")
+    assert open_index(video).label_map == open_index(video, labels=str(tmp_path / "labels")).label_map == LABEL_MAP
+
+
+def test_indexed_labels_have_no_names_and_it_is_said_where_they_go(tmp_path: Path) -> None:
+    video, labels = make_clip(tmp_path, ("0.png",))
+    (labels / "classes.yaml").unlink()
+    write_label(labels / "0.png", id_picture(0, range(3)), LABEL_MAP)
+    index = open_index(video, labels=str(labels))
+    assert index.label_map.names == ("class 0", "class 3", "class 7")
+    note = f"the classes have no names: list them in {labels / 'classes.yaml'}, in the form classes: "
+    assert index.notes == (f"{note}{{0: NAME, 3: NAME, 7: NAME}}",)
+    (labels / "classes.yaml").write_text("classes: {0: road, 3: sky, 7: car}")
+    index = open_index(video, labels=str(labels))
+    assert (index.notes, index.label_map.names, index.label_map.ids) == ((), LABEL_MAP.names, LABEL_MAP.ids)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 The name of the video or folder is that of the clip. Labels are named as in the layout ``folder``: with the numbers of
 a video's frames, from 0, or as the frames. If no folder is named, labels are those in ``labels/`` beside the
-video or in the folder of frames, if there are any. ``classes.yaml`` lies in the folder of the labels, beside the video
-or in the folder of frames; without one, labels have to be indexed PNGs.
+video or in the folder of frames, if there are any. ``classes.yaml`` lies in the folder of the labels or, if that is
+``labels/``, beside it; without one, labels have to be indexed PNGs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from wrp.data.index import CLIP, ClipIndex, make_clip
 from wrp.data.layouts.folder import frames_of
 from wrp.errors import DataError
-from wrp.io.label_map import map_from_palettes, read_label_map
+from wrp.io.label_map import map_from_palettes, note_on_names, read_label_map
 from wrp.io.listing import IMAGE_SUFFIXES, LABEL_SUFFIXES, list_folders, list_labels, visible
 from wrp.io.video import is_video
 from wrp.structures import Clip, LabelMap
@@ -50,6 +50,8 @@ def read_index(
     beside = root.parent if root.is_file() else root
     if labels is None and (beside / "labels").is_dir():
         labels = beside / "labels"
+    elsewhere = labels is not None and labels.resolve() != (beside / "labels").resolve()
+    places = [place / CLASSES for place in (labels, None if elsewhere else beside) if place is not None]
     if labels is None and classes is None:
         raise DataError(
             f"{root} is a single clip: give the folder of its labels by --labels FOLDER; if there are none yet, "
@@ -67,13 +69,16 @@ def read_index(
         clips = (make_clip(name, frames_of(name, root, labels, notes, passed)),)
     except DataError as error:
         problems.append(str(error))
+    unread: list[str] = []
+    if elsewhere and not places[0].is_file() and (beside / CLASSES).is_file():
+        unread.append(f"{beside / CLASSES} is not read: the classes of the labels in {labels} belong into {places[0]}")
     try:
         # From all labels, whether their frames were found or not: what is wrong there says nothing of the classes.
         files = [] if labels is None else list(list_labels(labels).values())
-        label_map = _classes([place / CLASSES for place in (labels, beside) if place is not None], files, classes)
+        label_map = _classes(places, files, classes, notes)
     except DataError as error:
-        raise DataError("\n".join([*problems, str(error)])) from error
-    return ClipIndex(root, CLIP, label_map, clips, notes=tuple(notes), problems=tuple(problems))
+        raise DataError("\n".join([*problems, str(error), *unread])) from error
+    return ClipIndex(root, CLIP, label_map, clips, notes=(*unread, *notes), problems=tuple(problems))
 
 
 def _require_labels(folder: Path, root: Path, classes: LabelMap | None) -> None:
@@ -90,7 +95,7 @@ def _require_labels(folder: Path, root: Path, classes: LabelMap | None) -> None:
     raise DataError(f"{folder} holds no label ({', '.join(LABEL_SUFFIXES)}){hint}")
 
 
-def _classes(places: list[Path], labels: list[Path], given: LabelMap | None) -> LabelMap:
+def _classes(places: list[Path], labels: list[Path], given: LabelMap | None, notes: list[str]) -> LabelMap:
     """Read what the values of labels mean, from the first of these files that is there, or from the labels."""
     path = next((path for path in places if path.is_file()), None)
     if path is not None:
@@ -98,6 +103,8 @@ def _classes(places: list[Path], labels: list[Path], given: LabelMap | None) -> 
     if given is not None and not labels:
         return given
     try:
-        return map_from_palettes(labels)
+        label_map = map_from_palettes(labels)
     except DataError as error:
         raise DataError(f"there is no {places[0]}: {error}") from error
+    notes.append(note_on_names(label_map, places[0]))
+    return label_map

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wrp.data.index import ClipIndex, make_clip, read_list
 from wrp.errors import DataError
-from wrp.io.label_map import map_from_palettes, read_label_map
+from wrp.io.label_map import map_from_palettes, note_on_names, read_label_map
 from wrp.io.listing import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
@@ -81,25 +81,30 @@ def read_index(root: Path, split: str | None = None, classes: LabelMap | None = 
         raise DataError(f"{root / 'frames'} holds no clips; expected frames/<clip>/<stem>.png or .jpg, or videos")
     used = [frame.label for clip in clips for frame in clip.frames if frame.label is not None]
     # What is wrong with a clip says nothing of the classes of its labels.
-    label_map = _classes(root, used or unused, [*problems, *broken.values()], classes)
+    label_map = _classes(root, used or unused, [*problems, *broken.values()], classes, notes)
     return ClipIndex(
         root, "folder", label_map, tuple(clips), notes=tuple(notes), problems=tuple(problems), broken=broken
     )
 
 
-def _classes(root: Path, labels: list[Path], problems: list[str], given: LabelMap | None) -> LabelMap:
+def _classes(
+    root: Path, labels: list[Path], problems: list[str], given: LabelMap | None, notes: list[str]
+) -> LabelMap:
     """Read what the values of labels mean; where that fails beside other problems, they are all named."""
     path = root / "classes.yaml"
-    try:
-        if given is not None and not labels and not path.is_file():
+    if not labels and not path.is_file():
+        if given is not None:
             return given
-        if path.is_file() or not (labels or problems):
+        if problems:  # once they are mended, there may be labels that need no classes.yaml
+            raise DataError("\n".join(problems))
+    try:
+        if path.is_file() or not labels:
             return read_label_map(path)
-        if labels:
-            return map_from_palettes(labels)
+        label_map = map_from_palettes(labels)
     except DataError as error:
         raise DataError("\n".join([*problems, str(error)])) from error
-    raise DataError("\n".join(problems))  # once they are mended, there may be labels that need no classes.yaml
+    notes.append(note_on_names(label_map, path))
+    return label_map
 
 
 def _sources(root: Path, problems: list[str], notes: list[str]) -> dict[str, Path]:
