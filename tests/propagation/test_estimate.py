@@ -11,6 +11,7 @@ import pytest
 
 from wrp.cli.main import main
 from wrp.data.synthetic.folder import generate_folder
+from wrp.io.tables import format_score
 from wrp.metrics.calibration import BINS, LEVELS
 from wrp.propagation.confidence import is_counted
 from wrp.propagation.estimate import FLOOR, estimate
@@ -92,6 +93,10 @@ def test_labels_that_networks_have_learned_from_are_told_apart(
     assert main([*command, "--weights", "none", "--label-every", "4", "--out", "learned"]) == 0
     given = ["--teacher", "learned/teacher.ckpt", "--label-every", "2"]
     assert main([*command[:6], *given, "--out", "given"]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"estimated from (\d) keyframes? held out in turn: mIoU .*\((\w+)\)\n", said) == [
+        *(("1", "semantic"), ("1", "motion"), ("2", "semantic"), ("3", "motion"))
+    ]
     for run, labels, every, seen in (("learned", 1, 1, True), ("given", 2, 3, False)):
         found = json.loads(Path(run, "metrics.json").read_text())["estimate"]
         assert (found["semantic"]["labels"], found["semantic"]["seen"]) == (labels, seen)
@@ -100,6 +105,10 @@ def test_labels_that_networks_have_learned_from_are_told_apart(
         assert [label["seen"] for label in held_out].count(True) == 1
         row = rf"\| semantic +\| +{found['semantic']['miou']:.1f}.*\(optimistic\) \|"
         assert bool(re.search(row, Path(run, "report.md").read_text())) == seen
+        page = Path(run, "report.html").read_text().partition("Estimated quality, percent")[2]
+        assert bool(re.search(r'<th scope="row">semantic</th><td>[0-9.± ]+ \(optimistic\)</td>', page)) == seen
+        road = "".join(f"<td>{format_score(found[method]['per_class']['road'])}</td>" for method in found)
+        assert f'<th scope="row">road</th>{road}' in page
     capsys.readouterr()
     assert main(["suggest", "given", "--accept", "0.9"]) == 0
     assert "but the networks have learned from 1 of the 3 keyframes that were held out" in capsys.readouterr().out

@@ -73,11 +73,12 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
 
     if any(scores["frames"] for scores in metrics["overall"].values()):
         print(overall_table(metrics))
-    result = metrics["settings"]["methods"][-1]
-    if result in metrics.get("estimate", {}):
-        found = metrics["estimate"][result]
-        count = f"{found['labels']} keyframe{'s' if found['labels'] > 1 else ''}"
-        print(f"estimated from {count} held out in turn: mIoU {format_estimate(found)} ({result})")
+    result, estimate = metrics["settings"]["methods"][-1], metrics.get("estimate", {})
+    for method in dict.fromkeys((result, "motion")):
+        if result in estimate and method in estimate:
+            found = estimate[method]
+            count = f"{found['labels']} keyframe{'s' if found['labels'] > 1 else ''}"
+            print(f"estimated from {count} held out in turn: mIoU {format_estimate(found)} ({method})")
     if "student" in metrics:
         print(f"student network alone: mIoU {format_score(metrics['student']['miou'])}")
     for clip, problem in metrics.get("skipped", {}).items():

@@ -21,6 +21,7 @@ from wrp.report.audit import AUDITED, contradiction_rows, draw_contradictions
 from wrp.report.continued import changed_rows, continued_lines
 from wrp.report.scoring import prediction_path
 from wrp.report.tables import (
+    ESTIMATED,
     FLOW_IS_PART,
     class_rows,
     clip_rows,
@@ -34,12 +35,6 @@ from wrp.report.tables import (
     shown_settings,
 )
 from wrp.structures import Clip
-
-ESTIMATED = (
-    "From the keyframes alone: each between two others was labelled as if it had no label, which is about twice the "
-    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames. *Optimistic* is an "
-    "estimate by labels that networks of the method have learned from: they know more there than elsewhere."
-)
 
 
 def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path, suggested: Sequence[str] = ()) -> None:

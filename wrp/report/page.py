@@ -35,9 +35,12 @@ from wrp.report.audit import AUDITED, contradiction_rows, draw_contradictions
 from wrp.report.continued import changed_rows, continued_lines
 from wrp.report.markdown import cut_rows, summary
 from wrp.report.tables import (
+    ESTIMATED,
     FLOW_IS_PART,
     class_rows,
     clip_rows,
+    estimate_rows,
+    estimated_class_rows,
     format_estimate,
     overall_rows,
     region_rows,
@@ -331,6 +334,8 @@ def _render(
             steps=[step.replace("`", "") for step in next_steps(index, metrics, manifest, suggested)],
             data=data,
             tables=_tables(index, metrics),
+            estimates=_estimates(metrics),
+            how_estimated=ESTIMATED.replace("*", ""),
             result=metrics["overall"][settings["methods"][-1]],
             method=settings["methods"][-1],
             audited=AUDITED,
@@ -377,3 +382,10 @@ def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
         "IoU by class": class_rows(metrics),
     }
     return tables | ({"mIoU by clip": clip_rows(metrics)} if len(index.clips) > 1 else {})
+
+
+def _estimates(metrics: dict[str, Any]) -> dict[str, Table]:
+    """Return the tables of estimated scores by their titles; none without an estimate."""
+    if "estimate" not in metrics:
+        return {}
+    return {"Estimated mIoU by method": estimate_rows(metrics), "Estimated IoU by class": estimated_class_rows(metrics)}

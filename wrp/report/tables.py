@@ -12,6 +12,12 @@ from wrp.options import flat
 DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
 
 
+ESTIMATED = (
+    "From the keyframes alone: each between two others was labelled as if it had no label, which is about twice the "
+    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames. *Optimistic* is an "
+    "estimate by labels that networks of the method have learned from: they know more there than elsewhere."
+)
+
 FLOW_IS_PART = (
     "The seconds of flow are included in those of the other stages; where several flows are estimated at a time, they "
     "are the sum over all of them."
