@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,3 +229,22 @@ def test_every_control_has_a_name(page: Page) -> None:
     for control in page.locator("input:visible, select:visible, button:visible").all():
         name = control.evaluate("e => e.ariaLabel || [...(e.labels ?? [])].map(l => l.innerText).join() || e.innerText")
         assert name.strip()
+
+
+def test_black_classes_are_labels_but_do_not_darken_the_frame(browser: Browser, reported: Path, tmp_path: Path) -> None:
+    head, rest = (reported / "report.html").read_text().split('<script type="application/json" id="data">')
+    block, tail = rest.split("</script>", 1)
+    data = json.loads(block)
+    assert all(one["blended"] for one in data["classes"])
+    data["classes"][0] |= {"color": [0, 0, 0], "blended": False}
+    block = json.dumps(data).replace("<", "\\u003c")
+    other = tmp_path / "black.html"
+    other.write_text(f'{head}<script type="application/json" id="data">{block}</script>{tail}')
+    with browser.new_page() as black:
+        black.goto(other.as_uri())
+        choose(black, "walk")
+        show(black, 4)
+        labels = ids(reported / "labels/walk/00004.png")
+        assert (canvas(black, "labels")[labels == 0] == (0, 0, 0, 255)).all()
+        assert (canvas(black, "overlay")[labels == 0] == 0).all()
+        assert (canvas(black, "overlay")[labels == 3] == (*COLORS[3], 255)).all()

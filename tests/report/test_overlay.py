@@ -114,3 +114,9 @@ def test_a_label_of_another_size_leaves_no_video(run: Path, capsys: pytest.Captu
         path.write_bytes(kept)
     assert "00004.png: the label is 20×20 pixels" in capsys.readouterr().err
     assert not (run / "report/walk.mp4").exists()
+
+
+def test_black_classes_do_not_darken_the_frame() -> None:
+    masks = LabelMap(ids=(0, 1), names=("background", "chair"), colors=((0, 0, 0), (128, 0, 0)))
+    shown = blend(np.full((1, 3, 3), 100, np.uint8), np.array([[0, 1, 255]], np.uint8), masks)
+    assert shown.tolist() == [[[100, 100, 100], [114, 50, 50], [100, 100, 100]]]

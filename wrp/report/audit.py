@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wrp.data.index import ClipIndex
 from wrp.io.images import read_frame_label, read_image
-from wrp.io.palettes import CAPTION_HEIGHT
+from wrp.io.palettes import CAPTION_HEIGHT, draw_labels
 from wrp.io.tables import Table
 
 AUDITED = (
@@ -66,7 +66,7 @@ def draw_contradictions(index: ClipIndex, metrics: dict[str, Any]) -> list[tuple
         if frame is None or frame.label is None:
             continue
         image = read_image(frame.image).permute(1, 2, 0).numpy()
-        own = index.label_map.colorize(read_frame_label(frame, index.label_map).numpy())
+        own = draw_labels(read_frame_label(frame, index.label_map).numpy(), index.label_map)
         caption = f"{one['clip']}/{one['frame']}: {one['own']}, by its neighbours {one['other']}"
         drawn.append((caption, _cut_out([image, own], one["box"], [frame.stem, f"its label: {one['own']}"])))
     return drawn

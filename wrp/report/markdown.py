@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wrp.data.index import ClipIndex
 from wrp.io.images import read_frame_label, read_image, read_label
 from wrp.io.manifest import Entry, read_manifest
-from wrp.io.palettes import CAPTION_HEIGHT
+from wrp.io.palettes import CAPTION_HEIGHT, draw_labels
 from wrp.io.tables import escape_markdown, escape_prose, format_score, markdown_table
 from wrp.io.writing import write_image, write_text
 from wrp.report.advice import next_steps
@@ -126,11 +126,11 @@ def draw_panel(index: ClipIndex, clip: Clip, position: int, methods: tuple[str, 
     image = read_image(frame.image).permute(1, 2, 0).numpy()
     tiles = [(f"frame {frame.stem}", image)]
     if frame.label is not None:
-        tiles.append(("ground truth", label_map.colorize(read_frame_label(frame, label_map).numpy())))
+        tiles.append(("ground truth", draw_labels(read_frame_label(frame, label_map).numpy(), label_map)))
     for method in methods:
         path = prediction_path(out, methods, method, clip.name, frame.stem)
         if path.is_file():  # keyframes are written for the last method only
-            tiles.append((method, label_map.colorize(read_label(path, label_map.written).numpy())))
+            tiles.append((method, draw_labels(read_label(path, label_map.written).numpy(), label_map)))
     columns = min(3, len(tiles))
     rows = -(-len(tiles) // columns)
     height, width = image.shape[0] + CAPTION_HEIGHT, image.shape[1]

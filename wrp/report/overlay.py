@@ -13,6 +13,7 @@ import numpy as np
 from wrp.data.index import ClipIndex
 from wrp.errors import WrpError
 from wrp.io.images import read_image, read_label
+from wrp.io.palettes import is_blended
 from wrp.io.progress import progress
 from wrp.io.writing import replacing
 from wrp.structures import IGNORE_INDEX, Clip, LabelMap
@@ -108,7 +109,7 @@ def _pictures(index: ClipIndex, clip: Clip, out: Path) -> Iterator[np.ndarray]:
 
 
 def blend(image: np.ndarray, labels: np.ndarray, label_map: LabelMap) -> np.ndarray:
-    """Blend the colours of labels over a frame; unlabelled pixels stay as they are.
+    """Blend the colours of labels over a frame; unlabelled pixels, and those of a black class, stay as they are.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -124,7 +125,8 @@ def blend(image: np.ndarray, labels: np.ndarray, label_map: LabelMap) -> np.ndar
         [[[114, 82, 114], [100, 100, 100]]]
     """
     colored = ((1 - BLEND) * image + BLEND * label_map.colorize(labels)).round().astype(np.uint8)
-    return np.where((labels == IGNORE_INDEX)[..., None], image, colored)
+    stays = [index for index, color in enumerate(label_map.colors) if not is_blended(color)]
+    return np.where(np.isin(labels, [IGNORE_INDEX, *stays])[..., None], image, colored)
 
 
 def even(picture: np.ndarray) -> np.ndarray:

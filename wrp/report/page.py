@@ -23,7 +23,7 @@ from wrp.data.index import ClipIndex
 from wrp.errors import DataError
 from wrp.io.images import read_confidence, read_frame_label, read_image, read_label
 from wrp.io.manifest import Entry, read_manifest
-from wrp.io.palettes import CONFIDENCE, PROVENANCE_PALETTE
+from wrp.io.palettes import CONFIDENCE, PROVENANCE_PALETTE, is_blended
 from wrp.io.progress import make_bar
 from wrp.io.stopping import check_stop
 from wrp.io.tables import Table
@@ -298,7 +298,8 @@ def _webp(image: Image.Image, resampling: Image.Resampling = Image.Resampling.LA
 
 
 def _legend(label_map: LabelMap) -> list[dict[str, Any]]:
-    return [{"name": name, "color": color} for name, color in zip(label_map.names, label_map.colors, strict=True)]
+    rows = zip(label_map.names, label_map.colors, strict=True)
+    return [{"name": name, "color": color, "blended": is_blended(color)} for name, color in rows]
 
 
 @cache

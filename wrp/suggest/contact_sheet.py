@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from wrp.io.images import read_confidence, read_image, read_label
-from wrp.io.palettes import CAPTION_HEIGHT, CONFIDENCE
+from wrp.io.palettes import CAPTION_HEIGHT, CONFIDENCE, draw_labels
 from wrp.structures import LabelMap
 from wrp.suggest.suggestions import Suggestion
 
@@ -53,7 +53,9 @@ def _legend(label_map: LabelMap) -> Image.Image:
     font = ImageFont.load_default(13)
     picture = Image.new("RGB", (3 * TILE_WIDTH, CAPTION_HEIGHT * (2 + len(label_map.names))), "white")
     draw = ImageDraw.Draw(picture)
-    for column, title in enumerate(("frame", "labels", "confidence (bright: certain, dark: uncertain)")):
+    for column, title in enumerate(
+        ("frame", "labels (grey checks: none)", "confidence (bright: certain, dark: uncertain)")
+    ):
         draw.text((column * TILE_WIDTH + 4, 1), title, fill="black", font=font)
     left, top = 4, CAPTION_HEIGHT
     for name, color in zip(label_map.names, label_map.colors, strict=True):
@@ -77,7 +79,7 @@ def _row(rank: int, suggestion: Suggestion, label_map: LabelMap, out: Path) -> I
     name = Path(suggestion.clip.name, f"{suggestion.stem}.png")
     image = read_image(suggestion.clip.frames[suggestion.index].image).permute(1, 2, 0).numpy()
     size = (image.shape[0], image.shape[1])
-    labels = label_map.colorize(read_label(out / "labels" / name, label_map.written, size).numpy())
+    labels = draw_labels(read_label(out / "labels" / name, label_map.written, size).numpy(), label_map)
     confidence = _colored(read_confidence(out / "confidence" / name, size).numpy())
     height = max(1, round(TILE_WIDTH * size[0] / size[1]))
     row = Image.new("RGB", (3 * TILE_WIDTH, height + CAPTION_HEIGHT), "white")

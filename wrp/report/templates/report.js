@@ -73,11 +73,11 @@ function paint(canvas, picture, colors, keeps = () => true) {
 
 function paintLabels() {
   const { labels, truth } = shown;
-  const colors = table(page.classes.map((one, i) => (hidden.has(i) ? null : one.color)));
+  const colors = (shows) => table(page.classes.map((one, i) => (hidden.has(i) || !shows(one) ? null : one.color)));
   const isWrong = (i) => truth.values[i] !== UNLABELLED && truth.values[i] !== labels.values[i];
   const keeps = truth && at("wrong").checked ? isWrong : undefined;
-  paint(at("labels"), labels, colors, keeps);
-  paint(at("overlay"), labels, colors, keeps);
+  paint(at("labels"), labels, colors(() => true), keeps);
+  paint(at("overlay"), labels, colors((one) => one.blended), keeps);
 }
 
 // Frames
