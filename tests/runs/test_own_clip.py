@@ -131,7 +131,7 @@ def test_a_hood_that_is_missing_and_a_run_among_the_labels_are_refused(
 
 
 def test_corrected_labels_go_back_to_the_folder_of_the_labels(
-    clip: list[str], capsys: pytest.CaptureFixture[str]
+    clip: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Named as ``--labels`` reads them, also where the run has chosen frames, whose numbers count from the first."""
     os.rename("drawn/0.png", "drawn/frame_000000.png")
@@ -163,7 +163,12 @@ def test_corrected_labels_go_back_to_the_folder_of_the_labels(
     assert "drawn does not have the layout 'folder': expected a data set with frames/ and labels/" in told
     assert "or the list of one as --frames DIR/suggest.txt" in told
     assert main([*listed, "out/suggest.txt"]) == 0
-    assert capsys.readouterr().out == "walk/000004\n"
+    assert capsys.readouterr().out == "walk/000004\n"  # lists of keyframes are made of it
+    assert "Imported 1 label into drawn\n" in caplog.text
+    assert "next: the command of the run again, with another --out and --continue out\n" in caplog.text
+    assert "labelled again, with the calibration as it was." in Path("again/report.md").read_text()
+    assert re.search(r"<code>wrp suggest again -n \d</code>", Path("again/report.html").read_text())
+    assert "<code>--continue again</code>" in Path("again/report.html").read_text()
     assert Path("drawn/000004.png").is_file()
     # A folder without a label is no folder of labels: a mistyped name fills no other folder.
     assert main([*back, "for-cvat"]) == 2

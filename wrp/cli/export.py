@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FORMATS = "coco, coco-panoptic, cvat, cvat-video, label-studio, labelme, yolo-seg, cityscapes, voc or camvid"
-WRITTEN = FORMATS.replace("or camvid", "camvid; for training elsewhere webdataset or parquet (Hugging Face)")
+WRITTEN = FORMATS.replace(" or camvid", ", camvid; for training elsewhere webdataset or parquet (Hugging Face)")
 READ = FORMATS.replace("cvat,", "cvat (for images or for video),")
 
 

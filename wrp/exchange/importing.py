@@ -80,8 +80,11 @@ def import_labels(
             targets.write(wanted[label.name], label)
         for folder in {targets.path(name).parent for name in wanted.values()}:
             sync_folder(folder)
-    there = f"; {len(listed) - len(wanted)} were there already" if listed and len(listed) > len(wanted) else ""
-    logger.info("Imported %d labels into %s%s", len(wanted), targets.labels, there)
+    before = len(listed) - len(wanted) if listed else 0
+    there = f"; {before} {'was' if before == 1 else 'were'} there already" if before else ""
+    logger.info("Imported %d label%s into %s%s", len(wanted), "" if len(wanted) == 1 else "s", targets.labels, there)
+    # Not printed, as lists of keyframes are made of what is.
+    logger.info("next: the command of the run again, with another --out and --continue %s", run or "DIR, its folder")
     return list(wanted.values())
 
 

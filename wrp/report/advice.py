@@ -16,7 +16,11 @@ WORST = 3
 
 
 def next_steps(
-    index: ClipIndex, metrics: dict[str, Any], manifest: Sequence[Entry], suggested: Sequence[str] = ()
+    index: ClipIndex,
+    metrics: dict[str, Any],
+    manifest: Sequence[Entry],
+    suggested: Sequence[str] = (),
+    run: str = "DIR",
 ) -> list[str]:
     """Say what the labels of a run may be worth, which of them to look at, and what to label next.
 
@@ -25,6 +29,7 @@ def next_steps(
         metrics: The content of its ``metrics.json``.
         manifest: Its frames.
         suggested: Names of the frames to label next, ``<clip>/<frame>``, the best first.
+        run: Folder of the run, for commands.
 
     Returns:
         A paragraph of Markdown for each step; none where labels were held out, as the scores tell more.
@@ -47,8 +52,9 @@ def next_steps(
     if suggested:
         place = f" Their labels belong into `{index.labels_go_to}`." if index.layout == CLIP else ""
         steps.append(
-            f"Label next: {', '.join(suggested)}; `wrp suggest -n {len(suggested)}` shows pictures of them.{place} "
-            "Then run `wrp autolabel` with another `--out`, and `--continue` with the folder of this run."
+            f"Label next: {', '.join(suggested)}; `wrp suggest {run} -n {len(suggested)}` shows pictures of "
+            f"them; for another number it chooses others.{place} Then run `wrp autolabel` with another `--out`, and "
+            f"`--continue {run}`."
         )
     if found := metrics.get("contradictions"):
         named = listed(list(dict.fromkeys(f"{one['clip']}/{one['frame']}" for one in found)), WORST)

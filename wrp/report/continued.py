@@ -25,6 +25,8 @@ def continued_lines(metrics: dict[str, Any]) -> list[str]:
         This run continues runs/a.
         Keyframes that are changed: street/000012.
         48 of 50 intervals were taken over, 2 were labelled again, with networks and calibration as they were.
+        >>> continued_lines({"continued": found | {"networks": False}})[2]
+        '48 of 50 intervals were taken over, 2 were labelled again, with the calibration as it was.'
     """
     found = metrics.get("continued")
     if not found:
@@ -39,9 +41,10 @@ def continued_lines(metrics: dict[str, Any]) -> list[str]:
         if names:
             lines.append(f"Clips that are {'new' if what == 'new' else 'changed'}: {listed(names, NAMED)}.")
     number, kept = found["intervals"]["all"], found["intervals"]["kept"]
-    how = "with networks and calibration as they were"
-    if found.get("calibrated"):
-        how = "with networks as they were and another calibration"
+    networks, calibrated = found.get("networks", True), found.get("calibrated")
+    how = "with networks and calibration as they were" if networks else "with the calibration as it was"
+    if calibrated:
+        how = "with networks as they were and another calibration" if networks else "with another calibration"
     if found["steps"]:
         how = f"with networks that were trained on for {found['steps']} steps"
     lines.append(f"{kept} of {number} intervals were taken over, {number - kept} were labelled again, {how}.")

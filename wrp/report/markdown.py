@@ -49,12 +49,12 @@ def write_report(index: ClipIndex, metrics: dict[str, Any], out: Path, suggested
     methods = tuple(metrics["settings"]["methods"])
     manifest = read_manifest(out)
     parts = ["# Report of wrp autolabel", summary(index, metrics)]
-    if steps := next_steps(index, metrics, manifest, suggested):
+    if steps := next_steps(index, metrics, manifest, suggested, str(out)):
         parts += ["## What to do next", *(f"- {escape_prose(step)}" for step in steps)]
     if any(clip.held_out for clip in index.clips):
         parts += [
             "## Scores on held-out frames",
-            "mIoU in percent; d is the distance to the nearest keyframe in frames.",
+            "mIoU in percent; d is the distance to the nearest keyframe in frames, of which some are shown.",
         ]
         parts.append(overall_table(metrics))
         if "student" in metrics:

@@ -332,7 +332,7 @@ def _render(
             summary=summary(index, metrics).replace("`", ""),
             limits=_limits(index, data),
             cuts=", ".join(f"{clip} {frame}" for clip, frame in cut_rows(manifest)),
-            steps=[step.replace("`", "") for step in next_steps(index, metrics, manifest, suggested)],
+            steps=[_with_code(step) for step in next_steps(index, metrics, manifest, suggested, str(out))],
             data=data,
             tables=_tables(index, metrics),
             estimates=_estimates(metrics),
@@ -358,6 +358,12 @@ def _render(
     )
 
 
+def _with_code(text: str) -> Markup:
+    """Return a paragraph of Markdown with what stands between backticks as code, which is not broken at hyphens."""
+    parts = enumerate(text.split("`"))
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in parts)
+
+
 def _limits(index: ClipIndex, data: dict[str, Any]) -> str:
     """Say what was left out of the page; empty if nothing was."""
     clips, frames = len(data["clips"]), sum(len(clip["frames"]) for clip in data["clips"])
@@ -378,7 +384,7 @@ def _tables(index: ClipIndex, metrics: dict[str, Any]) -> dict[str, Table]:
     if not any(clip.held_out for clip in index.clips):
         return {}
     tables = {
-        "mIoU by method and distance to the nearest keyframe (d, frames)": overall_rows(metrics),
+        "mIoU by method and distance to the nearest keyframe (d, frames; some distances)": overall_rows(metrics),
         "mIoU by region": region_rows(metrics),
         "IoU by class": class_rows(metrics),
     }

@@ -19,8 +19,8 @@ ESTIMATED = (
 )
 
 FLOW_IS_PART = (
-    "The seconds of flow are included in those of the other stages; where several flows are estimated at a time, they "
-    "are the sum over all of them."
+    "The seconds of flow are spent in the other stages, and are the sum over all flows: several may be estimated at a "
+    "time, so that they may be more than the total."
 )
 
 
@@ -201,13 +201,13 @@ def shown_settings(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def seconds_of_stages(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the seconds of each stage, which add up to the total; last, those of flow, which are part of others.
+    """Return the seconds of each stage, which add up to the total; last, those of flow, which are spent in others.
 
     Example:
         >>> seconds_of_stages({"seconds": {"flow": 6.0, "teacher": 0.0, "propagate": 7.5, "total": 10.0}})
-        {'propagate': 7.5, 'checks and the rest': 2.5, 'total': 10.0, 'of which flow': 6.0}
+        {'propagate': 7.5, 'checks and the rest': 2.5, 'total': 10.0, 'flow, summed': 6.0}
     """
     stages = {name: took for name, took in metrics["seconds"].items() if took and name not in ("flow", "total")}
     total = metrics["seconds"]["total"]
     rest = round(max(0.0, total - sum(stages.values())), 2)
-    return stages | {"checks and the rest": rest, "total": total, "of which flow": metrics["seconds"]["flow"]}
+    return stages | {"checks and the rest": rest, "total": total, "flow, summed": metrics["seconds"]["flow"]}

@@ -545,7 +545,7 @@ def _propagate(job: Job) -> bool:
     intervals = Counter(interval.clip.name for interval in IntervalItems(index.clips, index.label_map).intervals)
     units, left = sum(intervals.values()), len(data.intervals((0, 1)))
     mine = len(data.intervals()) if run.limit is None else min(len(data.intervals()), run.limit)
-    there = f", {units - left} are labelled already" if left < units else ""
+    there = f", {units - left} {'is' if units - left == 1 else 'are'} labelled already" if left < units else ""
     logger.info("Labelling %d of %d intervals%s", mine, units, there)
     # A run that has taken over all intervals of another one still tells what its own keyframes say of them.
     untold = processes.first(lambda: (out / CONTINUED).is_file() and not has_told(out))

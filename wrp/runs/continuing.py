@@ -213,6 +213,7 @@ def continue_run(settings: Settings, index: ClipIndex) -> None:
             "clips": common.clips,
             "intervals": {"all": common.total, "kept": len(common.kept)},
             "calibrated": not common.calibrated,
+            "networks": bool(network_paths(settings)),
         },
     )
 

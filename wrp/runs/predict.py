@@ -89,7 +89,8 @@ def predict_images(
         # Labels are written last: where they are, the other file is, too.
         left = [(name, image) for name, image in images if not _path(out, "labels", name).is_file()]
         if len(left) < len(images):
-            logger.info("%d of %d images are labelled already", len(images) - len(left), len(images))
+            done, many = len(images) - len(left), "images are" if len(images) > 1 else "image is"
+            logger.info("%d of %d %s labelled already", done, len(images), many)
         return _label(labeler, left, out, skip)
 
 
