@@ -87,9 +87,7 @@ def read_index(root: Path, split: str | None = None, classes: LabelMap | None = 
     )
 
 
-def _classes(
-    root: Path, labels: list[Path], problems: list[str], given: LabelMap | None, notes: list[str]
-) -> LabelMap:
+def _classes(root: Path, labels: list[Path], problems: list[str], given: LabelMap | None, notes: list[str]) -> LabelMap:
     """Read what the values of labels mean; where that fails beside other problems, they are all named."""
     path = root / "classes.yaml"
     if not labels and not path.is_file():
