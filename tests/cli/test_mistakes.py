@@ -118,8 +118,9 @@ def test_a_mistake_in_a_file_is_one_line(
     ],
 )
 def test_other_commands_name_the_nearest_option(
-    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    given: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delenv("WRP_DATA", raising=False)  # else it is named as well
     Path("scene").mkdir()
     Path("chair.mp4").touch()
     assert main(given) == 2
