@@ -259,7 +259,7 @@ def test_demo(
     assert "report: wrp-demo/run/report.html, its tables as text: wrp-demo/run/report.md" in printed
     assert "next: wrp suggest wrp-demo/run" in printed
     # Motion comes first, with a picture.
-    told = [record.message for record in caplog.records if "Step" in record.message or "picture" in record.message]
+    told = [record.message for record in caplog.records if record.message.startswith(("Step ", "First picture"))]
     assert [line.partition(":")[0][:13] for line in told] == [
         "Step 1 of 3",
         "Step 2 of 3",
