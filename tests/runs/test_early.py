@@ -20,7 +20,7 @@ from wrp.runs.early import open_early
 
 # Each mistake, and what is said of it.
 MISTAKES = {
-    "autolabel nowhere": "there is no file or folder nowhere; WRP_DATA",
+    "autolabel nowhere": "there is no file or folder nowhere",
     "autolabel clips --methods motoin": "unknown method 'motoin'; did you mean motion?",
     "autolabel clips --flow dsi": "unknown flow 'dsi'; did you mean dis?",
     "autolabel clips --layout flodre": "unknown layout 'flodre'; did you mean folder?",
