@@ -623,6 +623,14 @@ def test_benchmarks_run(
     assert wanted in capsys.readouterr().out
 
 
+def test_a_step_is_measured_by_how_threads_wait(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["spinning.py", "--one", "--steps=1", "--size=64"])
+    script("benchmarks/spinning.py").main()
+    assert float(capsys.readouterr().out) > 0
+
+
 def test_export_and_import_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

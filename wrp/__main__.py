@@ -10,6 +10,10 @@ from typing import Any, TextIO
 # Exit code of a command whose reader has ended, as that of a program which the signal SIGPIPE ends.
 EXIT_PIPE = 141
 
+# Rounds for which a waiting thread of OpenMP spins: by default, where other programs want the cores, a training step
+# takes half as long again. Chosen by experiments/benchmarks/spinning.py.
+SPINS = "10000"
+
 
 class _Inert:
     """A standard stream that escapes control characters: names of files and classes may have some."""
@@ -37,6 +41,8 @@ def run() -> None:
             stream = open(handle, "w", 1, given.encoding, "backslashreplace", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
     sys.stdout = _Inert(sys.stdout)
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):  # before torch loads OpenMP
+        os.environ["GOMP_SPINCOUNT"] = SPINS
     from wrp.cli.main import main
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,14 @@ def test_a_mistake_with_control_characters_is_shown_escaped() -> None:
     done = wrp("data", "check", "nix\x1b[2J")
     assert done.returncode == 2
     assert "nix\\x1b[2J" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_threads_spin_for_a_shorter_time_unless_the_user_says_otherwise(given: dict[str, str], spins: str) -> None:
+    code = "import atexit, os, wrp.__main__\natexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))\n"
+    code += "import sys; sys.argv = ['wrp', '--version']; wrp.__main__.run()"
+    chosen = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=chosen | given, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == spins
