@@ -71,6 +71,38 @@ def clip(frames: list[Tensor], labels: dict[int, Tensor]) -> ClipBatch:
 FRAMES = [*(scene(0, STREET, i) for i in range(4)), *(scene(1, ROOM, i) for i in range(4))]
 
 
+SAME_COLOURS = [*(scene(0, STREET, i) for i in range(4)), *(scene(1, STREET, i) for i in range(4))]
+
+
+@pytest.mark.parametrize("ends", [(0, 8), (3, 8), (0, 5)], ids=["whole", "from the cut on", "up to the cut"])
+def test_a_cut_between_scenes_of_the_same_colours_is_a_jump(ends: tuple[int, int]) -> None:
+    first, stop = ends
+    labels = {first: torch.zeros(SIZE, dtype=torch.uint8)}
+    stems = [str(i) for i in range(first, stop)]
+    batch = ClipBatch("clip", stems, first, SAME_COLOURS[first:stop], labels, ends)
+    session = PropagationSession(batch, make_methods(["motion"]), Networks(2, FlowCache(DIS())))
+    assert all((prediction.labels == 255).all() for prediction in session if prediction.index > 3)
+    assert session.cuts == (3,)
+
+
+def test_whether_there_is_a_cut_follows_from_the_frames_at_hand_alone() -> None:
+    cache, whole = FlowCache(DIS()), clip(SAME_COLOURS, {})
+    alone = ClipBatch("clip", ["3", "4"], 3, SAME_COLOURS[3:5], {}, (3, 5))
+    for _ in range(2):
+        assert is_lost(cache.between(whole, [3])[0].flow_fw).all()
+        assert not is_lost(cache.between(alone, [3])[0].flow_fw).any()  # nothing tells it from fast motion
+    assert (cache.hits, cache.misses) == (3, 1)
+
+
+def test_a_flash_and_motion_that_is_always_fast_are_no_jumps() -> None:
+    bright = scene(0, (140, 160, 140), 3)
+    flash = [*(scene(0, STREET, i) for i in range(3)), bright, scene(0, STREET, 4)]
+    fast = [scene(i, STREET) for i in range(5)]  # any frame is new
+    for frames in (flash, fast):
+        flows = FlowCache(DIS()).between(clip(frames, {}), range(4))
+        assert not any(is_lost(flow.flow_fw).any() for flow in flows)
+
+
 @pytest.mark.parametrize("method", ["motion", "vote"])
 def test_no_label_crosses_a_cut(method: str) -> None:
     labels = {0: torch.zeros(SIZE, dtype=torch.uint8)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from torch import Tensor
@@ -68,19 +68,33 @@ def look_at(frames: Sequence[Frame]) -> Looks:
         >>> looks.small.shape, looks.cuts
         ((3, 768), ())
     """
-    estimator, before = DIS(preset="medium", scale=1.0), None
+    estimator = DIS(preset="medium", scale=1.0)
     small, cuts = list[np.ndarray](), list[int]()
-    for i, frame in enumerate(progress(frames, desc="Reading frames", unit="frame")):
-        image = read_image(frame.image)[None]
-        if before is not None:
-            if before.shape != image.shape:
-                raise DataError(f"{frame.image} has another size than the frame before it")
-            if may_be_cut(before, image).item():
-                flow = NeighbourFlow(estimator(before, image), estimator(image, before))
-                cuts += [i - 1] if is_cut(before, image, flow).item() else []
-        small.append(_small(image))
-        before = image
+
+    def images() -> Iterator[Tensor]:
+        size = None
+        for frame in progress(frames, desc="Reading frames", unit="frame"):
+            image = read_image(frame.image)[None]
+            if image.shape != (size := size or image.shape):
+                raise DataError(f"{frame.image} has another size than the frames before it")
+            small.append(_small(image))
+            yield image
+
+    for i, (before, earlier, later, behind) in enumerate(_neighbours(images())):
+        if may_be_cut(earlier, later, before, behind).item():
+            flow = NeighbourFlow(estimator(earlier, later), estimator(later, earlier))
+            if is_cut(earlier, later, flow, before, behind).item():
+                cuts.append(i)
     return Looks(np.stack(small), tuple(cuts))
+
+
+def _neighbours(images: Iterable[Tensor]) -> Iterator[tuple[Tensor | None, Tensor, Tensor, Tensor | None]]:
+    """Yield each two neighbouring images, with the one before them and the one behind them, None at an end."""
+    before, earlier, later = None, None, None
+    for image in chain(images, [None]):
+        if earlier is not None and later is not None:
+            yield before, earlier, later, image
+        before, earlier, later = earlier, later, image
 
 
 def _small(image: Tensor) -> np.ndarray:

@@ -38,9 +38,9 @@ class FlowCache(FlowEstimator):
 
     Flow between neighbours is kept as float16, which moves a point by at most 2⁻¹¹ of its flow (0.005 px at 10 px).
     Flow that has just been estimated is rounded as well, so that a run that finds its flows gives exactly the result of
-    the run that made them. Across a cut, the flow leads out of the frame, see :mod:`wrp.geometry.cuts`. A flow is found
-    by the content hashes of its two frames; the file, by clip, size and the estimator's signature. Files that are
-    damaged, cut short or of another estimator are not trusted: what they lack is estimated anew.
+    the run that made them. What is returned across a cut leads out of the frame, see :mod:`wrp.geometry.cuts`. A flow
+    is found by the content hashes of its two frames; the file, by clip, size and the estimator's signature. Files that
+    are damaged, cut short or of another estimator are not trusted: what they lack is estimated anew.
 
     Direct flows are kept as they are, and found by the content hashes of all frames on the way, see :meth:`direct`.
     Within one propagation none is needed twice, so only a cache with a folder keeps them.
@@ -177,11 +177,23 @@ class FlowCache(FlowEstimator):
         self.misses += len(missing)
         if missing:
             for i, flow in zip(missing, self.estimator.between(batch, missing), strict=True):
-                cut = is_cut(batch.frame(i)[None], batch.frame(i + 1)[None], flow)
-                packed = _pack(lose(flow, cut))
+                packed = _pack(flow)
                 self._keep(opened, keys[i] + keys[i + 1], packed)
                 found[i] = _unpack(packed)
-        return [found[i] for i in indices]
+        # Not kept with the flow: whether there is a cut depends on the frames on both sides as well.
+        return [lose(found[i], self._is_cut(opened, batch, i, found[i])) for i in indices]
+
+    def _is_cut(self, opened: _Opened, batch: ClipBatch, index: int, flow: NeighbourFlow) -> Tensor:
+        """Tell whether there is a cut between a frame and the next one, scalar bool."""
+        first, last = batch.ends
+        around = [at if first <= at <= last else None for at in range(index - 1, index + 3)]
+        key = tuple(None if at is None else frame_hash(batch, at) for at in around)
+        if key not in opened.cuts:
+            before, frame_s, frame_t, behind = (None if at is None else batch.frame(at)[None] for at in around)
+            assert frame_s is not None
+            assert frame_t is not None
+            opened.cuts[key] = is_cut(frame_s, frame_t, flow, before, behind)[0]
+        return opened.cuts[key]
 
     def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
         """Return the flow between two frames from the file, or estimated from the composed flow and added to it.
@@ -255,11 +267,15 @@ class FlowCache(FlowEstimator):
 
 @dataclass(frozen=True)
 class _Opened:
-    """The flows of one kind of one clip: those in its file and, by their keys, those held in memory."""
+    """The flows of one kind of one clip: those in its file and, by their keys, those held in memory.
+
+    Where there are cuts is held as well, by the content hashes of the two frames and of those before and behind them.
+    """
 
     clip: str
     records: FlowRecords
     held: dict[bytes, Tensor] = field(default_factory=dict)
+    cuts: dict[tuple[bytes | None, ...], Tensor] = field(default_factory=dict)
 
     def find(self, key: bytes) -> Tensor | None:
         if key in self.held:

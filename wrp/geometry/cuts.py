@@ -1,7 +1,8 @@
 """Cuts: where two neighbouring frames of a video show different scenes, so that no motion leads from one to the other.
 
-Fast motion looks much the same to an optical flow: it fails in both cases. A cut (ours) changes the colours of the
-frame as well, and leaves nothing of its structure. A flash changes colours alone, fast motion structure alone.
+Fast motion looks much the same to an optical flow: it fails in both cases. A cut (ours) leaves nothing of the structure
+of the frame, and changes its colours as well, or changes it far more than the frames before and behind change. A flash
+leaves the structure; fast motion leaves the colours, and goes on.
 """
 
 from __future__ import annotations
@@ -27,22 +28,29 @@ WINDOW = 9
 # Windows whose standard deviation is below this one, of values in [0, 1], have no structure.
 FLAT = 0.01
 
-# Two frames show different scenes if more than this ratio of the pixels has to change its colour, and the correlation
-# of their structure is below this one; chosen by experiments/propagation/cuts.py.
-COLOURS = 0.26
+# Two frames show different scenes if the correlation of their structure is below STRUCTURE, and either more than the
+# ratio COLOURS of the pixels has to change its colour, or the brightness changes by more than CHANGE, of 1, and JUMP
+# times as much as before and behind the two; chosen by experiments/propagation/cuts.py.
 STRUCTURE = 0.2
+COLOURS = 0.26
+CHANGE = 0.05
+JUMP = 2.0
 
 LOST = 2.0**14
 """Both components of the flow across a cut, in pixels: it leads out of any frame."""
 
 
-def is_cut(frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow) -> Tensor:
+def is_cut(
+    frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow, before: Tensor | None = None, behind: Tensor | None = None
+) -> Tensor:
     """Tell whether neighbouring frames show different scenes.
 
     Args:
         frames_s: The earlier ones, (B, 3, H, W) uint8 RGB.
         frames_t: The later ones, the same shape and dtype.
         flow: The flows between them.
+        before: The frames before the earlier ones; None if they are not known.
+        behind: The frames behind the later ones; None if they are not known.
 
     Returns:
         (B,) bool, on the device of the frames.
@@ -52,20 +60,26 @@ def is_cut(frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow) -> Tensor:
         >>> still = NeighbourFlow(torch.zeros(1, 2, 48, 64), torch.zeros(1, 2, 48, 64))
         >>> is_cut(ramp, ramp // 2, still), is_cut(ramp, torch.full_like(ramp, 200), still)
         (tensor([False]), tensor([True]))
+        >>> is_cut(ramp, ramp.flip(3), still), is_cut(ramp, ramp.flip(3), still, before=ramp)
+        (tensor([False]), tensor([True]))
     """
     first, second = _small(frames_s), _small(frames_t)
-    cut = _changed_colours(first, second) > COLOURS
+    cut = _may_be_cut(first, second, before, behind)
     if serves(cut) and not cut.numpy().any():  # as for nearly all pairs; to ask a GPU would wait for it
         return cut
     return cut & (_structure(first, second, flow) < STRUCTURE)
 
 
-def may_be_cut(frames_s: Tensor, frames_t: Tensor) -> Tensor:
+def may_be_cut(
+    frames_s: Tensor, frames_t: Tensor, before: Tensor | None = None, behind: Tensor | None = None
+) -> Tensor:
     """Tell between which frames :func:`is_cut` needs the flow: elsewhere there is none, whatever the flow.
 
     Args:
         frames_s: The earlier ones, (B, 3, H, W) uint8 RGB.
         frames_t: The later ones, the same shape and dtype.
+        before: See :func:`is_cut`.
+        behind: See :func:`is_cut`.
 
     Returns:
         (B,) bool, on the device of the frames.
@@ -75,7 +89,7 @@ def may_be_cut(frames_s: Tensor, frames_t: Tensor) -> Tensor:
         >>> may_be_cut(ramp, ramp), may_be_cut(ramp, torch.full_like(ramp, 200))
         (tensor([False]), tensor([True]))
     """
-    return _changed_colours(_small(frames_s), _small(frames_t)) > COLOURS
+    return _may_be_cut(_small(frames_s), _small(frames_t), before, behind)
 
 
 def lose(flow: NeighbourFlow, cut: Tensor) -> NeighbourFlow:
@@ -92,6 +106,8 @@ def lose(flow: NeighbourFlow, cut: Tensor) -> NeighbourFlow:
         >>> lose(still, torch.tensor(True)).flow_fw.unique()
         tensor([16384.])
     """
+    if serves(cut) and not cut.numpy():
+        return flow
     return NeighbourFlow(*(one.masked_fill(cut, LOST) for one in (flow.flow_fw, flow.flow_bw)))
 
 
@@ -105,8 +121,8 @@ def is_lost(flow: Tensor) -> Tensor:
     return flow[:, 0] > LOST / 2
 
 
-def compare(frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow) -> tuple[Tensor, Tensor]:
-    """Compare the colours and the structure of neighbouring frames.
+def compare(frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow) -> tuple[Tensor, Tensor, Tensor]:
+    """Compare the colours, the brightness and the structure of neighbouring frames.
 
     Args:
         frames_s: The earlier ones, (B, 3, H, W) uint8 RGB.
@@ -114,20 +130,21 @@ def compare(frames_s: Tensor, frames_t: Tensor, flow: NeighbourFlow) -> tuple[Te
         flow: The flows between them.
 
     Returns:
-        The ratio of the pixels that would have to change their colour for equal histograms, (B,) float32 in [0, 1];
-        and the correlation of the brightness in windows of frame s with frame t along the flow, (B,) float32 in
-        [-1, 1]: the mean over those that have structure in either frame, 1 if none has. Where the flow fails the
-        forward-backward test it is 0, as a flow that may lead anywhere finds something similar in any frame.
+        The ratio of the pixels that would have to change their colour for equal histograms, (B,) float32 in [0, 1].
+        The mean absolute change of the brightness of a pixel, (B,) float32 in [0, 1]. The correlation of the brightness
+        in windows of frame s with frame t along the flow, (B,) float32 in [-1, 1]: the mean over those that have
+        structure in either frame, 1 if none has. Where the flow fails the forward-backward test it is 0, as a flow that
+        may lead anywhere finds something similar in any frame.
 
     Example:
         >>> ramp = torch.linspace(0, 255, 64).byte().expand(1, 3, 48, 64)
         >>> still = NeighbourFlow(torch.zeros(1, 2, 48, 64), torch.zeros(1, 2, 48, 64))
-        >>> colours, structure = compare(ramp, ramp, still)
-        >>> colours.item(), round(structure.item(), 2)
-        (0.0, 1.0)
+        >>> colours, change, structure = compare(ramp, ramp, still)
+        >>> colours.item(), change.item(), round(structure.item(), 2)
+        (0.0, 0.0, 1.0)
     """
     first, second = _small(frames_s), _small(frames_t)
-    return _changed_colours(first, second), _structure(first, second, flow)
+    return _changed_colours(first, second), _change(first, second), _structure(first, second, flow)
 
 
 def _small(frames: Tensor) -> Tensor:
@@ -135,6 +152,22 @@ def _small(frames: Tensor) -> Tensor:
     scale = min(1.0, SIDE / max(frames.shape[-2:]))
     size = [max(1, round(side * scale)) for side in frames.shape[-2:]]
     return functional.interpolate(to_unit(frames), size, mode="area")
+
+
+def _may_be_cut(first: Tensor, second: Tensor, before: Tensor | None, behind: Tensor | None) -> Tensor:
+    cut, change = _changed_colours(first, second) > COLOURS, _change(first, second)
+    jump = change > CHANGE
+    if (before is None and behind is None) or (serves(jump) and not jump.numpy().any()):
+        return cut
+    if before is not None:
+        jump &= change > JUMP * _change(_small(before), first)
+    if behind is not None:
+        jump &= change > JUMP * _change(second, _small(behind))
+    return cut | jump
+
+
+def _change(first: Tensor, second: Tensor) -> Tensor:
+    return (first.mean(1) - second.mean(1)).abs().flatten(1).mean(1)
 
 
 def _changed_colours(first: Tensor, second: Tensor) -> Tensor:
