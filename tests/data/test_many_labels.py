@@ -55,6 +55,12 @@ def test_many_labels_take_no_time(work: Callable[[], Any]) -> None:
     assert time.process_time() - started < 3  # a search through all of them for each takes ten and more
 
 
+def test_a_third_of_many_keyframes_is_held_out_evenly() -> None:
+    few, many = (HeldOutItems([bare_clip(n, range(n))], LABEL_MAP).held_out for n in (62, 902))
+    assert [at for _, at in few] == list(range(1, 61))
+    assert [at for _, at in many] == list(range(2, 901, 3))
+
+
 def test_the_nearest_keyframe_is_found() -> None:
     for keyframes in ((0,), (3,), (0, 8), (1, 2, 7), ()):
         clip = bare_clip(9, keyframes)

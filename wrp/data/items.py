@@ -400,10 +400,16 @@ class IntervalItems(ClipItems):
         return self._read(interval.clip, interval.span, queries, interval.keyframes, held_out)
 
 
-class HeldOutItems(ClipItems):
-    """Each keyframe between two others as if it had no label, to check what is propagated to it from these two.
+# To hold out a keyframe takes as long as to label one and a half intervals, unless the flow is kept for labelling, as
+# that of some tens of keyframes is. So a third of many keyframes takes half as long as to label all frames.
+FEWEST_HELD_OUT = 60
 
-    An item is the stretch between the two other keyframes; the label of the one between them is in ``held_out``.
+
+class HeldOutItems(ClipItems):
+    """Keyframes between two others as if they had no label, to check what is propagated to them from these two.
+
+    An item is the stretch between the two other keyframes; the label of the one between them is in ``held_out``. Of more
+    than :data:`FEWEST_HELD_OUT` keyframes, a third is held out, but at least so many, evenly spread.
 
     Args:
         clips: The clips; those with fewer than three keyframes have nothing to hold out.
@@ -417,7 +423,9 @@ class HeldOutItems(ClipItems):
 
     def __init__(self, clips: Sequence[Clip], label_map: LabelMap) -> None:
         super().__init__(label_map)
-        self.held_out = [(clip, i) for clip in clips for i in range(1, len(clip.keyframes) - 1)]
+        between = [(clip, i) for clip in clips for i in range(1, len(clip.keyframes) - 1)]
+        count = min(len(between), max(FEWEST_HELD_OUT, len(between) // 3))
+        self.held_out = [between[(2 * i + 1) * len(between) // (2 * count)] for i in range(count)]
 
     def __len__(self) -> int:
         return len(self.held_out)
