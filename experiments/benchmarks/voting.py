@@ -33,10 +33,9 @@ def traced(flows: list[Tensor]) -> Tensor:
     return position
 
 
-def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> list[Tensor]:
+def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow], num_classes: int = CLASSES) -> list[Tensor]:
     """Vote as SegProp defines it: for each frame, follow four sequences of flows anew and count votes."""
     (a, label_a), (b, label_b) = sorted(batch.labels.items())
-    height, width = label_a.shape
     results = []
     for j in range(a + 1, b):
         before, behind = flows[a:j], flows[j:b]
@@ -44,25 +43,35 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow]) -> li
         from_a = traced([f.flow_fw for f in before])
         to_b = traced([f.flow_fw for f in behind])
         from_b = traced([f.flow_bw for f in reversed(behind)])
-        votes = torch.zeros(CLASSES, height, width)
+        votes = torch.zeros(num_classes, label_a.numel())
         earlier, later = source_weights((j - a) / (b - a))
         for label, read, push, weight in ((label_a, to_a, from_a, earlier), (label_b, to_b, from_b, later)):
-            x, y = ((read[0] + 0.5).floor().long()).unbind(-1)
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            sampled = label[y.clamp(0, height - 1), x.clamp(0, width - 1)]
-            for c in range(CLASSES):
-                votes[c] += weight / 2 * ((sampled == c) & inside)
-            x, y = ((push[0] + 0.5).floor().long()).unbind(-1)
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (label != IGNORE_INDEX)
-            landed = torch.full((height, width), -1, dtype=torch.long)
-            for c in range(CLASSES):
-                mine = inside & (label == c)
-                landed[y[mine], x[mine]] = c
-            for c in range(CLASSES):
-                votes[c] += weight / 2 * (landed == c)
+            source, inside = _pixels(read, label)
+            _vote(votes, label.flatten()[source], inside, weight / 2)
+            to, inside = _pixels(push, label)
+            # Where several pixels land on one, the highest class is the last to be written.
+            order = label.flatten().argsort(stable=True)
+            order = order[(inside & (label.flatten() != IGNORE_INDEX))[order]]
+            landed = torch.full((label.numel(),), IGNORE_INDEX, dtype=torch.uint8)
+            landed[to[order]] = label.flatten()[order]
+            _vote(votes, landed, torch.ones_like(inside), weight / 2)
         most, chosen = votes.max(0)
-        results.append(chosen.to(torch.uint8).masked_fill(most == 0, IGNORE_INDEX))
+        results.append(chosen.to(torch.uint8).masked_fill(most == 0, IGNORE_INDEX).view_as(label_a))
     return results
+
+
+def _pixels(position: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of the pixel at each position (1, H, W, 2), (H · W,), and whether it lies in the frame."""
+    height, width = label.shape
+    x, y = (position[0].flatten(0, 1) + 0.5).floor().long().unbind(-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return y.clamp(0, height - 1) * width + x.clamp(0, width - 1), inside
+
+
+def _vote(votes: Tensor, labels: Tensor, counts: Tensor, weight: float) -> None:
+    """Add a vote for the label of each pixel where it counts and has a class."""
+    counts = counts & (labels != IGNORE_INDEX)
+    votes.scatter_add_(0, labels.long().clamp(max=len(votes) - 1)[None], (weight * counts)[None])
 
 
 def our_vote(batch: ClipBatch, flow: FlowCache) -> list[Tensor]:
