@@ -162,7 +162,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
     times = [found["seconds"] / found["frames"] for found in results]
     scores = [found["miou"] for found in results]
     low, high = 5 * int(min(scores) // 5), 5 * (int(max(scores) // 5) + 1)
-    first, last = np.log10(min(times)) - 0.1, np.log10(max(times)) + 0.1
+    first, last = np.log10(min(times)) - 0.2, np.log10(max(times)) + 0.3
 
     def x(seconds: float) -> float:
         return width * (np.log10(seconds) - first) / (last - first)

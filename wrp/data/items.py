@@ -408,8 +408,8 @@ FEWEST_HELD_OUT = 60
 class HeldOutItems(ClipItems):
     """Keyframes between two others as if they had no label, to check what is propagated to them from these two.
 
-    An item is the stretch between the two other keyframes; the label of the one between them is in ``held_out``. Of more
-    than :data:`FEWEST_HELD_OUT` keyframes, a third is held out, but at least so many, evenly spread.
+    An item is the stretch between the two other keyframes; the label of the one between them is in ``held_out``. Of
+    more than :data:`FEWEST_HELD_OUT` keyframes, a third is held out, but at least so many, evenly spread.
 
     Args:
         clips: The clips; those with fewer than three keyframes have nothing to hold out.

@@ -22,7 +22,7 @@ from wrp.flow.space import DiskSpace
 from wrp.geometry.backends.cpu import convert, join
 from wrp.geometry.composed import NeighbourFlow
 from wrp.geometry.cuts import is_cut, is_lost, lose
-from wrp.io.caching import count_bytes
+from wrp.io.caching import BoundedCache, count_bytes
 from wrp.io.outputs import FLOW, claim
 from wrp.structures import ClipBatch, FramePair
 
@@ -31,6 +31,9 @@ MAX_BYTES = 2**33
 
 # Memory for the flows of a cache without a folder, in bytes: 48 pairs of 480×360; the others go to the disk.
 HELD_BYTES = 2**26
+
+# Pairs of frames of which a cache remembers whether there is a cut between them; a byte each.
+HELD_CUTS = 2**10
 
 
 class FlowCache(FlowEstimator):
@@ -187,13 +190,14 @@ class FlowCache(FlowEstimator):
         """Tell whether there is a cut between a frame and the next one, scalar bool."""
         first, last = batch.ends
         around = [at if first <= at <= last else None for at in range(index - 1, index + 3)]
-        key = tuple(None if at is None else frame_hash(batch, at) for at in around)
-        if key not in opened.cuts:
+
+        def decide() -> Tensor:
             before, frame_s, frame_t, behind = (None if at is None else batch.frame(at)[None] for at in around)
             assert frame_s is not None
             assert frame_t is not None
-            opened.cuts[key] = is_cut(frame_s, frame_t, flow, before, behind)[0]
-        return opened.cuts[key]
+            return is_cut(frame_s, frame_t, flow, before, behind)[0]
+
+        return opened.cuts.get(tuple(None if at is None else frame_hash(batch, at) for at in around), decide)
 
     def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
         """Return the flow between two frames from the file, or estimated from the composed flow and added to it.
@@ -269,13 +273,15 @@ class FlowCache(FlowEstimator):
 class _Opened:
     """The flows of one kind of one clip: those in its file and, by their keys, those held in memory.
 
-    Where there are cuts is held as well, by the content hashes of the two frames and of those before and behind them.
+    Where there are cuts is held as well, by the content hashes of two frames and of those before and behind them.
     """
 
     clip: str
     records: FlowRecords
     held: dict[bytes, Tensor] = field(default_factory=dict)
-    cuts: dict[tuple[bytes | None, ...], Tensor] = field(default_factory=dict)
+    cuts: BoundedCache[tuple[bytes | None, ...], Tensor] = field(
+        default_factory=lambda: BoundedCache(HELD_CUTS, lambda cut: cut.nbytes)
+    )
 
     def find(self, key: bytes) -> Tensor | None:
         if key in self.held:
