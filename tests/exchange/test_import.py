@@ -240,6 +240,18 @@ def test_a_label_that_is_there_is_replaced_by_force_only(tmp_path: Path, capsys:
     assert capsys.readouterr().out == "walk/00000\nwalk/00001\n"
 
 
+def test_what_a_killed_import_has_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    assert export(folder, "voc") == 0
+    (tmp_path / "one.txt").write_text("walk/00001\n")
+    left = folder / "root/labels/walk/.00001.png.0123456789ab.tmp"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.touch()
+    command = ["import", str(folder / "out"), "--format", "voc", "--into", str(folder / "root")]
+    assert main([*command, "--frames", str(tmp_path / "one.txt")]) == 0
+    assert not left.exists()
+
+
 def test_unknown_colours_and_frames_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_run(tmp_path)
     assert export(folder, "camvid") == 0

@@ -23,10 +23,11 @@ from wrp.exchange.names import WrittenNames
 from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.label_map import require_same_classes
 from wrp.io.listing import list_folders, same_form
+from wrp.io.locking import in_turn
 from wrp.io.opening import check_ratio
 from wrp.io.outputs import RUN, owner_of
 from wrp.io.progress import progress
-from wrp.io.writing import require_writable, sync_folder, write_label
+from wrp.io.writing import remove_leftovers, require_writable, sync_folder, write_label
 from wrp.structures import IGNORE_INDEX, LabelMap
 
 logger = logging.getLogger("wrp")
@@ -65,21 +66,23 @@ def import_labels(
     """
     chosen = find_format(format_name)
     run = frames.parent if frames is not None and owner_of(frames.parent) == RUN else changed_from
-    index = _open_data(into, run)
-    targets = _Targets(index, into if index.layout == CLIP else index.root / "labels", clip)
-    require_writable(targets.labels)
-    listed = None if frames is None else targets.names.listed(frames)
-    is_wanted = _differs_from(changed_from, index.label_map) if changed_from is not None else _always
-    with unpacked(source) as place:
-        place = top_folder(place, chosen.HOLDS)
-        wanted = _checked(source, chosen.read(place, index.label_map), listed, targets, is_wanted, force)
-        for folder in {targets.path(name).parent for name in wanted.values()}:
-            require_writable(folder)
-        labels = (label for label in chosen.read(place, index.label_map) if label.name in wanted)
-        for label in progress(labels, desc="Writing", unit="label", total=len(wanted)):
-            targets.write(wanted[label.name], label)
-        for folder in {targets.path(name).parent for name in wanted.values()}:
-            sync_folder(folder)
+    with in_turn(into):
+        index = _open_data(into, run)
+        targets = _Targets(index, into if index.layout == CLIP else index.root / "labels", clip)
+        require_writable(targets.labels)
+        remove_leftovers(targets.labels)
+        listed = None if frames is None else targets.names.listed(frames)
+        is_wanted = _differs_from(changed_from, index.label_map) if changed_from is not None else _always
+        with unpacked(source) as place:
+            place = top_folder(place, chosen.HOLDS)
+            wanted = _checked(source, chosen.read(place, index.label_map), listed, targets, is_wanted, force)
+            for folder in {targets.path(name).parent for name in wanted.values()}:
+                require_writable(folder)
+            labels = (label for label in chosen.read(place, index.label_map) if label.name in wanted)
+            for label in progress(labels, desc="Writing", unit="label", total=len(wanted)):
+                targets.write(wanted[label.name], label)
+            for folder in {targets.path(name).parent for name in wanted.values()}:
+                sync_folder(folder)
     before = len(listed) - len(wanted) if listed else 0
     there = f"; {before} {'was' if before == 1 else 'were'} there already" if before else ""
     logger.info("Imported %d label%s into %s%s", len(wanted), "" if len(wanted) == 1 else "s", targets.labels, there)
