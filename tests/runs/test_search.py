@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import yaml
 
 from wrp.cli.main import main
 from wrp.errors import WrpError
-from wrp.runs.search import command_line, last_value, read_sweep, search
+from wrp.io.locking import locked
+from wrp.runs.search import RECORD, command_line, last_value, read_sweep, search
 
 SWEEP: dict[str, Any] = {
     "method": "random",
@@ -106,6 +108,60 @@ def test_the_trial_that_was_interrupted_is_made_again(
     assert values[0] == values[1]
 
 
+def test_a_search_that_is_resumed_draws_what_an_undisturbed_one_does(runs: list[list[str]], tmp_path: Path) -> None:
+    path = write(tmp_path / "sweep.yaml", SWEEP)
+    whole = search(path, 3, tmp_path / "whole")
+    for trials in (1, 2, 3):
+        resumed = search(path, trials, tmp_path / "parts")
+    assert [trial.params for trial in resumed.trials] == [trial.params for trial in whole.trials]
+    assert [trial.value for trial in resumed.trials] == [trial.value for trial in whole.trials]
+    assert len({trial.params["model.optimizer.lr"] for trial in whole.trials}) == 3
+    assert sorted(found.name for found in (tmp_path / "parts").glob("trial-*")) == ["trial-0", "trial-1", "trial-2"]
+
+
+def test_what_a_killed_search_has_left_is_removed(runs: list[list[str]], tmp_path: Path) -> None:
+    path, out = write(tmp_path / "sweep.yaml", SWEEP), tmp_path / "out"
+    search(path, 1, out)
+    left = [out / "trial-1/version_0/metrics.csv", out / ".search.json.0123456789ab.tmp"]
+    for found in left:
+        found.parent.mkdir(parents=True, exist_ok=True)
+        found.write_text("step,val/miou\n1,9\n")
+    assert search(path, 2, out).best_value < 9
+    assert not left[1].exists()
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"metric": {"name": "val/miou", "goal": "minimize"}}])
+def test_trials_of_two_searches_are_not_mixed(change: dict[str, Any], runs: list[list[str]], tmp_path: Path) -> None:
+    out, seed = tmp_path / "out", change.pop("seed", 0)
+    search(write(tmp_path / "sweep.yaml", SWEEP), 1, out)
+    with pytest.raises(WrpError, match="out holds a search by another sweep or --seed"):
+        search(write(tmp_path / "sweep.yaml", {**SWEEP, **change}), 2, out, seed)
+    assert len(runs) == 1
+
+
+def test_two_searches_do_not_write_to_one_folder(runs: list[list[str]], tmp_path: Path) -> None:
+    path, out = write(tmp_path / "sweep.yaml", SWEEP), tmp_path / "out"
+    search(path, 1, out)
+    with locked(out), pytest.raises(WrpError, match="another process is writing to"):
+        search(path, 2, out)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "trials", "values", "value"])
+def test_a_damaged_record_is_refused(content: str, runs: list[list[str]], tmp_path: Path) -> None:
+    path, out = write(tmp_path / "sweep.yaml", SWEEP), tmp_path / "out"
+    search(path, 1, out)
+    record = out / RECORD
+    whole = json.loads(record.read_text())
+    damaged = {
+        "trials": {**whole, "trials": 3},
+        "values": {**whole, "trials": [{"values": 3, "value": 0.5}]},
+        "value": {**whole, "trials": [{"values": {}, "value": float("nan")}]},
+    }
+    record.write_text(json.dumps(damaged[content]) if content in damaged else content)
+    with pytest.raises(WrpError, match=r"search\.json is damaged"):
+        search(path, 2, out)
+
+
 def test_a_trial_that_fails_stops_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,4 +197,7 @@ def test_a_sweep_without_its_parts_is_refused(tmp_path: Path) -> None:
 
 def test_a_run_without_the_metric_is_named(tmp_path: Path) -> None:
     with pytest.raises(WrpError, match="contains no value of val/miou"):
+        last_value(tmp_path, "val/miou")
+    (tmp_path / "metrics.csv").write_text("step,val/miou\n1,0.5\n2,nan\n")
+    with pytest.raises(WrpError, match="has val/miou nan, expected a finite number"):
         last_value(tmp_path, "val/miou")

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
+import math
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from wrp.errors import WrpError, check_choice, in_short
-from wrp.io.opening import parse_yaml, read_text
-from wrp.io.outputs import SEARCH, claim
+from wrp.io.locking import locked
+from wrp.io.opening import parse_yaml, read_json, read_text
+from wrp.io.outputs import SEARCH, check_output, claim
 from wrp.io.tables import markdown_table
-from wrp.io.writing import make_folder, refuse_link
+from wrp.io.writing import make_folder, remove_leftovers, write_json
 from wrp.options import MAX_COUNT, MAX_SEED, check_range
 
 logger = logging.getLogger("wrp")
 
 DIRECTIONS = ("maximize", "minimize")
 LOGGER_FLAG = "--trainer.logger="
+
+RECORD = "search.json"
+"""File of a search that holds its sweep, and values and result of each trial that is done."""
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
@@ -114,7 +122,7 @@ def draw(trial: Any, sweep: dict[str, Any]) -> dict[str, Any]:
 def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
     """Run a sweep offline up to a number of trials; a CSVLogger logs each of them to ``out/trial-<n>``.
 
-    A search that was stopped is resumed; the interrupted trial is repeated.
+    A search that was stopped is resumed; the interrupted trial is repeated with the same values.
 
     Args:
         path: The sweep file.
@@ -126,52 +134,81 @@ def search(path: Path, trials: int, out: Path, seed: int = 0) -> Any:
         The optuna study.
 
     Raises:
-        WrpError: If the file is not a sweep, optuna is missing, or a trial fails.
+        WrpError: If the file is not a sweep, optuna is missing, a trial fails, or the folder holds another search.
     """
     check_range("--trials", trials, 0, MAX_COUNT)
     check_range("--seed", seed, 0, MAX_SEED)
     sweep = read_sweep(path)
     try:
         import optuna
-        from optuna.storages.journal import JournalFileBackend, JournalStorage
     except ImportError as error:
         raise WrpError("wrp search needs optuna: pip install 'wrp[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    out = claim(out, SEARCH)
-    journal = out / "search.journal"
-    refuse_link(journal)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        study_name=path.stem,
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        direction=sweep["metric"]["goal"],
-        load_if_exists=True,
-    )
-    states = optuna.trial.TrialState
-    for stopped in study.get_trials(states=(states.RUNNING,)):
-        study.tell(stopped.number, state=states.FAIL)
-        study.enqueue_trial(stopped.params)
-    while (made := len(study.get_trials(states=(states.COMPLETE,)))) < trials:
-        trial = study.ask()
-        logger.info("Trial %d of %d", made + 1, trials)
-        folder = make_folder(out / f"trial-{trial.number}")
-        arguments = [a for a in command_line(sweep, draw(trial, sweep)) if not a.startswith(LOGGER_FLAG)]
-        logged = [f"{LOGGER_FLAG}CSVLogger", f"--trainer.logger.save_dir={folder}"]
-        environment = {**os.environ, "WANDB_RUN_ID": f"{path.stem}-{seed}-{trial.number}"}  # as the agent sets it
-        command = [sys.executable, "-m", "wrp", *arguments, *logged]
-        done = subprocess.run(command, check=False, stdout=sys.stderr, env=environment)
-        if done.returncode:
-            study.tell(trial, state=states.FAIL)
-            raise WrpError(f"trial {trial.number} failed with exit code {done.returncode}: wrp {' '.join(arguments)}")
-        study.tell(trial, last_value(folder, sweep["metric"]["name"]))
+    record = out / RECORD
+    check_output(out, SEARCH)
+    done = _read_record(record, sweep, seed)
+    with locked(claim(out, SEARCH)):
+        remove_leftovers(out)
+        study = optuna.create_study(direction=sweep["metric"]["goal"])
+        for number in range(max(trials, len(done))):
+            # The draws of a trial depend on its number and on the trials before it, not on where a search was stopped.
+            study.sampler = optuna.samplers.TPESampler(seed=random.Random(f"{seed} {number}").getrandbits(32))
+            if number < len(done):
+                study.enqueue_trial(done[number]["values"])
+            trial = study.ask()
+            values = draw(trial, sweep)
+            if number == len(done):
+                logger.info("Trial %d of %d", number + 1, trials)
+                value = _try(sweep, values, make_folder(out / f"trial-{number}"), f"{path.stem}-{seed}-{number}")
+                done.append({"values": trial.params, "value": value})
+                write_json(record, {"sweep": sweep, "seed": seed, "trials": done})
+            study.tell(trial, done[number]["value"])
     return study
+
+
+def _read_record(record: Path, sweep: dict[str, Any], seed: int) -> list[dict[str, Any]]:
+    """Return values and result of the trials that are done, as they were noted in the folder of a search.
+
+    Raises:
+        WrpError: If they are those of another sweep or seed, or cannot be read.
+    """
+    if not record.is_file():
+        if (trials := sorted(record.parent.glob("trial-*"))) and (record.parent / "search.journal").exists():
+            raise WrpError(f"{trials[0]} is of a search by an earlier version of wrp: choose another --out")
+        return []
+    found = read_json(record, "restore it, or choose another --out")
+    if json.dumps(found.get("sweep")) != json.dumps(sweep) or found.get("seed") != seed:
+        raise WrpError(f"{record.parent} holds a search by another sweep or --seed: choose another --out")
+    done = found.get("trials")
+    if not isinstance(done, list) or not all(_is_trial(trial) for trial in done):
+        raise WrpError(f"{record} is damaged (its trials are none); restore it, or choose another --out")
+    return done
+
+
+def _is_trial(trial: Any) -> bool:
+    value = trial.get("value") if isinstance(trial, dict) and isinstance(trial.get("values"), dict) else None
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _try(sweep: dict[str, Any], values: dict[str, Any], folder: Path, name: str) -> float:
+    """Run a trial in an empty folder, and return its result; ``name`` is what the agent of W&B would call it."""
+    for left in folder.iterdir():  # of this trial, when it was interrupted
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    arguments = [a for a in command_line(sweep, values) if not a.startswith(LOGGER_FLAG)]
+    logged = [f"{LOGGER_FLAG}CSVLogger", f"--trainer.logger.save_dir={folder}"]
+    command = [sys.executable, "-m", "wrp", *arguments, *logged]
+    done = subprocess.run(command, check=False, stdout=sys.stderr, env={**os.environ, "WANDB_RUN_ID": name})
+    if done.returncode:
+        trial = folder.name.replace("-", " ")
+        raise WrpError(f"{trial} failed with exit code {done.returncode}: wrp {' '.join(arguments)}")
+    return last_value(folder, sweep["metric"]["name"])
 
 
 def last_value(folder: Path, metric: str) -> float:
     """Return the last value of a metric in the ``metrics.csv`` files below a folder.
 
     Raises:
-        WrpError: If there is none.
+        WrpError: If there is none, or it is not finite.
     """
     values = []
     for path in sorted(folder.rglob("metrics.csv"), key=lambda found: found.stat().st_mtime):
@@ -179,6 +216,8 @@ def last_value(folder: Path, metric: str) -> float:
             values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
     if not values:
         raise WrpError(f"{folder} contains no value of {metric}: does the command run a validation before it ends?")
+    if not math.isfinite(values[-1]):
+        raise WrpError(f"{folder} has {metric} {values[-1]}, expected a finite number: narrow the parameters")
     return values[-1]
 
 
