@@ -51,6 +51,14 @@ def test_a_student_learns_nothing_from_labels_without_a_class(root: Path, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_a_student_of_no_propagated_label_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", "--student", *QUICK, "--label-every=1"]) == 2
+    assert f"every frame of {root} has a label, and a student learns from propagated ones" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_motion_without_a_label_says_nothing(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     empty(*(root / "labels").rglob("*.png"))
     assert main(["autolabel", str(root), f"--out={tmp_path / 'out'}", "--methods=copy,vote,motion", *QUICK]) == 0

@@ -392,6 +392,11 @@ def _check_labels(settings: Settings, index: ClipIndex, checked: Checked) -> Non
             f"no frame of {index.root} has a label to learn from: label at least one, or pass --teacher CKPT without "
             "--student"
         )
+    if settings.student is not None and whole and len(keyframes) == sum(len(clip.frames) for clip in index.clips):
+        raise DataError(
+            f"every frame of {index.root} has a label, and a student learns from propagated ones: hold labels out with "
+            "--label-every K, or leave out --student"
+        )
     first = keyframes[0][0].frames[keyframes[0][1]].label if keyframes else None
     if whole and not checked.shown and (trains_refiner or (trains_network and not checked.images)):
         raise nothing_to_learn(len(keyframes), first)
