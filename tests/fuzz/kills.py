@@ -53,16 +53,16 @@ COMMANDS = {
     "export": ["export", "run", "--format=cvat", "--out=exported"],
     "import": ["import", "voc", "--format=voc", "--into=empty", "--frames=all.txt"],
     "predict-images": ["predict-images", "taught", "images", "--out=out"],
-    "search": ["search", "sweep.yaml", "--trials=3", "--out=out"],
+    "search": ["search", "sweep.yaml", "--trials=2", "--out=out"],
 }
 SWEEP = {
     "metric": {"name": "val/miou", "goal": "maximize"},
     "parameters": {"model.optimizer.lr": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-1}},
     "command": [
-        *["wrp", "fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet", "--seed=0"],
+        *["wrp", "fit", "--model=SegmentationModule", "--model.network.encoder_name=tu-test_resnet"],
         *["--data=SegmentationData", "--data.num_classes=3", "--data.root=data", "--data.select.label_every=4"],
-        *["--data.crop_size=[32,32]", "--data.loader.batch_size=2", "--data.loader.num_workers=0"],
-        *["--trainer.accelerator=cpu", "--trainer.max_steps=2", "--trainer.enable_progress_bar=false", "${args}"],
+        *["--data.sampling.crop_size=[32,32]", "--data.sampling.batch_size=2", "--seed_everything=0"],
+        *["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "${args}"],
     ],
 }
 
