@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import logging
 import math
@@ -476,20 +475,3 @@ def frame_names(batch: Any) -> str:
     if isinstance(batch, ClipBatch):
         return f"{batch.clip}/{batch.stems[batch.queries[0] - batch.first]}"
     return f"of a {type(batch).__name__}"
-
-
-def file_hash(path: str) -> str:
-    """Return the first 16 hexadecimal digits of the SHA-256 of a checkpoint file.
-
-    Raises:
-        WrpError: If there is no such file.
-
-    Example:
-        >>> file_hash("missing.ckpt")
-        Traceback (most recent call last):
-            ...
-        wrp.errors.WrpError: there is no checkpoint missing.ckpt
-    """
-    if not Path(path).is_file():
-        raise WrpError(f"there is no checkpoint {path}")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

@@ -37,10 +37,9 @@ from wrp.flow.dis import DIS
 from wrp.geometry.consistency import to_unit
 from wrp.geometry.fusion import WarpedLabels, blend, blend_weights, motion_error
 from wrp.geometry.labels import argmax_frame
-from wrp.io.checkpoints import load_module
+from wrp.io.checkpoints import load_module, network_hash
 from wrp.io.tables import markdown_table
 from wrp.metrics.segmentation import confusion, mean_iou
-from wrp.module import file_hash
 from wrp.options import CycleArgs, InferenceArgs, SelectArgs
 from wrp.refinement.module import teacher_probabilities
 from wrp.refinement.network import CUES, INPAINT_ODDS, SMOOTHING, Refiner, refined, refiner_input, stack_inputs
@@ -336,7 +335,7 @@ def main() -> None:
         data = load(options)
         for seed in options.seeds:
             for row in options.rows:
-                key = {"root": options.root, "every": options.every, "teacher": file_hash(options.teacher)}
+                key = {"root": options.root, "every": options.every, "teacher": network_hash(options.teacher)}
                 key |= {"scales": " ".join(map(str, options.scales)), "steps": options.steps}
                 key |= {"pair_ratio": options.pair_ratio, "row": row, "seed": seed}
                 RESULTS.once(key, partial(train, row, seed, data, options))

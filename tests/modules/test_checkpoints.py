@@ -27,7 +27,17 @@ from wrp import (
 from wrp.cli.main import main
 from wrp.data.layouts.registry import open_index
 from wrp.errors import WrpError
-from wrp.io.checkpoints import CLASS_KEY, FORMAT, FORMAT_KEY, SEEN_KEY, load_module, read_checkpoint, save_weights
+from wrp.io.checkpoints import (
+    CLASS_KEY,
+    FORMAT,
+    FORMAT_KEY,
+    INFERENCE_KEY,
+    SEEN_KEY,
+    load_module,
+    network_hash,
+    read_checkpoint,
+    save_weights,
+)
 from wrp.io.manifest import label_hash
 from wrp.options import (
     CycleArgs,
@@ -118,6 +128,23 @@ def test_a_checkpoint_of_the_first_version_is_told_by_its_format(root: Path) -> 
     torch.save(content | {CLASS_KEY: "wrp.modules.segmentation.SegmentationModule"}, "old.ckpt")
     with pytest.raises(WrpError, match=r"old.ckpt has the checkpoint format 1, this version of wrp reads"):
         load_module(SegmentationModule, "old.ckpt")
+
+
+def test_the_hash_of_a_network_is_that_of_what_it_predicts_with(root: Path) -> None:
+    content = read_checkpoint(Path(fit(SegmentationModule(3, SMALL), segmentation(root), "network.ckpt")))
+    expected = network_hash("network.ckpt")
+    name, weights = next(iter(content["state_dict"].items()))
+    settings = content["hyper_parameters"]
+    others = {
+        "state_dict": {**content["state_dict"], name: weights + 1},
+        "hyper_parameters": {**settings, "num_classes": 4},
+        INFERENCE_KEY: {"flip": True},
+    }
+    torch.save(content | {"datamodule_hyper_parameters": {"workers": 7}, "optimizer_states": []}, "other.ckpt")
+    assert network_hash("other.ckpt") == expected
+    for key, value in others.items():
+        torch.save(content | {key: value}, "other.ckpt")
+        assert network_hash("other.ckpt") != expected, key
 
 
 @pytest.mark.parametrize("version", [None, FORMAT])

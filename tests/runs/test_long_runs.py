@@ -34,6 +34,7 @@ def test_the_same_seed_gives_the_same_labels_with_any_number_of_workers(tmp_path
     for name in ("teacher.ckpt", "refiner.ckpt", "student.ckpt"):
         first, *others = (torch.load(out / name, weights_only=True)["state_dict"] for out in outs)
         assert all(torch.equal(first[key], other[key]) for other in others for key in first)
+    assert len({(out / "manifest.jsonl").read_bytes() for out in outs}) == 1
     for folder in ("labels", "confidence", "provenance", "methods"):
         for path in sorted((outs[0] / folder).rglob("*.png")):
             for out in outs[1:]:

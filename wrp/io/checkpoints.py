@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import inspect
 import io
@@ -254,6 +255,31 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise WrpError(f"{path} cannot be read as a checkpoint: it holds a {type(checkpoint).__name__}")
     return checkpoint
+
+
+def network_hash(path: str | Path) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of what a checkpoint predicts with: weights, class and settings.
+
+    The rest, such as the state of the optimizer and the arguments of the data, does not count.
+
+    Raises:
+        WrpError: If the file is missing, damaged, or not a checkpoint.
+
+    Example:
+        >>> network_hash("missing.ckpt")
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: there is no checkpoint missing.ckpt
+    """
+    checkpoint = read_checkpoint(Path(path))
+    state = checkpoint.get("state_dict")
+    tensors = {key: found for key, found in (state or {}).items() if torch.is_tensor(found)}
+    told = {key: found for key, found in checkpoint.items() if key == SETTINGS_KEY or str(key).startswith("wrp_")}
+    shapes = {str(key): [str(found.dtype), list(found.shape)] for key, found in tensors.items()}
+    digest = hashlib.sha256(json.dumps([told, shapes], default=str).encode())
+    for found in tensors.values():
+        digest.update(found.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def labels_seen_by(path: str | Path) -> frozenset[str]:

@@ -16,11 +16,11 @@ from wrp.flow.cache import cached
 from wrp.flow.estimator import FlowEstimator
 from wrp.flow.presets import as_flow
 from wrp.geometry.fusion import motion_error
-from wrp.io.checkpoints import load_module
+from wrp.io.checkpoints import load_module, network_hash
 from wrp.io.together import in_turns, processes, together
 from wrp.metrics.calibration import LEVELS, pixels_by_level
 from wrp.metrics.propagation import PropagationScore, Truth
-from wrp.module import BaseModule, file_hash
+from wrp.module import BaseModule
 from wrp.propagation.audit import as_numbers, auditor, find_contradictions
 from wrp.propagation.confidence import ConfidenceCounts, counts_of, fit_confidence, read_calibration
 from wrp.propagation.methods import METHODS, make_methods
@@ -129,7 +129,7 @@ class PropagationModule(BaseModule):
                 self.flow.signature,
             )
         networks = {"teacher": teacher, "refiner": refiner}
-        self.checkpoint_hashes = {name: file_hash(path) for name, path in networks.items() if isinstance(path, str)}
+        self.checkpoint_hashes = {name: network_hash(path) for name, path in networks.items() if isinstance(path, str)}
         for network in (self.teacher, self.refiner):
             self.labels_seen |= getattr(network, "labels_seen", frozenset())
         self.score = PropagationScore(num_classes, methods)

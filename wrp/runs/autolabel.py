@@ -31,6 +31,7 @@ from wrp.data.synthetic.folder import generate_folder
 from wrp.errors import DataError, WrpError, listed
 from wrp.flow.cache import FlowCache
 from wrp.flow.presets import make_flow
+from wrp.io.checkpoints import network_hash
 from wrp.io.locking import locked
 from wrp.io.manifest import (
     broken_clips,
@@ -54,7 +55,6 @@ from wrp.io.outputs import (
 from wrp.io.tables import format_score
 from wrp.io.versions import versions
 from wrp.io.writing import remove_leftovers, write_json
-from wrp.module import file_hash
 from wrp.options import SelectArgs, flat, read_shard
 from wrp.propagation.methods import make_methods
 from wrp.propagation.module import PropagationModule
@@ -545,7 +545,7 @@ def _propagate(job: Job) -> bool:
     settings, index, out, processes = job.settings, job.index, job.out, job.processes
     run = settings.run
     given: dict[str, Any] = {name: str(path) for name, path in network_paths(settings).items()}
-    processes.first(lambda: check_networks(out, {name: file_hash(path) for name, path in given.items()}))
+    processes.first(lambda: check_networks(out, {name: network_hash(path) for name, path in given.items()}))
     data = PropagationData.over(index, shard=run.shard, done=str(out), workers=processes.loaders(run.workers))
     intervals = Counter(interval.clip.name for interval in IntervalItems(index.clips, index.label_map).intervals)
     units, left = sum(intervals.values()), len(data.intervals((0, 1)))

@@ -23,7 +23,7 @@ from wrp.data.items import HeldOutItems
 from wrp.data.run import CLASSES, read_run_file
 from wrp.errors import DataError, WrpError
 from wrp.flow.hashing import content_hash
-from wrp.io.checkpoints import labels_seen_by
+from wrp.io.checkpoints import labels_seen_by, network_hash
 from wrp.io.images import read_frame_label, read_image, read_label
 from wrp.io.label_map import read_label_map, require_same_classes
 from wrp.io.linking import link_file, link_interval
@@ -31,7 +31,6 @@ from wrp.io.manifest import Entry, is_there, label_hash, note_seen, read_manifes
 from wrp.io.outputs import CONTINUED, RUN, owner_of
 from wrp.io.progress import progress
 from wrp.io.writing import checksum, encode_label, write_json
-from wrp.module import file_hash
 from wrp.options import flat
 from wrp.propagation.confidence import read_calibration
 from wrp.propagation.session import GIVEN
@@ -141,7 +140,7 @@ def _check_given(settings: Settings, old: Path, named: str) -> None:
     for name in ("teacher", "refiner"):
         given = getattr(settings, name)
         before = known.get(name) if isinstance(known, dict) else None
-        if before != (None if given is None else file_hash(given)):
+        if before != (None if given is None else network_hash(given)):
             raise WrpError(
                 f"{named} was made {in_flags(name, theirs.get(name), given)}"
                 + (", another file" if before is not None and given is not None else "")
@@ -228,7 +227,7 @@ def find_common(settings: Settings, index: ClipIndex) -> Common:
     assert settings.run.continue_from is not None
     old, common = Path(settings.run.continue_from), Common()
     theirs = network_paths(replace(settings, out=settings.run.continue_from))
-    hashes = {name: file_hash(str(path)) for name, path in theirs.items()}
+    hashes = {name: network_hash(str(path)) for name, path in theirs.items()}
     parts, same = recorded_intervals(old), _same_frames(index, old)
     bar = progress(index.clips, desc="Comparing", unit="clip", total=len(index.clips))
     for clip in bar:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from wrp.errors import DataError, WrpError
-from wrp.io.checkpoints import classes_as_plain
+from wrp.io.checkpoints import classes_as_plain, network_hash
 from wrp.io.images import read_image
 from wrp.io.label_map import write_label_map
 from wrp.io.listing import IMAGE_SUFFIXES, list_folders, list_images, same_form, visible
@@ -32,7 +32,6 @@ from wrp.io.writing import (
     write_content,
     write_json,
 )
-from wrp.module import file_hash
 from wrp.segmentation.labeler import Labeler, load, network_in
 from wrp.structures import LabelMap, VideoFrame
 
@@ -159,7 +158,7 @@ def _record(out: Path, network: Path, label_map: LabelMap, images: Sequence[Name
     Raises:
         WrpError: If the folder holds labels by something else, or of other images of the same names.
     """
-    mine = {"network": file_hash(str(network)), "classes": classes_as_plain(label_map)}
+    mine = {"network": network_hash(str(network)), "classes": classes_as_plain(label_map)}
     path, found = out / RECORD, dict[str, Any]()
     if path.is_file():
         found = read_json(path, "it records the network of the labels beside it: choose another --out")

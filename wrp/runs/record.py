@@ -16,6 +16,7 @@ from wrp.data.checking import Checked, check_files, file_hashes
 from wrp.data.index import ClipIndex
 from wrp.data.run import CLASSES
 from wrp.errors import DataError, WrpError, listed
+from wrp.io.checkpoints import network_hash
 from wrp.io.label_map import read_label_map, require_same_classes, write_label_map
 from wrp.io.locking import in_turn
 from wrp.io.manifest import BROKEN, broken_clips, count_parts, forget_broken, has_parts, labelled_frames, note_broken
@@ -23,7 +24,6 @@ from wrp.io.opening import read_content, read_json
 from wrp.io.outputs import TEMPORARY, owner_of, remove_temporary
 from wrp.io.versions import computing
 from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
-from wrp.module import file_hash
 from wrp.options import flat
 from wrp.runs.config import Settings, in_flags
 from wrp.runs.trainer import decisive
@@ -183,7 +183,7 @@ def check_unchanged(out: Path, index: ClipIndex, networks: Mapping[str, Path]) -
     """
     theirs = recorded(out / "settings.json")
     given = _hashes(theirs.get("networks"))
-    what = [str(path) for name, path in networks.items() if given.get(name, "") not in ("", file_hash(str(path)))]
+    what = [str(path) for name, path in networks.items() if given.get(name, "") not in ("", network_hash(str(path)))]
     index = index.without(broken_clips(out))
     frames = file_hashes(index.clips)
     if not what and (touched := decoded_clips(out, frames)):

@@ -37,12 +37,11 @@ from wrp.errors import WrpError
 from wrp.flow.cache import FlowCache
 from wrp.flow.dis import DIS
 from wrp.geometry.labels import resize_labels
-from wrp.io.checkpoints import load_module
+from wrp.io.checkpoints import load_module, network_hash
 from wrp.io.images import read_image, read_label
 from wrp.io.label_map import write_label_map
 from wrp.io.tables import markdown_table
 from wrp.io.writing import new_folder, write_image, write_label
-from wrp.module import file_hash
 from wrp.options import CycleArgs, KeepArgs, OptimizerArgs, RefinerArgs, SelectArgs
 from wrp.runs.training import fit
 from wrp.segmentation.losses import SegmentationLoss
@@ -214,7 +213,7 @@ def smaller(root: str, scale: float) -> Path:
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that identify a trained network, besides its row."""
     keys = ("root", "scale", "every", "offset", "steps", "seed")
-    return {key: getattr(options, key) for key in keys} | {"teacher": file_hash(options.teacher)}
+    return {key: getattr(options, key) for key in keys} | {"teacher": network_hash(options.teacher)}
 
 
 def table() -> str:

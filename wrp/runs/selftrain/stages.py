@@ -19,11 +19,11 @@ from wrp.data.index import files_of
 from wrp.data.layouts.registry import find_folder
 from wrp.data.semisupervised import SemiSupervisedData, label_map_of
 from wrp.errors import DataError, WrpError, check_choice
+from wrp.io.checkpoints import network_hash
 from wrp.io.opening import read_content, read_json
 from wrp.io.outputs import SELFTRAIN, check_output, check_place
 from wrp.io.progress import progress
 from wrp.io.writing import checksum, encode_label, make_folder, sync_folder, write_content, write_json
-from wrp.module import file_hash
 from wrp.options import (
     MAX_COUNT,
     MAX_PROCESSES,
@@ -322,7 +322,7 @@ class Run:
         def run() -> None:
             folder = self.folder(stage)
             self.processes.first(lambda: make_folder(folder))
-            made_by = file_hash(str(network))
+            made_by = network_hash(str(network))
             noted = self.processes.first(lambda: self._noted(stage))
             mine = self.processes.part(frames())
             left = [
