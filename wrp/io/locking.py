@@ -11,9 +11,12 @@ from pathlib import Path
 
 from wrp.errors import WrpError
 from wrp.io.outputs import require_run
-from wrp.io.writing import held, refuse_link, remove_leftovers
+from wrp.io.writing import held, is_open, refuse_link, remove_leftovers
 
 logger = logging.getLogger("wrp")
+
+# Times that a lock is opened anew because whoever held it has removed it.
+TRIES = 10
 
 # Forked loader processes inherit the open locks and outlive a killed run by seconds, so they close them at once.
 _handles: set[int] = set()
@@ -38,26 +41,23 @@ def locked(folder: Path, shared: bool = False) -> Iterator[None]:
     :func:`~wrp.io.writing.make_folder`.
 
     Args:
-        folder: The folder, created if it is not there; an empty ``.lock`` stays in it.
+        folder: The folder, created if it is not there. An empty ``.lock`` lies in it meanwhile, and stays if the block
+            ends by an error, or the folder is shared.
         shared: Whether other jobs that share the folder may write to it at the same time, each its own files.
 
     Raises:
         WrpError: If another process is writing there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    refuse_link(folder / ".lock")
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-    _handles.add(handle)
+    handle = _open_locked(folder, shared)
     try:
-        _lock(handle, folder, shared)
         held[folder] = handle
         yield
+        if not shared and handle in _handles and _may_remove(folder, handle):
+            (folder / ".lock").unlink()
     finally:
         held.pop(folder, None)
-        if handle in _handles:  # else this is a forked process, in which it is closed already
-            _handles.remove(handle)
-            _unlock(handle)
-            os.close(handle)
+        _close(handle)
 
 
 @contextmanager
@@ -110,6 +110,44 @@ def _unlock(handle: int) -> None:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _open_locked(folder: Path, shared: bool) -> int:
+    """Lock the file ``.lock`` of a folder, and return its handle.
+
+    Whoever held it may have removed it since it was opened here: then a lock on it would keep nobody out.
+    """
+    path = folder / ".lock"
+    for _ in range(TRIES):
+        refuse_link(path)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        _handles.add(handle)
+        try:
+            _lock(handle, folder, shared)
+        except BaseException:
+            _close(handle)
+            raise
+        if is_open(path, handle):
+            return handle
+        _close(handle)
+    raise WrpError(f"{path} is removed again and again: let no other command write to {folder} meanwhile")
+
+
+def _close(handle: int) -> None:
+    if handle in _handles:  # else this is a forked process, in which it is closed already
+        _handles.remove(handle)
+        _unlock(handle)
+        os.close(handle)
+
+
+def _may_remove(folder: Path, handle: int) -> bool:
+    """Tell whether the open file of a lock is the folder's, and keeps all others out: not on systems without locks."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return is_open(folder / ".lock", handle)
+    return False
 
 
 def _lock(handle: int, folder: Path, shared: bool) -> None:

@@ -112,7 +112,7 @@ def make_folder(folder: Path) -> Path:
     """
     link = None
     for place in (folder, *folder.parents):
-        if place in held and not _is_there(place / ".lock", held[place]):
+        if place in held and not is_open(place / ".lock", held[place]):
             raise WrpError(
                 f"{place} was deleted or moved while this command was writing to it; nothing more is written there: "
                 "run the command again"
@@ -127,8 +127,15 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def _is_there(path: Path, handle: int) -> bool:
-    """Tell whether a file is the one that is open; a file of the same name may have taken its place."""
+def is_open(path: Path, handle: int) -> bool:
+    """Tell whether a file is the one that is open; a file of the same name may have taken its place.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     is_open(Path(file.name), file.fileno())
+        True
+    """
     try:
         return os.path.samestat(os.fstat(handle), path.lstat())
     except OSError:
