@@ -100,12 +100,54 @@ def label_of(stem: str) -> None:
 def test_frames_that_change_during_a_run_are_refused_at_its_end(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = np.array(Image.open("data/frames/ride/00002.png"))
     with monkeypatch.context() as patch:
         during(patch, other_frame)
         assert main(COMMAND) == 2
-    assert "wrp: error: frames of clip ride changed while the run was at work" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    changed = Path("data/frames/ride/00002.png")
+    assert f"frames of clip ride changed while the run was at work, the last one {changed}: restore them, and" in told
     assert not Path("out/metrics.json").exists()
     assert main(COMMAND) == 2  # and ever after
+    told = capsys.readouterr().err
+    assert "out holds labels of clip ride, whose frames have changed since; restore what was changed to go on" in told
+    save(changed, before)
+    assert main(COMMAND) == 0
+
+
+def test_labels_of_frames_that_were_other_ones_meanwhile_are_not_gone_on_with(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = root / "frames/walk/00006.png"
+    whole = changed.read_bytes()
+    with monkeypatch.context() as patch:
+        during(patch, lambda: save(changed, picture(7)))
+        assert main(COMMAND) == 2
+    assert "unless it has labelled some of the changed ones" in capsys.readouterr().err
+    changed.write_bytes(whole)
+    assert main(COMMAND) == 2
+    said = "out holds labels of clip walk that were made of other frames; choose another --out, or delete it"
+    assert said in capsys.readouterr().err
+
+
+def test_a_network_that_changes_during_a_run_can_be_restored(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in ("0", "1"):
+        trained = [*COMMAND[:2], f"--out=trained{seed}", "--methods=semantic", f"--seed={seed}", *SMALL, "--limit=0"]
+        assert main(trained) == 0
+    shutil.copy("trained0/teacher.ckpt", "teacher.ckpt")
+    command = [*COMMAND[:3], "--methods=semantic", "--teacher=teacher.ckpt"]
+    with monkeypatch.context() as patch:
+        during(patch, lambda: shutil.copy("trained1/teacher.ckpt", "teacher.ckpt"))
+        assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "teacher.ckpt changed while the run was at work: restore it, and the same command goes on; or" in told
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "out holds a run with a teacher that differs from teacher.ckpt; restore what was changed to go on" in told
+    shutil.copy("trained0/teacher.ckpt", "teacher.ckpt")
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize("change", [other_label, no_label])

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from wrp.data.checking import Checked, check_files, file_hashes
-from wrp.data.index import ClipIndex
+from wrp.data.index import ClipIndex, files_of
 from wrp.data.run import CLASSES
 from wrp.errors import DataError, WrpError, listed
 from wrp.io.checkpoints import network_hash
@@ -183,20 +183,32 @@ def check_unchanged(out: Path, index: ClipIndex, networks: Mapping[str, Path]) -
     """
     theirs = recorded(out / "settings.json")
     given = _hashes(theirs.get("networks"))
-    what = [str(path) for name, path in networks.items() if given.get(name, "") not in ("", network_hash(str(path)))]
+    for name, path in networks.items():
+        if given.get(name, "") not in ("", network_hash(str(path))):
+            raise WrpError(
+                f"{path} changed while the run was at work: restore it, and the same command goes on; or choose "
+                "another --out for the network as it is now"
+            )
     index = index.without(broken_clips(out))
     frames = file_hashes(index.clips)
-    if not what and (touched := decoded_clips(out, frames)):
+    if touched := decoded_clips(out, frames):
         known = _hashes(theirs.get("frames"))
         clips = tuple(clip for clip in index.clips if clip.name in touched)
         checked = check_files(replace(index, clips=clips), teacher=False, decoded=touched)
         other = (clip for clip, found in frames.items() if _sizes(known.get(clip, found)) != _sizes(found))
-        what += [f"frames of clip {clip}" for clip in (*other, *checked.changed)][:1]
-    if what:
-        raise WrpError(
-            f"{what[0]} changed while the run was at work, so that what it has written may be of both states; choose "
-            f"another --out, or delete {out} to start again"
-        )
+        for clip in (*other, *checked.changed):
+            raise WrpError(
+                f"frames of clip {clip} changed while the run was at work{_latest(index, clip)}: restore them, and the "
+                "same command goes on, unless it has labelled some of the changed ones; or choose another --out for "
+                "frames as they are now"
+            )
+
+
+def _latest(index: ClipIndex, clip: str) -> str:
+    """Name the file of a clip that was changed last, for a message; empty if none is there."""
+    [frames] = [one.frames for one in index.clips if one.name == clip]
+    files = [file for file in files_of(replace(frame, label=None) for frame in frames) if file.is_file()]
+    return f", the last one {max(files, key=lambda file: file.stat().st_mtime_ns)}" if files else ""
 
 
 def _claimed(
@@ -232,11 +244,13 @@ def _claimed(
     known, broken = _hashes(theirs.get("frames")), broken_clips(out)
     sizes = {clip: _sizes(found) for clip, found in known.items() if clip not in broken}
     _, other = _join(sizes, {clip: _sizes(found) for clip, found in frames.items()})
-    if other is not None or checked.changed:
-        raise _taken(out, f"labels of clip {other or checked.changed[0]}, whose frames have changed since")
+    if other is not None:
+        raise _Taken(f"{out} holds labels of clip {other}, whose frames have changed since", RESTORE)
+    if checked.changed:
+        raise _Taken(f"{out} holds labels of clip {checked.changed[0]} that were made of other frames", OTHERWISE)
     used, network = _join(_hashes(theirs.get("networks")), networks)
     if network is not None:
-        raise _taken(out, f"a run with a {network} that differs from {given[network]}")
+        raise _Taken(f"{out} holds a run with a {network} that differs from {given[network]}", RESTORE)
     known = {**frames, **known, **{clip: frames[clip] for clip in checked.clips}}
     made = {name: theirs[name] for name in ("computed_by", "threads") if name in theirs}
     return mine | {"labels": labels, "frames": known, "networks": used} | made
@@ -262,7 +276,7 @@ def _refuse_other_labels(
     if edited := [path for path in lost if path in used or not Path(path).is_file()]:
         raise _Taken(
             f"{out} holds a run of before {edited[0]} was changed or removed",
-            "restore it to go on with that run, or choose another --out",
+            RESTORE,
         )
     again = f"with another --out and --continue {out}"
     if lost:  # a label more or less may make another choice of --label-every, say
@@ -299,6 +313,7 @@ def decoded_clips(out: Path, frames: Mapping[str, str]) -> dict[str, dict[int, s
 
 
 OTHERWISE = "choose another --out, or delete it to start again"
+RESTORE = "restore what was changed to go on with that run, or choose another --out"
 
 # What a run writes before it has any result.
 _BEFORE_RESULTS = ("settings.json", "stages.json", "weights.json", CLASSES, BROKEN, "logs", TEMPORARY)
@@ -355,10 +370,6 @@ class _Taken(WrpError):
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.args))
-
-
-def _taken(out: Path, what: str) -> _Taken:
-    return _Taken(f"{out} holds {what}", OTHERWISE)
 
 
 def _join(known: dict[str, str], hashes: dict[str, str]) -> tuple[dict[str, str], str | None]:
