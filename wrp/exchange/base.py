@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from wrp.errors import DataError, check_choice
-from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.label_map import class_of_number
 from wrp.io.listing import list_folders, visible
 from wrp.io.opening import ORIENTATION, opened_image
+from wrp.io.pixels import confidence_array, image_array, label_array
 from wrp.io.progress import progress
 from wrp.io.resuming import resumed_items
 from wrp.io.writing import replacing
@@ -78,9 +78,9 @@ class Export:
 
     def labels(self, frame: RunFrame) -> np.ndarray:
         """Return the class indices (H, W) uint8 of a frame, 255 where unlabelled."""
-        labels = read_label(frame.label, self.label_map.written).numpy()
+        labels = label_array(frame.label, self.label_map.written)
         if self.min_confidence > 0:
-            confidence = read_confidence(frame.confidence, (labels.shape[0], labels.shape[1])).numpy()
+            confidence = confidence_array(frame.confidence, (labels.shape[0], labels.shape[1]))
             labels = np.where(confidence < self.min_confidence, np.uint8(IGNORE_INDEX), labels)
         return labels
 
@@ -124,7 +124,7 @@ def _can_stay(frame: RunFrame, kind: str) -> bool:
 
 def _encode(frame: RunFrame, kind: str) -> bytes:
     encoded = io.BytesIO()
-    picture = Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy())
+    picture = Image.fromarray(image_array(frame.image))
     picture.save(encoded, "JPEG" if kind == ".jpg" else "PNG", quality=95)
     return encoded.getvalue()
 

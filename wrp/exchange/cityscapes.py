@@ -17,8 +17,8 @@ from PIL import Image
 from wrp.errors import DataError
 from wrp.exchange.base import SPLIT, Export, Returned, RunFrame, class_index
 from wrp.exchange.names import name_path
-from wrp.io.images import read_label
 from wrp.io.label_map import read_label_map, write_label_map
+from wrp.io.pixels import label_array
 from wrp.io.writing import write_image
 from wrp.structures import IGNORE_INDEX, LabelMap
 
@@ -55,7 +55,7 @@ def read(path: Path, label_map: LabelMap) -> Iterator[Returned]:
 
 
 def _decode(path: Path, theirs: LabelMap, label_map: LabelMap, size: tuple[int, int]) -> np.ndarray:
-    labels = read_label(path, theirs, size).numpy()
+    labels = label_array(path, theirs, size)
     table = np.full(256, IGNORE_INDEX, np.uint8)
     for index in np.unique(labels[labels != IGNORE_INDEX]).tolist():
         table[index] = class_index(label_map, theirs.names[index])

@@ -20,12 +20,12 @@ from wrp.errors import DataError
 from wrp.exchange.base import Returned, top_folder
 from wrp.exchange.export import find_format
 from wrp.exchange.names import WrittenNames
-from wrp.io.images import read_confidence, read_image, read_label
 from wrp.io.label_map import require_same_classes
 from wrp.io.listing import list_folders, same_form
 from wrp.io.locking import in_turn
 from wrp.io.opening import check_ratio
 from wrp.io.outputs import RUN, owner_of
+from wrp.io.pixels import confidence_array, image_array, label_array
 from wrp.io.progress import progress
 from wrp.io.writing import remove_leftovers, require_writable, sync_folder, write_label
 from wrp.structures import IGNORE_INDEX, LabelMap
@@ -219,7 +219,7 @@ class _Targets:
         return next((folder for folder in there if same_form(folder.name) == same_form(clip)), self.labels / clip)
 
     def _read_size(self, clip: str) -> tuple[int, int]:
-        height, width = read_image(self.clips[clip].frames[0].image).shape[1:]
+        height, width, _ = image_array(self.clips[clip].frames[0].image).shape
         return height, width
 
 
@@ -304,7 +304,7 @@ def _is_new(
         raise DataError(f"it has unlabelled pixels, but the data set takes {IGNORE_INDEX} for a class")
     if frame.label is None:
         return True
-    if np.array_equal(read_label(frame.label, label_map).numpy(), labels):
+    if np.array_equal(label_array(frame.label, label_map), labels):
         return False  # so that an interrupted import can be done again
     if not force:
         raise DataError(f"it has another label already, {frame.label}; --force replaces it")
@@ -322,8 +322,8 @@ def _differs_from(run: Path, label_map: LabelMap) -> Callable[[str, np.ndarray],
 
     def differs(name: str, labels: np.ndarray) -> bool:
         size = (labels.shape[0], labels.shape[1])
-        before = read_label(run / "labels" / f"{name}.png", theirs, size).numpy()
-        return is_changed(labels, before, read_confidence(run / "confidence" / f"{name}.png", size).numpy())
+        before = label_array(run / "labels" / f"{name}.png", theirs, size)
+        return is_changed(labels, before, confidence_array(run / "confidence" / f"{name}.png", size))
 
     return differs
 

@@ -29,10 +29,10 @@ from wrp.errors import DataError
 from wrp.exchange.base import Export, Returned, RunFrame, check_size, class_index, reading
 from wrp.exchange.brush import INSIDE, decode_brush, encode_brush
 from wrp.exchange.names import frame_name
-from wrp.io.images import read_confidence
 from wrp.io.json_list import read_json_list
 from wrp.io.listing import IMAGE_SUFFIXES, list_files, list_folders
 from wrp.io.opening import opened_image
+from wrp.io.pixels import confidence_array
 from wrp.io.writing import write_text
 from wrp.structures import IGNORE_INDEX, LabelMap
 
@@ -76,7 +76,7 @@ def _describe(frame: RunFrame, export: Export) -> dict[str, Any]:
     """Return the size (H, W) of a frame, its mean confidence, and each class index with its mask."""
     labels = export.labels(frame)
     indices = np.unique(labels[labels != IGNORE_INDEX]).tolist()
-    score = round(float(read_confidence(frame.confidence).mean()), 4)
+    score = round(float(confidence_array(frame.confidence).mean()), 4)
     masks = [(index, encode_brush(labels == index)) for index in indices]
     return {"size": labels.shape, "score": score, "masks": masks}
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from wrp.errors import DataError
 from wrp.io.listing import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from wrp.io.pixels import decode, frame_label_array, image_array, label_array, never_array
+from wrp.io.pixels import confidence_array, frame_label_array, image_array, label_array, never_array
 from wrp.structures import Frame, LabelMap, VideoFrame
 
 
@@ -44,10 +43,5 @@ def read_never(path: Path, size: tuple[int, int]) -> Tensor:
 
 
 def read_confidence(path: Path, size: tuple[int, int] | None = None) -> Tensor:
-    """Read confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG; raise DataError as :func:`read_label`."""
-    values = decode(path, "L")
-    if size is not None and values.shape != size:
-        raise DataError(
-            f"{path}: the confidence is {values.shape[1]}×{values.shape[0]} pixels, expected {size[1]}×{size[0]}"
-        )
-    return torch.from_numpy(values).float() / 255
+    """Read confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG, see :func:`~wrp.io.pixels.confidence_array`."""
+    return torch.from_numpy(confidence_array(path, size))

@@ -153,6 +153,31 @@ def fitting_label_array(frame: Frame, label_map: LabelMap, size: tuple[int, int]
     return label
 
 
+def confidence_array(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read confidence (H, W) float32 in [0, 1] from an 8-bit grey PNG.
+
+    Args:
+        path: The file.
+        size: Height and width of the frame in pixels; None: not checked.
+
+    Raises:
+        DataError: If the file is missing, damaged or of another size.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (2, 1), 255).save(Path(folder, "0.png"))
+        ...     confidence_array(Path(folder, "0.png")).tolist()
+        [[1.0, 1.0]]
+    """
+    values = decode(path, "L")
+    if size is not None and values.shape != size:
+        raise DataError(
+            f"{path}: the confidence is {values.shape[1]}×{values.shape[0]} pixels, expected {size[1]}×{size[0]}"
+        )
+    return values.astype(np.float32) / np.float32(255)
+
+
 def never_array(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read which pixels are never labelled from a picture: all that is neither black nor transparent in it.
 
