@@ -32,8 +32,8 @@ from torch import nn
 from wrp.data.layouts.registry import find_folder
 from wrp.data.synthetic.folder import generate_folder
 from wrp.io.tables import markdown_table
+from wrp.runs.selftrain.config import SYSTEM_NAMES, Lists, SelfTraining
 from wrp.runs.selftrain.run import selftrain
-from wrp.runs.selftrain.stages import SYSTEM_NAMES, Lists, SelfTraining
 from wrp.selftraining import student
 from wrp.selftraining.student import StrongView
 

@@ -27,7 +27,7 @@ from wrp.options import (
 )
 from wrp.runs.arguments import parse_arguments
 from wrp.runs.search import read_sweep
-from wrp.runs.selftrain.stages import Lists, SelfTraining
+from wrp.runs.selftrain.config import Lists, SelfTraining
 from wrp.runs.trainer import check_trainer
 
 NOT_FINITE = [".nan", ".inf", "-.inf", "1e400"]

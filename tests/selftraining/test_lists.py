@@ -15,7 +15,8 @@ from tests.selftraining.small import command
 from wrp.cli.main import main
 from wrp.data.images import ImageData
 from wrp.data.layouts import cityscapes
-from wrp.data.semisupervised import TRAIN_IDS, SemiSupervisedData, find_images
+from wrp.data.lists import TRAIN_IDS, find_images
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import DataError
 from wrp.io.images import read_label
 

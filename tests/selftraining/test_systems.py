@@ -14,10 +14,11 @@ import torch
 from tests.clips import make_camvid, picture, save
 from tests.selftraining.small import NETWORK, SMALL, batch, command
 from wrp.cli.main import main
-from wrp.data.semisupervised import SemiSupervisedData, find_images
+from wrp.data.lists import find_images
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.errors import DataError, WrpError
 from wrp.options import NetworkArgs, OptimizerArgs, SamplingArgs
-from wrp.runs.selftrain.stages import SYSTEM_NAMES
+from wrp.runs.selftrain.config import SYSTEM_NAMES
 from wrp.segmentation.module import SegmentationModule, load_segmenter
 from wrp.segmentation.network import Segmenter, create_segmenter, with_features
 from wrp.selftraining.cisc_r import CiscModule, cross_image_loss
@@ -44,7 +45,7 @@ def test_every_system_runs_all_its_stages_and_resumes(
     assert capsys.readouterr().out == first
     assert {path for path, time in times.items() if path.stat().st_mtime_ns != time} == {out / last}
     assert main(command(system, lists, out, "--seed=1")) == 2
-    assert "holds a run with seed=0, got 1" in capsys.readouterr().err
+    assert f"{out} was begun with --seed 0, this command has --seed 1; choose another --out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -79,30 +79,36 @@ def with_trainer(args: Sequence[str]) -> list[str]:
 
 
 def _selftrain(options: argparse.Namespace) -> None:
-    from wrp.io.progress import rank
     from wrp.io.writing import follow_links
-    from wrp.runs.selftrain.run import selftrain
-    from wrp.runs.selftrain.stages import Lists, SelfTraining
+    from wrp.runs.selftrain.config import FLAGS, Lists, SelfTraining
+    from wrp.runs.selftrain.early import check_early
 
     given = {key: value for key, value in vars(options).items() if key != "run" and value is not None}
-
-    def take(**names: str) -> dict[str, Any]:
-        """Move given arguments out, by the names of their settings."""
-        return {setting: given.pop(flag) for flag, setting in names.items() if flag in given}
-
-    lists = Lists(**{name: given.pop(name) for name in ("labelled", "unlabelled", "val")})
-    sampling = take(crop_size="crop_size", batch_size="batch_size")
+    groups: dict[str, dict[str, Any]] = {"lists": {}, "sampling": {}, "network": {}}
+    for flag, setting in FLAGS.items():
+        group, _, name = setting.rpartition(".")
+        if group and (key := flag.replace("-", "_")) in given:
+            groups[group][name] = given.pop(key)
+    sampling, network = groups["sampling"], groups["network"]
     if "crop_size" in sampling:
         sampling["crop_size"] = tuple(sampling["crop_size"])
-    network = take(architecture="arch", encoder="encoder_name", weights="encoder_weights", scale="scale")
     if network.get("encoder_weights") == "none":
         network["encoder_weights"] = None
     if "arch" in network:
         network["options"] = {}
-    defaults: dict[str, Any] = {"sampling": SelfTraining.sampling, "network": SelfTraining.network}
-    groups = {"sampling": replace(defaults["sampling"], **sampling), "network": replace(defaults["network"], **network)}
     out = follow_links(Path(options.out))
-    metrics = selftrain(SelfTraining(lists=lists, **given | groups | {"out": str(out)}))
+    settings = SelfTraining(
+        lists=Lists(**groups["lists"]),
+        sampling=replace(SelfTraining.sampling, **sampling),
+        network=replace(SelfTraining.network, **network),
+        **given | {"out": str(out)},
+    )
+    check_early(settings)
+
+    from wrp.io.progress import rank
+    from wrp.runs.selftrain.run import selftrain
+
+    metrics = selftrain(settings)
     if rank() > 0:
         return
     print(f"mIoU {metrics['scores']['miou']:.2f}")

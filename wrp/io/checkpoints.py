@@ -23,6 +23,7 @@ from torch import nn
 
 from wrp.errors import WrpError, in_short
 from wrp.io.hubs import hubs_limited
+from wrp.io.networks import UNFINISHED, require_checkpoint
 from wrp.io.opening import check_archive, parse_json
 from wrp.structures import LabelMap
 
@@ -32,9 +33,6 @@ CLASS_KEY = "wrp_class"
 FORMAT_KEY = "wrp_format"
 FORMAT = 2
 """The format of checkpoints, increased when arguments are renamed or regrouped. Those of wrp 0.1 have none."""
-
-UNFINISHED = "-unfinished"
-"""End of the name of a checkpoint of a training that has not ended, before its suffix."""
 
 SEEN_KEY = "wrp_labels_seen"
 """Key in a checkpoint of the hashes of the labels that its networks were trained on."""
@@ -243,8 +241,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     Raises:
         WrpError: If the file is missing, damaged, or not a checkpoint.
     """
-    if not path.is_file():
-        raise WrpError(f"there is no checkpoint {path}")
+    require_checkpoint(path)
     try:
         if path.suffix == WEIGHTS:
             return _read_weights(path)

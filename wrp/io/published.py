@@ -13,12 +13,10 @@ import yaml
 
 from wrp.errors import WrpError, in_short
 from wrp.io.checkpoints import CLASS_KEY, SEEN_KEY, SETTINGS_KEY, classes_in, save_weights
+from wrp.io.networks import PUBLISHED
 from wrp.io.outputs import MODEL, claim
 from wrp.io.tables import escape_markdown, format_score, markdown_table
 from wrp.io.writing import MARKER, replacing, write_json, write_text
-
-PUBLISHED = "model.safetensors"
-"""Name of the weights in such a folder."""
 
 _CARD, _CONFIG = "README.md", "config.json"
 

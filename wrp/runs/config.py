@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -318,13 +318,14 @@ SHORT = {
 """Short flags of the command line and the settings that they set."""
 
 
-def in_flags(setting: str, before: Any, now: Any) -> str:
+def in_flags(setting: str, before: Any, now: Any, flags: Mapping[str, str] = SHORT) -> str:
     r"""Say how a setting of a run differs from that of a command, in the words of the command line.
 
     Args:
         setting: Its dotted name.
         before: Its value in the run; None: it was not given.
         now: Its value in the command.
+        flags: Flags of the command, and the settings that they set; other settings are flags by their own names.
 
     Example:
         >>> in_flags("select.label_every", 2, None)
@@ -334,8 +335,8 @@ def in_flags(setting: str, before: Any, now: Any) -> str:
         >>> in_flags("run.trainer", {}, {"precision": 16})
         'without --trainer, this command has --trainer \'{"precision": 16}\''
     """
-    short = next((flag for flag, known in SHORT.items() if known == setting), setting)
-    flag = setting.upper() if setting == "root" else f"--{short}"
+    short = next((flag for flag, known in flags.items() if known == setting), setting)
+    flag = setting.upper() if setting in ("root", "system") else f"--{short}"
     first, second = (f"{flag} {_as_given(value)}" if value not in (None, {}) else None for value in (before, now))
     return f"{f'with {first}' if first else f'without {flag}'}, this command has {second or 'none'}"
 

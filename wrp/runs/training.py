@@ -19,7 +19,8 @@ from wrp.data.propagated import PropagatedLabels
 from wrp.data.refinement import RefinementData
 from wrp.data.segmentation import SegmentationData
 from wrp.errors import WrpError
-from wrp.io.checkpoints import UNFINISHED, load_module, read_checkpoint
+from wrp.io.checkpoints import load_module, read_checkpoint
+from wrp.io.networks import UNFINISHED
 from wrp.io.outputs import TEMPORARY
 from wrp.io.pixels import read_size
 from wrp.options import KeepArgs, OptimizerArgs, SamplingArgs

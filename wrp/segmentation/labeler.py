@@ -15,12 +15,11 @@ from typing_extensions import Self
 
 from wrp.errors import DataError, WrpError, in_short
 from wrp.flow.prefetch import prefetch
-from wrp.io.checkpoints import UNFINISHED, load_module
+from wrp.io.checkpoints import load_module
 from wrp.io.images import read_image
 from wrp.io.label_map import numbered_classes, read_label_map
+from wrp.io.networks import network_in
 from wrp.io.opening import upright
-from wrp.io.outputs import MODEL, RUN, owner_of
-from wrp.io.published import PUBLISHED
 from wrp.io.video import is_video, open_video
 from wrp.segmentation.inference import labels_by_tiles
 from wrp.structures import LabelMap, VideoFrame
@@ -229,41 +228,6 @@ def load(
     else:
         label_map = classes if isinstance(classes, LabelMap) else read_label_map(Path(classes))
     return Labeler(module, label_map, tile, batch_size).to(_device() if device is None else device)
-
-
-def network_in(path: Path) -> Path:
-    """Return the checkpoint of a run's student if ``path`` is its folder, else of its teacher; a file as it is.
-
-    Of the folder of a published model, it is its weights.
-
-    Raises:
-        WrpError: If the folder is not that of a run, or the run has no such network, or several students.
-
-    Example:
-        >>> network_in(Path("student.ckpt")).name
-        'student.ckpt'
-    """
-    if not path.is_dir():
-        return path
-    if (path / PUBLISHED).is_file() and owner_of(path) in (None, MODEL):  # None: a copy from a hub
-        return path / PUBLISHED
-    if owner_of(path) != RUN:
-        raise WrpError(
-            f"{path} is no folder of a run of `wrp autolabel`, nor of a published model; expected one, or a checkpoint "
-            "file"
-        )
-    if (plain := path / "student.ckpt").is_file():
-        return plain
-    students = sorted(found for found in path.glob("student-*.ckpt") if not found.stem.endswith(UNFINISHED))
-    if len(students) > 1:
-        raise WrpError(f"{path} holds several students, {', '.join(found.name for found in students)}; name one")
-    network = students[0] if students else path / "teacher.ckpt"
-    if not network.is_file():
-        raise WrpError(
-            f"{path} holds no student and no teacher: its labels were made without a network of its own; run the same "
-            "command with --student, or name a checkpoint"
-        )
-    return network
 
 
 def _device() -> torch.device:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from wrp.lazy import lazy
 
 if TYPE_CHECKING:
-    from wrp.runs.selftrain.stages import Lists, SelfTraining
+    from wrp.runs.selftrain.config import Lists, SelfTraining
 
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "Lists": "stages",
-        "SelfTraining": "stages",
+        "Lists": "config",
+        "SelfTraining": "config",
     },
 )
 

@@ -11,7 +11,8 @@ from wrp.io.locking import locked
 from wrp.io.outputs import SELFTRAIN, claim
 from wrp.io.writing import remove_leftovers, write_json
 from wrp.runs.processes import launched
-from wrp.runs.selftrain.stages import Run, SelfTraining
+from wrp.runs.selftrain.config import SelfTraining
+from wrp.runs.selftrain.stages import Run
 from wrp.runs.selftrain.systems import SYSTEMS
 from wrp.runs.stage import Runner
 

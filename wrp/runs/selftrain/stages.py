@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,22 @@ from wrp.data.checking import THREADS, cancelling
 from wrp.data.classes import require_classes
 from wrp.data.index import files_of
 from wrp.data.layouts.registry import find_folder
-from wrp.data.semisupervised import SemiSupervisedData, label_map_of
-from wrp.errors import DataError, WrpError, check_choice
+from wrp.data.lists import label_map_of
+from wrp.data.semisupervised import SemiSupervisedData
+from wrp.errors import DataError, WrpError
 from wrp.io.checkpoints import network_hash
 from wrp.io.opening import read_content, read_json
 from wrp.io.outputs import SELFTRAIN, check_output, check_place
 from wrp.io.progress import progress
 from wrp.io.writing import checksum, encode_label, make_folder, sync_folder, write_content, write_json
 from wrp.options import (
-    MAX_COUNT,
-    MAX_PROCESSES,
-    MAX_SEED,
-    SCALES,
     InferenceArgs,
-    NetworkArgs,
     OptimizerArgs,
-    SamplingArgs,
-    check_range,
 )
-from wrp.runs.config import SLIM_FPN
 from wrp.runs.processes import Processes
 from wrp.runs.record import forget_fruitless, recorded
 from wrp.runs.reliability import predict
+from wrp.runs.selftrain.config import SelfTraining, in_flags
 from wrp.runs.stage import Stage
 from wrp.runs.trainer import decisive, logger_folders, quiet_lightning
 from wrp.runs.training import fit, thirds_of
@@ -51,84 +45,6 @@ logger = logging.getLogger("wrp")
 
 # Pseudo-labels after which their checksums are written.
 NOTE_EVERY = 256
-
-SYSTEM_NAMES = ("supervised", "st", "st++", "cisc-r", "three-stage", "unimatch", "unimatch-v2")
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Paths of three files that list image names.
-
-    Attributes:
-        labelled: Images whose labels are used for training.
-        unlabelled: Images that are used without labels.
-        val: Images to score on.
-
-    Example:
-        >>> Lists(labelled="labelled.txt", unlabelled="unlabelled.txt", val="val.txt").val
-        'val.txt'
-    """
-
-    labelled: str
-    unlabelled: str
-    val: str
-
-
-@dataclass(frozen=True)
-class SelfTraining:
-    """Settings of a run of a semi-supervised system.
-
-    Attributes:
-        system: One of :data:`SYSTEM_NAMES`.
-        root: Folder of the data set.
-        lists: Which images have labels, which have none, and which are scored.
-        out: Folder to write to.
-        layout: See :class:`~wrp.data.semisupervised.SemiSupervisedData`.
-        supervised: Checkpoint of the first stage's network to use instead of training it.
-        steps: Training steps of each stage, at least 3.
-        sampling: How labelled crops are drawn; as many unlabelled ones are drawn with them.
-        network: The network.
-        lr: Learning rate at the start. An encoder that starts from pretrained weights wants a lower one than the
-            default.
-        encoder_lr: Learning rate of the encoder as a ratio of ``lr``; 0 freezes it.
-        seed: Seed of all random numbers.
-        workers: Number of loader processes of each process; 0: it loads data itself. None: 0 on the CPU, 4 on a GPU.
-        trainer: Arguments of Lightning's Trainer for all stages; one device by default. The batches are those of all
-            devices together.
-
-    Raises:
-        WrpError: If the system is unknown or a number is out of range.
-
-    Example:
-        >>> settings = SelfTraining("unimatch", "voc", Lists("labelled.txt", "unlabelled.txt", "val.txt"), "out")
-        >>> settings.steps, settings.sampling.crop_size
-        (2000, (192, 288))
-    """
-
-    system: str
-    root: str
-    lists: Lists
-    out: str
-    layout: str = "folder"
-    supervised: str | None = None
-    steps: int = 2000
-    sampling: SamplingArgs = SamplingArgs((192, 288), 4)
-    network: NetworkArgs = NetworkArgs(encoder_name="tu-regnetx_002", options=SLIM_FPN)
-    lr: float = 5e-3
-    encoder_lr: float = 1.0
-    seed: int = 0
-    workers: int | None = None
-    trainer: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown system and numbers that are out of range."""
-        check_choice("system", self.system, SYSTEM_NAMES)
-        check_range("--steps", self.steps, 3, MAX_COUNT)
-        check_range("--workers", self.workers, 0, MAX_PROCESSES)
-        check_range("--seed", self.seed, 0, MAX_SEED)
-        check_range("--scale", self.network.scale, *SCALES)  # 0 is none here, where nothing is left open
-        check_range("--lr", self.lr, 1e-9, 1000)
-        check_range("--encoder-lr", self.encoder_lr, 0, 1000)
 
 
 class Run:
@@ -199,10 +115,9 @@ class Run:
         theirs = recorded(path) or mine
         changed = [key for key in mine if theirs.get(key) != mine[key]]
         if changed:
-            key = changed[0]
-            what = f"{self.out} holds a run with {key}={theirs.get(key)!r}, got {mine[key]!r}"
-            if key == "images":
-                what = f"{self.out} holds a run whose images or labels have changed since, or were added or removed"
+            what = f"{self.out} holds a run whose images or labels have changed since, or were added or removed"
+            if changed != ["images"]:
+                what = f"{self.out} was begun {in_flags(theirs, mine)}"
             if not forget_fruitless(self.out, what):
                 raise WrpError(f"{what}; choose another --out, or delete it to start again")
         write_json(path, mine)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from wrp.data.items import FrameItems
-from wrp.data.semisupervised import SemiSupervisedData, read_names
+from wrp.data.lists import read_names
+from wrp.data.semisupervised import SemiSupervisedData
 from wrp.data.transforms import Draw, TrainTransform
 from wrp.errors import WrpError
 from wrp.geometry.consistency import to_unit

@@ -1,0 +1,37 @@
+"""What a semi-supervised system looks at before torch is imported, which takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wrp.data.layouts.registry import find_folder
+from wrp.data.lists import find_images, label_map_of, read_lines
+from wrp.errors import DataError, WrpError
+from wrp.io.networks import require_checkpoint
+from wrp.io.outputs import SELFTRAIN, check_output
+from wrp.runs.selftrain.config import SelfTraining
+
+# Lines of each list whose images are looked for: a mistake in the layout or in the kind of lines is in all of them.
+FIRST = 4
+
+
+def check_early(settings: SelfTraining) -> None:
+    """Look for the data set, its classes, and the first images of the lists.
+
+    Raises:
+        WrpError: If one of them is not there; all other images are looked for by the run itself.
+    """
+    root = find_folder(settings.root)
+    label_map_of(root, settings.layout)
+    check_output(Path(settings.out), SELFTRAIN)
+    if settings.supervised is not None:
+        require_checkpoint(Path(settings.supervised))
+    lists = settings.lists
+    for path, labelled in ((lists.labelled, True), (lists.unlabelled, False), (lists.val, True)):
+        lines = read_lines(Path(path))
+        if not lines:
+            raise WrpError(f"{path} lists no images; list at least one")
+        try:
+            find_images(root, settings.layout, lines[:FIRST], labelled)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
