@@ -15,6 +15,9 @@ Options = TypeVar("Options")
 OWN_METHODS = ("copy", "motion", "vote-once", "vote", "semantic", "inpaint", "refine")
 """Names of the package's own propagation methods; what they are is in :mod:`wrp.propagation.methods`."""
 
+PICKS = ("even", "diverse")
+"""How `wrp init` picks frames within the scenes of a clip, see :func:`wrp.data.keyframes.pick_keyframes`."""
+
 MAX_SIDE = 2**15 - 2
 """Greatest height and width, in pixels, of crops and windows: OpenCV counts them with 16 bits."""
 

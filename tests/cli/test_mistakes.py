@@ -50,7 +50,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
         ([*SEGMENTER, "--model.optimizer.lr=fast"], "--model.optimizer.lr: expected float, got 'fast'"),
         ([*SEGMENTER, "--trainer.callbacks=EarlyStoping"], "no class 'EarlyStoping'; did you mean EarlyStopping?"),
         ([*SEGMENTER, "--ckpt_path=no.ckpt"], "there is no checkpoint no.ckpt"),
-        (["--config=no.yaml"], "--config: File does not exist"),
+        (["--config=no.yaml"], "there is no file no.yaml, which --config names"),
     ],
 )
 def test_a_mistake_of_the_command_line_is_one_line(

@@ -58,11 +58,18 @@ def add_demo(verbs: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
+    from wrp.io.outputs import RUN, SCENE, check_output
     from wrp.io.writing import follow_links
+    from wrp.options import MAX_SEED, check_range
+
+    check_range("--seed", options.seed, 0, MAX_SEED)
+    out = follow_links(Path(options.out))
+    for folder, kind in (("scene", SCENE), ("motion", RUN), ("run", RUN)):
+        check_output(out / folder, kind)
+    run = out / "run"
+
     from wrp.runs.autolabel import demo
 
-    out = follow_links(Path(options.out))
-    run = out / "run"
     _print(demo(out, options.seed), run)
     print(f"a network from these labels: wrp autolabel --config {run / 'settings.json'} --out {run} --student")
 

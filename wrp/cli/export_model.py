@@ -6,9 +6,12 @@ import argparse
 import contextlib
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrp.errors import WrpError
+
+if TYPE_CHECKING:
+    from wrp.structures import LabelMap
 
 logger = logging.getLogger("wrp")
 
@@ -49,38 +52,39 @@ def _weights(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from wrp.io.label_map import read_label_map
+    from wrp.io.networks import network_in
     from wrp.io.outputs import check_file
     from wrp.io.writing import replacing
-    from wrp.segmentation.labeler import network_in
 
     source, suffix = network_in(Path(options.checkpoint)), SUFFIXES[options.format]
     out = Path(options.out) if options.out else source.with_suffix(suffix)
     if out.suffix != suffix:
         raise WrpError(f"--out {out} must end in {suffix}")
+    classes = read_label_map(Path(options.classes)) if options.classes is not None else None
     out = check_file(out, _is_ours, [source.resolve()])
     write = _write_onnx if options.format == "onnx" else _write_weights
     with replacing(out) as temporary:
-        write(source, temporary, Path(options.classes) if options.classes is not None else None)
+        write(source, temporary, classes)
     print(out)
 
 
-def _write_onnx(source: Path, out: Path, classes: Path | None) -> None:
+def _write_onnx(source: Path, out: Path, classes: LabelMap | None) -> None:
     from wrp.segmentation.export import export_onnx
     from wrp.segmentation.labeler import load
 
     export_onnx(load(source, classes=classes, device="cpu"), out)
 
 
-def _write_weights(source: Path, out: Path, classes: Path | None) -> None:
+def _write_weights(source: Path, out: Path, classes: LabelMap | None) -> None:
     from wrp.io.checkpoints import CLASSES_KEY, classes_as_plain, read_checkpoint, save_weights
-    from wrp.io.label_map import read_label_map
     from wrp.module import BaseModule
 
     checkpoint = read_checkpoint(source)
     if checkpoint.get(BaseModule.CLASS_KEY) is None:
         raise WrpError(f"{source} is not a checkpoint of one of the package's modules")
     if classes is not None:
-        checkpoint[CLASSES_KEY] = classes_as_plain(read_label_map(classes))
+        checkpoint[CLASSES_KEY] = classes_as_plain(classes)
     save_weights(checkpoint, out)
 
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from wrp.options import PICKS
+
 
 def add(verbs: Any) -> None:
     """Add the command to the parser of `wrp`."""
@@ -21,7 +23,7 @@ def add(verbs: Any) -> None:
     verb.add_argument(
         "--by",
         default="even",
-        choices=("even", "diverse"),
+        choices=PICKS,
         help="pick frames at even distances, or those that look most different (default: %(default)s)",
     )
     verb.add_argument("--frames", metavar="START:STOP:STEP", help="pick from these frames alone, as for autolabel")

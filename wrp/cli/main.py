@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wrp.cli import (
     autolabel,
@@ -25,6 +26,7 @@ from wrp.cli import (
 )
 from wrp.cli.parser import StrictParser
 from wrp.errors import WrpError, in_short, inert
+from wrp.io.networks import require_checkpoint
 from wrp.io.recipes import with_recipes
 from wrp.io.stopping import Terminated, stoppable
 from wrp.io.versions import versions
@@ -88,6 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
             if given and given[0] in (*LIGHTNING_VERBS, "autolabel"):
                 given = with_recipes(given)
             if given and given[0] in LIGHTNING_VERBS:
+                _require_files(given)
                 if args is None:  # LightningCLI, and the processes that it starts, read those of the process
                     sys.argv[1:] = given
                 _lightning(given if args is not None else None)
@@ -163,6 +166,19 @@ def _mistake_in(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or _ABOUT_MEMORY.search(str(error)):
         return f"{in_short(error)}: there is too little memory for this, or a process was ended; files are complete"
     return str(error) if "Traceback" in str(error) and _SENT.search(str(error)) else None
+
+
+def _require_files(args: Sequence[str]) -> None:
+    """Raise WrpError if a file that a command of LightningCLI names is not there: to import that takes seconds."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        value = value if equals else following
+        if "://" in value or Path(value).exists():
+            continue
+        if flag == "--config" and value.endswith((".yaml", ".yml")):  # else it may be the text of one
+            raise WrpError(f"there is no file {value}, which --config names")
+        if flag == "--ckpt_path" and value.endswith(".ckpt"):  # else it may be a word of Lightning's, such as `last`
+            require_checkpoint(Path(value))
 
 
 def _lightning(args: list[str] | None) -> None:

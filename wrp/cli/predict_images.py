@@ -33,17 +33,20 @@ def add(verbs: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from wrp.runs.predict import predict_images
+    from wrp.data.found import find_images
+    from wrp.io.label_map import read_label_map
+    from wrp.io.networks import network_in
+    from wrp.io.outputs import PREDICTIONS, check_output
 
-    out = Path(options.out)
-    broken = predict_images(
-        Path(options.checkpoint),
-        Path(options.source),
-        out,
-        Path(options.classes) if options.classes is not None else None,
-        options.device,
-        options.on_error == "skip",
-    )
+    source = Path(options.source)
+    images = find_images(source)
+    network = network_in(Path(options.checkpoint))
+    classes = read_label_map(Path(options.classes)) if options.classes is not None else None
+    out = check_output(Path(options.out), PREDICTIONS, {source.resolve()})
+
+    from wrp.runs.predict import predict_images  # here, as it brings torch, which takes seconds
+
+    broken = predict_images(network, images, out, classes, options.device, options.on_error == "skip")
     for name, problem in broken.items():
         print(f"skipped {name}: {problem}")
     print(f"labels: {out / 'labels'}, confidence (white is certain): {out / 'confidence'}")

@@ -18,9 +18,6 @@ from wrp.io.images import read_image
 from wrp.io.progress import progress
 from wrp.structures import Frame
 
-WAYS = ("even", "diverse")
-"""How frames are picked within the scenes of a clip."""
-
 # Height and width of the small pictures by which frames are compared, in pixels.
 SIDE = 16
 
@@ -112,7 +109,7 @@ def pick_keyframes(looks: Looks, count: int, by: str = "even") -> list[int]:
     Args:
         looks: The frames.
         count: Number of frames to pick.
-        by: A name in :data:`WAYS`.
+        by: A name in :data:`~wrp.options.PICKS`.
 
     Returns:
         Indices of the frames, in temporal order; fewer than ``count`` only if there are no more frames.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 from wrp.data.index import ClipIndex, narrow
-from wrp.data.layouts.registry import open_index
+from wrp.data.layouts.registry import find_folder, open_index
+from wrp.io.networks import require_checkpoint
 from wrp.io.pixels import fitting_label_array, read_size
 from wrp.runs.config import Settings
 from wrp.structures import Frame, LabelMap, VideoFrame
@@ -43,9 +45,16 @@ def open_early(settings: Settings) -> ClipIndex | None:
         The clips, for :func:`wrp.runs.autolabel.autolabel`; None: nothing was looked at.
 
     Raises:
-        WrpError: As :func:`open_clips`, or if such a label cannot be used; all other ones are read by the run itself.
+        WrpError: As :func:`open_clips`, or if a given network is not there, or such a label cannot be used; all other
+            ones are read by the run itself.
     """
-    if settings.teacher is not None or any(name in os.environ for name in STARTED):
+    if any(name in os.environ for name in STARTED):
+        return None
+    for network in (settings.teacher, settings.refiner):
+        if network is not None:
+            require_checkpoint(Path(network))
+    if settings.teacher is not None:  # it may hold the classes, and torch reads it
+        find_folder(settings.root, or_file=True)
         return None
     index = open_clips(settings)
     if settings.run.on_error == "stop" and settings.run.shard is None:  # else it is not known which labels are read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,27 +12,25 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from wrp.data.found import Named
 from wrp.errors import DataError, WrpError
 from wrp.io.checkpoints import classes_as_plain, network_hash
 from wrp.io.images import read_image
 from wrp.io.label_map import write_label_map
-from wrp.io.listing import IMAGE_SUFFIXES, list_folders, list_images, same_form, visible
 from wrp.io.locking import locked
 from wrp.io.opening import read_json
 from wrp.io.outputs import PREDICTIONS, claim
 from wrp.io.progress import progress
 from wrp.io.versions import versions
-from wrp.io.video import is_video, open_video
 from wrp.io.writing import (
     encode_image,
     encode_label,
-    follow_links,
     remove_leftovers,
     sync_folder,
     write_content,
     write_json,
 )
-from wrp.segmentation.labeler import Labeler, load, network_in
+from wrp.segmentation.labeler import Labeler, load
 from wrp.structures import LabelMap, VideoFrame
 
 logger = logging.getLogger("wrp")
@@ -44,30 +42,27 @@ RECORD = "predictions.json"
 THREADS = 2
 WAITING = 4
 
-Named = tuple[str, Path | VideoFrame]
-"""An image, and the path of its files in an output folder, without suffix."""
-
 
 def predict_images(
-    checkpoint: Path,
-    source: Path,
+    network: Path,
+    images: Sequence[Named],
     out: Path,
-    classes: Path | None = None,
+    classes: LabelMap | None = None,
     device: str | None = None,
     skip: bool = False,
 ) -> dict[str, str]:
-    """Label every image and every frame of every video in a folder; images that are labelled already are left out.
+    """Label images and frames of videos; those that are labelled already are left out.
 
     ``out`` gets ``labels/<name>.png``, indexed PNGs of ids in the colours of the classes; ``confidence/<name>.png``,
-    8-bit grey, 255 is certain; ``classes.yaml``; and ``predictions.json``. A name is the path of the image below
-    ``source`` without its suffix; of a frame of a video, that of the video and the frame's number, from 0.
+    8-bit grey, 255 is certain; ``classes.yaml``; and ``predictions.json``.
 
     Args:
-        checkpoint: Checkpoint of a segmentation network, or the folder of a run, see :func:`wrp.load`.
-        source: Folder of images and videos, also in folders below it; or a single image or video.
-        out: Folder to write to: empty, or of an earlier call with the same network. Images that have a label there are
-            not labelled again, unless they have changed since.
-        classes: A classes.yaml, for a checkpoint that does not hold the classes.
+        network: Checkpoint of a segmentation network, see :func:`~wrp.io.networks.network_in`.
+        images: The images with their names, see :func:`~wrp.data.found.find_images`.
+        out: Folder to write to, which :func:`~wrp.io.outputs.check_output` has returned: empty, or of an earlier call
+            with the same network. Images that have a label there are not labelled again, unless they have changed
+            since.
+        classes: The classes, for a checkpoint that does not hold them.
         device: Where images are labelled; None: on an accelerator if there is one.
         skip: Whether to leave out images that cannot be read, with a warning, instead of raising.
 
@@ -75,13 +70,11 @@ def predict_images(
         What is wrong with each image that was left out, by name.
 
     Raises:
-        WrpError: If the network cannot be used, there is no image, two have one name, an image cannot be read, or the
-            folder holds labels by another network, or of other images of these names.
+        WrpError: If the network cannot be used, an image cannot be read, or the folder holds labels by another network,
+            or of other images of these names.
     """
-    images = find_images(source)
-    network = network_in(checkpoint)
     labeler = load(network, classes=classes, device=device)
-    out = claim(follow_links(out), PREDICTIONS, {source.resolve()})
+    claim(out, PREDICTIONS)
     with locked(out):
         remove_leftovers(out)
         _record(out, network, labeler.label_map, images)
@@ -91,61 +84,6 @@ def predict_images(
             done, many = len(images) - len(left), "images are" if len(images) > 1 else "image is"
             logger.info("%d of %d %s labelled already", done, len(images), many)
         return _label(labeler, left, out, skip)
-
-
-def find_images(source: Path) -> list[Named]:
-    """Find the images and the frames of the videos in a folder, and in the folders below it.
-
-    Args:
-        source: The folder, or a single image or video.
-
-    Returns:
-        Name and image, in the order of the names; frames of a video in temporal order.
-
-    Raises:
-        DataError: If there is none, or two have one name.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     Path(folder, "park").mkdir()
-        ...     for name in ("b.jpg", "park/a.png", "notes.txt"):
-        ...         Path(folder, name).touch()
-        ...     [name for name, _ in find_images(Path(folder))]
-        ['b', 'park/a']
-    """
-    if source.is_dir():
-        found = list(_of_folder(source, ""))
-    elif source.is_file():
-        found = list(_of_file(source, ""))
-    else:
-        raise DataError(f"there is no file or folder {source}")
-    if not found:
-        raise DataError(f"{source} holds no image and no video; images are {', '.join(IMAGE_SUFFIXES)}")
-    names = Counter(same_form(name) for name, _ in found)
-    if double := [name for name, times in names.items() if times > 1]:
-        raise DataError(f"{source} holds two images whose labels would be labels/{double[0]}.png; rename one of them")
-    return found
-
-
-def _of_folder(folder: Path, prefix: str) -> Iterator[Named]:
-    images = list_images(folder, temporal=False)
-    for path in images:
-        yield f"{prefix}{path.stem}", path
-    read = set(images)
-    for path in visible(folder):
-        if path not in read and not path.is_dir() and is_video(path):
-            yield from _of_file(path, prefix)
-    for path in list_folders(folder):
-        yield from _of_folder(path, f"{prefix}{path.name}/")
-
-
-def _of_file(path: Path, prefix: str) -> Iterator[Named]:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        yield f"{prefix}{path.stem}", path
-        return
-    for number in range(len(open_video(path))):
-        yield f"{prefix}{path.stem}/{number:06d}", VideoFrame(path, number)
 
 
 def _path(out: Path, kind: str, name: str) -> Path:

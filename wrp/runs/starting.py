@@ -13,17 +13,16 @@ from pathlib import Path
 from PIL import Image
 
 from wrp.data.index import ClipIndex, make_clip, narrow
-from wrp.data.keyframes import WAYS, look_at, pick_keyframes
 from wrp.data.layouts.folder import frames_of
 from wrp.data.layouts.registry import find_folder
 from wrp.errors import WrpError, check_choice, listed
-from wrp.io.images import read_image
 from wrp.io.label_map import numbered_classes, read_label_map
 from wrp.io.listing import list_images, same_form, visible
 from wrp.io.opening import read_text
+from wrp.io.pixels import image_array
 from wrp.io.video import is_video
 from wrp.io.writing import follow_links, make_folder, new_folder, replacing, write_image, write_text
-from wrp.options import SelectArgs
+from wrp.options import PICKS, SelectArgs
 from wrp.structures import Frame
 
 logger = logging.getLogger("wrp")
@@ -74,7 +73,7 @@ def lay_out(
     """
     if count < 1:
         raise WrpError(f"the number of frames to label, -n, must be at least 1, got {count}")
-    check_choice("value of --by", by, WAYS)
+    check_choice("value of --by", by, PICKS)
     source = find_folder(video, or_file=True).resolve()
     if source.is_dir() and not list_images(source):
         raise WrpError(f"{video} holds no images; expected a video, or the folder of the frames of one clip")
@@ -85,6 +84,9 @@ def lay_out(
     listing = _listing(folder / "classes.yaml", classes)
     clip = make_clip(name, frames_of(name, source, None, []))
     [clip] = narrow(ClipIndex(source, "folder", numbered_classes(1), (clip,)), SelectArgs(frames=frames)).clips
+
+    from wrp.data.keyframes import look_at, pick_keyframes  # here, as it brings torch, which takes seconds
+
     looks = look_at(clip.frames)
     picked = [clip.frames[i] for i in pick_keyframes(looks, count, by)]
     if looks.cuts:
@@ -122,7 +124,7 @@ def _claim(folder: Path, name: str, source: Path) -> Path:
 
 def _write(folder: Path, frame: Frame) -> Path:
     path = make_folder(folder) / f"{frame.stem}.png"
-    write_image(path, Image.fromarray(read_image(frame.image).permute(1, 2, 0).numpy()))
+    write_image(path, Image.fromarray(image_array(frame.image)))
     return path
 
 
