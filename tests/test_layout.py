@@ -179,6 +179,10 @@ def test_help_waits_for_no_framework() -> None:
     assert not loaded_by("from wrp.cli.main import _parser; _parser().format_help()") & heavy
 
 
+def test_exports_and_imports_need_no_torch() -> None:
+    assert not loaded_by("import wrp.exchange.export, wrp.exchange.importing") & {"torch", *LIGHTNING}
+
+
 def test_labelling_by_motion_waits_for_no_library_of_training() -> None:
     training = {"albumentations", "timm", "segmentation_models_pytorch"}
     assert not loaded_by("import wrp.cli.autolabel, wrp.runs.autolabel") & training
