@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.clips import make_folder
 from wrp.cli.main import main
@@ -17,7 +19,7 @@ from wrp.options import SelectArgs
 from wrp.runs.arguments import parse_arguments
 from wrp.runs.autolabel import dry_run, index_of
 from wrp.runs.config import RefinerTrainingArgs, RunArgs, Settings, TeacherArgs
-from wrp.runs.plan import Costs, duration, memory, plan
+from wrp.runs.plan import Costs, describe, duration, memory, plan
 
 
 @pytest.fixture
@@ -123,6 +125,17 @@ def test_a_calibration_that_is_done_is_not_planned(root: Path) -> None:
     assert "calibrate" not in [step.name for step in plan(chosen, index, counted=frozenset({("walk", 4)}))]
     assert main(["autolabel", str(root), f"--out={chosen.out}", "--methods=motion", "--limit=0"]) == 0
     assert "calibrate" not in [step.name for step in plan(chosen, index)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system gives no cores to a process")
+def test_the_cores_are_those_that_the_run_may_use(root: Path) -> None:
+    chosen, cores = settings(root, methods=("motion",)), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        said = describe(chosen, index_of(chosen), [])
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert torch.cuda.is_available() or "device: 1 CPU core; seed 0" in said
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (95, "2 min"), (6000, "1 h 40 min")])

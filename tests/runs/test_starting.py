@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,15 @@ def test_what_cannot_be_laid_out_is_refused(
 ) -> None:
     assert main(["init", *args]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_nothing_is_left_of_a_video_that_cannot_be_read(
+    video: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)  # not installed
+    assert main(["init", "new", str(video)]) == 2
+    assert "reading video needs PyAV: pip install 'wrp[video]'" in capsys.readouterr().err
+    assert not Path("new").exists()
 
 
 def test_each_scene_gets_a_frame_first() -> None:

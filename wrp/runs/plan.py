@@ -305,7 +305,7 @@ def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Cos
     clips = index.clips
     frames, keyframes = sum(len(clip.frames) for clip in clips), sum(len(clip.keyframes) for clip in clips)
     longest = max((i.stop - i.start for clip in clips for i in intervals(clip)), default=0)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _cores()
     lines = [
         f"{settings.root} ({index.layout}): {len(clips)} clip{'s' if len(clips) > 1 else ''}, {frames} frames, "
         f"{keyframes} of them labelled, "
@@ -325,6 +325,12 @@ def describe(settings: Settings, index: ClipIndex, steps: list[Step], costs: Cos
     if costs is not None:
         lines.append(f"about {duration(sum(took or 0.0 for took in seconds))} in all")
     return "\n".join(lines)
+
+
+def _cores() -> str:
+    """Count the CPU cores that the run may use: a job of a cluster, or a container, may have a few of many."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{count} CPU core{'' if count == 1 else 's'}"
 
 
 def size(count: int) -> str:

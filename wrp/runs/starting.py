@@ -80,10 +80,10 @@ def lay_out(
     if source.is_file() and not is_video(source):
         raise WrpError(f"{video} is no video that can be read")
     name = source.stem if source.is_file() else source.name
-    folder = _claim(follow_links(folder), name, source)
-    listing = _listing(folder / "classes.yaml", classes)
     clip = make_clip(name, frames_of(name, source, None, []))
     [clip] = narrow(ClipIndex(source, "folder", numbered_classes(1), (clip,)), SelectArgs(frames=frames)).clips
+    folder = _claim(follow_links(folder), name, source)
+    listing = _listing(folder / "classes.yaml", classes)
 
     from wrp.data.keyframes import look_at, pick_keyframes  # here, as it brings torch, which takes seconds
 
