@@ -275,7 +275,7 @@ def network_hash(path: str | Path) -> str:
     shapes = {str(key): [str(found.dtype), list(found.shape)] for key, found in tensors.items()}
     digest = hashlib.sha256(json.dumps([told, shapes], default=str).encode())
     for found in tensors.values():
-        digest.update(found.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(found.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
