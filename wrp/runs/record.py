@@ -23,7 +23,7 @@ from wrp.io.manifest import BROKEN, broken_clips, count_parts, forget_broken, ha
 from wrp.io.opening import read_content, read_json
 from wrp.io.outputs import TEMPORARY, owner_of, remove_temporary
 from wrp.io.versions import computing
-from wrp.io.writing import MARKER, checksum, make_folder, names_in, write_json
+from wrp.io.writing import MARKER, make_folder, names_in, write_json
 from wrp.options import flat
 from wrp.runs.config import Settings, in_flags
 from wrp.runs.trainer import decisive
@@ -226,9 +226,7 @@ def _claimed(
             make_folder(folder)
     path = out / "settings.json"
     given = {"teacher": settings.teacher, "refiner": settings.refiner}
-    networks = {
-        name: checksum(Path(f).read_bytes()) for name, f in given.items() if f is not None and Path(f).is_file()
-    }
+    networks = {name: network_hash(f) for name, f in given.items() if f is not None and Path(f).is_file()}
     mine = settings.as_json() | {"root": str(root.resolve())}
     mine["run"]["trainer"] = decisive(settings.run.trainer)
     theirs = recorded(path)
