@@ -173,8 +173,11 @@ def test_a_png_label_with_one_bit_flipped_is_refused_or_still_right(tmp_path: Pa
     assert not wrong, f"{len(wrong)} of {len(content)} flips were read as another label, without a word"
 
 
-def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "MAX_PIXELS", 100)
+@pytest.mark.parametrize(("name", "bound"), [("MAX_PIXELS", 100), ("_memory", lambda: 6400)])
+def test_huge_images_are_refused_before_they_are_decoded(
+    name: str, bound: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, name, bound)
     path = save(tmp_path / "a.png", picture(0, 11, 10))
     assert "10×11 pixels are more than the 100" in refused(path, label=False)
     assert read_image(save(tmp_path / "b.png", picture(0, 10, 10))).shape == (3, 10, 10)

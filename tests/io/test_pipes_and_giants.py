@@ -86,7 +86,7 @@ def test_what_unpacks_to_many_times_its_size_is_refused() -> None:
         check_ratio(Path("a.zip"), 10, 2**31)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "a\x85b", os.fsdecode(b"a\xffb")])
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "a\x85b", "a\x1b[2Jb", os.fsdecode(b"a\xffb")])
 @pytest.mark.parametrize("part", ["clip", "frame"])
 def test_a_name_that_cannot_stand_in_a_list_is_refused(
     part: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

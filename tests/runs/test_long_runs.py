@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import threading
@@ -39,6 +40,18 @@ def test_the_same_seed_gives_the_same_labels_with_any_number_of_workers(tmp_path
         for path in sorted((outs[0] / folder).rglob("*.png")):
             for out in outs[1:]:
                 assert (out / path.relative_to(outs[0])).read_bytes() == path.read_bytes()
+
+
+def test_motion_gives_the_same_labels_with_any_number_of_threads(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "clips", {"ride": 9}, labelled=(0, 4, 8))
+    found = []
+    for count in (1, 2):
+        out, before = tmp_path / f"out-{count}", f"import torch; torch.set_num_threads({count})"
+        done = wrp("autolabel", str(root), f"--out={out}", "--methods=copy,motion,vote", before=before)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((out / "settings.json").read_text())["threads"] == count
+        found.append((out / "manifest.jsonl").read_bytes())  # which has the checksums of all pictures
+    assert found[0] == found[1]
 
 
 def looped(folder: Path, frames: int) -> Path:
