@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -56,15 +57,34 @@ STAGES = {
 ALL = "all, without imports"
 TENTH, HALF, END = "at a tenth, MB", "at half, MB", "at the end, MB"
 
-LIMITS: tuple[tuple[int, int, tuple[int, int], int | None], ...] = (
-    (1, 5000, (32, 64), None),
-    (1, 20000, (32, 64), None),
-    (3000, 3, (32, 64), None),
-    (1, 100, (360, 480), None),
-    (1, 100, (360, 480), 200),
-    (1, 20, (2160, 4096), None),
+
+@dataclass(frozen=True)
+class Limit:
+    """What `--limits` measures in one run.
+
+    Attributes:
+        clips: Number of clips.
+        frames: Frames of each.
+        size: Their height and width.
+        every: Frames from one label to the next; None: a single label in the middle of each clip.
+        classes: Number of classes; None: those of the generated clip.
+    """
+
+    clips: int
+    frames: int
+    size: tuple[int, int]
+    every: int | None = None
+    classes: int | None = None
+
+
+LIMITS = (
+    Limit(1, 5000, (32, 64), every=100),
+    Limit(1, 20000, (32, 64), every=100),
+    Limit(3000, 3, (32, 64)),
+    Limit(1, 100, (360, 480)),
+    Limit(1, 100, (360, 480), classes=200),
+    Limit(1, 20, (2160, 4096)),
 )
-"""What `--limits` measures: clips, frames of each, size, classes."""
 
 
 class Still(FlowEstimator):
@@ -128,9 +148,15 @@ def many_classes(source: Path, count: int) -> Path:
 
 
 def linked_clips(
-    folder: Path, clips: int, frames: int, size: tuple[int, int], suffix: str = ".png", classes: int | None = None
+    folder: Path,
+    clips: int,
+    frames: int,
+    size: tuple[int, int],
+    suffix: str = ".png",
+    every: int | None = None,
+    classes: int | None = None,
 ) -> Path:
-    """Make a data set of links to the frames of one generated clip, with one label in the middle of each clip.
+    """Make a data set of links to the frames of one generated clip, with labels of some frames of each clip.
 
     Args:
         folder: Where to write; what a call with the same arguments has made there is used again.
@@ -138,12 +164,14 @@ def linked_clips(
         frames: Number of frames of each.
         size: Their height and width.
         suffix: Format of the frames.
+        every: Frames from one label to the next; None: a single label in the middle of each clip.
         classes: Number of classes; None: those of the generated clip.
 
     Returns:
         The data set.
     """
-    root = folder / f"{clips}x{frames}-{size[0]}x{size[1]}{suffix}{'' if classes is None else f'-{classes}'}"
+    more = "".join(f"-{number}" for number in (every, classes) if number is not None)
+    root = folder / f"{clips}x{frames}-{size[0]}x{size[1]}{suffix}{more}"
     if (root / "classes.yaml").is_file():
         return root
     source = generate_folder(folder / f"source-{size[0]}x{size[1]}", num_frames=8, height=size[0], width=size[1])
@@ -153,6 +181,7 @@ def linked_clips(
     if suffix != ".png":
         for image in images:
             Image.open(image).convert("RGB").save(image.with_suffix(suffix), quality=90)
+    labelled = {frames // 2} if every is None else range(0, frames, every)
     for clip in range(clips):
         places = [root / kind / f"clip{clip:05d}" for kind in ("frames", "labels")]
         for place in places:
@@ -160,7 +189,7 @@ def linked_clips(
         for frame in range(frames):
             image = images[abs((frame + 7) % 14 - 7)]  # to and fro
             (places[0] / f"{frame:05d}{suffix}").symlink_to(image.with_suffix(suffix).resolve())
-            if frame == frames // 2:
+            if frame in labelled:
                 (places[1] / f"{frame:05d}.png").symlink_to(labels[image.stem].resolve())
     place_of_classes = source if classes is None else of_source
     shutil.copy(place_of_classes / "classes.yaml", root / "classes.yaml")  # last: it tells that the tree is whole
@@ -211,17 +240,17 @@ def row(stage: str, seconds: float, spent: float) -> dict[str, Any]:
     return {"stage": stage, "s": seconds, "s of the CPU": spent, "peak, MB": memory_of_this_process("VmHWM")}
 
 
-def limits(folder: Path) -> Rows:
-    """Measure the largest of each kind, all frames labelled by a flow that takes no time."""
+def limits(folder: Path, cases: Sequence[Limit] = LIMITS) -> Rows:
+    """Measure large runs whose frames are all labelled, by a flow that takes no time."""
     rows: Rows = []
-    for clips, frames, size, classes in LIMITS:
-        root, out = linked_clips(folder, clips, frames, size, classes=classes), folder / "run"
+    for case in cases:
+        root, out = linked_clips(folder, **asdict(case)), folder / "run"
         shutil.rmtree(out, ignore_errors=True)
         found = {one["stage"]: one for one in measure(root, out, ["--flow=scale.Still"])}
         label, whole = found["label"], found[ALL]
-        names = {"clips": clips, "frames of each": frames, "size": size_name(size)}
-        names["classes"] = len(read_label_map(root / "classes.yaml").names)
-        per_frame = 1000 * whole["s of the CPU"] / (clips * frames)
+        names = {"clips": case.clips, "frames of each": case.frames, "size": size_name(case.size)}
+        names |= {"a label every": case.every, "classes": read_label_map(root / "classes.yaml").num_classes}
+        per_frame = 1000 * whole["s of the CPU"] / (case.clips * case.frames)
         times = {"s": whole["s"], "s of the CPU": whole["s of the CPU"], "ms of the CPU a frame": per_frame}
         rows.append(names | times | {"peak, MB": whole["peak, MB"]} | {key: label[key] for key in (TENTH, HALF, END)})
         print(rows[-1], file=sys.stderr)
@@ -240,9 +269,11 @@ def main() -> None:
     parser.add_argument("--suffix", choices=(".png", ".jpg"), default=".png", help="format of the frames")
     parser.add_argument("--whole", action="store_true", help="label all frames, by a flow that takes no time")
     parser.add_argument("--limits", action="store_true", help="measure the largest of each kind instead")
+    parser.add_argument("--case", type=int, choices=range(len(LIMITS)), help="with --limits: only this one")
     options, more = parser.parse_known_args()
     if options.limits:
-        print(table(limits(options.folder.resolve())))
+        cases = LIMITS if options.case is None else [LIMITS[options.case]]
+        print(table(limits(options.folder.resolve(), cases)))
         return
     more += ["--flow=scale.Still"] if options.whole else ["--limit=1"]
     root = linked_clips(options.folder, options.clips, options.frames, tuple(options.size), options.suffix)

@@ -38,6 +38,8 @@ TIMES = {
 }
 """What holds times in the files of a run, which may differ."""
 LOCK = ".lock"
+HANG = 3600
+"""Seconds after which a command counts as one that does not end."""
 
 TEACHER = ["--weights=none", "--teacher-steps=3", "--train_teacher.network.encoder_name=tu-test_resnet"]
 TEACHER += ["--train_teacher.crop=[32,32]", "--train_teacher.batch=2"]
@@ -149,7 +151,7 @@ class Attack:
         before = written(place)
         run, _ = begin(words, place)
         started = time.perf_counter()
-        done = run.wait()
+        done = run.wait(HANG)
         took, expected = time.perf_counter() - started, written(place)
         shutil.rmtree(place)
         if done.returncode or expected == before:
@@ -176,7 +178,7 @@ class Attack:
 
     def resume(self, words: Sequence[str], place: Path, expected: dict[str, bytes]) -> None:
         """Run a command to its end, and note what is wrong with what it has written."""
-        done = wrp(*words, folder=place)
+        done = Forked(words, folder=place).wait(HANG)
         self.resumed += 1
         found = written(place)
         if done.returncode not in (0, 2) or (done.returncode and found != expected) or "Traceback" in done.stderr:
