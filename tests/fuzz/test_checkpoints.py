@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from tests.fuzz.damage import altered, damaged, plain
 from wrp import SegmentationModule
 from wrp.errors import WrpError
-from wrp.io.checkpoints import FORMAT, load_module
+from wrp.io.checkpoints import FORMAT, load_module, network_hash
 
 CHECKPOINT: dict[str, Any] = {
     "state_dict": {"net.weight": torch.arange(6.0).reshape(2, 3, 1, 1), "net.bias": torch.ones(2)},
@@ -71,6 +72,7 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(folder: Path, data: st.Data
 @given(altered(CHECKPOINT) | plain)
 @example({})
 @example({**CHECKPOINT, "state_dict": {}})
+@example({**CHECKPOINT, "state_dict": [torch.zeros(1)]})
 @example({**CHECKPOINT, "state_dict": {"net.weight": torch.zeros(3, 3, 1, 1), "net.bias": torch.ones(2)}})
 @example({**CHECKPOINT, "hyper_parameters": {"num_classes": "many"}})
 @example({**CHECKPOINT, "hyper_parameters": {"num_classes": 2, "network": {"archer": "FPN"}}})
@@ -83,6 +85,8 @@ def test_a_damaged_checkpoint_is_the_same_or_refused(folder: Path, data: st.Data
 def test_a_checkpoint_of_something_else_is_refused(folder: Path, content: Any) -> None:
     path = folder / "other.ckpt"
     torch.save(content, path)
+    with contextlib.suppress(WrpError):
+        assert len(network_hash(path)) == 16
     module = load(path)
     if module is not None:
         assert torch.equal(module.state_dict()["net.bias"], content["state_dict"]["net.bias"])

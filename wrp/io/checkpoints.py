@@ -270,7 +270,8 @@ def network_hash(path: str | Path) -> str:
     """
     checkpoint = read_checkpoint(Path(path))
     state = checkpoint.get("state_dict")
-    tensors = {key: found for key, found in (state or {}).items() if torch.is_tensor(found)}
+    weights = state if isinstance(state, dict) else {}
+    tensors = {key: found for key, found in weights.items() if torch.is_tensor(found)}
     told = {key: found for key, found in checkpoint.items() if key == SETTINGS_KEY or str(key).startswith("wrp_")}
     shapes = {str(key): [str(found.dtype), list(found.shape)] for key, found in tensors.items()}
     digest = hashlib.sha256(json.dumps([told, shapes], default=str).encode())
