@@ -130,7 +130,8 @@ def test_suggestions_are_printed_listed_and_drawn(run: tuple[Path, Path], capsys
     wanted = ["1", entry["clip"], entry["frame"], str(entry["index"]), str(entry["distance"])]
     assert rows[0][:5] == wanted
     assert float(rows[0][5]) == pytest.approx(entry["mean_confidence"], abs=6e-4)
-    assert "next: label these frames" in printed.splitlines()[-1]
+    root = json.loads((out / "settings.json").read_text())["root"]
+    assert f"next: label these frames in {root}/labels, as {names[0]}.png and so on, then" in printed.splitlines()[-1]
     sheet = Image.open(out / "suggest.png")
     legend = 2 * 18 + 4  # the columns, and the classes in one line
     assert sheet.size == (3 * 320, legend + 3 * (192 + 18))

@@ -76,10 +76,14 @@ def _rank(index: ClipIndex, out: Path, count: int) -> None:
     write_text(out / SUGGESTED, "".join(f"{s.clip.name}/{s.stem}\n" for s in suggestions))
     print(suggestion_table(suggestions))
     print(f"frames: {out / SUGGESTED}\npictures: {out / 'suggest.png'}")
-    example = f", as {suggestions[0].stem}.png and so on" if suggestions and index.layout == CLIP else ""
+    example, first = "", suggestions[0] if suggestions else None
+    if first is not None and index.layout in (CLIP, "folder"):
+        name = first.stem if index.layout == CLIP else f"{first.clip.name}/{first.stem}"
+        example = f", as {name}.png and so on"
     print(
         f"next: label these frames in {index.labels_go_to}{example}, then run `wrp autolabel` with another --out and "
-        f"--continue {out}; if you use --keyframes FILE, add the lines of suggest.txt to FILE"
+        f"--continue {out}; `wrp export {out} --only suggested` takes them to other programs; if you use --keyframes "
+        "FILE, add the lines of suggest.txt to FILE"
     )
 
 

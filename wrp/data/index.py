@@ -77,9 +77,11 @@ class ClipIndex:
 
     @property
     def labels_go_to(self) -> Path:
-        """Where further labels belong: for a single clip the folder of its labels, else the data set's folder."""
+        """Where further labels belong: in the folder of its labels or, in another layout, in the data set's folder."""
         files = (frame.label for clip in self.clips for frame in clip.frames if frame.label is not None)
-        return next((file.parent for file in files), self.root) if self.layout == CLIP else self.root
+        if self.layout == CLIP:
+            return next((file.parent for file in files), self.root)
+        return self.root / "labels" if self.layout == "folder" else self.root
 
     def without(self, names: Collection[str]) -> ClipIndex:
         """Return the index without some clips."""

@@ -249,10 +249,9 @@ class FlowCache(FlowEstimator):
         """Describe how many pairs were found and the size of the files, in one line of text."""
         asked = self.hits + self.misses
         rate = 100 * self.hits / asked if asked else 0.0
-        return (
-            f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found, "
-            f"{self._space.measure() / 1e6:.0f} MB on disk"
-        )
+        size = self._space.measure()  # none is left of what only this run needed, clip by clip
+        kept = f", {size / 1e6:.0f} MB on disk" if size else ""
+        return f"flow cache {self.place}: {asked} pairs asked for, {rate:.0f} % found{kept}"
 
     def _opened(self, kind: Kind, clip: str, sized: Tensor) -> _Opened:
         """Open the flows of a clip; ``sized`` has its height and width."""

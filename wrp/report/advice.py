@@ -50,11 +50,11 @@ def next_steps(
         named = ", ".join(f"{entry.clip}/{entry.frame} ({entry.mean_confidence:.3f})" for entry in labelled[:WORST])
         steps.append(f"Look first at the frames of the lowest mean confidence: {named}.")
     if suggested:
-        place = f" Their labels belong into `{index.labels_go_to}`." if index.layout == CLIP else ""
+        place = f" Their labels go into `{index.labels_go_to}`." if index.layout == CLIP else ""
         steps.append(
             f"Label next: {', '.join(suggested)}; `wrp suggest {run} -n {len(suggested)}` shows pictures of "
-            f"them; for another number it chooses others.{place} Then run `wrp autolabel` with another `--out`, and "
-            f"`--continue {run}`."
+            f"them; with another number, it chooses other ones.{place} Then run `wrp autolabel` with another `--out`, "
+            f"and `--continue {run}`."
         )
     if found := metrics.get("contradictions"):
         named = listed(list(dict.fromkeys(f"{one['clip']}/{one['frame']}" for one in found)), WORST)
@@ -75,7 +75,7 @@ def _quality(metrics: dict[str, Any]) -> str:
         )
     text = (
         f"The labels, by `{result}`, are estimated to have an mIoU of {format_estimate(estimate[result])}, from the "
-        "keyframes alone; `--label-every 2` holds labels out and scores the others on them."
+        "keyframes alone; `--label-every 2` uses every second label, and scores the result on the others."
     )
     if estimate[result]["seen"]:
         text += " Its networks have learned from these keyframes, and know more there than elsewhere."

@@ -14,8 +14,8 @@ DISTANCES = (1, 2, 3, 5, 8, 12, 16, 25, 50)
 
 ESTIMATED = (
     "From the keyframes alone: each between two others was labelled as if it had no label, which is about twice the "
-    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames. *Optimistic* is an "
-    "estimate by labels that networks of the method have learned from: they know more there than elsewhere."
+    "spacing of the run; errors are taken to grow with the logarithm of the distance in frames. An estimate is "
+    "*optimistic* if the networks of the method have learned from these labels: they know more there than elsewhere."
 )
 
 FLOW_IS_PART = (
