@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from wrp.data.layouts.registry import find_folder
@@ -9,6 +10,7 @@ from wrp.data.lists import find_images, label_map_of, read_lines
 from wrp.errors import DataError, WrpError
 from wrp.io.networks import require_checkpoint
 from wrp.io.outputs import SELFTRAIN, check_output
+from wrp.runs.early import STARTED
 from wrp.runs.selftrain.config import SelfTraining
 
 # Lines of each list whose images are looked for: a mistake in the layout or in the kind of lines is in all of them.
@@ -16,11 +18,13 @@ FIRST = 4
 
 
 def check_early(settings: SelfTraining) -> None:
-    """Look for the data set, its classes, and the first images of the lists.
+    """Look for the data set, its classes, and the first images of the lists, in the first process of a run alone.
 
     Raises:
         WrpError: If one of them is not there; all other images are looked for by the run itself.
     """
+    if any(name in os.environ for name in STARTED):
+        return
     root = find_folder(settings.root)
     label_map_of(root, settings.layout)
     check_output(Path(settings.out), SELFTRAIN)
