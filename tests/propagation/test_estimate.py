@@ -79,7 +79,7 @@ def test_a_run_says_what_its_labels_are_worth(tmp_path: Path, capsys: pytest.Cap
     assert found["labels"] == 3
     assert found["held_out_miou"] < found["miou"] < 100
     said = capsys.readouterr().out
-    assert "estimated from 3 keyframes held out in turn: mIoU" in said
+    assert re.search(r"motion: mIoU [\d. ±]+, estimated from 3 keyframes held out in turn\n", said)
     assert "## Estimated quality" in (out / "report.md").read_text()
     assert "mIoU, estimated from keyframes" in (out / "report.html").read_text()
 
@@ -94,8 +94,8 @@ def test_labels_that_networks_have_learned_from_are_told_apart(
     given = ["--teacher", "learned/teacher.ckpt", "--label-every", "2"]
     assert main([*command[:6], *given, "--out", "given"]) == 0
     said = capsys.readouterr().out
-    assert re.findall(r"estimated from (\d) keyframes? held out in turn: mIoU .*\((\w+)\)\n", said) == [
-        *(("1", "semantic"), ("1", "motion"), ("2", "semantic"), ("3", "motion"))
+    assert re.findall(r"(\w+): mIoU .*, estimated from (\d) keyframes? held out in turn\n", said) == [
+        *(("semantic", "1"), ("motion", "1"), ("semantic", "2"), ("motion", "3"))
     ]
     for run, labels, every, seen in (("learned", 1, 1, True), ("given", 2, 3, False)):
         found = json.loads(Path(run, "metrics.json").read_text())["estimate"]

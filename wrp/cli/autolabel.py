@@ -85,7 +85,7 @@ def _print(metrics: dict[str, Any], out: Path) -> None:
         if result in estimate and method in estimate:
             found = estimate[method]
             count = f"{found['labels']} keyframe{'s' if found['labels'] > 1 else ''}"
-            print(f"estimated from {count} held out in turn: mIoU {format_estimate(found)} ({method})")
+            print(f"{method}: mIoU {format_estimate(found)}, estimated from {count} held out in turn")
     if "student" in metrics:
         print(f"student network alone: mIoU {format_score(metrics['student']['miou'])}")
     for clip, problem in metrics.get("skipped", {}).items():
