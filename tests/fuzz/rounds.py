@@ -5,7 +5,7 @@
 
 Tests that try the same each time are left out. What fails is shown with the case and the seed of the round, with which
 `pytest --hypothesis-profile=long --hypothesis-seed=SEED` finds it again. The last lines are a table of the cases that
-were tried, by file. A case that takes more memory than --memory, or more than 20 seconds of a core, is a failure.
+were tried, by file. A case that takes more memory than --memory, or more than a minute, is a failure.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
     rounds = Rounds(60 * options.minutes)
     given = chosen if any(not word.startswith("-") for word in chosen[:1]) else [str(Path(__file__).parent), *chosen]
     while time.monotonic() < rounds.end:
-        words = [*given, "-q", "-p", "no:cacheprovider", "--tb=short", "--hypothesis-profile=long"]
+        words = [*given, "-q", "-p", "no:cacheprovider", "--tb=short", "--hypothesis-profile=long", "--timeout=3600"]
         code = pytest.main([*words, f"--hypothesis-seed={seed}"], plugins=[rounds])
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             return int(code)

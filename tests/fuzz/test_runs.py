@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.clips import make_folder
@@ -49,6 +49,7 @@ def pixels(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
+@settings(max_examples=20)  # each runs a command
 @given(data=st.data())
 def test_a_run_with_a_damaged_file_is_used_or_refused(
     made: Path, tmp_path: Path, command: str, data: st.DataObject, capsys: pytest.CaptureFixture[str]
