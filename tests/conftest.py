@@ -22,7 +22,7 @@ _COMMON = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.register_profile("short", _COMMON, max_examples=20, derandomize=True)
-settings.register_profile("long", _COMMON, max_examples=500, deadline=60_000)
+settings.register_profile("long", _COMMON, max_examples=500)
 settings.load_profile("short")
 
 

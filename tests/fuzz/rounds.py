@@ -5,7 +5,8 @@
 
 Tests that try the same each time are left out. What fails is shown with the case and the seed of the round, with which
 `pytest --hypothesis-profile=long --hypothesis-seed=SEED` finds it again. The last lines are a table of the cases that
-were tried, by file. A case that takes more memory than --memory, or more than a minute, is a failure.
+were tried, by file. A case that takes more memory than --memory is a failure, and so is a test that takes more than an
+hour.
 """
 
 from __future__ import annotations
