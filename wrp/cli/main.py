@@ -170,6 +170,7 @@ def _mistake_in(error: BaseException) -> str | None:
 
 def _require_files(args: Sequence[str]) -> None:
     """Raise WrpError if a file that a command of LightningCLI names is not there: to import that takes seconds."""
+    printed = any(word.partition("=")[0] == "--print_config" for word in args)  # nothing is loaded then
     for word, following in zip(args, [*args[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         value = value if equals else following
@@ -177,7 +178,7 @@ def _require_files(args: Sequence[str]) -> None:
             continue
         if flag == "--config" and value.endswith((".yaml", ".yml")):  # else it may be the text of one
             raise WrpError(f"there is no file {value}, which --config names")
-        if flag == "--ckpt_path" and value.endswith(".ckpt"):  # else it may be a word of Lightning's, such as `last`
+        if flag == "--ckpt_path" and value.endswith(".ckpt") and not printed:  # else it may be a word, such as `last`
             require_checkpoint(Path(value))
 
 
