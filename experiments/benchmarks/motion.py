@@ -3,6 +3,7 @@
     python experiments/benchmarks/motion.py                      all tables, on a generated clip
     python experiments/benchmarks/motion.py --root camvid        on a real clip; adds the table of composed flow
     python experiments/benchmarks/motion.py --only vote          one table
+    python experiments/benchmarks/motion.py --only propagation --threads 1 --sizes 640x480 512x512
 
 Frames are decoded before the clock starts. Each time is the shortest of several repetitions; the pieces of work that
 are compared take turns.
@@ -26,11 +27,17 @@ from wrp.structures import ClipBatch
 VOTES = (*((SIZES[0], every) for every in (10, 25, 50)), *((SIZES[1], every) for every in (10, 25)))
 
 
+def _size(text: str) -> tuple[int, int]:
+    width, height = map(int, text.split("x"))
+    return height, width
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="data set of a real clip, looked for below WRP_DATA as well")
     parser.add_argument("--only", choices=("propagation", "vote", "memory", "composed", "primitives"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", nargs="+", default=SIZES, type=_size, metavar="WxH", help="of `propagation`")
     options = parser.parse_args()
     use_threads(options.threads)
 
@@ -39,7 +46,7 @@ def main() -> None:
 
     tables: dict[str, Callable[[], list[Rows]]] = {
         "primitives": lambda: [primitives(SIZES)],
-        "propagation": lambda: [propagation(make, SIZES, 26)],
+        "propagation": lambda: [propagation(make, options.sizes, 26)],
         "vote": lambda: [voting(make, VOTES)],
         "memory": memory,
     }

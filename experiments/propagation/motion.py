@@ -4,6 +4,7 @@ Each setting of DIS is used with the composed flow alone ("composed"), and with 
 
     python experiments/propagation/motion.py camvid --every 10 25 50
     python experiments/propagation/motion.py davis2016 --every 20 --settings medium@1 fine@1 fine@2
+    python experiments/propagation/motion.py domains/em --every 10 --settings fine@1 fine@auto fine@2 --direct
 """
 
 from __future__ import annotations
@@ -48,17 +49,24 @@ def main() -> None:
     parser.add_argument("roots", nargs="+", help="data sets, looked for below WRP_DATA as well")
     parser.add_argument("--clips", nargs="+", help="only these clips")
     parser.add_argument("--every", type=int, nargs="+", default=[25])
-    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="preset@scale")
+    parser.add_argument("--settings", nargs="+", default=SETTINGS, help="preset@scale; scale auto: the default")
+    parser.add_argument("--direct", action="store_true", help="with direct flows only")
     options = parser.parse_args()
     columns = [(root, every) for root in options.roots for every in options.every]
     header = ["", *(f"{Path(root).name} K={every}, {w}" for root, every in columns for w in (*METHODS, "s"))]
     rows = []
     for setting in options.settings:
         preset, _, scale = setting.partition("@")
-        for direct in (False, True):
+        for direct in (True,) if options.direct else (False, True):
             cells = [f"{setting} {'and direct' if direct else 'composed'}"]
             for root, every in columns:
-                cells += score(root, options.clips, every, FlowCache(DIS(preset, float(scale))), direct)
+                cells += score(
+                    root,
+                    options.clips,
+                    every,
+                    FlowCache(DIS(preset, None if scale == "auto" else float(scale))),
+                    direct,
+                )
             rows.append(cells)
     print(markdown_table(header, rows))
 

@@ -18,6 +18,17 @@ def test_every_preset_estimates(preset: str) -> None:
     assert abs(flow[0, 0, 16:-16, 16:-16].median() - 2) < 0.5
 
 
+def test_small_frames_are_magnified_without_a_cliff() -> None:
+    sizes = [(240, 320), (360, 480), (480, 640), (512, 512), (480, 854), (720, 1280), (1024, 2048)]
+    scales = [DIS().magnification(*size) for size in sizes]
+    assert scales[:2] == [2.0, 2.0]
+    assert scales[-2:] == [1.0, 1.0]
+    assert scales[2] < scales[3]
+    worked = [height * width * scale**2 for (height, width), scale in zip(sizes, scales, strict=True)]
+    assert worked[1:5] == pytest.approx([worked[1]] * 4)  # so many pixels, whatever the frame
+    assert DIS(scale=1.5).magnification(240, 320) == 1.5
+
+
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown DIS preset 'best', expected one of ultrafast, fast, medium"):
         DIS("best")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -24,9 +25,8 @@ PRESETS = {
 # The coarsest level at which an initial flow is used: a quarter of the working resolution.
 GUIDED_LEVELS = 2
 
-# Frames of up to so many pixels are magnified by default: at 480×360 that is worth 0.6 to 1.5 points of
-# mIoU, at 854×480 0.2, for four times the time (experiments/propagation/motion.py).
-SMALL_FRAME = 2**18
+# Smaller frames are magnified to so many pixels by default, but at most twice.
+WORKING_PIXELS = 4 * 480 * 360
 
 
 class DIS(FlowEstimator):
@@ -36,7 +36,8 @@ class DIS(FlowEstimator):
         preset: OpenCV's ``ultrafast``, ``fast`` or ``medium``; or ``fine`` (ours), ``medium`` at full resolution:
             OpenCV's stops at half of the resolution and loses what is thin. experiments/propagation/motion.py compares
             them.
-        scale: Working resolution, see :class:`FlowEstimator`; None: 2 for frames of up to 2¹⁸ pixels, 1 above.
+        scale: Working resolution, see :class:`FlowEstimator`; None: small frames are magnified to 691 200 pixels,
+            but at most twice.
         pairs_per_call: See :class:`FlowEstimator`. More than one keep all cores busy.
         threads: Pairs estimated at a time, and threads of OpenCV; None: as many as OpenCV is set to. OpenCV has one
             setting per process; it is put back afterwards.
@@ -72,11 +73,14 @@ class DIS(FlowEstimator):
     @property
     def signature(self) -> str:
         """Preset, working resolution and OpenCV's version."""
-        return f"DIS preset={self.preset} scale={'auto' if self.magnify else self.scale} opencv={cv2.__version__}"
+        scale = f"to {WORKING_PIXELS} pixels" if self.magnify else self.scale
+        return f"DIS preset={self.preset} scale={scale} opencv={cv2.__version__}"
 
     def magnification(self, height: int, width: int) -> float:
         """Return the working resolution for frames of a height and width in pixels."""
-        return 2.0 if self.magnify and height * width <= SMALL_FRAME else self.scale
+        if not self.magnify:
+            return self.scale
+        return min(max(math.sqrt(WORKING_PIXELS / (height * width)), 1.0), 2.0)
 
     def estimate(self, frames_s: Tensor, frames_t: Tensor, pairs: Sequence[FramePair] | None) -> Tensor:
         """Estimate the flow of each pair on the CPU; see :class:`FlowEstimator`."""

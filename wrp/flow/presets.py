@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PRESETS = {
     "dis-fast": "OpenCV's DIS at half of the frames' resolution, on the CPU: the fastest",
     "dis": "DIS at the frames' resolution",
-    "dis-best": "DIS at the frames' resolution, or at twice that of small frames: the default",
+    "dis-best": "DIS at the frames' resolution, small frames magnified at most twice: the default",
     "raft-small": "RAFT with a million weights, for a GPU: weights are downloaded, or read from weights=FILE",
     "raft-large": "RAFT with five million weights, for a GPU: weights as for raft-small",
     "stored": "flow of another program, read from the files in root=FOLDER",
