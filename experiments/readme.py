@@ -88,8 +88,8 @@ SENTENCES: dict[str, list[Cell | Benchmark]] = {
         Benchmark("Quality by motion alone", (("data", "camvid"), ("K", 2)), "motion")
     ],
     rf"has {N} by itself, where its teacher has {N}": [
-        Cell(PAGE, "Students", "K=25", "student"),
-        Cell(PAGE, "Students", "K=25", "teacher"),
+        Cell(PAGE, "Students", "K=25, pretrained", "student"),
+        Cell(PAGE, "Students", "K=25, pretrained", "teacher"),
     ],
 }
 
