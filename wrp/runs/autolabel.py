@@ -239,8 +239,6 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
 
     def finish() -> None:
         remove_temporary(temporary)
-        if settings.run.flow_cache is None:
-            logger.info("Optical flow was deleted with %s; use --flow-cache DIR to keep it for other runs", temporary)
 
     trainings = network_stages(job)
     if processes.first(lambda: any(not path.is_file() for stage in trainings for path in stage.outputs)):
