@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wrp.data.index import files_of, folders_of
 from wrp.data.layouts.registry import find_folder
 from wrp.data.lists import find_images, label_map_of, read_lines
 from wrp.errors import DataError, WrpError
@@ -12,6 +13,7 @@ from wrp.io.networks import require_checkpoint
 from wrp.io.outputs import SELFTRAIN, check_output
 from wrp.runs.early import STARTED
 from wrp.runs.selftrain.config import SelfTraining
+from wrp.structures import Frame
 
 # Lines of each list whose images are looked for: a mistake in the layout or in the kind of lines is in all of them.
 FIRST = 4
@@ -27,15 +29,15 @@ def check_early(settings: SelfTraining) -> None:
         return
     root = find_folder(settings.root)
     label_map_of(root, settings.layout)
-    check_output(Path(settings.out), SELFTRAIN)
     if settings.supervised is not None:
         require_checkpoint(Path(settings.supervised))
-    lists = settings.lists
+    lists, found = settings.lists, list[Frame]()
     for path, labelled in ((lists.labelled, True), (lists.unlabelled, False), (lists.val, True)):
         lines = read_lines(Path(path))
         if not lines:
             raise WrpError(f"{path} lists no images; list at least one")
         try:
-            find_images(root, settings.layout, lines[:FIRST], labelled)
+            found += find_images(root, settings.layout, lines[:FIRST], labelled)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
+    check_output(Path(settings.out), SELFTRAIN, folders_of(files_of(found), root))
