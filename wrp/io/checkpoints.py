@@ -23,7 +23,7 @@ from torch import nn
 
 from wrp.errors import WrpError, in_short
 from wrp.io.hubs import hubs_limited
-from wrp.io.networks import UNFINISHED, require_checkpoint
+from wrp.io.networks import require_checkpoint, require_network
 from wrp.io.opening import check_archive, parse_json
 from wrp.structures import LabelMap
 
@@ -327,8 +327,7 @@ def load_module(module: type[Any], path: str | Path, **changes: Any) -> Any:
         WrpError: If the file is missing, damaged, of another class, or of a training that has not ended.
     """
     path = Path(path)
-    if path.stem.endswith(UNFINISHED):
-        raise WrpError(f"{path} is of a training that has not ended; run that command again to finish it")
+    require_network(path)
     checkpoint = read_checkpoint(path)
     module = _made_by(checkpoint, module)
     check_class(checkpoint, module, path)

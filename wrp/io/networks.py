@@ -27,6 +27,20 @@ def require_checkpoint(path: Path) -> None:
         raise WrpError(f"there is no checkpoint {path}")
 
 
+def require_network(path: Path) -> None:
+    """Raise WrpError if there is no such file, or it is of a training that has not ended.
+
+    Example:
+        >>> require_network(Path("teacher-unfinished.ckpt"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        wrp.errors.WrpError: teacher-unfinished.ckpt is of a training that has not ended; run that command again ...
+    """
+    if path.stem.endswith(UNFINISHED):
+        raise WrpError(f"{path} is of a training that has not ended; run that command again to finish it")
+    require_checkpoint(path)
+
+
 def network_in(path: Path) -> Path:
     """Return the checkpoint of a run's student if ``path`` is its folder, else of its teacher; a file as it is.
 

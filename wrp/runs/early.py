@@ -9,7 +9,7 @@ from pathlib import Path
 
 from wrp.data.index import ClipIndex, narrow
 from wrp.data.layouts.registry import find_folder, open_index
-from wrp.io.networks import require_checkpoint
+from wrp.io.networks import require_network
 from wrp.io.pixels import fitting_label_array, read_size
 from wrp.runs.config import Settings
 from wrp.structures import Frame, LabelMap, VideoFrame
@@ -52,7 +52,7 @@ def open_early(settings: Settings) -> ClipIndex | None:
         return None
     for network in (settings.teacher, settings.refiner):
         if network is not None:
-            require_checkpoint(Path(network))
+            require_network(Path(network))
     if settings.teacher is not None:  # it may hold the classes, and torch reads it
         find_folder(settings.root, or_file=True)
         return None

@@ -9,7 +9,7 @@ from wrp.data.index import files_of, folders_of
 from wrp.data.layouts.registry import find_folder
 from wrp.data.lists import find_images, label_map_of, read_lines
 from wrp.errors import DataError, WrpError
-from wrp.io.networks import require_checkpoint
+from wrp.io.networks import require_network
 from wrp.io.outputs import SELFTRAIN, check_output
 from wrp.runs.early import STARTED
 from wrp.runs.selftrain.config import SelfTraining
@@ -30,7 +30,7 @@ def check_early(settings: SelfTraining) -> None:
     root = find_folder(settings.root)
     label_map_of(root, settings.layout)
     if settings.supervised is not None:
-        require_checkpoint(Path(settings.supervised))
+        require_network(Path(settings.supervised))
     lists, found = settings.lists, list[Frame]()
     for path, labelled in ((lists.labelled, True), (lists.unlabelled, False), (lists.val, True)):
         lines = read_lines(Path(path))
