@@ -143,7 +143,7 @@ def test_a_frame_that_has_changed_since_it_was_labelled_is_refused(
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(frame)
     assert autolabel(root) == (2 if changed else 0)
-    assert (f"out holds labels of clip {name}, whose frames have changed since" in capsys.readouterr().err) == changed
+    assert (f"out holds labels of clip {name} that were made of other frames" in capsys.readouterr().err) == changed
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "of another size"])
