@@ -38,7 +38,7 @@ def straightforward_vote(batch: ClipBatch, flows: Sequence[NeighbourFlow], num_c
     (a, label_a), (b, label_b) = sorted(batch.labels.items())
     results = []
     for j in range(a + 1, b):
-        before, behind = flows[a:j], flows[j:b]
+        before, behind = flows[a - batch.first : j - batch.first], flows[j - batch.first : b - batch.first]
         to_a = traced([f.flow_bw for f in reversed(before)])
         from_a = traced([f.flow_fw for f in before])
         to_b = traced([f.flow_fw for f in behind])
