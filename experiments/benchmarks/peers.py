@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,8 @@ import cv2
 import numpy as np
 import pytorch_lightning  # noqa: F401 imported before the clock starts
 import torch
-from measuring import Rows, memory_of_this_process, table, use_threads
+from machine import commit
+from measuring import Rows, in_fresh_process, memory_of_this_process, table, use_threads
 from torch import Tensor
 from voting import straightforward_vote, traced
 
@@ -129,10 +129,9 @@ def measure(root: str, every: int, program: str) -> dict[str, Any]:
 
 
 def in_own_process(root: str, every: int, program: str) -> dict[str, Any]:
-    words = [sys.executable, __file__, root, "--every", str(every), "--programs", program, "--one"]
-    found: dict[str, Any] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], stdout=subprocess.PIPE, text=True, check=True)
-    return {"commit": head.stdout.strip()} | found
+    """Measure a program in a process of its own, and note the commit."""
+    found: dict[str, Any] = in_fresh_process(__file__, root, "--every", every, "--programs", program, "--one")
+    return {"commit": commit()} | found
 
 
 def rows() -> Rows:
@@ -209,9 +208,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, nargs="+", default=[10, 25, 50])
     parser.add_argument("--programs", nargs="+", choices=SHOWN, default=list(SHOWN))
     parser.add_argument("--draw", type=Path, metavar="SVG", help="draw the picture")
+    parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV (default: %(default)s)")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    use_threads(1)
+    use_threads(options.threads)
     if options.one:
         print(json.dumps(measure(options.root, options.every[0], options.programs[0])))
         return
