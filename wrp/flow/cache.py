@@ -189,15 +189,15 @@ class FlowCache(FlowEstimator):
     def _is_cut(self, opened: _Opened, batch: ClipBatch, index: int, flow: NeighbourFlow) -> Tensor:
         """Tell whether there is a cut between a frame and the next one, scalar bool."""
         first, last = batch.ends
-        around = [at if first <= at <= last else None for at in range(index - 1, index + 3)]
+        near = [at if first <= at <= last else None for at in range(index - 1, index + 3)]
 
-        def decide() -> Tensor:
-            before, frame_s, frame_t, behind = (None if at is None else batch.frame(at)[None] for at in around)
+        def compare() -> Tensor:
+            before, frame_s, frame_t, behind = (None if at is None else batch.frame(at)[None] for at in near)
             assert frame_s is not None
             assert frame_t is not None
             return is_cut(frame_s, frame_t, flow, before, behind)[0]
 
-        return opened.cuts.get(tuple(None if at is None else frame_hash(batch, at) for at in around), decide)
+        return opened.cuts.get(tuple(None if at is None else frame_hash(batch, at) for at in near), compare)
 
     def direct(self, batch: ClipBatch, index: int, far: int, start: Tensor, way: Way) -> Tensor:
         """Return the flow between two frames from the file, or estimated from the composed flow and added to it.
