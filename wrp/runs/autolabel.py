@@ -235,11 +235,6 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
     """Run the stages of :func:`autolabel` in a folder that belongs to this run."""
     settings, out, processes = job.settings, job.out, job.processes
     runner = Runner(out, processes)
-    temporary = out / TEMPORARY
-
-    def finish() -> None:
-        remove_temporary(temporary)
-
     trainings = network_stages(job)
     if processes.first(lambda: any(not path.is_file() for stage in trainings for path in stage.outputs)):
         skip = settings.run.on_error == "skip"
@@ -251,7 +246,7 @@ def _autolabel(job: Job, broken: dict[str, str], started: float) -> dict[str, An
         [
             *trainings,
             Stage("propagate", (), (), lambda: _propagate(job)),
-            Stage("finish", (), (), finish, alone=True),
+            Stage("finish", (), (), lambda: remove_temporary(out / TEMPORARY), alone=True),
         ]
     )
     if finished:
